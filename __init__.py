@@ -1,0 +1,24 @@
+"""ComfyUI-Exemplar: colour, restyle and translate pictures by example.
+
+ComfyUI imports this file under a name made of the folder's path; everything inside therefore imports relatively.
+Without ComfyUI the pack is an ordinary package, ``comfyui_exemplar``, whose layers below ``nodes`` need no ComfyUI.
+"""
+
+import importlib.util
+import sys
+
+WEB_DIRECTORY = "./web"
+__version__ = "0.1.0"
+
+# find_spec, not try/except: a real import error inside the nodes must reach ComfyUI's log as itself.
+if "comfy_api" in sys.modules or importlib.util.find_spec("comfy_api") is not None:
+    from comfy_api.latest import ComfyExtension
+
+    from .nodes import NODES
+
+    class ExemplarExtension(ComfyExtension):
+        async def get_node_list(self):
+            return list(NODES)
+
+    async def comfy_entrypoint() -> ComfyExtension:
+        return ExemplarExtension()
