@@ -1,0 +1,35 @@
+"""Colour arithmetic of the pack: float CIE Lab, statistics transfer, luminance merge and picture metrics.
+
+Pure functions of torch tensors. Pictures are ``(B, H, W, C)`` floats in 0..1, masks ``(B, H, W)``; they work in float32
+and give back the caller's dtype, device and batch. Only :mod:`.official` needs OpenCV, and only when it is called.
+"""
+
+from .gray import desaturate, drop_alpha, is_gray
+from .lab import fit_gamut, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
+from .merge import merge_luminance
+from .metrics import ab_error, luminance_error, psnr
+from .official import official_merge
+from .pictures import check_batch, check_picture, to_uint8
+from .statistics import adain, match_chroma_statistics, match_mean_std
+
+__all__ = [
+    "ab_error",
+    "adain",
+    "check_batch",
+    "check_picture",
+    "desaturate",
+    "drop_alpha",
+    "fit_gamut",
+    "is_gray",
+    "lab_to_rgb",
+    "luminance",
+    "luminance_error",
+    "luminance_to_rgb",
+    "match_chroma_statistics",
+    "match_mean_std",
+    "merge_luminance",
+    "official_merge",
+    "psnr",
+    "rgb_to_lab",
+    "to_uint8",
+]

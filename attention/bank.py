@@ -1,0 +1,116 @@
+"""Kept queries, keys and values: what an inversion remembers of a picture's attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from .layers import Layer
+
+PROJECTIONS = ("q", "k", "v")
+
+
+class FeatureBank:
+    """Attention features of a batch of pictures, by sigma, layer and projection.
+
+    Tensors are (pictures, tokens, channels), heads not split. A bank is filled by the inversion that creates it and is
+    a value from then on: everything that reads it leaves it as it is.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[float, dict[Layer, dict[str, Tensor]]] = {}
+        self._grids: dict[Layer, tuple[int, int]] = {}
+
+    def put(self, sigma: float, layer: Layer, grid: tuple[int, int], **projections: Tensor) -> None:
+        """Keep projections of one layer at one sigma; the latest call at a sigma is the one that stays."""
+        self._kept.setdefault(sigma, {}).setdefault(layer, {}).update(projections)
+        self._grids[layer] = grid
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Sigmas with kept features, highest first."""
+        return tuple(sorted(self._kept, reverse=True))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(sorted(self._grids))
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the bank describes (0 when it is empty)."""
+        return next((t.shape[0] for _, _, _, t in self.items()), 0)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for _, _, _, t in self.items())
+
+    def items(self) -> Iterator[tuple[float, Layer, str, Tensor]]:
+        for sigma, layers in self._kept.items():
+            for layer, kept in layers.items():
+                for name, tensor in kept.items():
+                    yield sigma, layer, name, tensor
+
+    def grid(self, layer: Layer) -> tuple[int, int]:
+        """(height, width) of a layer's tokens."""
+        return self._grids[layer]
+
+    def nearest(self, sigma: float) -> float:
+        """The kept sigma that is nearest on a logarithmic scale.
+
+        :raises LookupError: the bank is empty.
+        """
+        if not self._kept:
+            raise LookupError("This bank kept no features.")
+        floor = 1e-6  # sigma 0 is a legal question: it is nearest to the smallest kept one
+        return min(self._kept, key=lambda kept: abs(math.log(max(kept, floor) / max(sigma, floor))))
+
+    def has(self, sigma: float, layer: Layer, projection: str) -> bool:
+        return projection in self._kept.get(sigma, {}).get(layer, {})
+
+    def get(self, sigma: float, layer: Layer, projection: str) -> Tensor:
+        """A kept tensor, (pictures, tokens, channels).
+
+        :raises LookupError: it was never kept; the message says what was.
+        """
+        try:
+            return self._kept[sigma][layer][projection]
+        except KeyError:
+            kept = ", ".join(f"{at.name} ({''.join(self._projections(at))})" for at in self.layers) or "nothing"
+            raise LookupError(
+                f"No '{projection}' of {layer.name} was kept at sigma {sigma:.4f}; this inversion kept {kept}."
+            ) from None
+
+    def _projections(self, layer: Layer) -> list[str]:
+        names = {name for _, at, name, _ in self.items() if at == layer}
+        return [name for name in PROJECTIONS if name in names]
+
+    def take(self, pictures: Iterable[int]) -> FeatureBank:
+        """A bank of some of the pictures, in the order given. A single run of pictures shares memory with this one."""
+        wanted = list(pictures)
+        run = wanted == list(range(wanted[0], wanted[0] + len(wanted))) if wanted else False
+        taken = FeatureBank()
+        for sigma, layer, name, tensor in self.items():
+            part = tensor[wanted[0] : wanted[0] + len(wanted)] if run else tensor[wanted]
+            taken.put(sigma, layer, self._grids[layer], **{name: part})
+        return taken
+
+
+def pick_rows(tensor: Tensor, pictures: tuple[int, ...]) -> Tensor:
+    """Rows of a kept tensor for the pictures of a call.
+
+    One kept picture serves all; otherwise picture i takes row i, and a latent batch that repeats the kept pictures
+    (ComfyUI's Repeat Latent Batch) starts over.
+
+    :param tensor: (kept pictures, tokens, channels).
+    :returns: (len(pictures), tokens, channels).
+    """
+    count = tensor.shape[0]
+    if count == 1:
+        return tensor.expand(len(pictures), -1, -1)
+    rows = [picture % count for picture in pictures]
+    if rows == list(range(count)):
+        return tensor
+    return tensor.index_select(0, torch.tensor(rows, device=tensor.device))

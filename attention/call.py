@@ -1,0 +1,94 @@
+"""One attention call, and what it means to edit it.
+
+An *edit* is a value: given a call it returns the attention's output. It holds no counters and learns nothing between
+calls, because the call itself says where the model is: which layer, which sigma, which row is which branch of which
+picture. Edits compose: each gets a function ``earlier`` that runs whatever stood on that layer before it (another edit,
+another pack's replacement, or plain attention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .layers import Layer
+
+#: Fused attention of a host: q (B, N, H·d), k and v (B, M, H·d), number of heads -> (B, N, H·d), scaled by d^-1/2.
+Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+#: The branch number of the conditional (positive) prediction; 1 is the unconditional one, as in ComfyUI.
+CONDITIONAL = 0
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What a host knows when an attention layer runs, after the projections and before ``to_out``.
+
+    :param q: (rows, N, heads · d); ``k`` and ``v`` are (rows, M, heads · d).
+    :param sigma: noise level of this model call, in units where the latent has unit variance.
+    :param branches: for each row, which branch it belongs to (0 conditional, 1 unconditional, ...).
+    :param pictures: for each row, its place in the latent batch.
+    :param rows: for each row, its place in the host's own batch; a selection keeps them.
+    :param grid: (height, width) of the N tokens, row-major.
+    :param attend: the host's fused attention.
+    """
+
+    layer: Layer
+    sigma: float
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    heads: int
+    branches: tuple[int, ...]
+    pictures: tuple[int, ...]
+    rows: tuple[int, ...]
+    grid: tuple[int, int]
+    attend: Attend
+
+    def rows_of(self, branch: int) -> list[int]:
+        """Positions in this call of the rows that belong to a branch."""
+        return [i for i, b in enumerate(self.branches) if b == branch]
+
+    def select(self, positions: Sequence[int]) -> AttentionCall:
+        """The same call with only some of its rows."""
+        if len(positions) == len(self.branches):
+            return self
+        index = torch.tensor(positions, device=self.q.device)
+        return replace(
+            self,
+            q=self.q.index_select(0, index),
+            k=self.k.index_select(0, index),
+            v=self.v.index_select(0, index),
+            branches=tuple(self.branches[i] for i in positions),
+            pictures=tuple(self.pictures[i] for i in positions),
+            rows=tuple(self.rows[i] for i in positions),
+        )
+
+    def plain(self) -> Tensor:
+        """Ordinary attention of this call."""
+        return self.attend(self.q, self.k, self.v, self.heads)
+
+
+class Edit(Protocol):
+    """Anything that can stand in for an attention layer."""
+
+    def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        """Return the attention's output, (rows, N, heads · d); ``earlier(call)`` gives what it would have been."""
+
+
+def batch_layout(entries: Sequence[int], rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Branch and picture of every row of a batch made of equal chunks, one chunk an entry.
+
+    :param entries: the branch of each chunk, in order (ComfyUI's ``cond_or_uncond``; any order, any repetition).
+    :returns: (branches, pictures), each with ``rows`` entries.
+    :raises ValueError: the rows do not divide into that many chunks.
+    """
+    if not entries or rows % len(entries):
+        raise ValueError(f"A batch of {rows} rows does not divide into {len(entries)} equal branches {list(entries)}.")
+    size = rows // len(entries)
+    branches = tuple(branch for branch in entries for _ in range(size))
+    return branches, tuple(range(size)) * len(entries)

@@ -1,0 +1,130 @@
+"""Names of attention layers, and the small language that selects them.
+
+A layer is named as ComfyUI names its blocks: ``output.8`` is the transformer in the ninth decoder block. Where a block
+holds a stack of transformers (SDXL), ``output.3`` means the whole stack and ``output.3.1`` its second member.
+
+Layers are chosen by what they are (encoder, middle, decoder; how coarse), so that one preset serves every UNet:
+
+==============  =====================================================================================================
+``color``       the two finest decoder resolutions that have attention. On SD 1.x these are ``output.6-11``, the layers
+                of Kosugi 2025 (arXiv 2505.15812); on SDXL ``output.0-5``
+``fine``        the finest of the two ("shallow" in the paper)
+``coarse``      the other one ("deep" in the paper)
+``decoder``     every decoder layer; likewise ``encoder``, ``middle`` and ``all``
+==============  =====================================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+BLOCKS = ("input", "middle", "output")
+
+
+@dataclass(frozen=True, order=True)
+class Layer:
+    """One transformer: its block (``input``, ``middle``, ``output``), the block's index, its place in the stack."""
+
+    block: str
+    index: int
+    depth: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.block}.{self.index}" + (f".{self.depth}" if self.depth else "")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A layer of a loaded model: width in channels, number of heads, downscale relative to the latent (1, 2, 4, ...)."""
+
+    layer: Layer
+    channels: int
+    heads: int
+    downscale: int
+
+
+def decoder_resolutions(infos: Iterable[LayerInfo]) -> list[int]:
+    """Downscales at which the decoder has attention, finest first."""
+    return sorted({info.downscale for info in infos if info.layer.block == "output"})
+
+
+def is_shallow(info: LayerInfo, infos: Iterable[LayerInfo]) -> bool:
+    """Whether a layer belongs to the paper's shallow group: the finest decoder resolution that has attention.
+
+    The published program asks instead whether the layer is 320 channels wide, which is the same set on SD 1.x only.
+    """
+    return info.downscale <= decoder_resolutions(infos)[0]
+
+
+def select_layers(expression: str, infos: Sequence[LayerInfo]) -> tuple[LayerInfo, ...]:
+    """Layers that an expression names, in network order.
+
+    :param expression: presets (see the module's text) and ranges, joined by commas: ``color``, ``output.6-11``,
+        ``output.4,7,9,11``, ``middle, output.3.0-1``. A bare number or range goes on with the block named before it.
+    :param infos: the model's layers.
+    :raises ValueError: an unknown word, or a term that matches no layer; the message lists the layers there are.
+    """
+    chosen: set[Layer] = set()
+    block = None
+    terms = [term for term in re.split(r"[,\s]+", expression.strip().lower()) if term]
+    if not terms:
+        raise ValueError(f"No layers named. Use a preset such as 'color', or {_available(infos)}.")
+    for term in terms:
+        if term in _PRESETS:
+            found, block = _PRESETS[term](infos), None
+        else:
+            match = re.fullmatch(r"(?:(input|middle|output)\.)?(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?", term)
+            if match is None or (match[1] or block) is None:
+                raise ValueError(
+                    f"'{term}' names no layers. Use {', '.join(_PRESETS)}, or ranges such as 'output.6-11'; "
+                    f"this model has {_available(infos)}."
+                )
+            block = match[1] or block
+            found = _in_range(infos, block, *match.groups()[1:])
+        if not found:
+            raise ValueError(f"'{term}' matches no attention layer of this model, which has {_available(infos)}.")
+        chosen.update(info.layer for info in found)
+    return tuple(info for info in infos if info.layer in chosen)
+
+
+def _in_range(infos, block, first, last, depth_first, depth_last) -> list[LayerInfo]:
+    indices = range(int(first), int(last or first) + 1)
+    depths = None if depth_first is None else range(int(depth_first), int(depth_last or depth_first) + 1)
+    return [
+        info
+        for info in infos
+        if info.layer.block == block
+        and info.layer.index in indices
+        and (depths is None or info.layer.depth in depths)
+    ]
+
+
+def _decoder_levels(infos: Sequence[LayerInfo], levels: slice) -> list[LayerInfo]:
+    scales = decoder_resolutions(infos)[levels]
+    return [info for info in infos if info.layer.block == "output" and info.downscale in scales]
+
+
+_PRESETS = {
+    "color": lambda infos: _decoder_levels(infos, slice(0, 2)),
+    "fine": lambda infos: _decoder_levels(infos, slice(0, 1)),
+    "coarse": lambda infos: _decoder_levels(infos, slice(1, 2)),
+    "decoder": lambda infos: [info for info in infos if info.layer.block == "output"],
+    "encoder": lambda infos: [info for info in infos if info.layer.block == "input"],
+    "middle": lambda infos: [info for info in infos if info.layer.block == "middle"],
+    "all": lambda infos: list(infos),
+}
+
+
+def _available(infos: Sequence[LayerInfo]) -> str:
+    parts = []
+    for block in BLOCKS:
+        indices = sorted({info.layer.index for info in infos if info.layer.block == block})
+        if indices:
+            parts.append(f"{block}.{','.join(map(str, indices))}")
+    return "; ".join(parts) or "no attention layer at all"

@@ -1,0 +1,95 @@
+"""Gray copies of pictures, the question whether a picture is gray, and alpha."""
+
+from __future__ import annotations
+
+import torch
+
+from .lab import luminance, luminance_to_rgb
+from .pictures import check_picture, to_uint8
+
+METHODS = ("lab", "rec601", "rec601_8bit")
+_REC601 = (0.299, 0.587, 0.114)
+
+
+def desaturate(image: torch.Tensor, method: str = "lab") -> torch.Tensor:
+    """Gray copy of a picture.
+
+    Args:
+        image: ``(B, H, W, 3)``, sRGB in 0..1.
+        method: ``"lab"`` keeps CIE L; ``"rec601"`` is the float luma 0.299 R + 0.587 G + 0.114 B; ``"rec601_8bit"`` is
+            what Pillow's ``convert("L")`` does with the 8-bit picture (integer luma), which is how the published
+            program of Kosugi 2025 (arXiv 2505.15812) makes the gray copy of its reference.
+
+    Returns:
+        ``(B, H, W, 3)`` with three equal channels, same dtype and device.
+
+    Raises:
+        ValueError: for another method, or anything that is not a floating ``(B, H, W, 3)``.
+    """
+    check_picture(image, "desaturate")
+    if method == "lab":
+        # Not through luminance()'s own rounding to the caller's dtype: half precision has only 10 bits for 0..100.
+        gray = torch.empty_like(image)
+        for index, frame in enumerate(image):
+            gray[index] = luminance_to_rgb(luminance(frame[None].float()))[0]
+        return gray
+    if method == "rec601":
+        red, green, blue = image.to(torch.promote_types(image.dtype, torch.float32)).unbind(-1)
+        luma = _REC601[0] * red + _REC601[1] * green + _REC601[2] * blue
+    elif method == "rec601_8bit":
+        luma = torch.stack([_pillow_luma(frame) for frame in to_uint8(image).cpu()]).to(image.device) / 255
+    else:
+        raise ValueError(f"desaturate: found method {method!r}, expected one of {', '.join(METHODS)}.")
+    return luma[..., None].expand(-1, -1, -1, 3).contiguous().to(image.dtype)
+
+
+def is_gray(image: torch.Tensor, tolerance: float = 2 / 255) -> bool:
+    """Whether no pixel of the batch has color.
+
+    Args:
+        image: ``(B, H, W, C)``, C 1, 3 or 4 (alpha is ignored), 0..1.
+        tolerance: the largest difference between two channels of a pixel that still counts as gray; the default is
+            two 8-bit levels, what JPEG leaves in a gray scan.
+
+    Returns:
+        True when every pixel is within the tolerance.
+
+    Raises:
+        ValueError: for another shape or an integer dtype.
+    """
+    check_picture(image, "is_gray", (1, 3, 4))
+    # Differences of v/255 in float32 miss multiples of 1/255 by about 1e-7.
+    limit = tolerance + 1e-6
+    # Frame by frame, so that a long batch needs no copy of itself.
+    colors = (frame[..., :3].float() for frame in image)
+    return all(bool((frame.amax(-1) - frame.amin(-1)).max() <= limit) for frame in colors)
+
+
+def drop_alpha(image: torch.Tensor, background: float = 1.0) -> torch.Tensor:
+    """Three channels from whatever a picture node may hand over.
+
+    Args:
+        image: ``(B, H, W, C)`` in 0..1: C 4 is laid over ``background`` (straight, not premultiplied alpha), C 1 is
+            repeated, C 3 is returned itself.
+        background: gray level behind transparent pixels, 0 black .. 1 white.
+
+    Returns:
+        ``(B, H, W, 3)``, same dtype and device.
+
+    Raises:
+        ValueError: for another number of channels, another shape or an integer dtype.
+    """
+    check_picture(image, "drop_alpha", (1, 3, 4))
+    if image.shape[-1] == 3:
+        return image
+    if image.shape[-1] == 1:
+        return image.repeat(1, 1, 1, 3)
+    color, alpha = image[..., :3], image[..., 3:]
+    return color * alpha + background * (1 - alpha)
+
+
+def _pillow_luma(frame: torch.Tensor) -> torch.Tensor:
+    import numpy as np
+    from PIL import Image
+
+    return torch.from_numpy(np.array(Image.fromarray(frame.numpy()).convert("L")))

@@ -1,0 +1,99 @@
+"""Luminance merge: the color of one picture on the luminance of another."""
+
+from __future__ import annotations
+
+import torch
+
+from .gray import desaturate
+from .lab import fit_gamut, lab_to_rgb, rgb_to_lab
+from .pictures import check_batch, check_picture
+from .statistics import match_chroma_statistics
+
+GAMUTS = ("fit", "clip")
+
+
+def merge_luminance(
+    color_image: torch.Tensor,
+    gray_image: torch.Tensor,
+    *,
+    statistics_from: torch.Tensor | None = None,
+    statistics_strength: float = 1.0,
+    chroma_strength: float = 1.0,
+    mask: torch.Tensor | None = None,
+    gamut: str = "fit",
+) -> torch.Tensor:
+    """Color a gray picture at its own full size with the chroma of a (usually smaller) color picture.
+
+    The last step of Kosugi 2025 (arXiv 2505.15812), in float CIE Lab instead of the published program's 8-bit one
+    (:func:`color.official.official_merge`): L from the gray picture, a and b from the decoded one, optionally with the
+    mean and deviation of the reference's. Frames are worked on one by one, so memory does not grow with the batch.
+
+    Args:
+        color_image: ``(B or 1, h, w, 3)`` in 0..1, any size; its a and b are stretched to the gray picture's size
+            (bilinear, antialiased when shrinking).
+        gray_image: ``(B or 1, H, W, 3)`` in 0..1; of a colored one only L is used.
+        statistics_from: ``(B or 1, *, *, 3)`` in 0..1, the picture whose a, b statistics the color takes over.
+        statistics_strength: 1 matches them, 0 leaves the color as it is.
+        chroma_strength: factor on a and b; 0 gives a gray picture, above 1 is more saturated.
+        mask: ``(B or 1, *, *)`` in 0..1, resized to the gray picture; how much color goes where. Gray elsewhere.
+        gamut: what happens to colors that sRGB lacks: ``"fit"`` keeps L and hue and lowers the chroma, ``"clip"``
+            clamps RGB (more saturated, but L changes).
+
+    Returns:
+        ``(B, H, W, 3)`` in 0..1, dtype and device of ``gray_image``. With ``chroma_strength`` 0, ``gray_image`` itself
+        if it has no color.
+
+    Raises:
+        ValueError: for shapes or batches that do not fit, or another ``gamut``.
+    """
+    check_picture(color_image, "color_image")
+    check_picture(gray_image, "gray_image")
+    if statistics_from is not None:
+        check_picture(statistics_from, "statistics_from")
+    if mask is not None:
+        check_picture(mask[..., None], "mask (with a channel axis added)", (1,))
+    if gamut not in GAMUTS:
+        raise ValueError(f"merge_luminance: found gamut {gamut!r}, expected one of {', '.join(GAMUTS)}.")
+    batch = check_batch(color_image=color_image, gray_image=gray_image, statistics_from=statistics_from, mask=mask)
+    if chroma_strength == 0:
+        return _without_color(gray_image, batch)
+
+    def chroma_at(index: int) -> torch.Tensor:
+        chroma = rgb_to_lab(_frame(color_image, index))[..., 1:]
+        if statistics_from is not None and statistics_strength != 0:
+            # Before resizing: the published program also takes the statistics of the picture as it was decoded.
+            reference = rgb_to_lab(_frame(statistics_from, index))[..., 1:]
+            chroma = match_chroma_statistics(chroma, reference, statistics_strength)
+        return _resize(chroma, gray_image.shape[1:3])
+
+    statistics_count = 1 if statistics_from is None else statistics_from.shape[0]
+    shared = chroma_at(0) if color_image.shape[0] == 1 and statistics_count == 1 else None
+    out = gray_image.new_empty(batch, *gray_image.shape[1:])
+    for index in range(batch):
+        chroma = (chroma_at(index) if shared is None else shared) * chroma_strength
+        if mask is not None:
+            chroma = chroma * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
+        lightness = rgb_to_lab(_frame(gray_image, index))[..., :1]
+        lab = torch.cat([lightness, chroma], -1)
+        out[index] = lab_to_rgb(fit_gamut(lab) if gamut == "fit" else lab)[0]
+    return out
+
+
+def _frame(pictures: torch.Tensor, index: int) -> torch.Tensor:
+    # On the CPU because that is where lab.py works; one move a frame instead of one a conversion.
+    return pictures[index % pictures.shape[0]][None].to("cpu", torch.float32)
+
+
+def _resize(picture: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    if picture.shape[1:3] == size:
+        return picture
+    # Antialiasing widens the kernel only along axes that shrink; along others this is plain bilinear.
+    channels_first = picture.movedim(-1, 1)
+    resized = torch.nn.functional.interpolate(channels_first, tuple(size), mode="bilinear", antialias=True)
+    return resized.movedim(1, -1)
+
+
+def _without_color(gray_image: torch.Tensor, batch: int) -> torch.Tensor:
+    neutral = all(bool((frame == frame[..., :1]).all()) for frame in gray_image)
+    gray = gray_image if neutral else desaturate(gray_image, "lab")
+    return gray if gray.shape[0] == batch else gray.repeat(batch, 1, 1, 1)

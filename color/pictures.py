@@ -1,0 +1,61 @@
+"""Checks and conversions that every color function shares."""
+
+from __future__ import annotations
+
+import torch
+
+
+def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = (3,)) -> None:
+    """Refuse what is not a picture batch.
+
+    Args:
+        picture: expected ``(B, H, W, C)``, floating point, H and W at least 1, C one of ``channels``.
+        name: what the caller calls it; the message starts with it.
+        channels: the channel counts that are accepted.
+
+    Raises:
+        ValueError: saying what was found, what was expected and what to do.
+    """
+    wanted = " or ".join(str(count) for count in channels)
+    if picture.ndim != 4:
+        raise ValueError(
+            f"{name}: found a tensor of shape {tuple(picture.shape)}, expected (B, H, W, {wanted}); "
+            "add the missing batch axis or move the channels last."
+        )
+    if picture.shape[-1] not in channels:
+        raise ValueError(
+            f"{name}: found {picture.shape[-1]} channels, expected {wanted}; "
+            "remove the alpha channel (drop_alpha) or repeat the gray one first."
+        )
+    if 0 in picture.shape[1:3]:
+        raise ValueError(f"{name}: found an empty picture {tuple(picture.shape)}, expected at least one pixel.")
+    if not picture.is_floating_point():
+        raise ValueError(f"{name}: found dtype {picture.dtype}, expected floats in 0..1; divide 8-bit values by 255.")
+
+
+def check_batch(**pictures: torch.Tensor | None) -> int:
+    """The common batch size of tensors whose first axis is the batch; each must have that size or 1.
+
+    Args:
+        pictures: tensors under the names used in the message; ``None`` is passed over.
+
+    Returns:
+        The largest batch size.
+
+    Raises:
+        ValueError: when two tensors have different batch sizes and neither is 1.
+    """
+    sizes = {name: tensor.shape[0] for name, tensor in pictures.items() if tensor is not None}
+    batch = max(sizes.values())
+    if any(size not in (1, batch) for size in sizes.values()):
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(
+            f"Batch sizes do not fit: found {found}; expected the same number everywhere, or 1 for what is shared. "
+            "Select as many pictures as the largest batch has, or a single one."
+        )
+    return batch
+
+
+def to_uint8(picture: torch.Tensor) -> torch.Tensor:
+    """Floats in 0..1 to uint8, rounded to the nearest level, so that 8-bit files loaded as v/255 come back as v."""
+    return picture.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -1,0 +1,116 @@
+"""Transfer of mean and standard deviation: latents (AdaIN) and chroma."""
+
+from __future__ import annotations
+
+import torch
+
+# Lab units. A gray picture shows a spread below 0.005 (rounding of the color matrix), one 8-bit level of real color
+# 0.3 or more; stretching the former to a reference's spread would color the picture by its rounding errors.
+_CONSTANT_CHROMA = 0.05
+
+
+def match_mean_std(
+    x: torch.Tensor,
+    reference: torch.Tensor,
+    dims: int | tuple[int, ...],
+    strength: float = 1.0,
+    unbiased: bool = False,
+    smallest_std: float = 0.0,
+) -> torch.Tensor:
+    """Give ``x`` the mean and standard deviation of ``reference``.
+
+    ``(x - mean(x)) / std(x) * std(reference) + mean(reference)``, without an epsilon. A constant channel has no
+    deviation to scale, and dividing by 0 turns it into NaN (quirk Q4 of the published program of Kosugi 2025, arXiv
+    2505.15812: its picture turns cyan-blue); here only the mean of such a channel moves.
+
+    Args:
+        x: any shape, floating point.
+        reference: as many axes as ``x``; over ``dims`` any size, elsewhere the size of ``x`` or 1.
+        dims: the axes that the statistics run over.
+        strength: 1 matches, 0 returns ``x`` itself, between is interpolated.
+        unbiased: divide by n - 1 instead of n. The deviation of a single value counts as 0.
+        smallest_std: a channel with no more than this counts as constant, and so does rounding noise around its mean.
+
+    Returns:
+        Shape, dtype and device of ``x``.
+
+    Raises:
+        ValueError: when the axes outside ``dims`` do not fit.
+    """
+    _check_statistics(x, reference, dims)
+    if strength == 0:
+        return x
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    work, target = x.to(dtype), reference.to(x.device, dtype)
+    mean, std = _mean_std(work, dims, unbiased)
+    target_mean, target_std = _mean_std(target, dims, unbiased)
+    constant = std <= (1e-6 * mean.abs()).clamp(min=smallest_std)
+    ratio = torch.where(constant, 1.0, target_std / torch.where(constant, 1.0, std))
+    matched = (work - mean) * ratio + target_mean
+    if strength != 1:
+        matched = work + strength * (matched - work)
+    return matched.to(x.dtype)
+
+
+def match_chroma_statistics(
+    chroma: torch.Tensor, reference_chroma: torch.Tensor, strength: float = 1.0
+) -> torch.Tensor:
+    """Give a and b of each picture the mean and (population) standard deviation of a reference's.
+
+    The float form of the Lab step of Kosugi 2025 (arXiv 2505.15812).
+
+    Args:
+        chroma: ``(B, H, W, 2)``, a and b in Lab units.
+        reference_chroma: ``(B or 1, h, w, 2)``.
+        strength: 1 matches, 0 returns ``chroma`` itself.
+
+    Returns:
+        Shape, dtype and device of ``chroma``; a channel of nearly no spread (a gray picture) only has its mean moved.
+
+    Raises:
+        ValueError: when channels or batches do not fit.
+    """
+    return match_mean_std(chroma, reference_chroma, (1, 2), strength, smallest_std=_CONSTANT_CHROMA)
+
+
+def adain(latent: torch.Tensor, style: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+    """Adaptive instance normalization of latents: each channel takes the mean and deviation of the style's.
+
+    Kosugi 2025 (arXiv 2505.15812) starts sampling from this: latent the inverted gray photo, style the inverted
+    reference. Unbiased deviation, no epsilon. The published program, which has one picture a batch, takes the
+    statistics over batch and space; here every picture has its own.
+
+    Args:
+        latent: ``(B, C, H, W)`` (further spatial axes are allowed).
+        style: ``(B or 1, C, h, w)``, any size.
+        strength: 1 matches, 0 returns ``latent`` itself.
+
+    Returns:
+        Shape, dtype and device of ``latent``; of a constant channel only the mean moves.
+
+    Raises:
+        ValueError: when axes, channels or batches do not fit.
+    """
+    return match_mean_std(latent, style, tuple(range(2, latent.ndim)), strength, unbiased=True)
+
+
+def _mean_std(x: torch.Tensor, dims: int | tuple[int, ...], unbiased: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    axes = (dims,) if isinstance(dims, int) else dims
+    count = 1
+    for axis in axes:
+        count *= x.shape[axis]
+    std, mean = torch.std_mean(x, axes, correction=1 if unbiased and count > 1 else 0, keepdim=True)
+    return mean, std
+
+
+def _check_statistics(x: torch.Tensor, reference: torch.Tensor, dims: int | tuple[int, ...]) -> None:
+    over = {axis % x.ndim for axis in ((dims,) if isinstance(dims, int) else dims)}
+    fits = x.ndim == reference.ndim and all(
+        axis in over or size in (1, x.shape[axis]) for axis, size in enumerate(reference.shape)
+    )
+    if not fits or not over:
+        raise ValueError(
+            f"Statistics do not fit: found {tuple(x.shape)} and a reference of {tuple(reference.shape)}, expected the "
+            f"same number of axes and, outside of axes {sorted(over)}, the same sizes or 1 in the reference. "
+            "Use a reference with as many channels, and one picture or as many as the batch has."
+        )

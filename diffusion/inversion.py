@@ -1,0 +1,58 @@
+"""What an inversion hands on: the INVERSION that travels between nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .schedule import InversionPlan
+
+if TYPE_CHECKING:  # a sibling layer, named for the type only
+    from ..attention.bank import FeatureBank
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A batch of pictures, inverted.
+
+    :param plan: levels, and the way back.
+    :param trajectory: (K+1, B, C, h, w), the latents at ``plan.levels``, in the model's own latent scale.
+    :param bank: attention features kept on the way (empty when nothing was captured).
+    :param model: fingerprint of the model that made it.
+    :param round_trip: relative error of coming back, or None when it was not measured.
+    """
+
+    plan: InversionPlan
+    trajectory: Tensor
+    bank: FeatureBank
+    model: str
+    round_trip: float | None = None
+
+    @property
+    def pictures(self) -> int:
+        return self.trajectory.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the latents."""
+        return tuple(self.trajectory.shape[-2:])
+
+    def noised(self) -> Tensor:
+        """(B, C, h, w): the start of the way back, at ``plan.sigmas[0]``."""
+        return self.plan.turn(self.trajectory[-1])
+
+
+def round_trip_error(original: Tensor, returned: Tensor) -> float:
+    """Root mean square of the difference, relative to the original's spread."""
+    difference = (returned.double() - original.double()).pow(2).mean().sqrt()
+    return float(difference / original.double().std().clamp_min(1e-12))
+
+def check_same_model(inversion: Inversion, fingerprint: str) -> None:
+    """:raises ValueError: an inversion was made by another model."""
+    if inversion.model != fingerprint:
+        raise ValueError(
+            f"This inversion was made with another model ({inversion.model}; this one is {fingerprint}). "
+            "Invert the picture again with the model that you sample with."
+        )

@@ -1,0 +1,103 @@
+"""Sampling loops with k-diffusion's head: ``sampler(model, x, sigmas, extra_args, callback, disable)``.
+
+``model(x, sigma, **extra_args)`` returns the clean estimate; ``sigma`` has one entry a row. The same functions are
+ComfyUI SAMPLERs and run under diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import trange
+
+from .schedule import reread
+
+Denoiser = Callable[..., Tensor]
+
+
+def to_eps(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
+    """The noise prediction behind a clean estimate."""
+    return (x - denoised) / sigma
+
+
+@torch.no_grad()
+def sample_ddim(
+    model: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict], None] | None = None,
+    disable: bool | None = None,
+) -> Tensor:
+    """Deterministic DDIM (Song et al. 2021, arXiv 2010.02502, eq. 12 with η = 0): Euler's method in this convention.
+
+    Unlike the stock ``euler`` it may end above sigma 0, where the officials stop.
+
+    :param x: (B, C, H, W) at ``sigmas[0]``; returned at ``sigmas[-1]``.
+    """
+    extra_args = extra_args or {}
+    ones = x.new_ones([x.shape[0]])
+    for i in trange(len(sigmas) - 1, disable=disable):
+        sigma = float(sigmas[i])
+        denoised = model(x, sigma * ones, **extra_args)
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        x = x + to_eps(x, sigma, denoised) * (float(sigmas[i + 1]) - sigma)
+    return x
+
+
+@torch.no_grad()
+def invert_ddim(
+    model: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict], None] | None = None,
+    disable: bool | None = None,
+    *,
+    reads: tuple[float, ...] | None = None,
+    refinements: int = 0,
+    visit: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """DDIM inversion: the same steps, upward.
+
+    A step from level l to level n needs the noise at n, which is not known yet; it is taken from the latent at l, read
+    as ``reads`` says. ``refinements`` iterates that to a fixed point, so that the way back retraces the climb (the idea
+    of Pan et al. 2023, arXiv 2309.04907): each one costs a model call a step and needs ``reads`` at the upper level.
+
+    :param x: (B, C, H, W) at ``sigmas[0]``; returned at ``sigmas[-1]``.
+    :param sigmas: ascending levels, the first may be 0.
+    :param reads: sigma at which the model is read in each step; default: the upper level.
+    :param visit: called with the latent at every level, the first included.
+    """
+    extra_args = extra_args or {}
+    levels = [float(s) for s in sigmas]
+    reads = tuple(levels[1:]) if reads is None else reads
+    if len(reads) != len(levels) - 1 or min(reads) <= 0:
+        raise ValueError(f"{len(levels) - 1} steps need as many positive reads; got {reads}.")
+    if refinements and any(abs(r - n) > 1e-6 * n for r, n in zip(reads, levels[1:], strict=True)):
+        raise ValueError("Fixed-point refinement needs the model to be read at the upper level of each step.")
+    ones = x.new_ones([x.shape[0]])
+    if visit is not None:
+        visit(x)
+    for i in trange(len(levels) - 1, disable=disable):
+        here, there, read = levels[i], levels[i + 1], reads[i]
+        seen = reread(x, here, read)
+        for _ in range(refinements + 1):
+            denoised = model(seen, read * ones, **extra_args)
+            climbed = x + to_eps(seen, read, denoised) * (there - here)
+            seen = climbed
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": there, "sigma_hat": there, "denoised": denoised})
+        x = climbed
+        if visit is not None:
+            visit(x)
+    return x
+
+
+def guide(color: Tensor, plain: Tensor, weight: float) -> Tensor:
+    """Classifier-free colourisation guidance (Kosugi 2025): plain + w · (colour − plain)."""
+    return plain + weight * (color - plain)

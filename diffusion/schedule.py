@@ -1,0 +1,117 @@
+"""Noise levels: DDIM's grid, and the plans by which an inversion climbs and a sampler comes back.
+
+Latents are variance-exploding, ``x = x0 + sigma · noise`` (k-diffusion's and ComfyUI's convention). The papers write
+variance-preserving ones, ``z = x / sqrt(1 + sigma²)``. In the former every DDIM step, up or down, is one Euler step.
+
+Official programs differ in two things only: at which level the network is *read* while the latent moves from one level
+to the next, and what the first and last levels are. Both are spelled out here, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CONVENTIONS = ("consistent", "official")
+
+
+def ddim_timesteps(steps: int, train_timesteps: int = 1000) -> list[int]:
+    """DDIM's uniform grid with offset 1, ascending: 1, 21, ..., 981 for 50 steps of 1000.
+
+    Where ``steps`` does not divide the training length the grid has more entries than asked for (13 for 12), as in the
+    latent diffusion code and in ComfyUI's ``ddim_uniform``; the spacing is what counts.
+    """
+    if not 1 <= steps < train_timesteps:
+        raise ValueError(f"The schedule has {steps} steps; it must have between 1 and {train_timesteps - 1}.")
+    return list(range(1, train_timesteps, train_timesteps // steps))
+
+
+def sigmas_from_alphas(alphas_cumprod: Tensor) -> Tensor:
+    """Training sigmas, ascending: sqrt(1/ᾱ − 1), computed in float64."""
+    alphas = alphas_cumprod.double()
+    return ((1 - alphas) / alphas).sqrt().float()
+
+
+def reread(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> Tensor:
+    """Take a latent of one level, unchanged in variance-preserving form, as though it belonged to another level."""
+    a, b = (torch.as_tensor(s, dtype=torch.float64) for s in (sigma_from, sigma_to))
+    return x * float(((1 + b**2) / (1 + a**2)).sqrt())
+
+
+@dataclass(frozen=True)
+class InversionPlan:
+    """How an inversion climbs, and the way back.
+
+    :param levels: (K+1,) ascending sigmas that the latent visits; the clean latent is put at ``levels[0]``.
+    :param reads: (K,) sigma at which the network is read in each step.
+    :param sigmas: (T+1,) descending sigmas of the way back, for any sampler.
+    """
+
+    convention: str
+    steps: int
+    depth: int
+    levels: tuple[float, ...]
+    reads: tuple[float, ...]
+    sigmas: tuple[float, ...]
+
+    @property
+    def kept_sigmas(self) -> tuple[float, ...]:
+        """Levels at which the way back reads the network, so where features are worth keeping."""
+        return self.sigmas[:-1]
+
+    def enter(self, latent: Tensor) -> Tensor:
+        """Put a clean latent at the first level."""
+        return reread(latent, 0.0, self.levels[0])
+
+    def turn(self, x: Tensor) -> Tensor:
+        """Hand the latent at the top of the climb to the way back.
+
+        Under the official convention this is the jump from the level that was reached to a lower one: the same
+        variance-preserving numbers, read two grid steps lower.
+        """
+        return reread(x, self.levels[-1], self.sigmas[0])
+
+    def leave(self, x: Tensor) -> Tensor:
+        """The clean latent from what a sampler returns at the last level."""
+        return reread(x, self.sigmas[-1], 0.0)
+
+
+def inversion_plan(
+    sigma_table: Tensor, steps: int = 50, depth: int = 5, convention: str = "consistent"
+) -> InversionPlan:
+    """The plan of a DDIM inversion over the lowest part of a ``steps``-step schedule.
+
+    ``official`` is the published program of Kosugi 2025: the clean latent is taken to be at timestep 1, the network is
+    read at the lower end of each step, the climb takes depth + 1 steps (to timestep 121 for depth 5 of 50), and the
+    result is read as though it were two grid steps lower (81); the way back ends at the smallest training sigma.
+
+    ``consistent`` climbs 0 -> t₀ -> t₁ ... reading the network at the upper end of each step, and comes back down the
+    very levels that it went up, to 0: the tail of ComfyUI's ``ddim_uniform`` schedule. It takes ``depth`` steps.
+
+    :param sigma_table: (train timesteps,) ascending sigmas of the model.
+    :param depth: number of steps on the way back.
+    :raises ValueError: steps, depth or convention out of range.
+    """
+    grid = ddim_timesteps(steps, len(sigma_table))
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention is '{convention}'; expected one of {', '.join(CONVENTIONS)}.")
+    most = len(grid) if convention == "consistent" else len(grid) - 1
+    if not 1 <= depth <= most:
+        raise ValueError(
+            f"depth is {depth}, but a {convention} inversion over {steps} steps can be 1 to {most} deep; "
+            "lower the depth or raise the steps."
+        )
+    table = [float(s) for s in sigma_table]
+    way_back = [table[t] for t in reversed(grid[:depth])]
+    if convention == "consistent":
+        levels = [0.0, *(table[t] for t in grid[:depth])]
+        return InversionPlan(convention, steps, depth, tuple(levels), tuple(levels[1:]), (*way_back, 0.0))
+    last = len(table) - 1
+    pitch = len(table) // steps
+    timesteps = grid[: depth + 1]
+    levels = [table[timesteps[0]], *(table[min(t + pitch, last)] for t in timesteps)]
+    return InversionPlan(
+        convention, steps, depth, tuple(levels), tuple(table[t] for t in timesteps), (*way_back, table[0])
+    )

@@ -1,0 +1,218 @@
+"""The ComfyUI host: a MODEL as a denoiser that attention edits can be put into.
+
+Only documented ModelPatcher setters are used, always on a clone; what other packs installed on a layer stays in the
+chain. Rows of a batch are told apart by ``cond_or_uncond``, never by position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.samplers
+import torch
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
+from torch import Tensor
+
+from ..attention.call import CONDITIONAL, AttentionCall, Edit, batch_layout
+from ..attention.layers import Layer, LayerInfo
+
+log = logging.getLogger(__name__)
+
+#: Key under which the pack's wrappers and options stand in a MODEL.
+KEY = "exemplar"
+
+#: Prediction types that share the noise schedule this pack works on.
+_SUPPORTED_SAMPLING = ("EPS", "V_PREDICTION")
+
+
+def require_unet(model: Any, node: str) -> Any:
+    """The UNet of a Stable Diffusion 1.x, 2.x or SDXL MODEL.
+
+    :param node: display name of the asking node, for the message.
+    :raises ValueError: any other family, named.
+    """
+    unet = model.get_model_object("diffusion_model")
+    sampling = model.get_model_object("model_sampling")
+    parents = {base.__name__ for base in type(sampling).__mro__}
+    is_unet = all(hasattr(unet, part) for part in ("input_blocks", "middle_block", "output_blocks"))
+    if not is_unet or not parents & set(_SUPPORTED_SAMPLING) or "EDM" in parents or not attention_layers(model):
+        raise ValueError(
+            f"{node} needs a Stable Diffusion 1.x, 2.x or SDXL UNet; this MODEL is {type(model.model).__name__} "
+            f"({type(unet).__name__}). Load one of those checkpoints."
+        )
+    return unet
+
+
+def attention_layers(model: Any) -> tuple[LayerInfo, ...]:
+    """Self-attention layers of a MODEL in network order: found by what the modules are, not by a table."""
+    unet = model.get_model_object("diffusion_model")
+    found: list[LayerInfo] = []
+    downscale = 1
+
+    def visit(block: str, index: int, modules: Iterable[Any]) -> None:
+        nonlocal downscale
+        for module in modules:
+            kind = type(module).__name__
+            if kind == "SpatialTransformer":
+                for depth, inner in enumerate(module.transformer_blocks):
+                    attn = inner.attn1
+                    found.append(
+                        LayerInfo(Layer(block, index, depth), attn.to_q.in_features, attn.heads, downscale)
+                    )
+            elif kind == "Downsample":
+                downscale *= 2
+            elif kind == "Upsample":
+                downscale //= 2
+
+    for index, modules in enumerate(getattr(unet, "input_blocks", ())):
+        visit("input", index, modules)
+    visit("middle", 0, getattr(unet, "middle_block", ()))
+    for index, modules in enumerate(getattr(unet, "output_blocks", ())):
+        visit("output", index, modules)
+    return tuple(found)
+
+
+def sigma_table(model: Any) -> Tensor:
+    """(train timesteps,) ascending training sigmas of a MODEL."""
+    return model.get_model_object("model_sampling").sigmas.float().cpu()
+
+
+def fingerprint(model: Any) -> str:
+    """Identifies a MODEL's weights: its class and a digest of the first convolution.
+
+    LoRAs hardly ever touch that layer, so a MODEL with a LoRA counts as the same one: inverting without it is a choice,
+    not a mistake.
+    """
+    weight = next(model.get_model_object("diffusion_model").input_blocks[0].parameters())
+    numbers = weight.detach().flatten()[:4096].to("cpu", torch.float16).view(torch.uint8).numpy()
+    return f"{type(model.model).__name__}-{hashlib.sha1(numbers.tobytes()).hexdigest()[:10]}"
+
+
+def fused_attention(options: dict[str, Any]) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
+    """ComfyUI's attention for the running call (with whatever override other packs set)."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+        # On a CPU ComfyUI's choice builds attention maps in slices; torch's fused kernel is exact there and faster.
+        function = attention_pytorch if q.device.type == "cpu" else optimized_attention
+        return function(q, k, v, heads, attn_precision=options.get("attn_precision"), transformer_options=options)
+
+    return attend
+
+
+def install_edit(model: Any, edit: Edit, layers: Iterable[Layer]) -> Any:
+    """A clone of the MODEL whose self-attention layers ask ``edit``.
+
+    A replacement that is already there becomes the edit's ``earlier``. It is called with the host's own, whole batch,
+    so that it never sees rows that it did not expect.
+    """
+    patched = model.clone()
+    wanted = frozenset(layers)
+    options = patched.model_options.get("transformer_options", {})
+    present = dict(options.get("patches_replace", {}).get("attn1", {}))
+    blocks = sorted({(layer.block, layer.index) for layer in wanted})
+    for block, index in blocks:
+        patched.set_model_attn1_replace(_replacement(edit, wanted, present.get((block, index))), block, index)
+    for key in present:
+        # ComfyUI prefers a replacement for one transformer of a stack over the one for the whole block
+        if len(key) == 3 and Layer(*key) in wanted:
+            patched.set_model_attn1_replace(_replacement(edit, wanted, present[key]), *key)
+    return patched
+
+
+def _replacement(edit: Edit, wanted: frozenset[Layer], before: Callable | None) -> Callable:
+    """A closure, not an object: some ComfyUI versions copy callable objects whenever a MODEL is cloned."""
+
+    def replace(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        block, index = options["block"][:2]
+        layer = Layer(block, index, options.get("block_index", 0))
+
+        def earlier(call: AttentionCall) -> Tensor:
+            if before is None:
+                return _plain(call.q, call.k, call.v, options)
+            out = before(q, k, v, options)
+            if len(call.rows) == q.shape[0]:
+                return out
+            return out.index_select(0, torch.tensor(call.rows, device=out.device))
+
+        call = attention_call(layer, q, k, v, options)
+        return edit(call, earlier) if layer in wanted else earlier(call)
+
+    return replace
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+    """What ComfyUI does on a layer that nobody replaced."""
+    return optimized_attention(
+        q, k, v, options["n_heads"], attn_precision=options.get("attn_precision"), transformer_options=options
+    )
+
+
+def attention_call(layer: Layer, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> AttentionCall:
+    """ComfyUI's view of an attention layer, as an :class:`AttentionCall`."""
+    branches, pictures = batch_layout(options.get("cond_or_uncond", [CONDITIONAL]), q.shape[0])
+    return AttentionCall(
+        layer=layer,
+        sigma=float(options["sigmas"][0]),
+        q=q,
+        k=k,
+        v=v,
+        heads=options["n_heads"],
+        branches=branches,
+        pictures=pictures,
+        rows=tuple(range(q.shape[0])),
+        grid=tuple(options["activations_shape"][-2:]),
+        attend=fused_attention(options),
+    )
+
+
+def on_sampling(model: Any, check: Callable[[tuple[int, ...], Tensor], None]) -> Any:
+    """A clone of the MODEL that calls ``check(latent shape, sigmas)`` before any sampling with it starts."""
+    patched = model.clone()
+
+    def wrapper(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kw: Any):
+        check(tuple(noise.shape), sigmas)
+        return executor(noise, latent, sampler, sigmas, *args, **kw)
+
+    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, wrapper)
+    return patched
+
+
+def color_guider(model: Any, conditioning: list, weight: float) -> Any:
+    """Colourisation guidance as a stock CFG guider: the same prompt on both sides, the edit on the positive one only."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(conditioning, conditioning)
+    guider.set_cfg(weight)
+    return guider
+
+
+def run_sampler(
+    guider: Any,
+    latent: Tensor,
+    function: Callable[..., Tensor],
+    sigmas: Tensor,
+    on_step: Callable[[Tensor], None] | None,
+) -> Tensor:
+    """Run a k-diffusion style sampler function through ComfyUI's own sampling.
+
+    :param latent: (B, C, h, w) start, in the model's latent scale.
+    :param on_step: called with the clean estimate after each step.
+    :returns: (B, C, h, w) in the model's latent scale, on the CPU or wherever ComfyUI keeps intermediates.
+    """
+    base = guider.model_patcher.model
+
+    def callback(_step: int, denoised: Tensor, _x: Tensor, _total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if on_step is not None:
+            on_step(denoised)
+
+    start = base.process_latent_out(latent.to(comfy.model_management.intermediate_device()))
+    samples = guider.sample(
+        torch.zeros_like(start), start, comfy.samplers.KSAMPLER(function), sigmas, callback=callback,
+        disable_pbar=True, seed=0,
+    )  # fmt: skip
+    return base.process_latent_in(samples.to(comfy.model_management.intermediate_device()))

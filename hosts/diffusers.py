@@ -1,0 +1,235 @@
+"""The diffusers host: a loaded UNet as a k-diffusion denoiser, with attention edits as attention processors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..attention.call import CONDITIONAL, AttentionCall, Edit, batch_layout
+from ..attention.capture import Capture
+from ..attention.fused import sdpa
+from ..attention.layers import Layer, LayerInfo
+from ..diffusion.sampling import guide, invert_ddim, sample_ddim
+from ..diffusion.schedule import InversionPlan, sigmas_from_alphas
+
+if TYPE_CHECKING:
+    from .checkpoint import StandaloneModel
+
+#: Called after every model call of a long job, with the clean estimate so far.
+StepCallback = Callable[[Tensor], None]
+
+
+def attention_layers(unet: Any) -> dict[str, LayerInfo]:
+    """Self-attention processor names of a diffusers UNet, and the layers they are in ComfyUI's naming, in order."""
+    found: dict[str, LayerInfo] = {}
+    per_level = unet.config.layers_per_block
+    levels = len(unet.down_blocks)
+    if not isinstance(per_level, int):
+        raise ValueError(f"This UNet has {per_level} residual blocks a level; expected one number for all levels.")
+
+    def add(path: str, attentions: Sequence[Any], block: str, first: int, downscale: int) -> None:
+        for j, transformer in enumerate(attentions):
+            for depth, inner in enumerate(transformer.transformer_blocks):
+                attn = inner.attn1
+                info = LayerInfo(Layer(block, first + j, depth), attn.to_q.in_features, attn.heads, downscale)
+                found[f"{path}{j}.transformer_blocks.{depth}.attn1.processor"] = info
+
+    for i, block in enumerate(unet.down_blocks):
+        add(f"down_blocks.{i}.attentions.", getattr(block, "attentions", ()), "input", 1 + i * (per_level + 1), 2**i)
+    middle = [a for a in getattr(unet.mid_block, "attentions", ()) if a is not None]
+    add("mid_block.attentions.", middle, "middle", 0, 2 ** (levels - 1))
+    for i, block in enumerate(unet.up_blocks):
+        scale = 2 ** (levels - 1 - i)
+        add(f"up_blocks.{i}.attentions.", getattr(block, "attentions", ()), "output", i * (per_level + 1), scale)
+    return found
+
+
+@dataclass
+class _Running:
+    """Where a model call is, for the processors that run inside it."""
+
+    sigma: float
+    branches: tuple[int, ...]
+    pictures: tuple[int, ...]
+    size: tuple[int, int]
+
+
+class _EditedAttention:
+    """A diffusers attention processor that asks an edit for the output of one self-attention layer."""
+
+    def __init__(self, info: LayerInfo, edit: Edit, running: _Running) -> None:
+        self.info, self.edit, self.running = info, edit, running
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        call = AttentionCall(
+            layer=self.info.layer,
+            sigma=self.running.sigma,
+            q=attn.to_q(hidden_states),
+            k=attn.to_k(hidden_states),
+            v=attn.to_v(hidden_states),
+            heads=attn.heads,
+            branches=self.running.branches,
+            pictures=self.running.pictures,
+            rows=tuple(range(len(self.running.branches))),
+            grid=token_grid(self.running.size, self.info.downscale),
+            attend=sdpa,
+        )
+        out = self.edit(call, AttentionCall.plain)
+        return attn.to_out[1](attn.to_out[0](out))
+
+
+def token_grid(size: tuple[int, int], downscale: int) -> tuple[int, int]:
+    """(height, width) of a layer's tokens for a latent size: strided convolutions round up at every level."""
+    height, width = size
+    while downscale > 1:
+        height, width, downscale = -(-height // 2), -(-width // 2), downscale // 2
+    return height, width
+
+
+class UNetDenoiser:
+    """A diffusers UNet as ``denoiser(x, sigma, branches=(0,)) -> x0``.
+
+    ``x`` is variance-exploding with unit-variance latents; ``branches`` says which branch each equal chunk of the batch
+    is, as ComfyUI's ``cond_or_uncond`` does. Timesteps are the nearest ones on a logarithmic sigma scale.
+    """
+
+    def __init__(self, model: StandaloneModel) -> None:
+        self.model = model
+        self.sigma_table = sigmas_from_alphas(model.alphas_cumprod)
+        self._layers = attention_layers(model.unet)
+        self._running: _Running | None = None
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        return tuple(self._layers.values())
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, sigma: Tensor, branches: Sequence[int] = (CONDITIONAL,)) -> Tensor:
+        level = float(sigma.reshape(-1)[0])
+        if self._running is not None:
+            self._running.sigma = level
+            self._running.branches, self._running.pictures = batch_layout(branches, x.shape[0])
+            self._running.size = tuple(x.shape[-2:])
+        timestep = int((self.sigma_table.log() - torch.tensor(level).log()).abs().argmin())
+        scale = (level**2 + 1) ** 0.5
+        unet = self.model.unet
+        context = self.model.context.to(unet.device, unet.dtype).expand(x.shape[0], -1, -1)
+        added = self.model.added_conditions(x.shape[0], x.shape[-2:])
+        predicted = unet(
+            (x / scale).to(unet.dtype), timestep, encoder_hidden_states=context, added_cond_kwargs=added
+        ).sample.to(x.dtype)
+        if self.model.prediction == "v_prediction":
+            return x / scale**2 - predicted * (level / scale)
+        return x - level * predicted
+
+    @contextmanager
+    def edited(self, edit: Edit | None, layers: Sequence[Layer]) -> Iterator[UNetDenoiser]:
+        """Within this context the edit runs on those layers; afterwards the UNet is as it was, whatever happened."""
+        if edit is None:
+            yield self
+            return
+        before = self.model.unet.attn_processors
+        self._running = _Running(0.0, (), (), (0, 0))
+        edited = {
+            name: _EditedAttention(info, edit, self._running)
+            for name, info in self._layers.items()
+            if info.layer in layers
+        }
+        try:
+            self.model.unet.set_attn_processor({**before, **edited})
+            yield self
+        finally:
+            self.model.unet.set_attn_processor(before)
+            self._running = None
+
+
+@dataclass
+class DiffusersHost:
+    """What a pipeline asks of a host, on a model that diffusers holds (see ``pipelines.host.Host``)."""
+
+    model: StandaloneModel
+    on_step: StepCallback | None = None
+    denoiser: UNetDenoiser = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.denoiser = UNetDenoiser(self.model)
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        return self.denoiser.layers
+
+    @property
+    def sigma_table(self) -> Tensor:
+        return self.denoiser.sigma_table
+
+    @property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.unet.device
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that a picture's sides should be multiples of, so that no level of the UNet has to round."""
+        return self.model.vae.factor * 2 ** (len(self.model.unet.down_blocks) - 1)
+
+    @property
+    def size_minimum(self) -> int:
+        """Smallest side in pixels: one latent pixel at the UNet's coarsest level."""
+        return self.size_multiple
+
+    attend = staticmethod(sdpa)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, H, W, 3) in 0..1 -> (B, C, h, w) in the model's latent scale."""
+        return self.model.vae.encode(image.to(self.device)).float()
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, H, W, 3) in 0..1."""
+        return self.model.vae.decode(latent).float().cpu()
+
+    def invert(
+        self, latent: Tensor, plan: InversionPlan, capture: Capture | None = None, refinements: int = 0
+    ) -> Tensor:
+        """Climb; returns the trajectory, (K+1, B, C, h, w)."""
+        trajectory: list[Tensor] = []
+        with self.denoiser.edited(capture, capture.layers if capture else ()) as denoiser:
+            invert_ddim(
+                denoiser,
+                plan.enter(latent.to(self.device)),
+                torch.tensor(plan.levels),
+                callback=self._callback,
+                disable=True,
+                reads=plan.reads,
+                refinements=refinements,
+                visit=lambda x: trajectory.append(x.cpu()),
+            )
+        return torch.stack(trajectory)
+
+    def sample(
+        self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
+    ) -> Tensor:
+        """Come back with guidance between the edited and the plain prediction; returns the latent at the last level."""
+
+        def guided(x: Tensor, sigma: Tensor) -> Tensor:
+            if weight == 1:
+                return self.denoiser(x, sigma)
+            both = self.denoiser(torch.cat([x, x]), sigma.repeat(2), branches=(1, CONDITIONAL))
+            plain, color = both.chunk(2)
+            return guide(color, plain, weight)
+
+        with self.denoiser.edited(edit, layers):
+            return sample_ddim(
+                guided, x.to(self.device), torch.tensor(plan.sigmas), callback=self._callback, disable=True
+            )
+
+    def _callback(self, step: dict[str, Any]) -> None:
+        if self.on_step is not None:
+            self.on_step(step["denoised"])

@@ -1,0 +1,87 @@
+"""Reading weights from disk: plain tensors, never code, from one file or a component of a diffusers folder."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+_VARIANTS = ("", ".fp16", ".bf16")  # the full precision first
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file, or of a pickled checkpoint that holds nothing else, on the CPU as stored.
+
+    Averaged copies (``model_ema.*``) are left out. Raises ValueError where the file is damaged or wants code to run.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix.lower() in (".safetensors", ".sft"):
+            with safe_open(str(path), framework="pt", device="cpu") as file:
+                names = [name for name in file.keys() if not name.startswith("model_ema.")]  # noqa: SIM118
+                return {name: file.get_tensor(name) for name in names}
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        lines = str(error).strip().splitlines()
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) could not be read as plain weights "
+            f"({lines[0] if lines else type(error).__name__}): it is cut off, damaged, or a pickle with code in it; "
+            "download it again, as .safetensors if there is one."
+        ) from error
+    loaded = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else {}
+    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in tensors.items() if not name.startswith("model_ema.")}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ValueError if the file is missing or holds anything else."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: give a complete diffusers folder (unet, vae, text_encoder, scheduler).")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): download the folder again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object: download the folder again.")
+    return content
+
+
+def read_component(folder: Path) -> dict[str, Tensor]:
+    """The tensors of one component of a diffusers folder: whole or in shards, safetensors before pickles.
+
+    Raises ValueError if no weights are there, naming what is.
+    """
+    for suffix in ("safetensors", "bin"):
+        for variant in _VARIANTS:
+            for stem in _STEMS:
+                whole = folder / f"{stem}{variant}.{suffix}"
+                if whole.is_file():
+                    return read_tensors(whole)
+                index = folder / f"{stem}.{suffix}.index{variant}.json"
+                if index.is_file():
+                    return _read_shards(index)
+    found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else "no such folder"
+    raise ValueError(
+        f"{folder} has no weights (found {found}), expected for example {_STEMS[0]}.safetensors: "
+        "download the folder again, with its large files."
+    )
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    weight_map = read_json(index).get("weight_map", {})
+    # Only names beside the index: a path in it must not lead out of the folder.
+    shards = [index.parent / Path(str(name)).name for name in sorted(set(weight_map.values()))]
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing or not shards:
+        raise ValueError(f"{index} lists shards {missing or weight_map} that are missing: download the folder again.")
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        tensors |= read_tensors(shard)
+    return tensors

@@ -1,0 +1,42 @@
+"""Recorded numbers of the official programs, and hosts that run on their weights.
+
+``EXEMPLAR_PARITY_DIR`` names the folder of sets (default: ``data`` beside this file). Sets with other seeds and sizes go
+through the same tests, so every size, parameter and file name comes from a set's manifest.
+"""
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+
+class ParitySet:
+    """One system's folder: its manifest, and its files by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = {}
+
+    @cached_property
+    def manifest(self) -> dict:
+        return json.loads((self.folder / "manifest.json").read_text("utf-8"))
+
+    def file(self, name: str) -> dict:
+        if name not in self._files:
+            self._files[name] = load_file(self.folder / f"{name}.safetensors")
+        return self._files[name]
+
+    def tolerance(self, name: str) -> float:
+        return self.manifest["suggested_max_abs_tolerance"][name]
+
+
+def parity_folder(system: str) -> Path:
+    return Path(os.environ.get("EXEMPLAR_PARITY_DIR") or Path(__file__).parent / "data") / system
+
+
+@pytest.fixture(scope="session")
+def exemplar_set() -> ParitySet:
+    return ParitySet(parity_folder("exemplar"))

@@ -1,0 +1,105 @@
+"""Hosts on the tiny UNet of a parity set: the same weights under diffusers and under ComfyUI."""
+
+import torch
+
+PREFIX = "model.diffusion_model."
+
+
+class LinearMaps:
+    """The stand-in autoencoder of the recorded repetitions: 8 x 8 means, then one matrix each way."""
+
+    factor, channels = 8, 4
+
+    def __init__(self, encoder, decoder, scale):
+        self.encoder, self.decoder, self.scale = encoder, decoder, scale
+
+    def encode(self, image):
+        pooled = torch.nn.functional.avg_pool2d(image.movedim(-1, 1) * 2 - 1, self.factor)
+        return self.scale * torch.einsum("oc,bchw->bohw", self.encoder, pooled)
+
+    def decode(self, latent):
+        small = torch.einsum("oc,bchw->bohw", self.decoder, latent / self.scale)
+        large = small.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
+        return ((large + 1) / 2).movedim(1, -1)
+
+
+def diffusers_host(parity, vae=None):
+    from comfyui_exemplar.hosts.checkpoint import StandaloneModel
+    from comfyui_exemplar.hosts.diffusers import DiffusersHost
+    from comfyui_exemplar.hosts.ldm_config import unet_from_ldm
+
+    weights = {k.removeprefix(PREFIX): v.float() for k, v in parity.file("weights").items()}
+    unet = unet_from_ldm(weights, heads=parity.manifest["unet"]["num_heads"])
+    common = parity.file("common")
+    return DiffusersHost(
+        StandaloneModel(
+            unet=unet.eval(),
+            vae=vae or LinearMaps(None, None, 1.0),
+            alphas_cumprod=common["alphas_cumprod"],
+            prediction="epsilon",
+            context=common["context"],
+            added=None,
+            name="parity",
+            fingerprint="parity",
+        )
+    )
+
+
+def comfy_host(parity, vae=None):
+    from comfyui_exemplar.hosts.comfy_pipeline import ComfyHost
+
+    common = parity.file("common")
+    return ComfyHost(comfy_model(parity), [[common["context"], {}]], ComfyVAE(vae))
+
+
+class ComfyVAE:
+    """What the pipeline asks of a ComfyUI VAE, on the stand-in; ComfyUI's own scale factor stays outside of it."""
+
+    def __init__(self, maps):
+        self.maps = maps
+
+    def spacial_compression_encode(self):
+        return LinearMaps.factor
+
+    def encode(self, image):
+        return self.maps.encode(image) / self.maps.scale
+
+    def decode(self, latent):
+        return self.maps.decode(latent * self.maps.scale)
+
+
+def comfy_model(parity, patcher=None):
+    """The tiny UNet as a ComfyUI MODEL."""
+    import comfy.latent_formats
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.supported_models_base
+
+    unet = parity.manifest["unet"]
+    levels = len(unet["channel_mult"])
+    with_attention = [2**level in unet["attention_resolutions"] for level in range(levels)]
+    blocks = unet["num_res_blocks"]
+
+    class Tiny(comfy.supported_models_base.BASE):
+        unet_config = {
+            "image_size": 32, "in_channels": unet["in_channels"], "out_channels": unet["out_channels"],
+            "model_channels": unet["model_channels"], "num_res_blocks": [blocks] * levels,
+            "channel_mult": unet["channel_mult"], "num_heads": unet["num_heads"], "num_head_channels": -1,
+            "use_spatial_transformer": True, "use_linear_in_transformer": False, "legacy": False,
+            "context_dim": unet["context_dim"], "adm_in_channels": None,
+            "transformer_depth": [int(a) for a in with_attention for _ in range(blocks)],
+            "transformer_depth_middle": 1,
+            "transformer_depth_output": [int(a) for a in with_attention for _ in range(blocks + 1)],
+        }  # fmt: skip
+        unet_extra_config = {}
+        latent_format = comfy.latent_formats.SD15
+
+    config = Tiny(Tiny.unet_config)
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", device=torch.device("cpu"))
+    weights = {k.removeprefix(PREFIX): v.float() for k, v in parity.file("weights").items()}
+    model.diffusion_model.load_state_dict(weights, strict=True)
+    model.eval().requires_grad_(False)
+    core = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    device = comfy.model_management.get_torch_device()
+    return (patcher or core)(model, load_device=device, offload_device=torch.device("cpu"))
