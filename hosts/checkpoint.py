@@ -176,7 +176,7 @@ def load_standalone(
     elif demo.is_embedded(path):
         loaded = _load_embedded(path, torch.device(device))
     else:
-        loaded = _load_single_file(path, dtype, torch.device(device))
+        loaded = _load_single_file(path, torch.device(device))
     unet, context, added = loaded["unet"], loaded["context"], loaded["added"]
     channels = (unet.config.in_channels, unet.config.out_channels, loaded["vae"].channels)
     if len(set(channels)) != 1:
@@ -190,8 +190,7 @@ def load_standalone(
             f"{unet.config.cross_attention_dim}: the parts are from different models; get the full checkpoint."
         )
     _check_conditions(path, unet.config, added)
-    config = unet.config
-    mark = fingerprint(unet.conv_in.weight, config)
+    mark = fingerprint(unet.conv_in.weight, unet.config)  # before the cast: bfloat16 would change it
     # nn.Module's own `to`: diffusers' override warns about modules that should stay float32, also when there are none.
     nn.Module.to(unet, device=device, dtype=dtype)
     codec = loaded["vae"]
@@ -319,7 +318,7 @@ def _load_folder(path: Path, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _load_single_file(path: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def _load_single_file(path: Path, device: torch.device) -> dict[str, Any]:
     """A checkpoint in LDM naming; the text encoder's name tells the family."""
     tensors = read_tensors(path)
     if ldm.UNET + "input_blocks.0.0.weight" not in tensors:
@@ -348,7 +347,7 @@ def _load_single_file(path: Path, dtype: torch.dtype, device: torch.device) -> d
             found = "an SDXL refiner" if any(map(has, ldm.SD2_TEXT)) else "a UNet without a text encoder"
             raise ValueError(f"{found} was found; {_UNSUPPORTED}")
         return {
-            "unet": unet_from_ldm(tensors, dtype=dtype),
+            "unet": unet_from_ldm(tensors, dtype=None),
             "vae": KLCodec(ldm.vae_from_ldm(tensors, _SDXL_SCALE if xl else _SD_SCALE)),
             "alphas_cumprod": alphas_cumprod(zero_terminal_snr="ztsnr" in tensors).to(device),
             "prediction": _guess_prediction(tensors),

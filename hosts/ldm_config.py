@@ -212,14 +212,15 @@ def unet_from_ldm(
     *,
     heads: int | None = None,
     head_dim: int | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Any:
     """A UNet in LDM naming -> diffusers' UNet2DConditionModel: eval mode, no gradients, on the tensors' device.
 
     :param state_dict: a whole checkpoint or its UNet alone, with or without the prefix ``model.diffusion_model.``;
-        other parts are not looked at. Tensors that have ``dtype`` already are taken over, not copied.
+        other parts are not looked at. Tensors that need no cast are taken over, not copied.
     :param heads: number of attention heads on every level; ``head_dim``: their width. No shape tells either, so by
         default 8 heads where ``proj_in`` is a convolution (SD 1.x), else heads 64 wide (SD 2.x, SDXL).
+    :param dtype: of the result; None keeps the stored one.
 
     Raises ValueError naming missing and unexpected keys, or what was found instead of an SD-like UNet.
     """
@@ -238,8 +239,9 @@ def unet_from_ldm(
     _check_converted(weights, converted, "UNet")
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
+    unet = load_strictly(unet, converted, "UNet")
     # nn.Module's own `to`: diffusers' override warns about modules that should stay float32, also when there are none.
-    return nn.Module.to(load_strictly(unet, converted, "UNet"), dtype)
+    return unet if dtype is None else nn.Module.to(unet, dtype)
 
 
 def vae_from_ldm(state_dict: Mapping[str, Tensor], scaling_factor: float) -> Any:

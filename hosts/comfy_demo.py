@@ -1,0 +1,258 @@
+"""The embedded model as ComfyUI's MODEL, CLIP and VAE, through doors that ComfyUI offers.
+
+The UNet is ComfyUI's own, told by ``custom_operations`` to use fewer normalisation groups than its usual 32; prompt and
+autoencoder are small modules behind ComfyUI's CLIP and VAE, which load, offload and count them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.ldm.models.autoencoder
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from torch import Tensor, nn
+
+from .. import demo
+from ..networks.hashed_words import NULL_TOKEN, HashedWords, tokenize
+from ..networks.linear_autoencoder import LinearAutoencoder, preview_factors
+
+
+def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
+    """(MODEL, CLIP, VAE) of the embedded model.
+
+    :raises ValueError: a file that is not an embedded model, or one whose tensors do not fit its configuration.
+    """
+    path = path or demo.model_path()
+    config = demo.read_config(path)
+    tensors = demo.load_state_dict(path)
+    autoencoder = LinearAutoencoder.from_state_dict(_part(tensors, "vae."))
+    model = _load_unet(config, _part(tensors, "unet."), autoencoder)
+    return model, _load_clip(config, _part(tensors, "text.")), _load_vae(autoencoder)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _load_unet(config: dict[str, Any], weights: dict[str, Tensor], autoencoder: LinearAutoencoder) -> Any:
+    mm = comfy.model_management
+    device, offload = mm.get_torch_device(), mm.unet_offload_device()
+    parameters = sum(t.numel() for t in weights.values())
+    dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=[torch.float16, torch.bfloat16, torch.float32])
+    cast = mm.unet_manual_cast(dtype, device)
+    model_config = _model_config(config, autoencoder)
+    model_config.custom_operations = _operations(config["unet"]["norm_num_groups"], dtype, cast)
+    model_config.set_inference_dtype(dtype, cast)
+    model = model_config.get_model({}, "", device=offload)
+    _load_strictly(model.diffusion_model, _rename(weights, model_config.unet_config), "the embedded UNet")
+    model.eval().requires_grad_(False)
+    return _patcher_class()(model, load_device=device, offload_device=offload)
+
+
+def _model_config(config: dict[str, Any], autoencoder: LinearAutoencoder) -> Any:
+    """ComfyUI's model configuration from diffusers' words for the same things."""
+    unet, schedule = config["unet"], config["schedule"]
+    widths = unet["block_out_channels"]
+    blocks = unet["layers_per_block"]
+    down = ["CrossAttn" in kind for kind in unet["down_block_types"]]
+    up = ["CrossAttn" in kind for kind in reversed(unet["up_block_types"])]
+    factors, bias = preview_factors(autoencoder)
+
+    class EmbeddedLatent(comfy.latent_formats.LatentFormat):
+        scale_factor = config["latent"]["scale_factor"]
+        latent_channels = config["latent"]["channels"]
+        spacial_downscale_ratio = autoencoder.factor
+        latent_rgb_factors = factors.tolist()
+        latent_rgb_factors_bias = bias.tolist()
+
+    class Embedded(comfy.supported_models_base.BASE):
+        unet_config = {}
+        unet_extra_config = {}
+        latent_format = EmbeddedLatent
+        sampling_settings = {
+            "beta_schedule": "linear" if schedule["type"] == "scaled_linear" else schedule["type"],
+            "linear_start": schedule["beta_start"],
+            "linear_end": schedule["beta_end"],
+            "timesteps": schedule["steps"],
+        }
+
+    return Embedded(
+        {
+            "image_size": unet["sample_size"],
+            "in_channels": unet["in_channels"],
+            "out_channels": unet["out_channels"],
+            "model_channels": widths[0],
+            "channel_mult": [width // widths[0] for width in widths],
+            "num_res_blocks": [blocks] * len(widths),
+            "transformer_depth": [int(attention) for attention in down for _ in range(blocks)],
+            "transformer_depth_output": [int(attention) for attention in up for _ in range(blocks + 1)],
+            "transformer_depth_middle": 1,
+            "context_dim": unet["cross_attention_dim"],
+            # diffusers' "attention_head_dim" is the number of heads in this class
+            "num_heads": unet["attention_head_dim"],
+            "num_head_channels": -1,
+            "use_spatial_transformer": True,
+            "use_linear_in_transformer": False,
+            "adm_in_channels": None,
+            "legacy": False,
+        }
+    )
+
+
+def _operations(groups: int, dtype: torch.dtype, cast: torch.dtype | None) -> type:
+    """ComfyUI's layers with the embedded model's number of normalisation groups in place of the fixed 32."""
+    needs_cast = cast is not None and cast != dtype
+    base = comfy.ops.manual_cast if needs_cast else comfy.ops.disable_weight_init
+
+    class Operations(base):
+        class GroupNorm(base.GroupNorm):
+            def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:
+                super().__init__(min(groups, num_groups), num_channels, *args, **kwargs)
+
+    return Operations
+
+
+def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str, Tensor]:
+    names = comfy.utils.unet_to_diffusers(unet_config)
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise ValueError(f"The embedded UNet has weights that its configuration does not name: {unknown[:5]}.")
+    return {names[name]: tensor for name, tensor in weights.items()}
+
+
+def _load_strictly(module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
+    missing, unexpected = module.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        raise ValueError(
+            f"{what} does not fit its file: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}. "
+            "Reinstall the pack to restore the file."
+        )
+
+
+def _patcher_class() -> type:
+    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def _load_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+    words = HashedWords.from_state_dict(weights, tokens=config["text"]["tokens"])
+
+    class Target:
+        params: dict[str, Any] = {}
+
+        @staticmethod
+        def clip(dtype=None, device=None, model_options=None) -> WordsEncoder:
+            return WordsEncoder(words)
+
+        @staticmethod
+        def tokenizer(embedding_directory=None, tokenizer_data=None) -> WordsTokenizer:
+            return WordsTokenizer(words.emb.num_embeddings, words.tokens)
+
+    return comfy.sd.CLIP(Target, embedding_directory=None)
+
+
+class WordsTokenizer:
+    """Prompts to weighted word ids, with ComfyUI's (word:1.2) syntax."""
+
+    def __init__(self, vocabulary: int, tokens: int) -> None:
+        self.vocabulary, self.tokens = vocabulary, tokens
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list]:
+        pairs: list[tuple] = []
+        parts = comfy.sd1_clip.token_weights(comfy.sd1_clip.escape_important(text), 1.0)
+        for part, weight in parts:
+            for token in tokenize(part, vocabulary=self.vocabulary, tokens=self.tokens):
+                if token != NULL_TOKEN:
+                    pairs.append((token, weight, len(pairs) + 1))
+        if len(pairs) > self.tokens:
+            logging.getLogger(__name__).info(
+                "The embedded model reads %d words; the prompt has %d.", self.tokens, len(pairs)
+            )
+        pairs = pairs[: self.tokens] + [(NULL_TOKEN, 1.0, 0)] * (self.tokens - len(pairs))
+        return {"words": [pairs if return_word_ids else [pair[:2] for pair in pairs]]}
+
+    def untokenize(self, pairs: list) -> list:
+        return [(pair, str(pair[0])) for pair in pairs]
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+class WordsEncoder(nn.Module):
+    """The word table behind the interface that ComfyUI's CLIP drives."""
+
+    def __init__(self, words: HashedWords) -> None:
+        super().__init__()
+        self.words = words
+        self.dtypes = {words.emb.weight.dtype}
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """The table has no layers to skip."""
+
+    def reset_clip_options(self) -> None:
+        """Nothing was set."""
+
+    def load_sd(self, weights: dict[str, Tensor]) -> Any:
+        return self.load_state_dict(weights, strict=False)
+
+    def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, Tensor]:
+        """(1, tokens, width) and its mean; a weight scales a word's distance from "no word", as ComfyUI's CLIP does."""
+        ids = torch.tensor([[pair[0] for pair in row] for row in tokens["words"]])
+        weight = torch.tensor([[float(pair[1]) for pair in row] for row in tokens["words"]]).unsqueeze(-1)
+        device = self.words.emb.weight.device
+        vectors, nothing = self.words(ids.to(device)), self.words(torch.zeros_like(ids, device=device))
+        vectors = torch.lerp(nothing, vectors, weight.to(vectors))
+        vectors = vectors.to(comfy.model_management.intermediate_device())
+        return vectors, vectors.mean(1)
+
+
+def _load_vae(autoencoder: LinearAutoencoder) -> Any:
+    """ComfyUI's VAE around the linear autoencoder.
+
+    ComfyUI builds its VAE from known architectures only, so the smallest one is built and handed ours to hold.
+    """
+    smallest = {
+        "embed_dim": autoencoder.channels,
+        "ddconfig": {
+            "double_z": True, "z_channels": autoencoder.channels, "resolution": 32, "in_channels": 3, "out_ch": 3,
+            "ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+        },
+    }  # fmt: skip
+    placeholder = comfy.ldm.models.autoencoder.AutoencoderKL(**smallest)
+    vae = comfy.sd.VAE(sd=placeholder.state_dict(), config={"params": smallest}, dtype=torch.float32)
+    vae.first_stage_model = _VAEModule(autoencoder).eval().requires_grad_(False)
+    vae.patcher = _patcher_class()(
+        vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
+    )
+    vae.downscale_ratio = vae.upscale_ratio = autoencoder.factor
+    vae.latent_channels = autoencoder.channels
+    # activations of the two convolutions, in bytes
+    vae.memory_used_encode = lambda shape, dtype: 8 * 4 * shape[2] * shape[3]
+    vae.memory_used_decode = lambda shape, dtype: 16 * 4 * shape[2] * shape[3] * autoencoder.factor**2
+    vae.size = None
+    vae.model_size()
+    return vae
+
+
+class _VAEModule(nn.Module):
+    """(B, 3, H, W) in -1..1 to latents and back, as ComfyUI's VAE calls it."""
+
+    def __init__(self, autoencoder: LinearAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def encode(self, pixels: Tensor, **_: Any) -> Tensor:
+        return self.autoencoder.encode(pixels)
+
+    def decode(self, latent: Tensor, **_: Any) -> Tensor:
+        return self.autoencoder.decode(latent)

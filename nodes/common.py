@@ -1,0 +1,82 @@
+"""What the nodes share: type names, categories, small checks and progress."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import latent_preview
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..color import drop_alpha, is_gray
+
+log = logging.getLogger(__name__)
+
+#: A batch of inverted pictures with the attention features that were kept (``diffusion.inversion.Inversion``).
+Inversion = io.Custom("INVERSION")
+
+CATEGORY = "exemplar"
+CATEGORY_COLOR = "exemplar/color"
+CATEGORY_STAGES = "exemplar/stages"
+
+PRECISIONS = {"model": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def keep_device(choice: str) -> torch.device | None:
+    """Where kept tensors go: ``with the model`` (None) or ``cpu``."""
+    return torch.device("cpu") if choice == "cpu" else None
+
+
+def picture(image: Tensor, name: str) -> Tensor:
+    """An IMAGE with three channels.
+
+    :raises ValueError: empty, NaN, or too small to hold anything.
+    """
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(f"The {name} has shape {tuple(image.shape)}; expected a batch of pictures (B, H, W, 3).")
+    if min(image.shape[1:3]) < 2:
+        raise ValueError(
+            f"The {name} is {image.shape[2]} x {image.shape[1]} pixels; it needs at least 2 on each side. "
+            "Look at the node that made it."
+        )
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError(f"The {name} contains NaN or infinite values; look at the node that made it.")
+    return drop_alpha(image)
+
+
+def warn_if_colored(image: Tensor, name: str) -> None:
+    """Only luminance of this picture is used; say so when it has more."""
+    if not is_gray(image):
+        log.warning("The %s has colours; only its luminance is used.", name)
+
+
+def latent_samples(latent: dict[str, Any], name: str) -> Tensor:
+    """(B, C, h, w) of a LATENT.
+
+    :raises ValueError: not a picture's latent, or not finite.
+    """
+    samples = latent["samples"]
+    if samples.ndim != 4 or 0 in samples.shape:
+        raise ValueError(f"The {name} has shape {tuple(samples.shape)}; expected a picture's latent (B, C, h, w).")
+    if not bool(torch.isfinite(samples).all()):
+        raise ValueError(f"The {name} contains NaN or infinite values; look at the node that made it.")
+    return samples
+
+
+class StepProgress:
+    """A progress bar over model calls, with a preview of the clean estimate; ends the run when the user cancels."""
+
+    def __init__(self, model: Any, total: int) -> None:
+        self.bar = comfy.utils.ProgressBar(total)
+        self.total, self.done = total, 0
+        self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def __call__(self, denoised: Tensor) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.done += 1
+        preview = self.previewer.decode_latent_to_preview_image("JPEG", denoised) if self.previewer else None
+        self.bar.update_absolute(self.done, self.total, preview)
