@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from .schedule import InversionPlan
 
 if TYPE_CHECKING:  # a sibling layer, named for the type only
     from ..attention.bank import FeatureBank
+    from ..attention.layers import LayerInfo
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,14 @@ class Inversion:
     :param trajectory: (K+1, B, C, h, w), the latents at ``plan.levels``, in the model's own latent scale.
     :param bank: attention features kept on the way (empty when nothing was captured).
     :param model: fingerprint of the model that made it.
-    :param round_trip: relative error of coming back, or None when it was not measured.
+    :param layers: that model's attention layers.
     """
 
     plan: InversionPlan
     trajectory: Tensor
     bank: FeatureBank
     model: str
-    round_trip: float | None = None
+    layers: tuple[LayerInfo, ...] = ()
 
     @property
     def pictures(self) -> int:
@@ -38,6 +39,10 @@ class Inversion:
     def size(self) -> tuple[int, int]:
         """(height, width) of the latents."""
         return tuple(self.trajectory.shape[-2:])
+
+    def take(self, pictures: range) -> Inversion:
+        """The inversion of some of the pictures."""
+        return replace(self, trajectory=self.trajectory[:, list(pictures)], bank=self.bank.take(pictures))
 
     def noised(self) -> Tensor:
         """(B, C, h, w): the start of the way back, at ``plan.sigmas[0]``."""

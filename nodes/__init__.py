@@ -1,3 +1,12 @@
 """What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below."""
 
-NODES = []
+from . import attention_map, color, colorize, demo, dual_attention, inversion
+
+NODES = [
+    *colorize.NODES,
+    *inversion.NODES,
+    *dual_attention.NODES,
+    *color.NODES,
+    *attention_map.NODES,
+    *demo.NODES,
+]

@@ -172,7 +172,7 @@ class DDIMInversion(io.ComfyNode):
         trajectory = runner.invert(start, plan, capture, refinements)
 
         bank = target.bank if target is not None else FeatureBank()
-        found = inversions.Inversion(plan, trajectory, bank, runner.fingerprint)
+        found = inversions.Inversion(plan, trajectory, bank, runner.fingerprint, runner.layers)
         error = -1.0
         if measure_round_trip:
             back = plan.leave(runner.sample(found.noised(), plan, None, (), 1.0))

@@ -89,6 +89,10 @@ class ReferencePair:
     color: Inversion
     gray: Inversion
 
+    def take(self, pictures: range) -> ReferencePair:
+        """The pair of some of the references."""
+        return ReferencePair(self.color.take(pictures), self.gray.take(pictures))
+
 
 @dataclass(frozen=True)
 class ColorizeResult:
@@ -282,7 +286,8 @@ def _invert_group(
     capture = Capture(targets, plan.kept_sigmas)
     trajectory = host.invert(torch.cat([latent for _, latent in group]), plan, capture, settings.refinements)
     return {
-        role: Inversion(plan, trajectory[:, spans[role].start : spans[role].stop], target.bank, host.fingerprint)
+        role: Inversion(plan, trajectory[:, spans[role].start : spans[role].stop], target.bank, host.fingerprint,
+                        host.layers)
         for (role, _), target in zip(group, targets, strict=True)
     }
 

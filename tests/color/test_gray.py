@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from comfyui_exemplar.color import desaturate, drop_alpha, is_gray, luminance, to_uint8
 
 

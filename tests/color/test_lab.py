@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from comfyui_exemplar.color import fit_gamut, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
 
 # Published values of the sRGB primaries in CIE Lab, D65.

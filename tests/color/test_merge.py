@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from comfyui_exemplar.color import ab_error, desaturate, luminance, luminance_error, merge_luminance, rgb_to_lab
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from comfyui_exemplar.color import ab_error, desaturate, lab_to_rgb, luminance_error, psnr
 
 

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from comfyui_exemplar.color import official_merge
 from comfyui_exemplar.color.official import _lose_shadow_level, truncate_decoded
 

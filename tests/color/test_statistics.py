@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from comfyui_exemplar.color import adain, desaturate, match_chroma_statistics, match_mean_std, rgb_to_lab
 
 

@@ -5,6 +5,7 @@ import importlib.util
 
 import pytest
 import torch
+
 from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.attention.call import AttentionCall
 from comfyui_exemplar.attention.capture import Capture, CaptureTarget

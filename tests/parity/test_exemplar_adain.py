@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 
 import torch
-from comfyui_exemplar.color import adain, match_mean_std
 from safetensors.torch import load_file
+
+from comfyui_exemplar.color import adain, match_mean_std
 
 
 def parity_dir(name):

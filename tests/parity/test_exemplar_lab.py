@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from comfyui_exemplar.color import merge_luminance, official_merge
 from comfyui_exemplar.color.official import _combine, _lose_shadow_level, _shrink, truncate_decoded
-from safetensors.torch import load_file
 
 
 def parity_dir(name):
