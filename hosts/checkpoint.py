@@ -248,7 +248,7 @@ def _load_embedded(path: Path, device: torch.device) -> dict[str, Any]:
         "prediction": _prediction(path, schedule["prediction"]),
         "context": words.encode([""]),
         "added": None,
-        "recommended": config["recommended"],
+        "recommended": {"resolution": config["image_size"], **config["recommended"]},
     }
 
 

@@ -1,6 +1,6 @@
 """What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below."""
 
-from . import attention_map, color, colorize, demo, dual_attention, inversion
+from . import attention_map, color, colorize, demo, demo_pictures, dual_attention, inversion
 
 NODES = [
     *colorize.NODES,
@@ -9,4 +9,5 @@ NODES = [
     *color.NODES,
     *attention_map.NODES,
     *demo.NODES,
+    *demo_pictures.NODES,
 ]

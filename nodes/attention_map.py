@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..attention.correspondence import Correspondence, correspond, heat
-from ..attention.layers import LayerInfo, select_layers
-from ..color.heat import heat_overlay
-from ..diffusion.inversion import Inversion as InversionValue
-from ..pipelines.colorize import resize
+from ..pipelines.attention_map import attention_maps
 from .common import CATEGORY, Inversion, picture
 
 
@@ -58,80 +51,18 @@ class AttentionMap(io.ComfyNode):
         cls, input_inversion, reference_inversion, image, reference, x, y, layers="coarse", position=0.0, carry="soft",
         picture=0, mask=None,
     ) -> io.NodeOutput:  # fmt: skip
-        return io.NodeOutput(
-            *_maps(input_inversion, reference_inversion, image, reference, (x, y), layers, position, carry, picture, mask)
-        )
+        image, reference = picture_of(image, "image", picture), picture_of(reference, "reference", picture)
+        region = mask[picture % len(mask)][None] if mask is not None else None
+        maps = attention_maps(
+            input_inversion, reference_inversion, image, reference, point=(x, y), region=region, layers=layers,
+            position=position, carry=carry, picture=picture,
+        )  # fmt: skip
+        return io.NodeOutput(maps.shown, maps.heat, maps.carried, maps.confidence)
 
 
-def _maps(source, target, image, reference, point, layers, position, carry, index, mask):
-    image, reference = picture(image, "image"), picture(reference, "reference")
-    image, reference = image[index % len(image)][None], reference[index % len(reference)][None]
-    chosen = shared_layers(source, target, layers)
-    sigma = source.bank.sigmas[min(int(position * len(source.bank.sigmas)), len(source.bank.sigmas) - 1)]
-    from_region = mask[index % len(mask)][None] if mask is not None else None
-
-    heats, carried, confidence = [], [], []
-    for info in chosen:
-        q = _kept(source, sigma, info, "q", index)
-        k = _kept(target, target.bank.nearest(sigma), info, "k", index)
-        here, there = source.bank.grid(info.layer), target.bank.grid(info.layer)
-        weight = _query_weight(here, point, from_region)
-        heats.append(_picture(heat(q, k, info.heads, weight)[:, None], there, reference.shape[1:3]))
-        values = resize(reference, there)[0].flatten(0, 1)
-        match: Correspondence = correspond(q, k, info.heads, values)
-        colors = match.soft if carry == "soft" else match.hard
-        carried.append(_picture(colors, here, image.shape[1:3], smooth=carry == "soft"))
-        confidence.append(_picture(match.confidence[:, None], here, image.shape[1:3]))
-
-    heat_map = torch.stack(heats).mean(0)[..., 0]
-    heat_map = heat_map / heat_map.amax().clamp_min(1e-12)
-    shown = heat_overlay(image, reference, heat_map, point if from_region is None else None, from_region)
-    return (
-        shown,
-        heat_map,
-        torch.stack(carried).mean(0).clamp(0, 1),
-        torch.stack(confidence).mean(0)[..., 0].clamp(0, 1),
-    )
-
-
-def shared_layers(source: InversionValue, target: InversionValue, expression: str) -> tuple[LayerInfo, ...]:
-    """Layers of the expression of which the input kept q and the reference k.
-
-    :raises ValueError: there is none.
-    """
-    infos = source.layers
-    with_q = {layer for _, layer, name, _ in source.bank.items() if name == "q"}
-    with_k = {layer for _, layer, name, _ in target.bank.items() if name == "k"}
-    chosen = tuple(i for i in select_layers(expression, infos) if i.layer in with_q & with_k) if infos else ()
-    if not chosen:
-        raise ValueError(
-            f"None of the layers '{expression}' has both the input's q and the reference's k. Kept q: "
-            f"{', '.join(sorted(at.name for at in with_q)) or 'none'}; kept k: "
-            f"{', '.join(sorted(at.name for at in with_k)) or 'none'}. Put Attention Capture before DDIM Inversion."
-        )
-    return chosen
-
-
-def _kept(inversion: InversionValue, sigma: float, info: LayerInfo, letter: str, index: int) -> Tensor:
-    kept = inversion.bank.get(sigma, info.layer, letter)
-    return kept[index % kept.shape[0]]
-
-
-def _query_weight(grid: tuple[int, int], point: tuple[float, float], mask: Tensor | None) -> Tensor:
-    """(N,): the tokens to look from."""
-    if mask is not None:
-        return F.adaptive_avg_pool2d(mask.float()[None], grid).flatten()
-    rows, columns = grid
-    weight = torch.zeros(rows, columns)
-    weight[min(int(point[1] * rows), rows - 1), min(int(point[0] * columns), columns - 1)] = 1
-    return weight.flatten()
-
-
-def _picture(tokens: Tensor, grid: tuple[int, int], size, smooth: bool = True) -> Tensor:
-    """(N, c) on a grid -> (1, H, W, c)."""
-    channels_first = tokens.float().cpu().unflatten(0, grid).movedim(-1, 0)[None]
-    mode = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest"}
-    return F.interpolate(channels_first, size=tuple(size), **mode).movedim(1, -1)
+def picture_of(batch, name: str, index: int):
+    """One picture of a checked batch, as a batch of one; a batch that is too short starts over."""
+    return picture(batch, name)[index % len(batch)][None]
 
 
 NODES = [AttentionMap]

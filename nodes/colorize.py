@@ -12,7 +12,7 @@ from ..attention.dual import MIXES, DualAttentionSettings
 from ..diffusion.schedule import CONVENTIONS
 from ..hosts import comfy as host
 from ..hosts.comfy_pipeline import ComfyHost
-from ..pipelines.colorize import ColorizeSettings, ReferencePair, colorize
+from ..pipelines.colorize import ColorizeSettings, ReferencePair, colorize, one_working_size
 from .common import CATEGORY, PRECISIONS, Inversion, StepProgress, keep_device, picture, warn_if_colored
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,11 @@ def colorize_batch(model, vae, conditioning, images, references, settings, pair,
         several: keeping the features of a hundred frames would fill the memory that they were split to save).
     """
     shared = references.shape[0] == 1 if pair is None else pair.color.pictures == 1
-    progress = StepProgress(model, _expected_calls(settings, images, references, pair, batch, shared))
-    runner = ComfyHost(model, conditioning, vae, progress)
+    runner = ComfyHost(model, conditioning, vae)
+    rounds, known = -(-images.shape[0] // batch), pair is not None
+    one_size = one_working_size(runner, images, references, settings)
+    calls = settings.model_calls(known, one_size) + (rounds - 1) * settings.model_calls(shared or known, one_size)
+    runner.on_step = StepProgress(model, calls)
     colored, first, at = [], None, 0
     while at < images.shape[0]:
         part = slice(at, at + batch)
@@ -165,13 +168,6 @@ def colorize_batch(model, vae, conditioning, images, references, settings, pair,
 def _part(tensor, part: slice):
     """Some pictures of a batch; a single one serves all, nothing stays nothing."""
     return tensor if tensor is None or tensor.shape[0] == 1 else tensor[part]
-
-
-def _expected_calls(settings, images, references, pair, batch, shared) -> int:
-    rounds = -(-images.shape[0] // batch)
-    one_size = images.shape[1:3] == references.shape[1:3]
-    first = settings.model_calls(pair is not None, one_size)
-    return first + (rounds - 1) * settings.model_calls(shared or pair is not None, one_size)
 
 
 NODES = [Colorize]

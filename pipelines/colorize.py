@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,27 @@ class ColorizeSettings:
         return climb * (first + self.passes - 1) + self.depth * self.passes
 
 
+def recommended_settings(recommended: dict[str, Any]) -> dict[str, Any]:
+    """A model's own recommendation, in the paper's letters, as our setting names; unknown letters are ignored.
+
+    :param recommended: ``recommended`` of an embedded model's header; may be empty.
+    """
+    names = {
+        "steps_total": ("steps",), "T": ("depth",), "w": ("guidance",), "N": ("passes",), "resolution": ("resolution",),
+        "gamma": ("gamma_shallow", "gamma_deep"), "beta": ("beta_shallow", "beta_deep"),
+        "init_adain": ("match_latents",), "std_match": ("match_chroma",),
+    }  # fmt: skip
+    found: dict[str, Any] = {}
+    for letter, ours in names.items():
+        if letter in recommended:
+            values = recommended[letter] if isinstance(recommended[letter], list) else [recommended[letter]]
+            found.update(
+                (name, float(value) if isinstance(value, bool) else value)
+                for name, value in zip(ours, values, strict=True)
+            )
+    return found
+
+
 @dataclass(frozen=True)
 class ReferencePair:
     """A reference and its gray version, inverted: all that colouring needs of a reference. Reusable."""
@@ -121,6 +143,15 @@ def working_size(height: int, width: int, resolution: int, multiple: int, minimu
     scale = resolution / math.sqrt(height * width) if resolution else 1.0
     sides = (max(minimum, round(side * scale / multiple) * multiple) for side in (height, width))
     return tuple(sides)
+
+
+def one_working_size(host: Host, image: Tensor, reference: Tensor, settings: ColorizeSettings) -> bool:
+    """Whether input and reference are worked on at the same size, so that their inversions share model calls."""
+    sizes = [
+        working_size(*picture.shape[1:3], settings.resolution, host.size_multiple, host.size_minimum)
+        for picture in (image, reference)
+    ]
+    return sizes[0] == sizes[1]
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

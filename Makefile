@@ -1,0 +1,28 @@
+# Everything sets itself up: a virtual environment in .venv, then the command. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+PICTURES = demo/pictures
+
+.PHONY: demo test bench lint
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[test]"
+	touch $@
+
+## Colour a drawing, a scene and a photograph from their references with the embedded model.
+demo: $(VENV)/.ready
+	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/drawing-gray.png --reference $(PICTURES)/drawing-reference.png --output out/demo/drawing.png
+	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/scene-gray.png --reference $(PICTURES)/scene-reference.png --output out/demo/scene.png
+	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/photo-gray.png --reference $(PICTURES)/photo-reference.jpg --output out/demo/photo.png
+	@echo "Look at out/demo/*_sheet.png"
+
+test: $(VENV)/.ready
+	$(RUN) -m pytest -q
+
+bench: $(VENV)/.ready
+	$(RUN) -m bench
+
+lint: $(VENV)/.ready
+	$(VENV)/bin/ruff check .

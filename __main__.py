@@ -1,0 +1,124 @@
+"""Command line: the pack's methods without ComfyUI.
+
+    python -m comfyui_exemplar colorize photo.png --reference example.png --model sd15.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# `python PATH/TO/PACK` has no package to import relatively from; say so instead of a puzzling traceback.
+if not __package__:
+    sys.exit("Run it as a module: python -m comfyui_exemplar (after `pip install -e .` in the pack's folder).")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="comfyui_exemplar", description="Colour pictures by example.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_colorize(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _add_colorize(commands) -> None:
+    command = commands.add_parser(
+        "colorize",
+        help="colour gray pictures by a colour reference",
+        description="Colours gray pictures by a colour reference (Kosugi 2025). Options left out are the model's "
+        "recommendation: the paper's for Stable Diffusion, its own for the embedded model.",
+    )
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="gray picture(s)")
+    command.add_argument("--reference", required=True, type=Path, help="colour picture with the same kinds of things")
+    command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside the input)")
+    command.add_argument("--model", type=Path, help="SD 1.x, 2.x or SDXL checkpoint file or diffusers folder "
+                         "(default: the embedded model)")  # fmt: skip
+    command.add_argument("--guidance", type=float, help="w: higher gives fuller colours, 1 is fastest")
+    command.add_argument("--passes", type=int, help="N: how often to colour, invert and colour again")
+    command.add_argument("--depth", type=int, help="T: steps of noise that colouring may use")
+    command.add_argument("--steps", type=int, help="length of the whole schedule")
+    command.add_argument("--resolution", type=int, help="side of the square whose area the model works at; 0 keeps the "
+                         "pictures' own size")  # fmt: skip
+    for name in ("gamma-shallow", "gamma-deep", "beta-shallow", "beta-deep"):
+        command.add_argument(f"--{name}", type=float, help="see the paper or the node's help page")
+    command.add_argument("--match-latents", type=float, help="0..1, AdaIN of the starting noise")
+    command.add_argument("--match-chroma", type=float, help="0..1, match the reference's colour statistics")
+    command.add_argument("--layers", default="color", help="where dual attention acts")
+    command.add_argument("--convention", choices=("consistent", "official"), default="consistent")
+    command.add_argument("--postprocess", choices=("exact", "official"), default="exact")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, mps ...")
+    command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    command.add_argument("--no-sheet", action="store_true", help="no contact sheet")
+    command.set_defaults(run=_colorize)
+
+
+def _colorize(options: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from .demo import model_path
+    from .hosts.checkpoint import load_standalone
+    from .hosts.diffusers import DiffusersHost
+    from .pipelines.colorize import colorize, one_working_size
+    from .pipelines.pictures import contact_sheet, load_picture, save_picture
+
+    outputs = _output_paths(options.inputs, options.output)
+    reference = load_picture(options.reference)
+    pictures = [load_picture(path) for path in options.inputs]
+    model = load_standalone(options.model or model_path(), dtype=getattr(torch, options.dtype), device=options.device)
+    settings = _settings(options, model.recommended)
+    ready = None
+    for index, (image, output) in enumerate(zip(pictures, outputs, strict=True)):
+        with tqdm(desc=options.inputs[index].name, unit="call") as bar:
+            host = DiffusersHost(model, on_step=lambda _, bar=bar: bar.update())
+            bar.total = settings.model_calls(ready is not None, one_working_size(host, image, reference, settings))
+            result = colorize(host, image, reference, settings, prepared=ready)
+        ready = result.reference
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(result.images, output)
+        print(output)
+        if not options.no_sheet:
+            sheet = output.with_name(f"{output.stem}_sheet.png")
+            save_picture(contact_sheet(image, reference, result), sheet)
+            print(sheet)
+    return 0
+
+
+def _output_paths(inputs: list[Path], output: Path | None) -> list[Path]:
+    """Where each result goes; several inputs need a folder."""
+    names = [f"{path.stem}_colored.png" for path in inputs]
+    if output is None:
+        return [path.with_name(name) for path, name in zip(inputs, names, strict=True)]
+    if len(inputs) == 1 and output.suffix:
+        return [output]
+    if output.suffix:
+        raise ValueError(f"There are {len(inputs)} inputs, but --output names one file, {output}; name a folder.")
+    if len(set(names)) < len(names):
+        raise ValueError("Two inputs have the same file name; colour them into different folders.")
+    return [output / name for name in names]
+
+
+def _settings(options: argparse.Namespace, recommended: dict):
+    """Settings from the command line, then the model's recommendation, then the paper."""
+    from .attention.dual import DualAttentionSettings
+    from .pipelines.colorize import ColorizeSettings, recommended_settings
+
+    chosen = {name: value for name, value in vars(options).items() if value is not None}
+    values = {**recommended_settings(recommended), **chosen}
+    shares = {name: values[name] for name in ("gamma_shallow", "gamma_deep", "beta_shallow", "beta_deep")
+              if name in values}  # fmt: skip
+    names = ("guidance", "passes", "depth", "steps", "resolution", "match_latents", "match_chroma", "layers",
+             "convention", "postprocess")  # fmt: skip
+    return ColorizeSettings(
+        attention=DualAttentionSettings(**shares), **{name: values[name] for name in names if name in values}
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
