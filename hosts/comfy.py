@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..attention.call import CONDITIONAL, AttentionCall, Edit, batch_layout
 from ..attention.layers import Layer, LayerInfo
+from .comfy_sharing import OURS, share_branches
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def install_edit(model: Any, edit: Edit, layers: Iterable[Layer]) -> Any:
         # ComfyUI prefers a replacement for one transformer of a stack over the one for the whole block
         if len(key) == 3 and Layer(*key) in wanted:
             patched.set_model_attn1_replace(_replacement(edit, wanted, present[key]), *key)
-    return patched
+    return share_branches(patched, KEY)
 
 
 def _replacement(edit: Edit, wanted: frozenset[Layer], before: Callable | None) -> Callable:
@@ -142,6 +143,8 @@ def _replacement(edit: Edit, wanted: frozenset[Layer], before: Callable | None) 
         call = attention_call(layer, q, k, v, options)
         return edit(call, earlier) if layer in wanted else earlier(call)
 
+    # a layer that others replaced first is not ours alone
+    setattr(replace, OURS, before is None or getattr(before, OURS, False))
     return replace
 
 

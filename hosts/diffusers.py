@@ -109,20 +109,30 @@ class UNetDenoiser:
         return tuple(self._layers.values())
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, sigma: Tensor, branches: Sequence[int] = (CONDITIONAL,)) -> Tensor:
+    def __call__(
+        self, x: Tensor, sigma: Tensor, branches: Sequence[int] = (CONDITIONAL,), split_at: int | None = None
+    ) -> Tensor:
+        """Clean estimate of every row.
+
+        :param split_at: index of an up block. ``x`` then holds one chunk that stands for all branches: they are alike
+            until that block and part there. The result has a chunk for each branch.
+        """
         level = float(sigma.reshape(-1)[0])
+        copies = 1 if split_at is None else len(branches)
         if self._running is not None:
             self._running.sigma = level
-            self._running.branches, self._running.pictures = batch_layout(branches, x.shape[0])
+            self._running.branches, self._running.pictures = batch_layout(branches, x.shape[0] * copies)
             self._running.size = tuple(x.shape[-2:])
         timestep = int((self.sigma_table.log() - torch.tensor(level).log()).abs().argmin())
         scale = (level**2 + 1) ** 0.5
         unet = self.model.unet
         context = self.model.context.to(unet.device, unet.dtype).expand(x.shape[0], -1, -1)
         added = self.model.added_conditions(x.shape[0], x.shape[-2:])
-        predicted = unet(
-            (x / scale).to(unet.dtype), timestep, encoder_hidden_states=context, added_cond_kwargs=added
-        ).sample.to(x.dtype)
+        with _parting(unet, copies, split_at):
+            predicted = unet(
+                (x / scale).to(unet.dtype), timestep, encoder_hidden_states=context, added_cond_kwargs=added
+            ).sample.to(x.dtype)
+        x = x.repeat(copies, 1, 1, 1)
         if self.model.prediction == "v_prediction":
             return x / scale**2 - predicted * (level / scale)
         return x - level * predicted
@@ -146,6 +156,33 @@ class UNetDenoiser:
         finally:
             self.model.unet.set_attn_processor(before)
             self._running = None
+
+
+@contextmanager
+def _parting(unet: Any, copies: int, split_at: int | None) -> Iterator[None]:
+    """Within this context the batch is repeated ``copies`` times on entry to up block ``split_at``."""
+    if copies == 1:
+        yield
+        return
+
+    def repeated(value: Any, rows: int) -> Any:
+        if isinstance(value, tuple):
+            return tuple(repeated(part, rows) for part in value)
+        if isinstance(value, Tensor) and value.ndim and value.shape[0] == rows:
+            return value.repeat(copies, *[1] * (value.ndim - 1))
+        return value
+
+    def enter(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        # skip connections, embeddings and prompt always come with the rows of the shared part
+        rows = kwargs["res_hidden_states_tuple"][0].shape[0]
+        return repeated(args, rows), {name: repeated(value, rows) for name, value in kwargs.items()}
+
+    hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in unet.up_blocks[split_at:]]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @dataclass
@@ -218,10 +255,15 @@ class DiffusersHost:
     ) -> Tensor:
         """Come back with guidance between the edited and the plain prediction; returns the latent at the last level."""
 
+        split_at = self._split_block(layers)
+
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             if weight == 1:
                 return self.denoiser(x, sigma)
-            both = self.denoiser(torch.cat([x, x]), sigma.repeat(2), branches=(1, CONDITIONAL))
+            if split_at is None:
+                both = self.denoiser(torch.cat([x, x]), sigma.repeat(2), (1, CONDITIONAL))
+            else:
+                both = self.denoiser(x, sigma, (1, CONDITIONAL), split_at)
             plain, color = both.chunk(2)
             return guide(color, plain, weight)
 
@@ -229,6 +271,12 @@ class DiffusersHost:
             return sample_ddim(
                 guided, x.to(self.device), torch.tensor(plan.sigmas), callback=self._callback, disable=True
             )
+
+    def _split_block(self, layers: Sequence[Layer]) -> int | None:
+        """The up block of the first edited layer: before it both branches of guidance compute the same thing."""
+        if not layers or any(layer.block != "output" for layer in layers):
+            return None
+        return min(layer.index for layer in layers) // (self.model.unet.config.layers_per_block + 1)
 
     def _callback(self, step: dict[str, Any]) -> None:
         if self.on_step is not None:

@@ -35,8 +35,8 @@ class LoadDemoPictures(io.ComfyNode):
                     "pictures",
                     options=list(PAIRS),
                     default="drawing",
-                    tooltip="drawing: a flower drawn by two hands. scene: two animals that change places. photo: a cat "
-                    "seen twice; photographs want Stable Diffusion, the embedded model knows only drawings.",
+                    tooltip="drawing: a flower drawn by two hands. scene: two animals that change places, too hard for "
+                    "the embedded model. photo: a cat seen twice; photographs want Stable Diffusion too.",
                 ),
             ],
             outputs=[

@@ -1,0 +1,65 @@
+"""Tiny random MODELs of the families that ComfyUI tells apart."""
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models_base
+import torch
+
+#: Per family: transformers per level (encoder; the decoder has one more block a level), prompt width, label width.
+FAMILIES = {
+    "sd1": ([1, 1, 1, 0], 64, None),
+    "sd2": ([1, 1, 1, 0], 64, None),
+    "sdxl": ([0, 2, 3], 64, 2816),
+}
+
+
+def tiny(family, dtype=torch.float32):
+    """A MODEL of 32 channels with a family's layout; the last layer is small, so that inversion converges."""
+    depths, context, labels = FAMILIES[family]
+    levels = len(depths)
+
+    class Config(comfy.supported_models_base.BASE):
+        unet_config = {}
+        unet_extra_config = {}
+        latent_format = comfy.latent_formats.SDXL if family == "sdxl" else comfy.latent_formats.SD15
+
+        def model_type(self, state_dict, prefix=""):
+            kinds = comfy.model_base.ModelType
+            return kinds.V_PREDICTION if family == "sd2" else kinds.EPS
+
+        def get_model(self, state_dict, prefix="", device=None):
+            kind = comfy.model_base.SDXL if family == "sdxl" else comfy.model_base.BaseModel
+            return kind(self, model_type=self.model_type(state_dict), device=device)
+
+    config = Config(
+        {
+            "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [2] * levels,
+            "channel_mult": [1, 2, 2, 2][:levels], "num_heads": 4, "num_head_channels": -1,
+            "use_spatial_transformer": True, "use_linear_in_transformer": family != "sd1", "legacy": False,
+            "context_dim": context, "adm_in_channels": labels, "num_classes": "sequential" if labels else None,
+            "transformer_depth": [d for d in depths for _ in range(2)], "transformer_depth_middle": max(depths),
+            "transformer_depth_output": [d for d in depths for _ in range(3)],
+        }
+    )  # fmt: skip
+    config.set_inference_dtype(dtype, None)
+    model = config.get_model({}, "", device=torch.device("cpu"))
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.diffusion_model.named_parameters():
+            if parameter.ndim > 1:
+                noise = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5
+                parameter.copy_(noise * (0.1 if name.startswith("out.2") else 1.0))
+            else:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+    model.eval().requires_grad_(False)
+    core = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return core(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+
+
+def prompt(family):
+    _, width, labels = FAMILIES[family]
+    generator = torch.Generator().manual_seed(3)
+    extra = {"pooled_output": torch.randn(1, 1280, generator=generator)} if labels else {}
+    return [[torch.randn(1, 77, width, generator=generator), extra]]

@@ -1,0 +1,43 @@
+"""Small sampling helpers over ComfyUI's own samplers."""
+
+import comfy.samplers
+import torch
+
+
+def run(model, positive, latent, sigmas, cfg=3.0, negative=None, sampler="euler"):
+    """SamplerCustomAdvanced without noise: (B, C, h, w) -> (B, C, h, w)."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative if negative is not None else positive)
+    guider.set_cfg(cfg)
+    return run_guider(guider, latent, sigmas, sampler)
+
+
+def run_guider(guider, latent, sigmas, sampler="euler", callback=None):
+    samples = latent["samples"]
+    return guider.sample(
+        torch.zeros_like(samples), samples, comfy.samplers.sampler_object(sampler), sigmas, callback=callback,
+        disable_pbar=True, seed=0,
+    )  # fmt: skip
+
+
+def difference(a, b):
+    return float((a.float() - b.float()).abs().max())
+
+
+class Calls:
+    """Counts the rows that enter and leave a MODEL's UNet, call by call."""
+
+    def __init__(self, model):
+        unet = model.model.diffusion_model
+        self.entered, self.left = [], []
+        self._hooks = [
+            unet.input_blocks[0][0].register_forward_pre_hook(lambda _, x: self.entered.append(x[0].shape[0])),
+            unet.out[0].register_forward_pre_hook(lambda _, x: self.left.append(x[0].shape[0])),
+        ]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for hook in self._hooks:
+            hook.remove()

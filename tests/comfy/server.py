@@ -1,0 +1,282 @@
+"""A real ComfyUI server for tests: started in a throw-away folder, spoken to over HTTP, stopped for certain."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACK = "ComfyUI-Exemplar"
+NEEDS_COMFYUI = "needs ComfyUI: set COMFYUI_PATH to a checkout (and COMFYUI_PYTHON to the Python that runs it)"
+
+# Runs ComfyUI's main.py, and ends it when the pipe to the tests closes: also a killed test run leaves no server behind.
+_BOOT = """
+import importlib, os, runpy, sys, threading
+def end_with_the_tests():
+    os.read(0, 1)
+    os._exit(1)
+threading.Thread(target=end_with_the_tests, daemon=True).start()
+for name in filter(None, os.environ.get("COMFYUI_STUB", "").split(",")):
+    importlib.import_module(name)
+sys.path.insert(0, os.getcwd())
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+# A second model without downloading one: the embedded one with its first layer changed. And a look at how far the running
+# node is, which the server otherwise tells over a websocket only.
+_HELPER_PACK = """
+import nodes
+from aiohttp import web
+from comfy_execution.progress import get_progress_state
+from server import PromptServer
+
+@PromptServer.instance.routes.get("/test/progress")
+async def progress(request):
+    now = get_progress_state()
+    return web.json_response({"prompt": now.prompt_id, **{node: state["value"] for node, state in now.nodes.items()}})
+
+class OtherModel:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "load", "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def load(self):
+        model = nodes.NODE_CLASS_MAPPINGS["ExemplarLoadDemoModel"].execute().result[0]
+        next(model.model.diffusion_model.input_blocks[0].parameters()).data.mul_(1.5)
+        return (model,)
+
+NODE_CLASS_MAPPINGS = {"TestOtherModel": OtherModel}
+"""
+
+
+def comfyui_path() -> Path | None:
+    """The checkout that COMFYUI_PATH names."""
+    path = os.environ.get("COMFYUI_PATH")
+    if not path:
+        return None
+    if not (Path(path) / "main.py").is_file():
+        raise FileNotFoundError(f"COMFYUI_PATH is {path}, but there is no main.py; set it to a ComfyUI checkout.")
+    return Path(path)
+
+
+def comfyui_python() -> str:
+    return os.environ.get("COMFYUI_PYTHON") or sys.executable
+
+
+@dataclass
+class Run:
+    """What became of a prompt.
+
+    :param status: ``success``, ``error`` or ``interrupted``.
+    :param error: message of the node that failed.
+    :param node: id of the node that failed or was interrupted.
+    :param cached: ids of nodes that did not run because their result was there.
+    :param files: files that output nodes wrote, by node id.
+    """
+
+    status: str
+    error: str
+    node: str | None
+    cached: set[str]
+    files: dict[str, list[Path]]
+
+
+class Server:
+    """The server process, and the requests that tests make."""
+
+    def __init__(self, checkout: Path, python: str) -> None:
+        self.checkout, self.python = checkout, python
+        self.base = Path(tempfile.mkdtemp(prefix="comfyui-exemplar-test-"))
+        self.process: subprocess.Popen | None = None
+        self.url = ""
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback needs no proxy
+
+    def start(self, seconds: float = 240) -> None:
+        for name in ("custom_nodes/test_helpers", "input", "output", "temp", "user", "models/checkpoints"):
+            (self.base / name).mkdir(parents=True)
+        (self.base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
+        (self.base / "custom_nodes" / "test_helpers" / "__init__.py").write_text(_HELPER_PACK, "utf-8")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        arguments = ["--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(self.base),
+                     "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes"]  # fmt: skip
+        if not self._has_cuda():
+            arguments.append("--cpu")
+        with (self.base / "server.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [self.python, "-c", _BOOT, *arguments], cwd=self.checkout, stdin=subprocess.PIPE, stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
+            )  # fmt: skip
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            if self.process.poll() is not None:
+                raise RuntimeError(
+                    f"ComfyUI ended with status {self.process.returncode} on start:\n{self.log()[-4000:]}"
+                )
+            try:
+                self.get("/system_stats")
+                return
+            except OSError:
+                time.sleep(0.3)
+        raise TimeoutError(f"ComfyUI did not answer within {seconds:.0f} s:\n{self.log()[-4000:]}")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+            self.process.stdin.close()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def _has_cuda(self) -> bool:
+        code = "import torch; print(torch.cuda.is_available())"
+        return (
+            subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+            == "True"
+        )
+
+    def log(self) -> str:
+        return (self.base / "server.log").read_text("utf-8", "replace")
+
+    def raw(self, path: str, data: Any = None) -> bytes:
+        body = None if data is None else json.dumps(data).encode()
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"} if body else {})
+        with self._opener.open(request, timeout=60) as answer:
+            return answer.read()
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.raw(path))
+
+    def queue(self, prompt: dict) -> str:
+        """Queue an API prompt.
+
+        :returns: its id.
+        :raises urllib.error.HTTPError: it was refused; the body says why.
+        """
+        return json.loads(self.raw("/prompt", {"prompt": prompt}))["prompt_id"]
+
+    def refusal(self, prompt: dict) -> tuple[int, str]:
+        """HTTP status and body for a prompt that must be refused."""
+        try:
+            self.queue(prompt)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        return 200, ""
+
+    def wait(self, prompt_id: str, seconds: float = 120) -> Run:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"ComfyUI died:\n{self.log()[-4000:]}")
+            found = self.get(f"/history/{prompt_id}").get(prompt_id)
+            if found:
+                return self._read(found)
+            time.sleep(0.05)
+        self.raw("/interrupt", {})
+        raise TimeoutError(f"No result within {seconds:.0f} s:\n{self.log()[-2000:]}")
+
+    def run(self, prompt: dict) -> Run:
+        return self.wait(self.queue(prompt))
+
+    def wait_for_steps(self, prompt_id: str, node: str, steps: int, seconds: float = 60) -> None:
+        """Until a node of a prompt has made some steps."""
+        ends = time.monotonic() + seconds
+        while True:
+            now = self.get("/test/progress")
+            if now["prompt"] == prompt_id and now.get(node, 0) >= steps:
+                return
+            if time.monotonic() > ends:
+                raise TimeoutError(f"Node {node} made no {steps} steps in {seconds:.0f} s:\n{self.log()[-2000:]}")
+            time.sleep(0.02)
+
+    def forget(self, seconds: float = 30) -> None:
+        """Drop cached results and loaded models, so that the next prompt runs as in a new server."""
+        probe = {
+            "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        }
+        self.run(probe)
+        # the server only takes note, and does it some time later
+        self.raw("/free", {"unload_models": True, "free_memory": True})
+        ends = time.monotonic() + seconds
+        while self.run(probe).cached:
+            if time.monotonic() > ends:
+                raise TimeoutError(f"ComfyUI kept its cache for {seconds:.0f} s after /free.")
+            time.sleep(0.1)
+
+    def _read(self, found: dict) -> Run:
+        messages = dict(found["status"]["messages"])
+        failure = messages.get("execution_error") or messages.get("execution_interrupted") or {}
+        status = "interrupted" if "execution_interrupted" in messages else found["status"]["status_str"]
+        files = {}
+        for node, output in found["outputs"].items():
+            items = [
+                item for group in output.values() for item in group if isinstance(item, dict) and "filename" in item
+            ]
+            files[node] = [self.base / item["type"] / item["subfolder"] / item["filename"] for item in items]
+        return Run(
+            status, failure.get("exception_message", ""), failure.get("node_id"),
+            set(messages.get("execution_cached", {}).get("nodes", ())), files,
+        )  # fmt: skip
+
+
+VIRTUAL = {"Note", "MarkdownNote"}
+
+
+def to_prompt(workflow: dict) -> dict:
+    """A saved workflow (the page's format) as the prompt that the page would queue.
+
+    Widgets are stored by position: the n-th value belongs to the n-th input that has a widget.
+    """
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        if node["type"] in VIRTUAL:
+            continue
+        widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+        inputs = dict(zip(widgets, node.get("widgets_values") or [], strict=True))
+        inputs.update({slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None})
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+def load_workflow(name: str) -> dict:
+    return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8"))
+
+
+def only(prompt: dict, class_type: str) -> str:
+    """Id of the one node of a type."""
+    (found,) = [node for node, body in prompt.items() if body["class_type"] == class_type]
+    return found
+
+
+def descendants(prompt: dict, start: str) -> set[str]:
+    """A node and everything that depends on it."""
+    found = {start}
+    while True:
+        more = {
+            node for node, body in prompt.items()
+            if any(isinstance(value, list) and value[0] in found for value in body["inputs"].values())
+        }  # fmt: skip
+        if more <= found:
+            return found
+        found |= more

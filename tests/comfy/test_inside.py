@@ -1,0 +1,21 @@
+"""Tests that need ComfyUI's modules but no server, run by ComfyUI's own Python."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .server import ROOT, comfyui_python
+
+
+@pytest.mark.parametrize("tests", ["tests/comfy/inside", "tests/parity/test_exemplar.py"])
+def test_inside_comfyui(checkout, tests):
+    site_packages = Path(pytest.__file__).resolve().parents[1]
+    run = subprocess.run(
+        [comfyui_python(), str(ROOT / "tests" / "comfy" / "run_inside.py"), str(site_packages), str(ROOT),
+         str(ROOT / tests), "-q"],
+        cwd=checkout, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout[-6000:]
