@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 
 from .gray import desaturate
+from .guided import upsample_guided
 from .lab import fit_gamut, lab_to_rgb, rgb_to_lab
 from .pictures import check_batch, check_picture
 from .statistics import match_chroma_statistics
 
 GAMUTS = ("fit", "clip")
+UPSAMPLINGS = ("guided", "smooth")
 
 
 def merge_luminance(
@@ -21,6 +23,7 @@ def merge_luminance(
     chroma_strength: float = 1.0,
     mask: torch.Tensor | None = None,
     gamut: str = "fit",
+    upsampling: str = "guided",
 ) -> torch.Tensor:
     """Color a gray picture at its own full size with the chroma of a (usually smaller) color picture.
 
@@ -29,8 +32,7 @@ def merge_luminance(
     mean and deviation of the reference's. Frames are worked on one by one, so memory does not grow with the batch.
 
     Args:
-        color_image: ``(B or 1, h, w, 3)`` in 0..1, any size; its a and b are stretched to the gray picture's size
-            (bilinear, antialiased when shrinking).
+        color_image: ``(B or 1, h, w, 3)`` in 0..1, any size; its a and b are stretched to the gray picture's size.
         gray_image: ``(B or 1, H, W, 3)`` in 0..1; of a colored one only L is used.
         statistics_from: ``(B or 1, *, *, 3)`` in 0..1, the picture whose a, b statistics the color takes over.
         statistics_strength: 1 matches them, 0 leaves the color as it is.
@@ -38,6 +40,8 @@ def merge_luminance(
         mask: ``(B or 1, *, *)`` in 0..1, resized to the gray picture; how much color goes where. Gray elsewhere.
         gamut: what happens to colors that sRGB lacks: ``"fit"`` keeps L and hue and lowers the chroma, ``"clip"``
             clamps RGB (more saturated, but L changes).
+        upsampling: how a smaller color picture is enlarged: ``"guided"`` along the gray picture's edges
+            (:func:`color.guided.upsample_guided`), ``"smooth"`` bilinear. Shrinking is antialiased either way.
 
     Returns:
         ``(B, H, W, 3)`` in 0..1, dtype and device of ``gray_image``. With ``chroma_strength`` 0, ``gray_image`` itself
@@ -54,6 +58,8 @@ def merge_luminance(
         check_picture(mask[..., None], "mask (with a channel axis added)", (1,))
     if gamut not in GAMUTS:
         raise ValueError(f"merge_luminance: found gamut {gamut!r}, expected one of {', '.join(GAMUTS)}.")
+    if upsampling not in UPSAMPLINGS:
+        raise ValueError(f"merge_luminance: found upsampling {upsampling!r}, expected one of {', '.join(UPSAMPLINGS)}.")
     batch = check_batch(color_image=color_image, gray_image=gray_image, statistics_from=statistics_from, mask=mask)
     if chroma_strength == 0:
         return _without_color(gray_image, batch)
@@ -64,16 +70,17 @@ def merge_luminance(
             # Before resizing: the published program also takes the statistics of the picture as it was decoded.
             reference = rgb_to_lab(_frame(statistics_from, index))[..., 1:]
             chroma = match_chroma_statistics(chroma, reference, statistics_strength)
-        return _resize(chroma, gray_image.shape[1:3])
+        return chroma
 
     statistics_count = 1 if statistics_from is None else statistics_from.shape[0]
     shared = chroma_at(0) if color_image.shape[0] == 1 and statistics_count == 1 else None
     out = gray_image.new_empty(batch, *gray_image.shape[1:])
     for index in range(batch):
-        chroma = (chroma_at(index) if shared is None else shared) * chroma_strength
+        lightness = rgb_to_lab(_frame(gray_image, index))[..., :1]
+        chroma = chroma_at(index) if shared is None else shared
+        chroma = _to_size_of(lightness, chroma, upsampling) * chroma_strength
         if mask is not None:
             chroma = chroma * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
-        lightness = rgb_to_lab(_frame(gray_image, index))[..., :1]
         lab = torch.cat([lightness, chroma], -1)
         out[index] = lab_to_rgb(fit_gamut(lab) if gamut == "fit" else lab)[0]
     return out
@@ -82,6 +89,14 @@ def merge_luminance(
 def _frame(pictures: torch.Tensor, index: int) -> torch.Tensor:
     # On the CPU because that is where lab.py works; one move a frame instead of one a conversion.
     return pictures[index % pictures.shape[0]][None].to("cpu", torch.float32)
+
+
+def _to_size_of(lightness: torch.Tensor, chroma: torch.Tensor, upsampling: str) -> torch.Tensor:
+    size = lightness.shape[1:3]
+    enlarging = all(target >= side for target, side in zip(size, chroma.shape[1:3], strict=True))
+    if upsampling == "guided" and enlarging and chroma.shape[1:3] != size:
+        return upsample_guided(chroma, lightness)
+    return _resize(chroma, size)
 
 
 def _resize(picture: torch.Tensor, size: torch.Size) -> torch.Tensor:

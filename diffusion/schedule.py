@@ -100,7 +100,7 @@ def inversion_plan(
     most = len(grid) if convention == "consistent" else len(grid) - 1
     if not 1 <= depth <= most:
         raise ValueError(
-            f"depth is {depth}, but a {convention} inversion over {steps} steps can be 1 to {most} deep; "
+            f"depth is {depth}, but an inversion ({convention}) over {steps} steps can be 1 to {most} deep; "
             "lower the depth or raise the steps."
         )
     table = [float(s) for s in sigma_table]

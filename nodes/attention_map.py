@@ -19,9 +19,10 @@ class AttentionMap(io.ComfyNode):
             "over to the input by attention.",
             search_aliases=["attention heatmap", "correspondence", "where does it look", "attention visualisation"],
             inputs=[
-                Inversion.Input("input_inversion", tooltip="With kept q."),
-                Inversion.Input("reference_inversion", tooltip="With kept k; the gray reference's shows what the "
-                                "gray-to-gray match sees."),
+                Inversion.Input("input_inversion", tooltip="The input's inversion, with kept q."),
+                Inversion.Input("reference_inversion", tooltip="With kept k. Best is the gray reference's: it "
+                                "shows the gray-to-gray match. After Exemplar Colorize, the colour reference's has its "
+                                "k in fine layers only."),
                 io.Image.Input("image", tooltip="The input picture."),
                 io.Image.Input("reference", tooltip="The reference picture."),
                 io.Float.Input("x", default=0.5, min=0.0, max=1.0, step=0.01, round=0.001,

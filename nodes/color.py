@@ -28,7 +28,7 @@ class Desaturate(io.ComfyNode):
             description="A gray copy of a picture, in three channels.",
             search_aliases=["grayscale", "greyscale", "black and white", "remove color", "luminance"],
             inputs=[
-                io.Image.Input("image"),
+                io.Image.Input("image", tooltip="Any picture."),
                 io.Combo.Input(
                     "method",
                     options=list(DESATURATE_METHODS),
@@ -37,7 +37,7 @@ class Desaturate(io.ComfyNode):
                     "television formula; its 8-bit form is what the published programs use.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image")],
+            outputs=[io.Image.Output(display_name="image", tooltip="Three equal channels.")],
         )
 
     @classmethod
@@ -67,6 +67,9 @@ class MergeLuminance(io.ComfyNode):
                 io.Combo.Input("gamut", options=["fit", "clip"], default="fit", advanced=True,
                                tooltip="Colours that no screen can show: fit makes them paler at the same lightness and "
                                "hue; clip cuts each channel, which changes lightness."),
+                io.Combo.Input("upsampling", options=["guided", "smooth"], default="guided", advanced=True,
+                               tooltip="How colours of a smaller picture are enlarged: guided follows the edges of the gray "
+                               "picture, smooth blurs across them."),
                 io.Combo.Input("arithmetic", options=["exact", "official 8 bit"], default="exact", advanced=True,
                                tooltip="official 8 bit repeats the published program, with its truncation and its "
                                "wrap-around of strong colours; it needs OpenCV, a reference, and ignores chroma, gamut "
@@ -74,12 +77,12 @@ class MergeLuminance(io.ComfyNode):
                 io.Image.Input("reference", optional=True, tooltip="Whose colour statistics to match."),
                 io.Mask.Input("mask", optional=True, tooltip="Where colour goes; the rest stays gray."),
             ],
-            outputs=[io.Image.Output(display_name="image")],
+            outputs=[io.Image.Output(display_name="image", tooltip="At gray_image's size.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, color_image, gray_image, match_statistics, chroma, gamut="fit", arithmetic="exact", reference=None,
+        cls, color_image, gray_image, match_statistics, chroma, gamut="fit", upsampling="guided", arithmetic="exact", reference=None,
         mask=None,
     ) -> io.NodeOutput:  # fmt: skip
         color_image, gray_image = picture(color_image, "color_image"), picture(gray_image, "gray_image")
@@ -89,6 +92,7 @@ class MergeLuminance(io.ComfyNode):
                 merge_luminance(
                     color_image, gray_image, statistics_from=reference if match_statistics > 0 else None,
                     statistics_strength=match_statistics, chroma_strength=chroma, mask=mask, gamut=gamut,
+                    upsampling=upsampling,
                 )
             )
         if reference is None:
@@ -110,7 +114,7 @@ class LatentLuminance(io.ComfyNode):
             "VAE, or keeps pulling while a MODEL samples, by a linear map.",
             search_aliases=["keep structure", "luminance guidance", "latent luma", "structure lock"],
             inputs=[
-                io.Vae.Input("vae"),
+                io.Vae.Input("vae", tooltip="The VAE of the model that the latent belongs to."),
                 io.Image.Input("gray_image", tooltip="Whose luminance to take."),
                 io.Float.Input(
                     "strength",
@@ -122,7 +126,8 @@ class LatentLuminance(io.ComfyNode):
                     tooltip="0 changes nothing, 1 takes the gray picture's luminance entirely.",
                 ),
                 io.Latent.Input("latent", optional=True, tooltip="Exact: decoded, merged in Lab, encoded again."),
-                io.Model.Input("model", optional=True, tooltip="Fast: pulled at every sampling step, without the VAE."),
+                io.Model.Input("model", optional=True, tooltip="Fast: pulled at every sampling step by a linear map; the VAE "
+                               "encodes the gray picture once."),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Only when a latent came in."),

@@ -36,7 +36,7 @@ class Colorize(io.ComfyNode):
                             "exemplar colorization", "kosugi"],
             inputs=[
                 io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x or SDXL."),
-                io.Vae.Input("vae"),
+                io.Vae.Input("vae", tooltip="The model's VAE."),
                 io.Conditioning.Input("conditioning", tooltip="Usually the empty prompt."),
                 io.Image.Input("image", tooltip="One or more gray pictures; of coloured ones only lightness is used."),
                 io.Image.Input("reference", tooltip="A colour picture with the same kinds of things: one for all inputs, "
@@ -55,21 +55,23 @@ class Colorize(io.ComfyNode):
                              "SDXL 1024; embedded model 96). Colour is taken back to the picture's size afterwards. 0 "
                              "works at the pictures' own size."),
                 share("match_chroma", 1.0, "0 keeps the colours as the model draws them, 1 gives the result the mean and "
-                      "spread of the reference's colours.", advanced=False),
+                      "spread of the reference's colours. The embedded model likes 0.", advanced=False),
                 share("match_latents", 1.0, "Start from noise with the reference's statistics (AdaIN). 0 starts from the "
-                      "input's own."),
+                      "input's own, as the embedded model likes."),
                 io.Int.Input("steps", default=50, min=1, max=999, advanced=True,
                              tooltip="Length of the schedule of which the lowest depth steps are used. More makes each "
                              "step smaller, so depth reaches less far."),
                 share("gamma_shallow", 0.5, "Fine layers: 0 trusts the match between colours, 1 the match gray to gray."),
-                share("gamma_deep", 1.0, "Coarse layers: likewise."),
-                share("beta_shallow", 0.5, "Fine layers: 0 takes everything from the reference, 1 no colour at all."),
-                share("beta_deep", 0.0, "Coarse layers: likewise."),
+                share("gamma_deep", 1.0, "Coarse layers: 0 trusts the match between colours, 1 the match gray to gray."),
+                share("beta_shallow", 0.5, "Fine layers: 0 takes everything from the reference (as the embedded model "
+                      "likes), 1 no colour at all."),
+                share("beta_deep", 0.0, "Coarse layers: 0 takes everything from the reference, 1 no colour at all."),
                 io.Combo.Input("mix", options=list(MIXES), default="before softmax", advanced=True,
                                tooltip="before softmax favours places on which both matches agree; after softmax averages "
                                "them."),
                 io.String.Input("layers", default="color", advanced=True,
-                                tooltip="A preset (color, fine, coarse, decoder) or ranges such as output.6-11."),
+                                tooltip="A preset (color, fine, coarse, decoder, encoder, middle, all) or ranges such as "
+                                "output.6-11."),
                 io.Combo.Input("convention", options=list(CONVENTIONS), default=CONVENTIONS[0], advanced=True,
                                tooltip="consistent comes back down the levels that it went up; official repeats the "
                                "published program's levels."),
@@ -77,25 +79,29 @@ class Colorize(io.ComfyNode):
                              tooltip="Fixed-point iterations of the inversion; each makes it truer and costs a model call "
                              "a step."),
                 io.Combo.Input("postprocess", options=["exact", "official"], default="exact", advanced=True,
-                               tooltip="official repeats the published 8-bit arithmetic at working size, quirks included; "
-                               "it needs OpenCV."),
+                               tooltip="exact merges in float at the picture's own size. official repeats the published 8-bit "
+                               "arithmetic with its quirks: the result has the working size, always matches chroma and "
+                               "ignores the mask; it needs OpenCV."),
                 io.Combo.Input("precision", options=list(PRECISIONS), default="model", advanced=True,
                                tooltip="How kept attention features are stored; float16 halves a float32 model's."),
                 io.Combo.Input("keep_on", options=["with the model", "cpu"], default="with the model", advanced=True,
                                tooltip="cpu saves GPU memory and costs time."),
                 io.Int.Input("batch", default=8, min=1, max=256, advanced=True,
-                             tooltip="Most pictures in one model call; halved by itself when memory runs out."),
+                             tooltip="Most pictures in one model call; halved by itself when memory runs out. With more pictures "
+                             "than this, input_inversion holds the first batch only."),
                 io.Mask.Input("mask", optional=True, tooltip="Where in the input colour may go."),
                 io.Mask.Input("reference_mask", optional=True, tooltip="Which part of the reference may give colour."),
                 Inversion.Input("reference_inversion", optional=True,
-                                tooltip="From another Exemplar Colorize: saves inverting the same reference again."),
-                Inversion.Input("gray_inversion", optional=True, tooltip="Its second half."),
+                                tooltip="From another Exemplar Colorize with the same settings: saves inverting the reference "
+                                "again."),
+                Inversion.Input("gray_inversion", optional=True, tooltip="From the same node: the reference without colour."),
             ],
             outputs=[
-                io.Image.Output(display_name="image"),
-                Inversion.Output(display_name="input_inversion", tooltip="For Attention Map."),
+                io.Image.Output(display_name="image", tooltip="The inputs in colour, at their own size."),
+                Inversion.Output(display_name="input_inversion", tooltip="For Attention Map, together with gray_inversion."),
                 Inversion.Output(display_name="reference_inversion", tooltip="For another Exemplar Colorize."),
-                Inversion.Output(display_name="gray_inversion", tooltip="Its second half."),
+                Inversion.Output(display_name="gray_inversion", tooltip="The reference without colour: for another Exemplar "
+                                 "Colorize, and for Attention Map."),
             ],
         )  # fmt: skip
 

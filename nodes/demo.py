@@ -20,7 +20,7 @@ class LoadDemoModel(io.ComfyNode):
             search_aliases=["demo model", "tiny model", "exemplar demo", "embedded model"],
             inputs=[],
             outputs=[
-                io.Model.Output(display_name="model"),
+                io.Model.Output(display_name="model", tooltip="Topology of Stable Diffusion 1.x, native at 96 x 96."),
                 io.Clip.Output(display_name="clip", tooltip="A bag of words: 'red apple' works, sentences do not."),
                 io.Vae.Output(display_name="vae", tooltip="Four pixels a latent, not eight."),
                 io.Conditioning.Output(display_name="empty_prompt", tooltip="The empty prompt, encoded."),

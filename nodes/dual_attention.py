@@ -39,25 +39,27 @@ class DualAttentionColorInjection(io.ComfyNode):
                 Inversion.Input("gray_inversion", tooltip="The desaturated reference's inversion, with kept k."),
                 share("strength", 1.0, "0 is the plain model, 1 the full injection.", advanced=False),
                 share("gamma_shallow", 0.5, "Fine layers: 0 trusts the match between colours, 1 the match gray to gray."),
-                share("gamma_deep", 1.0, "Coarse layers: likewise. At 1 these layers are computed once, before sampling."),
+                share("gamma_deep", 1.0, "Coarse layers: 0 trusts the match between colours, 1 the match gray to gray; at 1 "
+                      "these layers are computed once, before sampling."),
                 share("beta_shallow", 0.5, "Fine layers: 0 takes everything from the reference, 1 keeps the input's own "
                       "attention and takes no colour."),
-                share("beta_deep", 0.0, "Coarse layers: likewise."),
+                share("beta_deep", 0.0, "Coarse layers: 0 takes everything from the reference, 1 keeps the input's own "
+                      "attention."),
                 io.Combo.Input("mix", options=list(MIXES), default="before softmax", advanced=True,
                                tooltip="Where the two matches are mixed. before softmax favours places on which both "
                                "agree (the paper's default); after softmax averages them."),
                 io.String.Input("layers", default="color", advanced=True,
-                                tooltip="A preset or ranges such as output.6-11. More and coarser layers move colour in "
-                                "larger patches."),
-                share("start_percent", 0.0, "Share of the kept steps after which the injection begins; 0 is at once."),
-                share("end_percent", 1.0, "Share of the kept steps after which it stops; low values leave the last "
+                                tooltip="A preset (color, fine, coarse, decoder, encoder, middle, all) or ranges such as "
+                                "output.6-11. More and coarser layers move colour in larger patches."),
+                share("start_percent", 0.0, "Share of the kept steps, 0 to 1, after which the injection begins."),
+                share("end_percent", 1.0, "Share of the kept steps, 0 to 1, after which it stops; low values leave the last "
                       "steps to the model."),
-                io.Mask.Input("input_mask", optional=True, tooltip="Where in the input colour may go; white is everywhere."),
+                io.Mask.Input("input_mask", optional=True, tooltip="Where in the input colour may go; white is everywhere. "
+                              "Chain two of these nodes with masks to colour two regions from two references."),
                 io.Mask.Input("reference_mask", optional=True,
-                              tooltip="Which part of the reference may give colour. Chain two of these nodes with masks "
-                              "to colour two regions from two references."),
+                              tooltip="Which part of the reference may give colour."),
             ],
-            outputs=[io.Model.Output(display_name="model")],
+            outputs=[io.Model.Output(display_name="model", tooltip="Sample it from the noised input.")],
         )  # fmt: skip
 
     @classmethod
@@ -123,7 +125,7 @@ class ColorGuidance(io.ComfyNode):
             display_name="Colorization Guidance",
             category=CATEGORY_STAGES,
             description="Classifier-free colourisation guidance (Kosugi 2025): amplifies the difference that colour "
-            "injection makes. The same as KSampler with cfg = w and one prompt on both sides.",
+            "injection makes. The same as KSampler (Advanced) without added noise, cfg = w and one prompt on both sides.",
             search_aliases=["color guidance", "classifier-free colorization guidance", "guider", "cfg"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL from Dual-Attention Color Injection."),
@@ -139,7 +141,7 @@ class ColorGuidance(io.ComfyNode):
                     "colours, far above 10 they bleed.",
                 ),
             ],
-            outputs=[io.Guider.Output(display_name="guider")],
+            outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
@@ -162,7 +164,7 @@ class MatchLatentStatistics(io.ComfyNode):
                 io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05, round=0.001,
                                tooltip="0 leaves the latent as it is, 1 takes the reference's statistics."),
             ],
-            outputs=[io.Latent.Output(display_name="latent")],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The latent with the reference's statistics.")],
         )  # fmt: skip
 
     @classmethod

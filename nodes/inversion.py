@@ -65,7 +65,7 @@ class AttentionCapture(io.ComfyNode):
                     tooltip="cpu frees GPU memory and costs a copy a layer and step; with the model is faster.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model")],
+            outputs=[io.Model.Output(display_name="model", tooltip="For DDIM Inversion.")],
         )
 
     @classmethod

@@ -93,7 +93,8 @@ def shared_layers(source: Inversion, target: Inversion, expression: str) -> tupl
         raise ValueError(
             f"None of the layers '{expression}' has both the input's q and the reference's k. Kept q: "
             f"{', '.join(sorted(at.name for at in with_q)) or 'none'}; kept k: "
-            f"{', '.join(sorted(at.name for at in with_k)) or 'none'}. Put Attention Capture before DDIM Inversion."
+            f"{', '.join(sorted(at.name for at in with_k)) or 'none'}. Connect the gray reference's inversion, choose "
+            "other layers, or keep more with Attention Capture."
         )
     return chosen
 

@@ -217,7 +217,7 @@ def colorize(
         reference = check_picture(reference, "reference")
     _check_batches(inputs, reference, prepared, settings)
     if prepared is not None:
-        _check_prepared(prepared, host, plan)
+        _check_prepared(prepared, host, plan, layers, settings)
 
     size = working_size(*inputs.shape[1:3], settings.resolution, host.size_multiple, host.size_minimum)
     small = resize(gray, size)
@@ -264,7 +264,9 @@ def _check_batches(
             )
 
 
-def _check_prepared(prepared: ReferencePair, host: Host, plan: InversionPlan) -> None:
+def _check_prepared(
+    prepared: ReferencePair, host: Host, plan: InversionPlan, layers: dict[Layer, bool], settings: ColorizeSettings
+) -> None:
     for inversion in (prepared.color, prepared.gray):
         check_same_model(inversion, host.fingerprint)
         if inversion.plan != plan:
@@ -273,6 +275,13 @@ def _check_prepared(prepared: ReferencePair, host: Host, plan: InversionPlan) ->
                 f"({inversion.plan.convention}); this run asks for {plan.depth} of {plan.steps} ({plan.convention}). "
                 "Use the same settings, or invert the reference again."
             )
+    for role, bank in (("reference", prepared.color.bank), ("gray", prepared.gray.bank)):
+        for layer, letters in capture_spec(role, layers, settings).keep.items():
+            if not all(bank.has(sigma, layer, letter) for sigma in plan.kept_sigmas for letter in letters):
+                raise ValueError(
+                    f"The {role} inversion did not keep '{letters}' of {layer.name}, which these settings need: it was "
+                    "made with other layers, gamma or beta. Use the same settings, or invert the reference again."
+                )
 
 
 def _invert_all(

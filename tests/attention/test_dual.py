@@ -343,6 +343,28 @@ class TestRefusals:
         found = edited(DualAttentionColor(FIXED, LAYERS, source, reference, gray), asked)
         check(found[0], formula(FIXED, banks_like(source, reference, gray), asked, 0))
 
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            pytest.param(DualAttentionSettings(0.0, 0.4, 0.3, 0.3), marks=pytest.mark.xfail(
+                strict=True, raises=KeyError, reason="defect: the gray bank has no grid of a layer it did not keep")),
+            pytest.param(DualAttentionSettings(0.0, 0.0, 0.0, 0.0), marks=pytest.mark.xfail(
+                strict=True, raises=ValueError, reason="defect: empty banks are refused though nothing is needed")),
+            DualAttentionSettings(1.0, 1.0, 1.0, 1.0),
+        ],
+    )  # fmt: skip
+    def test_banks_as_a_capture_for_these_settings_leaves_them(self, settings):
+        """What ``needs`` asks for must be enough, layer by layer."""
+        whole, three = banks(), (FeatureBank(), FeatureBank(), FeatureBank())
+        for role, full, part in zip(("input", "reference", "gray"), whole, three, strict=True):
+            for layer, shallow in LAYERS.items():
+                kept = {letter: full.get(1.0, layer, letter) for letter in settings.needs(shallow)[role]}
+                if kept:
+                    part.put(1.0, layer, full.grid(layer), **kept)
+        edit = DualAttentionColor(settings, LAYERS, *three)
+        for layer in LAYERS:
+            check(edited(edit, call(layer))[0], formula(settings, whole, call(layer), 0))
+
     def test_a_gray_reference_of_another_shape(self):
         source, reference, _ = banks(grid=(2, 4))
         with pytest.raises(ValueError, match=r"reference has \(2, 4\) tokens at output.* gray version \(4, 2\)"):

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "ComfyUI-Exemplar"
-NEEDS_COMFYUI = "needs ComfyUI: set COMFYUI_PATH to a checkout (and COMFYUI_PYTHON to the Python that runs it)"
 
 # Runs ComfyUI's main.py, and ends it when the pipe to the tests closes: also a killed test run leaves no server behind.
 _BOOT = """
@@ -62,14 +63,21 @@ NODE_CLASS_MAPPINGS = {"TestOtherModel": OtherModel}
 """
 
 
-def comfyui_path() -> Path | None:
+def needs_comfyui() -> None:
+    """Skip the calling module where no ComfyUI is named."""
+    if not os.environ.get("COMFYUI_PATH"):
+        pytest.skip(
+            "needs ComfyUI: set COMFYUI_PATH to a checkout (and COMFYUI_PYTHON to the Python that runs it)",
+            allow_module_level=True,
+        )
+
+
+def comfyui_path() -> Path:
     """The checkout that COMFYUI_PATH names."""
-    path = os.environ.get("COMFYUI_PATH")
-    if not path:
-        return None
-    if not (Path(path) / "main.py").is_file():
+    path = Path(os.environ["COMFYUI_PATH"])
+    if not (path / "main.py").is_file():
         raise FileNotFoundError(f"COMFYUI_PATH is {path}, but there is no main.py; set it to a ComfyUI checkout.")
-    return Path(path)
+    return path
 
 
 def comfyui_python() -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .server import ROOT, comfyui_python
+from .server import ROOT, comfyui_python, needs_comfyui
+
+needs_comfyui()
 
 
 @pytest.mark.parametrize("tests", ["tests/comfy/inside", "tests/parity/test_exemplar.py"])

@@ -12,7 +12,9 @@ from PIL import Image
 
 from comfyui_exemplar.color import psnr, rgb_to_lab
 
-from .server import PACK, ROOT, descendants, load_workflow, only, to_prompt
+from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only, to_prompt
+
+needs_comfyui()
 
 WORKFLOWS = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
 NODES = {

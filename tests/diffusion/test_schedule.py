@@ -109,14 +109,14 @@ class TestDepth:
 
     def test_beyond(self, convention, most):
         for depth in (0, -1, most + 1):
-            message = f"depth is {depth}, but a {convention} inversion over 50 steps can be 1 to {most} deep"
+            message = rf"depth is {depth}, .*\b{convention}\b.* over 50 steps can be 1 to {most} deep"
             with pytest.raises(ValueError, match=message):
                 plan(depth=depth, convention=convention)
 
 
 def test_one_step_has_no_official_inversion():
     assert plan(steps=1, depth=1).levels == (0.0, TABLE[1])
-    with pytest.raises(ValueError, match="official inversion over 1 steps"):
+    with pytest.raises(ValueError, match=r"\bofficial\b.* over 1 steps"):
         plan(steps=1, depth=1, convention="official")
 
 

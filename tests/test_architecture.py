@@ -1,0 +1,200 @@
+"""The house rules, read from the source: who may import whom, what is heavy, who may print."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("attention", "color", "demo", "diffusion", "hosts", "networks", "nodes", "pipelines")
+
+#: Folder -> the folders that it may import from, besides itself.
+ALLOWED = {
+    "color": set(),
+    "demo": set(),
+    "networks": {"color"},
+    "attention": {"color"},
+    "diffusion": {"color"},
+    "pipelines": {"attention", "color", "diffusion", "networks"},
+    "hosts": {"attention", "color", "demo", "diffusion", "networks"},
+    "nodes": set(FOLDERS),
+}
+
+#: The only imports that go another way, and for types alone.
+TYPES_ONLY = {("diffusion/inversion.py", "attention")}
+
+HEAVY = ("transformers", "diffusers", "cv2", "kornia", "matplotlib")
+
+
+def sources(*folders):
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def package():
+    return [ROOT / "__init__.py", ROOT / "__main__.py", *sources(*FOLDERS)]
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path):
+    """(dotted name, line, at import time, for types only) of each import.
+
+    Names inside the package start with a dot and its folder: ``.attention.call``.
+    """
+    tree = ast.parse(path.read_text("utf-8"))
+    inside, guarded = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            inside.update(map(id, ast.walk(node)))
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            guarded.update(id(child) for part in node.body for child in ast.walk(part))
+    here = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module]
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1]
+            assert node.level <= len(here) + 1, f"{name(path)}:{node.lineno} climbs out of the package"
+            stem = [*base, *(node.module or "").split(".")] if node.module else [*base]
+            names = ["." + ".".join([*stem, *([] if node.module else [a.name])]) for a in node.names]
+        for found in dict.fromkeys(names):
+            yield found, node.lineno, id(node) not in inside, id(node) in guarded
+
+
+def test_the_reader_of_imports_reads(tmp_path, monkeypatch):
+    """Everything below rests on it."""
+    (tmp_path / "nodes").mkdir()
+    file = tmp_path / "nodes" / "x.py"
+    file.write_text(
+        "import os, torch.nn\nfrom . import common\nfrom .common import a, b\nfrom ..hosts import comfy\n"
+        "from ..hosts.comfy import c\nif TYPE_CHECKING:\n    import cv2\ndef f():\n    import kornia\n"
+    )
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    assert list(imports(file)) == [
+        ("os", 1, True, False), ("torch.nn", 1, True, False), (".nodes.common", 2, True, False),
+        (".nodes.common", 3, True, False), (".hosts", 4, True, False), (".hosts.comfy", 5, True, False),
+        ("cv2", 7, True, True), ("kornia", 9, False, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_go_one_way(folder):
+    for path in sources(folder):
+        for imported, line, _, types_only in imports(path):
+            if not imported.startswith("."):
+                continue
+            target = imported.split(".")[1]
+            allowed = target == folder or target in ALLOWED[folder]
+            excepted = types_only and (name(path), target) in TYPES_ONLY
+            assert allowed or excepted, f"{name(path)}:{line} imports {imported}"
+
+
+def test_exceptions_are_still_needed():
+    found = {
+        (name(path), imported.split(".")[1])
+        for path in package()
+        for imported, _, _, types_only in imports(path)
+        if types_only and imported.startswith(".")
+    }
+    assert found >= TYPES_ONLY
+
+
+def test_inside_the_package_imports_are_relative():
+    """On a user's disk the folder has another name."""
+    for path in package():
+        for imported, line, *_ in imports(path):
+            assert imported.split(".")[0] not in ("comfyui_exemplar", *FOLDERS), f"{name(path)}:{line}"
+
+
+def test_only_the_root_imports_nodes():
+    for path in package():
+        if path.parent.name != "nodes" and path != ROOT / "__init__.py":
+            for imported, line, *_ in imports(path):
+                assert not imported.startswith(".nodes"), f"{name(path)}:{line}"
+
+
+def test_only_nodes_and_the_comfy_hosts_know_comfyui():
+    core = ("comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "execution", "latent_preview",
+            "node_helpers", "server")  # fmt: skip
+    for path in package():
+        here = name(path)
+        if here.startswith(("nodes/", "hosts/comfy")) or here == "__init__.py":
+            continue
+        for imported, line, *_ in imports(path):
+            assert imported.split(".")[0] not in core, f"{here}:{line} imports {imported}"
+
+
+def test_only_hosts_know_diffusers():
+    for path in package():
+        if not name(path).startswith("hosts/"):
+            for imported, line, *_ in imports(path):
+                assert imported.split(".")[0] not in ("diffusers", "transformers"), f"{name(path)}:{line}"
+
+
+def test_heavy_modules_are_imported_where_they_are_used():
+    for path in package():
+        for imported, line, at_import, types_only in imports(path):
+            heavy = imported.split(".")[0] in HEAVY and at_import and not types_only
+            assert not heavy, f"{name(path)}:{line} imports {imported} at its top"
+
+
+def test_only_the_command_line_prints():
+    for path in package():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("print", "eval", "exec")
+            ):
+                assert name(path) == "__main__.py", f"{name(path)}:{node.lineno} calls {node.func.id}"
+
+
+def test_no_module_keeps_state_in_globals():
+    for path in package():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            assert not isinstance(node, ast.Global), f"{name(path)}:{node.lineno} writes a global"
+
+
+def test_the_wheel_has_every_folder():
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        import tomli as tomllib  # pytest brings it
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    there = {path.parent.relative_to(ROOT).parts for path in ROOT.rglob("__init__.py")}
+    outside = ("tests", "bench", "training", "build", "out")  # never installed
+    wanted = {parts for parts in there if not parts or (parts[0] not in outside and not parts[0].startswith("."))}
+    assert sorted(listed) == sorted(".".join(("comfyui_exemplar", *parts)) for parts in wanted)
+    assert {parts[0] for parts in wanted if parts} == set(FOLDERS)
+
+
+LIGHT = """
+import sys, comfyui_exemplar{more}
+print(sorted(m for m in {heavy} if m in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    "more, heavy",
+    [
+        ("", ("torch", "numpy", "PIL", *HEAVY)),
+        (", comfyui_exemplar.__main__, comfyui_exemplar.demo", ("torch", *HEAVY)),
+        (", comfyui_exemplar.pipelines.colorize, comfyui_exemplar.hosts.diffusers, comfyui_exemplar.hosts.checkpoint",
+         HEAVY),
+    ],
+)  # fmt: skip
+def test_importing_is_light(more, heavy, tmp_path):
+    """ComfyUI imports every pack at start; ``--help`` should not wait for torch."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(more=more, heavy=heavy)],
+        capture_output=True, text=True, cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
