@@ -36,7 +36,7 @@ def _add_colorize(commands) -> None:
     )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="gray picture(s)")
     command.add_argument("--reference", required=True, type=Path, help="colour picture with the same kinds of things")
-    command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside the input)")
+    command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
     command.add_argument("--model", type=Path, help="SD 1.x, 2.x or SDXL checkpoint file or diffusers folder "
                          "(default: the embedded model)")  # fmt: skip
     command.add_argument("--guidance", type=float, help="w: higher gives fuller colours, 1 is fastest")
@@ -71,7 +71,8 @@ def _colorize(options: argparse.Namespace) -> int:
     outputs = _output_paths(options.inputs, options.output)
     reference = load_picture(options.reference)
     pictures = [load_picture(path) for path in options.inputs]
-    model = load_standalone(options.model or model_path(), dtype=getattr(torch, options.dtype), device=options.device)
+    device, dtype = _device(options.device), getattr(torch, options.dtype)
+    model = load_standalone(options.model or model_path(), dtype=dtype, device=device)
     settings = _settings(options, model.recommended)
     ready = None
     for index, (image, output) in enumerate(zip(pictures, outputs, strict=True)):
@@ -106,18 +107,25 @@ def _output_paths(inputs: list[Path], output: Path | None) -> list[Path]:
 
 def _settings(options: argparse.Namespace, recommended: dict):
     """Settings from the command line, then the model's recommendation, then the paper."""
-    from .attention.dual import DualAttentionSettings
-    from .pipelines.colorize import ColorizeSettings, recommended_settings
+    from .pipelines.colorize import ColorizeSettings
 
-    chosen = {name: value for name, value in vars(options).items() if value is not None}
-    values = {**recommended_settings(recommended), **chosen}
-    shares = {name: values[name] for name in ("gamma_shallow", "gamma_deep", "beta_shallow", "beta_deep")
-              if name in values}  # fmt: skip
     names = ("guidance", "passes", "depth", "steps", "resolution", "match_latents", "match_chroma", "layers",
-             "convention", "postprocess")  # fmt: skip
-    return ColorizeSettings(
-        attention=DualAttentionSettings(**shares), **{name: values[name] for name in names if name in values}
-    )
+             "convention", "postprocess", "gamma_shallow", "gamma_deep", "beta_shallow", "beta_deep")  # fmt: skip
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return ColorizeSettings.recommended(recommended, **chosen)
+
+
+def _device(name: str):
+    """A torch device that is really there."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} can't be used here ({reason}); use --device cpu.") from None
+    return device
 
 
 if __name__ == "__main__":

@@ -55,9 +55,9 @@ class AttentionCall:
 
     def select(self, positions: Sequence[int]) -> AttentionCall:
         """The same call with only some of its rows."""
-        if len(positions) == len(self.branches):
+        if list(positions) == list(range(len(self.branches))):
             return self
-        index = torch.tensor(positions, device=self.q.device)
+        index = torch.tensor(positions, dtype=torch.long, device=self.q.device)
         return replace(
             self,
             q=self.q.index_select(0, index),
@@ -77,7 +77,10 @@ class Edit(Protocol):
     """Anything that can stand in for an attention layer."""
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
-        """Return the attention's output, (rows, N, heads · d); ``earlier(call)`` gives what it would have been."""
+        """Return the attention's output, (rows, N, heads · d); ``earlier(call)`` gives what it would have been.
+
+        The tensor is the host's from then on: it may work on it in place.
+        """
 
 
 def batch_layout(entries: Sequence[int], rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -107,11 +107,17 @@ class DualAttentionColor:
         self.layers = dict(layers)
         self.banks = {"input": source, "reference": reference, "gray": gray_reference}
         self._check()
+        self._check_mask(reference_mask)
         self._source_mask = source_mask
         self._key_tokens = self._select_keys(reference_mask)
         self._fixed: dict[tuple[float, Layer], Tensor] = {}
         if heads is not None:
             self._compute_fixed(heads, attend, device)
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the edit knows; it serves latent batches of that size and their multiples."""
+        return max(bank.pictures for bank in self.banks.values())
 
     @property
     def sigmas(self) -> tuple[float, ...]:
@@ -128,7 +134,11 @@ class DualAttentionColor:
         if not rows or not self.active(call.sigma):
             return earlier(call)
         part = call.select(rows)
-        colored = self._attention(part)
+        if self._uneven_keys(part):
+            # masks that leave every reference its own number of tokens: one row after another
+            colored = torch.cat([self._attention(part.select([i])) for i in range(len(rows))])
+        else:
+            colored = self._attention(part)
         blend = self._blend_weight(part)
         if blend is not None:
             colored = torch.lerp(earlier(part), colored, blend)
@@ -145,7 +155,8 @@ class DualAttentionColor:
         gamma, beta = self.settings.weights(self.layers[call.layer])
         fixed = self._fixed.get((sigma, call.layer))
         if fixed is not None:
-            return pick_rows(fixed, call.pictures).to(call.q)
+            # a copy: what an edit returns may be worked on in place
+            return pick_rows(fixed, call.pictures).to(call.q, copy=True)
 
         def kept(role: str, letter: str) -> Tensor:
             return pick_rows(self.banks[role].get(sigma, call.layer, letter), call.pictures).to(call.q)
@@ -170,13 +181,14 @@ class DualAttentionColor:
                 continue
             for sigma in self.sigmas:
                 q = self.banks["input"].get(sigma, layer, "q")
-                pictures = tuple(range(max(bank.pictures for bank in self.banks.values())))
+                pictures = tuple(range(self.pictures))
                 nothing = q.new_empty((len(pictures), 0, q.shape[-1]), device=device)
                 call = AttentionCall(
                     layer, sigma, nothing, nothing, nothing, heads[layer], (CONDITIONAL,) * len(pictures), pictures,
                     pictures, self.banks["input"].grid(layer), attend,
                 )  # fmt: skip
-                self._fixed[sigma, layer] = self._attention(call).to(q)
+                parts = [call.select([i]) for i in range(len(pictures))] if self._uneven_keys(call) else [call]
+                self._fixed[sigma, layer] = torch.cat([self._attention(part) for part in parts]).to(q)
 
     def _blend_weight(self, call: AttentionCall) -> Tensor | None:
         """How much of the edit each token gets: None for all of it, else broadcastable to (rows, N, 1)."""
@@ -190,8 +202,7 @@ class DualAttentionColor:
         """For each layer and reference, the tokens that may be looked at."""
         if mask is None:
             return None
-        if not bool((mask > 0.5).any(dim=(1, 2)).all()):
-            raise ValueError("The reference mask is empty (nothing above one half); paint where colour may come from.")
+        check_reference_mask(mask)
         tokens = {}
         for layer in self.layers:
             shares = _to_grid(mask, self.banks["reference"].grid(layer))
@@ -202,54 +213,69 @@ class DualAttentionColor:
         return tokens
 
     def _restrict(self, tensor: Tensor, call: AttentionCall) -> Tensor:
-        """Drop the reference tokens outside the mask; rows are padded by repetition when their counts differ."""
+        """Drop the reference tokens outside the mask."""
         if self._key_tokens is None:
             return tensor
-        chosen = self._key_tokens[call.layer]
-        wanted = [chosen[p % len(chosen)] for p in call.pictures]
-        if len(chosen) > 1 and len({len(w) for w in wanted}) > 1:
-            raise ValueError(
-                "The reference masks of this batch cover different numbers of attention tokens; "
-                "use one mask for all references, or colour the pictures one at a time."
-            )
-        index = torch.stack(wanted).to(tensor.device)
+        index = torch.stack(self._tokens_of(call)).to(tensor.device)
         return torch.gather(tensor, 1, index.unsqueeze(-1).expand(-1, -1, tensor.shape[-1]))
+
+    def _tokens_of(self, call: AttentionCall) -> list[Tensor]:
+        """For each row, the reference tokens that its mask leaves."""
+        chosen = self._key_tokens[call.layer]
+        return [chosen[picture % len(chosen)] for picture in call.pictures]
+
+    def _uneven_keys(self, call: AttentionCall) -> bool:
+        return self._key_tokens is not None and len({len(tokens) for tokens in self._tokens_of(call)}) > 1
 
     def _check(self) -> None:
         """Say what is wrong with the banks before any sampling starts."""
-        counts = {role: bank.pictures for role, bank in self.banks.items()}
-        if not counts["reference"] or (not counts["input"] or not counts["gray"]):
-            empty = [role for role, count in counts.items() if not count]
+        needs = {layer: self.settings.needs(shallow) for layer, shallow in self.layers.items()}
+        needed = {role: bank for role, bank in self.banks.items() if any(need[role] for need in needs.values())}
+        empty = [role for role, bank in needed.items() if not bank.pictures]
+        if empty:
             raise ValueError(
                 f"The inversion of the {', '.join(empty)} kept no attention features; put an Attention Capture node "
                 "on the MODEL that DDIM Inversion uses."
             )
-        if counts["reference"] != counts["gray"] or counts["reference"] not in (1, counts["input"]):
+        counts = {role: bank.pictures for role, bank in needed.items()}
+        references = counts["reference"]
+        if counts.get("gray", references) != references or ("input" in counts and references not in (1, counts["input"])):
             raise ValueError(
-                f"Batches do not match: {counts['input']} input(s), {counts['reference']} reference(s), "
-                f"{counts['gray']} gray reference(s). Use one reference for all inputs, or one for each."
+                f"Batches do not match: {counts.get('input', 'any')} input(s), {references} reference(s), "
+                f"{counts.get('gray', references)} gray reference(s). Use one reference for all inputs, or one for each."
             )
-        levels = {role: bank.sigmas for role, bank in self.banks.items()}
-        for role in ("input", "gray"):
-            if len(levels[role]) != len(levels["reference"]) or any(
-                abs(a - b) > 1e-4 * b for a, b in zip(levels[role], levels["reference"], strict=True)
+        levels = self.banks["reference"].sigmas
+        for role, bank in needed.items():
+            if len(bank.sigmas) != len(levels) or any(
+                abs(a - b) > 1e-4 * b for a, b in zip(bank.sigmas, levels, strict=True)
             ):
                 raise ValueError(
-                    f"The inversions do not visit the same levels: the {role} has {_levels(levels[role])}, the "
-                    f"reference {_levels(levels['reference'])}. Use the same steps, depth and convention for all three."
+                    f"The inversions do not visit the same levels: the {role} has {_levels(bank.sigmas)}, the "
+                    f"reference {_levels(levels)}. Use the same steps, depth and convention for all three."
                 )
-        for layer, shallow in self.layers.items():
-            for role, letters in self.settings.needs(shallow).items():
+        for layer, need in needs.items():
+            for role, letters in need.items():
                 for letter in letters:
                     for sigma in self.banks[role].sigmas:
                         self.banks[role].get(sigma, layer, letter)
-            if self.banks["reference"].grid(layer) != self.banks["gray"].grid(layer) and "k" in self.settings.needs(
-                shallow
-            ).get("gray", ""):
+            if need["gray"] and self.banks["reference"].grid(layer) != self.banks["gray"].grid(layer):
                 raise ValueError(
                     f"The reference has {self.banks['reference'].grid(layer)} tokens at {layer.name} and its gray "
                     f"version {self.banks['gray'].grid(layer)}: invert both at the same size."
                 )
+
+    def _check_mask(self, mask: Tensor | None) -> None:
+        references = self.banks["reference"].pictures
+        if mask is not None and len(mask) not in (1, references):
+            raise ValueError(
+                f"There are {len(mask)} reference masks for {references} reference(s); use one for all, or one for each."
+            )
+
+
+def check_reference_mask(mask: Tensor) -> None:
+    """:raises ValueError: a mask, (B, H, W), that leaves nothing to look at."""
+    if not bool((mask > 0.5).any(dim=(1, 2)).all()):
+        raise ValueError("The reference mask is empty (nothing above one half); paint where colour may come from.")
 
 
 def _to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -59,7 +59,7 @@ def is_shallow(info: LayerInfo, infos: Iterable[LayerInfo]) -> bool:
 
     The published program asks instead whether the layer is 320 channels wide, which is the same set on SD 1.x only.
     """
-    return info.downscale <= decoder_resolutions(infos)[0]
+    return info.downscale <= min(decoder_resolutions(infos), default=0)
 
 
 def select_layers(expression: str, infos: Sequence[LayerInfo]) -> tuple[LayerInfo, ...]:

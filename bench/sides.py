@@ -132,12 +132,21 @@ def ours(options: argparse.Namespace) -> dict:
         found["injected"] = best(lambda: denoiser(x, sigma), options.repeat)
         split = host._split_block(tuple(layers))
         found["guided"] = best(lambda: denoiser(x, sigma, (1, 0), split), options.repeat)
-    climb = settings.depth
-    found["paper_calls"] = climb * 3 + settings.depth * 3
-    found["paper_rows"] = climb * (3 + 2) + 2 * settings.depth * 3
-    found["further_rows"] = climb * (1 + 2) + 2 * settings.depth * 3
+    found.update(count_default_flow(options))
     found["threads"], found["torch"] = torch.get_num_threads(), torch.__version__
     return found
+
+
+def count_default_flow(options: argparse.Namespace) -> dict:
+    """Calls and rows at the default settings, counted on the toy: they do not depend on the network's size."""
+    toy = argparse.Namespace(**{**vars(options), "tiny": True, "size": 64})
+    model = build(toy)
+    host, meter = DiffusersHost(model), Meter(model)
+    settings = ColorizeSettings(resolution=64)
+    result = colorize(host, *pictures(toy), settings)
+    first = {"paper_calls": meter.calls, "paper_rows": meter.rows}
+    colorize(host, *pictures(toy), settings, prepared=result.reference)
+    return {**first, "further_rows": meter.rows - first["paper_rows"]}
 
 
 def naive_attention(q, k, v, heads):

@@ -4,7 +4,7 @@ Pure functions of torch tensors. Pictures are ``(B, H, W, C)`` floats in 0..1, m
 and give back the caller's dtype, device and batch. Only :mod:`.official` needs OpenCV, and only when it is called.
 """
 
-from .gray import desaturate, drop_alpha, is_gray
+from .gray import as_picture, desaturate, drop_alpha, is_gray
 from .lab import fit_gamut, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
 from .merge import merge_luminance
 from .metrics import ab_error, luminance_error, psnr
@@ -15,6 +15,7 @@ from .statistics import adain, match_chroma_statistics, match_mean_std
 __all__ = [
     "ab_error",
     "adain",
+    "as_picture",
     "check_batch",
     "check_picture",
     "desaturate",

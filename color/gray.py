@@ -65,6 +65,32 @@ def is_gray(image: torch.Tensor, tolerance: float = 2 / 255) -> bool:
     return all(bool((frame.amax(-1) - frame.amin(-1)).max() <= limit) for frame in colors)
 
 
+def as_picture(image: torch.Tensor, name: str) -> torch.Tensor:
+    """What a picture must be before long work starts: not empty, finite, with structure; without its alpha channel.
+
+    Args:
+        image: ``(B, H, W, C)`` in 0..1 with 1, 3 or 4 channels, H and W at least 2.
+        name: what the user calls it; messages start with it.
+
+    Returns:
+        ``(B, H, W, 3)``; the picture itself where nothing has to be changed.
+
+    Raises:
+        ValueError: anything else, saying what was found, what was expected and what to do.
+    """
+    check_picture(image, name, (1, 3, 4))
+    if image.shape[0] == 0:
+        raise ValueError(f"{name}: found an empty batch, expected at least one picture; look at the node that made it.")
+    if min(image.shape[1:3]) < 2:
+        raise ValueError(
+            f"{name}: found {image.shape[2]} x {image.shape[1]} pixels, expected at least 2 on each side; "
+            "look at the node that made it."
+        )
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError(f"{name}: found NaN or infinite values, expected 0..1; look at the node that made it.")
+    return drop_alpha(image)
+
+
 def drop_alpha(image: torch.Tensor, background: float = 1.0) -> torch.Tensor:
     """Three channels from whatever a picture node may hand over.
 

@@ -98,6 +98,8 @@ def inversion_plan(
     if convention not in CONVENTIONS:
         raise ValueError(f"convention is '{convention}'; expected one of {', '.join(CONVENTIONS)}.")
     most = len(grid) if convention == "consistent" else len(grid) - 1
+    if most < 1:
+        raise ValueError(f"An official inversion needs a schedule of at least 2 steps; this one has {steps}.")
     if not 1 <= depth <= most:
         raise ValueError(
             f"depth is {depth}, but an inversion ({convention}) over {steps} steps can be 1 to {most} deep; "

@@ -126,11 +126,12 @@ class UNetDenoiser:
         timestep = int((self.sigma_table.log() - torch.tensor(level).log()).abs().argmin())
         scale = (level**2 + 1) ** 0.5
         unet = self.model.unet
-        context = self.model.context.to(unet.device, unet.dtype).expand(x.shape[0], -1, -1)
+        weight = unet.conv_in.weight  # cheaper to ask than the network, which walks all its parameters
+        context = self.model.context.to(weight.device, weight.dtype).expand(x.shape[0], -1, -1)
         added = self.model.added_conditions(x.shape[0], x.shape[-2:])
         with _parting(unet, copies, split_at):
             predicted = unet(
-                (x / scale).to(unet.dtype), timestep, encoder_hidden_states=context, added_cond_kwargs=added
+                (x / scale).to(weight.dtype), timestep, encoder_hidden_states=context, added_cond_kwargs=added
             ).sample.to(x.dtype)
         x = x.repeat(copies, 1, 1, 1)
         if self.model.prediction == "v_prediction":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..color import as_picture
 from ..pipelines.attention_map import attention_maps
-from .common import CATEGORY, Inversion, picture
+from .common import CATEGORY, Inversion
 
 
 class AttentionMap(io.ComfyNode):
@@ -63,7 +64,7 @@ class AttentionMap(io.ComfyNode):
 
 def picture_of(batch, name: str, index: int):
     """One picture of a checked batch, as a batch of one; a batch that is too short starts over."""
-    return picture(batch, name)[index % len(batch)][None]
+    return as_picture(batch, name)[index % len(batch)][None]
 
 
 NODES = [AttentionMap]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..color import desaturate, merge_luminance, official_merge
+from ..color import as_picture, desaturate, merge_luminance, official_merge
 from ..color.pictures import to_uint8
 from ..diffusion.luminance import luma_direction, pull_luminance
 from ..hosts import comfy as host
 from ..pipelines.colorize import resize
-from .common import CATEGORY_COLOR, latent_samples, picture, warn_if_colored
+from .common import CATEGORY_COLOR, latent_samples, warn_if_colored
 
 DESATURATE_METHODS = {
     "CIE lightness": "lab",
@@ -42,7 +42,7 @@ class Desaturate(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, method) -> io.NodeOutput:
-        return io.NodeOutput(desaturate(picture(image, "image"), DESATURATE_METHODS[method]))
+        return io.NodeOutput(desaturate(as_picture(image, "image"), DESATURATE_METHODS[method]))
 
 
 class MergeLuminance(io.ComfyNode):
@@ -85,8 +85,8 @@ class MergeLuminance(io.ComfyNode):
         cls, color_image, gray_image, match_statistics, chroma, gamut="fit", upsampling="guided", arithmetic="exact", reference=None,
         mask=None,
     ) -> io.NodeOutput:  # fmt: skip
-        color_image, gray_image = picture(color_image, "color_image"), picture(gray_image, "gray_image")
-        reference = picture(reference, "reference") if reference is not None else None
+        color_image, gray_image = as_picture(color_image, "color_image"), as_picture(gray_image, "gray_image")
+        reference = as_picture(reference, "reference") if reference is not None else None
         if arithmetic == "exact":
             return io.NodeOutput(
                 merge_luminance(
@@ -139,7 +139,7 @@ class LatentLuminance(io.ComfyNode):
     def execute(cls, vae, gray_image, strength, latent=None, model=None) -> io.NodeOutput:
         if latent is None and model is None:
             raise ValueError("Latent Luminance has nothing to work on: connect a latent, a model, or both.")
-        gray_image = picture(gray_image, "gray_image")
+        gray_image = as_picture(gray_image, "gray_image")
         warn_if_colored(gray_image, "gray_image")
         if latent is not None:
             latent = {**latent, "samples": exact_luminance(vae, gray_image, latent, strength)}

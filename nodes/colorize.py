@@ -9,11 +9,12 @@ import torch
 from comfy_api.latest import io
 
 from ..attention.dual import MIXES, DualAttentionSettings
+from ..color import as_picture
 from ..diffusion.schedule import CONVENTIONS
 from ..hosts import comfy as host
 from ..hosts.comfy_pipeline import ComfyHost
 from ..pipelines.colorize import ColorizeSettings, ReferencePair, colorize, one_working_size
-from .common import CATEGORY, PRECISIONS, Inversion, StepProgress, keep_device, picture, warn_if_colored
+from .common import CATEGORY, PRECISIONS, Inversion, StepProgress, keep_device, warn_if_colored
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Colorize(io.ComfyNode):
         gray_inversion=None,
     ) -> io.NodeOutput:  # fmt: skip
         host.require_unet(model, "Exemplar Colorize")
-        image, reference = picture(image, "image"), picture(reference, "reference")
+        image, reference = as_picture(image, "image"), as_picture(reference, "reference")
         warn_if_colored(image, "image")
         if (reference_inversion is None) != (gray_inversion is None):
             raise ValueError("Connect both reference_inversion and gray_inversion of the earlier node, or neither.")

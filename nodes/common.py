@@ -12,7 +12,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..color import drop_alpha, is_gray
+from ..color import is_gray
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +29,6 @@ PRECISIONS = {"model": None, "float16": torch.float16, "bfloat16": torch.bfloat1
 def keep_device(choice: str) -> torch.device | None:
     """Where kept tensors go: ``with the model`` (None) or ``cpu``."""
     return torch.device("cpu") if choice == "cpu" else None
-
-
-def picture(image: Tensor, name: str) -> Tensor:
-    """An IMAGE with three channels.
-
-    :raises ValueError: empty, NaN, or too small to hold anything.
-    """
-    if image.ndim != 4 or 0 in image.shape:
-        raise ValueError(f"The {name} has shape {tuple(image.shape)}; expected a batch of pictures (B, H, W, 3).")
-    if min(image.shape[1:3]) < 2:
-        raise ValueError(
-            f"The {name} is {image.shape[2]} x {image.shape[1]} pixels; it needs at least 2 on each side. "
-            "Look at the node that made it."
-        )
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError(f"The {name} contains NaN or infinite values; look at the node that made it.")
-    return drop_alpha(image)
 
 
 def warn_if_colored(image: Tensor, name: str) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import comfy.model_management
-import numpy as np
-import torch
 from comfy_api.latest import io
-from PIL import Image
 
 from .. import demo
+from ..pipelines.pictures import load_picture
 from .common import CATEGORY
 
 PAIRS = {
@@ -53,21 +50,6 @@ class LoadDemoPictures(io.ComfyNode):
 
 def pictures_folder() -> Path:
     return Path(demo.__file__).resolve().parent / "pictures"
-
-
-def load_picture(path: Path) -> torch.Tensor:
-    """(1, H, W, 3) in 0..1, where ComfyUI keeps pictures.
-
-    :raises FileNotFoundError: the pack's own file is gone.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Found no {path.name} in {path.parent}, where the pack keeps its example pictures: reinstall the pack, or "
-            "use Load Image with a picture of your own."
-        )
-    with Image.open(path) as file:
-        pixels = np.asarray(file.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(pixels)[None].to(comfy.model_management.intermediate_device())
 
 
 NODES = [LoadDemoPictures]

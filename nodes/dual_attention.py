@@ -89,7 +89,7 @@ class DualAttentionColorInjection(io.ComfyNode):
 def sampling_check(edit: DualAttentionColor, size: tuple[int, int]):
     """A check of what is about to be sampled against what was inverted."""
     kept = edit.sigmas
-    pictures = edit.banks["input"].pictures
+    pictures = edit.pictures
 
     def check(shape: tuple[int, ...], sigmas: Tensor) -> None:
         if tuple(shape[-2:]) != tuple(size):

@@ -14,8 +14,8 @@ plain prediction of guidance run together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -23,15 +23,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.capture import Capture, CaptureSpec, CaptureTarget
-from ..attention.dual import DualAttentionColor, DualAttentionSettings
+from ..attention.dual import DualAttentionColor, DualAttentionSettings, check_reference_mask
 from ..attention.layers import Layer, LayerInfo, is_shallow, select_layers
-from ..color import adain, desaturate, drop_alpha, merge_luminance, official_merge
+from ..color import adain, as_picture, desaturate, merge_luminance, official_merge
 from ..diffusion.inversion import Inversion, check_same_model
 from ..diffusion.schedule import InversionPlan, inversion_plan
 from .host import Host
 
 #: Roles of the three inversions, as the error messages and the banks name them.
 ROLES = ("input", "reference", "gray")
+
+
+#: The letters of the paper and of the embedded model's header, and our names for them.
+_LETTERS = {
+    "steps_total": ("steps",), "T": ("depth",), "w": ("guidance",), "N": ("passes",), "resolution": ("resolution",),
+    "gamma": ("gamma_shallow", "gamma_deep"), "beta": ("beta_shallow", "beta_deep"),
+    "init_adain": ("match_latents",), "std_match": ("match_chroma",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,32 +84,28 @@ class ColorizeSettings:
         if self.postprocess not in ("exact", "official"):
             raise ValueError(f"postprocess is '{self.postprocess}'; expected 'exact' or 'official'.")
 
+    @classmethod
+    def recommended(cls, letters: Mapping[str, Any], **chosen: Any) -> ColorizeSettings:
+        """A model's own recommendation, overridden by what the user chose; the paper's where neither says anything.
+
+        :param letters: ``recommended`` of an embedded model's header, in the paper's letters (T, w, N, gamma, ...); may be
+            empty, unknown letters are passed over.
+        :param chosen: any of our fields, and ``gamma_shallow`` and the like directly.
+        """
+        values: dict[str, Any] = {}
+        for letter, ours in _LETTERS.items():
+            if letter in letters:
+                given = letters[letter] if isinstance(letters[letter], list) else [letters[letter]]
+                values.update(zip(ours, (float(v) if isinstance(v, bool) else v for v in given), strict=True))
+        values.update(chosen)
+        shares = {f.name: values.pop(f.name) for f in fields(DualAttentionSettings) if f.name in values}
+        return cls(attention=DualAttentionSettings(**shares), **values)
+
     def model_calls(self, reference_ready: bool = False, one_size: bool = True) -> int:
         """How many model calls the flow makes, for progress bars."""
         climb = (self.depth + (self.convention == "official")) * (1 + self.refinements)
         first = 1 if reference_ready or one_size else 2
         return climb * (first + self.passes - 1) + self.depth * self.passes
-
-
-def recommended_settings(recommended: dict[str, Any]) -> dict[str, Any]:
-    """A model's own recommendation, in the paper's letters, as our setting names; unknown letters are ignored.
-
-    :param recommended: ``recommended`` of an embedded model's header; may be empty.
-    """
-    names = {
-        "steps_total": ("steps",), "T": ("depth",), "w": ("guidance",), "N": ("passes",), "resolution": ("resolution",),
-        "gamma": ("gamma_shallow", "gamma_deep"), "beta": ("beta_shallow", "beta_deep"),
-        "init_adain": ("match_latents",), "std_match": ("match_chroma",),
-    }  # fmt: skip
-    found: dict[str, Any] = {}
-    for letter, ours in names.items():
-        if letter in recommended:
-            values = recommended[letter] if isinstance(recommended[letter], list) else [recommended[letter]]
-            found.update(
-                (name, float(value) if isinstance(value, bool) else value)
-                for name, value in zip(ours, values, strict=True)
-            )
-    return found
 
 
 @dataclass(frozen=True)
@@ -135,11 +139,7 @@ def working_size(height: int, width: int, resolution: int, multiple: int, minimu
 
     Sides are rounded to ``multiple``; the small stretch that this means is undone when chroma is taken back to the
     picture's size.
-
-    :raises ValueError: a picture too small to have structure.
     """
-    if min(height, width) < 2:
-        raise ValueError(f"The picture is {width} x {height} pixels; it needs at least 2 on each side.")
     scale = resolution / math.sqrt(height * width) if resolution else 1.0
     sides = (max(minimum, round(side * scale / multiple) * multiple) for side in (height, width))
     return tuple(sides)
@@ -160,18 +160,6 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         return image
     moved = F.interpolate(image.movedim(-1, 1).float(), size=size, mode="bicubic", antialias=True)
     return moved.movedim(1, -1).clamp(0, 1)
-
-
-def check_picture(image: Tensor, name: str) -> Tensor:
-    """Three channels, finite, not empty.
-
-    :raises ValueError: anything else, said in one sentence.
-    """
-    if image.ndim != 4 or 0 in image.shape:
-        raise ValueError(f"The {name} has shape {tuple(image.shape)}; expected a batch of pictures (B, H, W, 3).")
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError(f"The {name} contains NaN or infinite values; look at the node that made it.")
-    return drop_alpha(image)
 
 
 def color_layers(infos: tuple[LayerInfo, ...], expression: str) -> dict[Layer, bool]:
@@ -211,11 +199,12 @@ def colorize(
     settings = settings or ColorizeSettings()
     plan = inversion_plan(host.sigma_table, settings.steps, settings.depth, settings.convention)
     layers = color_layers(host.layers, settings.layers)
-    inputs = check_picture(inputs, "input")
+    inputs = as_picture(inputs, "input")
     gray = desaturate(inputs) if settings.postprocess == "exact" else inputs
     if reference is not None:
-        reference = check_picture(reference, "reference")
+        reference = as_picture(reference, "reference")
     _check_batches(inputs, reference, prepared, settings)
+    _check_masks(source_mask, reference_mask, len(inputs), prepared.color.pictures if prepared else len(reference))
     if prepared is not None:
         _check_prepared(prepared, host, plan, layers, settings)
 
@@ -262,6 +251,16 @@ def _check_batches(
                 f"There are {len(inputs)} input(s) and {count} reference(s); "
                 "use one reference for all inputs, or one for each."
             )
+
+
+def _check_masks(source: Tensor | None, reference: Tensor | None, inputs: int, references: int) -> None:
+    for name, mask, count in (("input", source, inputs), ("reference", reference, references)):
+        if mask is not None and len(mask) not in (1, count):
+            raise ValueError(
+                f"There are {len(mask)} {name} masks for {count} {name} picture(s); use one for all, or one for each."
+            )
+    if reference is not None:
+        check_reference_mask(reference)
 
 
 def _check_prepared(

@@ -55,13 +55,11 @@ class TestSelect:
         call = naive.call(branches=(1, 0))
         assert call.select([0, 1]) is call
 
-    @pytest.mark.xfail(strict=True, reason="defect: select() takes a list of full length for all rows in order")
     @pytest.mark.parametrize("positions", [[1, 0], [0, 0]])
     def test_as_many_rows_as_there_are_but_others(self, positions):
         call = naive.call(branches=(1, 0))
         check_selection(call, call.select(positions), positions)
 
-    @pytest.mark.xfail(strict=True, raises=RuntimeError, reason="defect: an empty list becomes a float index")
     def test_no_rows(self):
         part = naive.call(branches=(1, 0)).select([])
         assert part.q.shape == (0, 6, naive.WIDTH) and part.rows == ()

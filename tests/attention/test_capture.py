@@ -37,7 +37,6 @@ def test_only_conditional_rows_are_kept(branches):
     assert only.bank.grid(naive.LAYER) == (2, 3)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="defect: AttentionCall.select([])")
 def test_a_call_without_conditional_rows_keeps_nothing():
     """A host may run the branches one after the other."""
     only = target()
@@ -67,14 +66,12 @@ def test_a_picture_that_runs_in_several_rows_is_kept_once():
     assert torch.equal(kept(only, "q"), call.q[2:4])
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="defect: AttentionCall.select([])")
 def test_a_batch_without_the_pictures_of_a_target_keeps_nothing_for_it():
     only = target("q", range(5, 6))
     run(capture_of(only), naive.call(batch=2))
     assert only.bank.pictures == 0
 
 
-@pytest.mark.xfail(strict=True, reason="defect: AttentionCall.select() keeps the rows' own order")
 def test_pictures_are_kept_in_their_order_whatever_the_rows_order():
     call, only = naive.call(batch=2), target()
     turned = AttentionCall(**{**vars(call), "pictures": (1, 0)})

@@ -139,7 +139,8 @@ def test_embedded():
     assert all(torch.equal(v, stored["unet." + k].float()) for k, v in model.unet.state_dict().items())
     assert torch.equal(model.context, stored["text.emb.weight"][0].float().expand(1, 8, 96))
     assert (model.prediction, model.added, model.vae.factor, model.vae.channels) == ("epsilon", None, 4, 4)
-    assert model.recommended == config["recommended"] and model.recommended["T"] == 15
+    assert model.recommended == {"resolution": config["image_size"], **config["recommended"]}
+    assert model.recommended["T"] == 15
     assert torch.equal(model.alphas_cumprod, alphas_cumprod()) and re.fullmatch("[0-9a-f]{12}", model.fingerprint)
     y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 96), indexing="ij")
     image = torch.stack([x, y, 1 - x], -1)[None]

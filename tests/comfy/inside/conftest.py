@@ -52,7 +52,8 @@ def inverted(nodes, embedded, scene):
     with torch.inference_mode():
         (marked,) = nodes("ExemplarAttentionCapture", model=model, layers="color", keep="everything (q, k, v)")
         made = {}
-        for name, image in (("input", gray), ("reference", color), ("gray", color.mean(-1, keepdim=True).expand(-1, -1, -1, 3))):
+        colorless = color.mean(-1, keepdim=True).expand(-1, -1, -1, 3)
+        for name, image in (("input", gray), ("reference", color), ("gray", colorless)):
             made[name] = nodes(
                 "ExemplarDDIMInversion", model=marked, conditioning=empty, latent={"samples": vae.encode(image)},
                 depth=4, steps=50,

@@ -216,7 +216,7 @@ class TestInjectionErrors:
 
     def test_latent_of_another_size(self, nodes, embedded, inverted):
         model = self.inject(nodes, embedded[0], self.parts(inverted))
-        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match="20 x 16.*inverted at 16 x 16"):
+        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=r"20 x 16.*inverted at 16 x 16"):
             run(model, embedded[3], {"samples": torch.randn(1, 4, 16, 20)}, inverted["input"][2])
         assert not calls.entered
 
@@ -347,10 +347,10 @@ class TestColorize:
     @pytest.mark.parametrize(
         ("image", "reference", "message"),
         [
-            (torch.zeros(0, 8, 8, 3), torch.rand(1, 8, 8, 3), "image has shape"),
-            (torch.zeros(1, 1, 1, 3), torch.rand(1, 8, 8, 3), "1 x 1 pixels"),
-            (torch.full((1, 8, 8, 3), float("nan")), torch.rand(1, 8, 8, 3), "image contains NaN"),
-            (torch.rand(1, 8, 8, 3), torch.full((1, 8, 8, 3), float("inf")), "reference contains NaN"),
+            (torch.zeros(0, 8, 8, 3), torch.rand(1, 8, 8, 3), "image: found an empty batch"),
+            (torch.zeros(1, 1, 1, 3), torch.rand(1, 8, 8, 3), "found 1 x 1 pixels"),
+            (torch.full((1, 8, 8, 3), float("nan")), torch.rand(1, 8, 8, 3), "image: found NaN"),
+            (torch.rand(1, 8, 8, 3), torch.full((1, 8, 8, 3), float("inf")), "reference: found NaN"),
             (torch.rand(3, 8, 8, 3), torch.rand(2, 8, 8, 3), r"3 input\(s\) and 2 reference"),
         ],
     )
@@ -403,7 +403,8 @@ class TestSmallNodes:
         (same,) = nodes("ExemplarMatchLatentStatistics", latent=latent, reference={"samples": style}, strength=0.0)
         assert torch.equal(same["samples"], content)
         with pytest.raises(ValueError, match="same channels"):
-            nodes("ExemplarMatchLatentStatistics", latent=latent, reference={"samples": torch.randn(3, 4, 8, 8)}, strength=1.0)
+            three = {"samples": torch.randn(3, 4, 8, 8)}
+            nodes("ExemplarMatchLatentStatistics", latent=latent, reference=three, strength=1.0)
 
     def test_desaturate_and_merge(self, nodes):
         color, gray = torch.rand(1, 20, 30, 3), torch.rand(1, 41, 61, 1).expand(-1, -1, -1, 3)
@@ -463,13 +464,13 @@ class TestSmallNodes:
         assert difference(hard, carried) > 0.01
         with pytest.raises(ValueError, match="covers nothing"):
             nodes("ExemplarAttentionMap", **inputs, mask=mask * 0)
-        with pytest.raises(ValueError, match="matches no attention layer|has both"):
+        with pytest.raises(ValueError, match=r"matches no attention layer|has both"):
             nodes("ExemplarAttentionMap", **inputs, layers="middle")
 
 
 class TestEmbeddedModel:
     def test_prompts(self, embedded):
-        model, clip, _, empty = embedded
+        _, clip, _, empty = embedded
         red = clip.encode_from_tokens_scheduled(clip.tokenize("red apple"))
         strong = clip.encode_from_tokens_scheduled(clip.tokenize("(red:2.0) apple"))
         assert red[0][0].shape == empty[0][0].shape
@@ -490,7 +491,8 @@ class TestEmbeddedModel:
         model, _, vae, _ = embedded
         latent_format = model.model.latent_format
         z = vae.encode(scene[1])
-        rgb = z.movedim(1, -1) @ torch.tensor(latent_format.latent_rgb_factors) + torch.tensor(latent_format.latent_rgb_factors_bias)
+        factors, bias = latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias
+        rgb = z.movedim(1, -1) @ torch.tensor(factors) + torch.tensor(bias)
         small = torch.nn.functional.avg_pool2d(scene[1].movedim(-1, 1), latent_format.spacial_downscale_ratio)
         assert float(((rgb + 1) / 2 - small.movedim(1, -1)).abs().mean()) < 0.05
 
