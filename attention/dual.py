@@ -86,7 +86,7 @@ class DualAttentionColor:
     :param reference_mask: (B or 1, H, W), which parts of the reference may give colour (those above one half).
     :param attend: fused attention to use for what can be computed before sampling.
     :param device: where that is computed (None: where the banks are).
-    :raises ValueError: banks that do not fit each other, or an empty mask.
+    :raises ValueError: banks or masks that do not fit each other, or an empty mask.
     :raises LookupError: a bank without what the settings need.
     """
 
@@ -107,7 +107,7 @@ class DualAttentionColor:
         self.layers = dict(layers)
         self.banks = {"input": source, "reference": reference, "gray": gray_reference}
         self._check()
-        self._check_mask(reference_mask)
+        self._check_masks({"input": source_mask, "reference": reference_mask})
         self._source_mask = source_mask
         self._key_tokens = self._select_keys(reference_mask)
         self._fixed: dict[tuple[float, Layer], Tensor] = {}
@@ -151,15 +151,16 @@ class DualAttentionColor:
         return out
 
     def _attention(self, call: AttentionCall) -> Tensor:
-        sigma = self.banks["reference"].nearest(call.sigma)
+        level = self.banks["reference"].nearest(call.sigma)
         gamma, beta = self.settings.weights(self.layers[call.layer])
-        fixed = self._fixed.get((sigma, call.layer))
+        fixed = self._fixed.get((level, call.layer))
         if fixed is not None:
             # a copy: what an edit returns may be worked on in place
             return pick_rows(fixed, call.pictures).to(call.q, copy=True)
 
         def kept(role: str, letter: str) -> Tensor:
-            return pick_rows(self.banks[role].get(sigma, call.layer, letter), call.pictures).to(call.q)
+            bank = self.banks[role]
+            return pick_rows(bank.get(bank.nearest(level), call.layer, letter), call.pictures).to(call.q)
 
         def keys(role: str, letter: str) -> Tensor:
             return self._restrict(kept(role, letter), call)
@@ -180,7 +181,7 @@ class DualAttentionColor:
             if self.settings.weights(shallow) != (1.0, 0.0):
                 continue
             for sigma in self.sigmas:
-                q = self.banks["input"].get(sigma, layer, "q")
+                q = self.banks["input"].get(self.banks["input"].nearest(sigma), layer, "q")
                 pictures = tuple(range(self.pictures))
                 nothing = q.new_empty((len(pictures), 0, q.shape[-1]), device=device)
                 call = AttentionCall(
@@ -264,12 +265,13 @@ class DualAttentionColor:
                     f"version {self.banks['gray'].grid(layer)}: invert both at the same size."
                 )
 
-    def _check_mask(self, mask: Tensor | None) -> None:
-        references = self.banks["reference"].pictures
-        if mask is not None and len(mask) not in (1, references):
-            raise ValueError(
-                f"There are {len(mask)} reference masks for {references} reference(s); use one for all, or one for each."
-            )
+    def _check_masks(self, masks: Mapping[str, Tensor | None]) -> None:
+        for role, mask in masks.items():
+            count = self.banks[role].pictures
+            if mask is not None and count and len(mask) not in (1, count):
+                raise ValueError(
+                    f"There are {len(mask)} {role} masks for {count} {role} picture(s); use one for all, or one for each."
+                )
 
 
 def check_reference_mask(mask: Tensor) -> None:
