@@ -26,7 +26,9 @@ class ParitySet:
 
     def file(self, name: str) -> dict:
         if name not in self._files:
-            self._files[name] = load_file(self.folder / f"{name}.safetensors")
+            listed = [file for file in self.manifest["files"] if Path(file).stem == name]
+            assert len(listed) == 1, f"the manifest lists {listed} for {name}"
+            self._files[name] = load_file(self.folder / listed[0])
         return self._files[name]
 
     def tolerance(self, name: str) -> float:

@@ -75,7 +75,8 @@ def comfy_model(parity, patcher=None):
     import comfy.model_patcher
     import comfy.supported_models_base
 
-    unet = parity.manifest["unet"]
+    unet, schedule = parity.manifest["unet"], parity.manifest["schedule"]
+    depth = unet["transformer_depth"]
     levels = len(unet["channel_mult"])
     with_attention = [2**level in unet["attention_resolutions"] for level in range(levels)]
     blocks = unet["num_res_blocks"]
@@ -87,12 +88,16 @@ def comfy_model(parity, patcher=None):
             "channel_mult": unet["channel_mult"], "num_heads": unet["num_heads"], "num_head_channels": -1,
             "use_spatial_transformer": True, "use_linear_in_transformer": False, "legacy": False,
             "context_dim": unet["context_dim"], "adm_in_channels": None,
-            "transformer_depth": [int(a) for a in with_attention for _ in range(blocks)],
-            "transformer_depth_middle": 1,
-            "transformer_depth_output": [int(a) for a in with_attention for _ in range(blocks + 1)],
+            "transformer_depth": [depth * a for a in with_attention for _ in range(blocks)],
+            "transformer_depth_middle": depth,
+            "transformer_depth_output": [depth * a for a in with_attention for _ in range(blocks + 1)],
         }  # fmt: skip
         unet_extra_config = {}
         latent_format = comfy.latent_formats.SD15
+        sampling_settings = {
+            "linear_start": schedule["beta_start"], "linear_end": schedule["beta_end"],
+            "timesteps": schedule["num_train_timesteps"],
+        }  # fmt: skip
 
     config = Tiny(Tiny.unet_config)
     config.set_inference_dtype(torch.float32, None)

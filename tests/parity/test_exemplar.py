@@ -35,9 +35,10 @@ def host(request, exemplar_set):
     return make(exemplar_set, hosts.LinearMaps(None, None, 1.0))
 
 
-def settings_of(params):
+def settings_of(params, parity):
     """The manifest's parameters as ours."""
     return ColorizeSettings(
+        steps=parity.manifest["schedule"]["ddim_steps"],
         guidance=params["w"],
         passes=params["N"],
         depth=params["T"],
@@ -189,7 +190,7 @@ def test_kept_features(exemplar_set, host):
     golden = exemplar_set.manifest["golden"]
     case = golden["sampling"]["cases"][0]
     everything = dataclasses.replace(
-        settings_of(case["params"]),
+        settings_of(case["params"], exemplar_set),
         attention=DualAttentionSettings(gamma_shallow=0.5, gamma_deep=0.5, beta_shallow=0.5, beta_deep=0.5),
     )
     found = invert(host, exemplar_set, clean_latents(exemplar_set, case["latent_size"]), everything)
@@ -220,7 +221,7 @@ def test_sampling(exemplar_set, host):
     cases = case_ids(exemplar_set)
     assert cases
     for case in cases:
-        settings = settings_of(case["params"])
+        settings = settings_of(case["params"], exemplar_set)
         found = invert(host, exemplar_set, clean_latents(exemplar_set, case["latent_size"]), settings)
         plan = found["input"].plan
         start = adain(found["input"].noised(), found["ref"].noised(), strength=settings.match_latents)
@@ -261,7 +262,7 @@ def test_repetitions_through_the_whole_flow(exemplar_set):
     recorded = exemplar_set.file("repeat_n3")
     maps = hosts.LinearMaps(recorded["vae_enc"], recorded["vae_dec"], golden["scale_factor"])
     host = (hosts.comfy_host if INSIDE_COMFY else hosts.diffusers_host)(exemplar_set, maps)
-    settings = settings_of(golden["params"])
+    settings = settings_of(golden["params"], exemplar_set)
     gray, reference = as_picture(recorded["input_gray"]), as_picture(recorded["ref_rgb"])
     assert gray.shape[1] == golden["image_size"]
     pictures = {}

@@ -1,25 +1,11 @@
 """Recorded numbers of latent AdaIN (Kosugi 2025)."""
 
-import json
-import os
-from pathlib import Path
-
-import torch
-from safetensors.torch import load_file
-
 from comfyui_exemplar.color import adain, match_mean_std
 
 
-def parity_dir(name):
-    return Path(os.environ.get("EXEMPLAR_PARITY_DIR", Path(__file__).parent / "data")) / name
-
-
-def test_adain():
-    folder = parity_dir("exemplar")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    tolerance = manifest["suggested_max_abs_tolerance"]["adain"]
-    tensors = load_file(folder / "adain.safetensors")
-    assert set(manifest["files"]["adain.safetensors"]["tensors"]) == set(tensors)
+def test_adain(exemplar_set):
+    tolerance = exemplar_set.tolerance("adain")
+    tensors = exemplar_set.file("adain")
     cases = {name.split(".")[0] for name in tensors}
     assert len(cases) >= 2
     for case in cases:
@@ -31,4 +17,4 @@ def test_adain():
         biased = match_mean_std(content, style, (2, 3))
         assert content.shape == style.shape or (biased - expected).abs().max() > tolerance, case
         # Statistics are each picture's own: a batch gives what single pictures give.
-        assert torch.equal(adain(content.repeat(2, 1, 1, 1), style)[1:], found), case
+        assert adain(content.repeat(2, 1, 1, 1), style)[1:].equal(found), case

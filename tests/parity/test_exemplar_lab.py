@@ -1,25 +1,17 @@
 """Recorded numbers of the published program's 8-bit Lab post-processing (Kosugi 2025): compared exactly."""
 
-import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from comfyui_exemplar.color import merge_luminance, official_merge
 from comfyui_exemplar.color.official import _combine, _lose_shadow_level, _shrink, truncate_decoded
 
 
-def parity_dir(name):
-    return Path(os.environ.get("EXEMPLAR_PARITY_DIR", Path(__file__).parent / "data")) / name
-
-
 @pytest.fixture(scope="module")
-def manifest():
-    return json.loads((parity_dir("exemplar") / "manifest.json").read_text())
+def manifest(exemplar_set):
+    return exemplar_set.manifest
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +20,9 @@ def golden(manifest):
 
 
 @pytest.fixture(scope="module")
-def cases(manifest, golden):
+def cases(exemplar_set, golden):
     """Case id -> its tensors, the shared ones of the first case filled in where a case has none of its own."""
-    tensors = load_file(parity_dir("exemplar") / "lab_postprocess.safetensors")
-    recorded = manifest["files"]["lab_postprocess.safetensors"]["tensors"]
-    assert set(recorded) == set(tensors)
+    tensors = exemplar_set.file("lab_postprocess")
     ids = [case["id"] for case in golden["cases"]]
     assert ids, "the manifest lists no case"
 
@@ -87,10 +77,10 @@ def test_wrapping_shows_only_where_the_manifest_counts_it(golden, cases):
     assert 0 in counts and max(counts) > 0
 
 
-def test_repetitions(manifest):
+def test_repetitions(exemplar_set, manifest):
     """The same step inside the recorded repeat-and-refine run, at another size and with its invented linear VAE."""
     golden = manifest["golden"]["repeat_n3"]
-    t = load_file(parity_dir("exemplar") / "repeat_n3.safetensors")
+    t = exemplar_set.file("repeat_n3")
     size, compared = golden["image_size"], 0
     photo = t["input_gray"].reshape(1, size, size, 1).repeat(1, 1, 1, 3)
     reference = t["ref_rgb"].reshape(1, size, size, 3)

