@@ -25,7 +25,7 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
     if picture.shape[-1] not in channels:
         raise ValueError(
             f"{name}: found {picture.shape[-1]} channels, expected {wanted}; "
-            "remove the alpha channel (drop_alpha) or repeat the gray one first."
+            "remove the alpha channel or repeat the gray one first."
         )
     if 0 in picture.shape[1:3]:
         raise ValueError(f"{name}: found an empty picture {tuple(picture.shape)}, expected at least one pixel.")

@@ -59,7 +59,7 @@ class MergeLuminance(io.ComfyNode):
             search_aliases=["color transfer", "lab merge", "keep luminance", "chroma", "color match"],
             inputs=[
                 io.Image.Input("color_image", tooltip="Gives a and b; any size."),
-                io.Image.Input("gray_image", tooltip="Gives L; the result has its size and exactly its lightness."),
+                io.Image.Input("gray_image", tooltip="Gives L; the result has its size and its lightness (exactly, with gamut fit)."),
                 share("match_statistics", 1.0, "With a reference: 0 keeps the colours as they are, 1 gives them the "
                       "reference's mean and spread."),
                 io.Float.Input("chroma", default=1.0, min=0.0, max=2.0, step=0.05, round=0.001,
@@ -72,8 +72,8 @@ class MergeLuminance(io.ComfyNode):
                                "picture, smooth blurs across them."),
                 io.Combo.Input("arithmetic", options=["exact", "official 8 bit"], default="exact", advanced=True,
                                tooltip="official 8 bit repeats the published program, with its truncation and its "
-                               "wrap-around of strong colours; it needs OpenCV, a reference, and ignores chroma, gamut "
-                               "and mask."),
+                               "wrap-around of strong colours; it needs OpenCV and a reference, always matches its "
+                               "statistics, and ignores chroma, gamut, upsampling and mask."),
                 io.Image.Input("reference", optional=True, tooltip="Whose colour statistics to match."),
                 io.Mask.Input("mask", optional=True, tooltip="Where colour goes; the rest stays gray."),
             ],
