@@ -14,17 +14,12 @@ _REC601 = (0.299, 0.587, 0.114)
 def desaturate(image: torch.Tensor, method: str = "lab") -> torch.Tensor:
     """Gray copy of a picture.
 
-    Args:
-        image: ``(B, H, W, 3)``, sRGB in 0..1.
-        method: ``"lab"`` keeps CIE L; ``"rec601"`` is the float luma 0.299 R + 0.587 G + 0.114 B; ``"rec601_8bit"`` is
-            what Pillow's ``convert("L")`` does with the 8-bit picture (integer luma), which is how the published
-            program of Kosugi 2025 (arXiv 2505.15812) makes the gray copy of its reference.
-
-    Returns:
-        ``(B, H, W, 3)`` with three equal channels, same dtype and device.
-
-    Raises:
-        ValueError: for another method, or anything that is not a floating ``(B, H, W, 3)``.
+    :param image: ``(B, H, W, 3)``, sRGB in 0..1.
+    :param method: ``"lab"`` keeps CIE L; ``"rec601"`` is the float luma 0.299 R + 0.587 G + 0.114 B;
+        ``"rec601_8bit"`` is what Pillow's ``convert("L")`` does with the 8-bit picture (integer luma), which is how
+        the published program of Kosugi 2025 (arXiv 2505.15812) makes the gray copy of its reference.
+    :returns: ``(B, H, W, 3)`` with three equal channels, same dtype and device.
+    :raises ValueError: for another method, or anything that is not a floating ``(B, H, W, 3)``.
     """
     check_picture(image, "desaturate")
     if method == "lab":
@@ -46,16 +41,11 @@ def desaturate(image: torch.Tensor, method: str = "lab") -> torch.Tensor:
 def is_gray(image: torch.Tensor, tolerance: float = 2 / 255) -> bool:
     """Whether no pixel of the batch has color.
 
-    Args:
-        image: ``(B, H, W, C)``, C 1, 3 or 4 (alpha is ignored), 0..1.
-        tolerance: the largest difference between two channels of a pixel that still counts as gray; the default is
-            two 8-bit levels, what JPEG leaves in a gray scan.
-
-    Returns:
-        True when every pixel is within the tolerance.
-
-    Raises:
-        ValueError: for another shape or an integer dtype.
+    :param image: ``(B, H, W, C)``, C 1, 3 or 4 (alpha is ignored), 0..1.
+    :param tolerance: the largest difference between two channels of a pixel that still counts as gray; the default is
+        two 8-bit levels, what JPEG leaves in a gray scan.
+    :returns: True when every pixel is within the tolerance.
+    :raises ValueError: for another shape or an integer dtype.
     """
     check_picture(image, "is_gray", (1, 3, 4))
     # Differences of v/255 in float32 miss multiples of 1/255 by about 1e-7.
@@ -68,15 +58,10 @@ def is_gray(image: torch.Tensor, tolerance: float = 2 / 255) -> bool:
 def as_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     """What a picture must be before long work starts: not empty, finite, with structure; without its alpha channel.
 
-    Args:
-        image: ``(B, H, W, C)`` in 0..1 with 1, 3 or 4 channels, H and W at least 2.
-        name: what the user calls it; messages start with it.
-
-    Returns:
-        ``(B, H, W, 3)``; the picture itself where nothing has to be changed.
-
-    Raises:
-        ValueError: anything else, saying what was found, what was expected and what to do.
+    :param image: ``(B, H, W, C)`` in 0..1 with 1, 3 or 4 channels, H and W at least 2.
+    :param name: what the user calls it; messages start with it.
+    :returns: ``(B, H, W, 3)``; the picture itself where nothing has to be changed.
+    :raises ValueError: anything else, saying what was found, what was expected and what to do.
     """
     check_picture(image, name, (1, 3, 4))
     if image.shape[0] == 0:
@@ -94,16 +79,11 @@ def as_picture(image: torch.Tensor, name: str) -> torch.Tensor:
 def drop_alpha(image: torch.Tensor, background: float = 1.0) -> torch.Tensor:
     """Three channels from whatever a picture node may hand over.
 
-    Args:
-        image: ``(B, H, W, C)`` in 0..1: C 4 is laid over ``background`` (straight, not premultiplied alpha), C 1 is
-            repeated, C 3 is returned itself.
-        background: gray level behind transparent pixels, 0 black .. 1 white.
-
-    Returns:
-        ``(B, H, W, 3)``, same dtype and device.
-
-    Raises:
-        ValueError: for another number of channels, another shape or an integer dtype.
+    :param image: ``(B, H, W, C)`` in 0..1: C 4 is laid over ``background`` (straight, not premultiplied alpha), C 1
+        is repeated, C 3 is returned itself.
+    :param background: gray level behind transparent pixels, 0 black .. 1 white.
+    :returns: ``(B, H, W, 3)``, same dtype and device.
+    :raises ValueError: for another number of channels, another shape or an integer dtype.
     """
     check_picture(image, "drop_alpha", (1, 3, 4))
     if image.shape[-1] == 3:

@@ -15,14 +15,9 @@ _CUBE_TOLERANCE = 1e-5
 def rgb_to_lab(image: torch.Tensor) -> torch.Tensor:
     """sRGB to Lab.
 
-    Args:
-        image: ``(B, H, W, 3)``, sRGB in 0..1.
-
-    Returns:
-        ``(B, H, W, 3)``: L in 0..100, a and b about -108..98 for sRGB. Same dtype and device.
-
-    Raises:
-        ValueError: for anything that is not a floating ``(B, H, W, 3)``.
+    :param image: ``(B, H, W, 3)``, sRGB in 0..1.
+    :returns: ``(B, H, W, 3)``: L in 0..100, a and b about -108..98 for sRGB. Same dtype and device.
+    :raises ValueError: for anything that is not a floating ``(B, H, W, 3)``.
     """
     check_picture(image, "rgb_to_lab")
     return _by_frame(_rgb_to_lab, image)
@@ -31,16 +26,11 @@ def rgb_to_lab(image: torch.Tensor) -> torch.Tensor:
 def lab_to_rgb(lab: torch.Tensor, clip: bool = True) -> torch.Tensor:
     """Lab to sRGB.
 
-    Args:
-        lab: ``(B, H, W, 3)`` as :func:`rgb_to_lab` gives it.
-        clip: clamp to 0..1. Without it, colors that sRGB does not have come back below 0 or above 1 and convert back
-            to the same Lab (except where Z would be strongly negative: very dark with extreme b).
-
-    Returns:
-        ``(B, H, W, 3)`` sRGB, same dtype and device.
-
-    Raises:
-        ValueError: for anything that is not a floating ``(B, H, W, 3)``.
+    :param lab: ``(B, H, W, 3)`` as :func:`rgb_to_lab` gives it.
+    :param clip: clamp to 0..1. Without it, colors that sRGB does not have come back below 0 or above 1 and convert
+        back to the same Lab (except where Z would be strongly negative: very dark with extreme b).
+    :returns: ``(B, H, W, 3)`` sRGB, same dtype and device.
+    :raises ValueError: for anything that is not a floating ``(B, H, W, 3)``.
     """
     check_picture(lab, "lab_to_rgb")
     return _by_frame(lambda frame: _lab_to_rgb(frame, clip), lab)
@@ -49,14 +39,9 @@ def lab_to_rgb(lab: torch.Tensor, clip: bool = True) -> torch.Tensor:
 def luminance(image: torch.Tensor) -> torch.Tensor:
     """CIE L of an sRGB picture.
 
-    Args:
-        image: ``(B, H, W, 3)``, sRGB in 0..1.
-
-    Returns:
-        ``(B, H, W)``, 0..100, same dtype and device.
-
-    Raises:
-        ValueError: for anything that is not a floating ``(B, H, W, 3)``.
+    :param image: ``(B, H, W, 3)``, sRGB in 0..1.
+    :returns: ``(B, H, W)``, 0..100, same dtype and device.
+    :raises ValueError: for anything that is not a floating ``(B, H, W, 3)``.
     """
     check_picture(image, "luminance")
     out = image.new_empty(image.shape[:3])
@@ -71,11 +56,8 @@ def luminance_to_rgb(lightness: torch.Tensor) -> torch.Tensor:
     Lab with a = b = 0 would do, but the usual six-digit sRGB matrix and white point disagree by 2e-5 there, which
     leaves channels that are not quite equal.
 
-    Args:
-        lightness: ``(B, H, W)``, L in 0..100.
-
-    Returns:
-        ``(B, H, W, 3)``, sRGB in 0..1, same dtype and device.
+    :param lightness: ``(B, H, W)``, L in 0..100.
+    :returns: ``(B, H, W, 3)``, sRGB in 0..1, same dtype and device.
     """
     from kornia.color import linear_rgb_to_rgb
 
@@ -94,15 +76,10 @@ def fit_gamut(lab: torch.Tensor, iterations: int = 14) -> torch.Tensor:
     for pixels that need it). Clamping RGB instead would change L, which is the one thing colorization has to keep.
     L outside 0..100 fits nowhere and becomes neutral.
 
-    Args:
-        lab: ``(B, H, W, 3)``.
-        iterations: bisection steps; chroma is right to 2^-iterations of its length.
-
-    Returns:
-        ``(B, H, W, 3)``: L untouched, a and b scaled; same dtype and device.
-
-    Raises:
-        ValueError: for anything that is not a floating ``(B, H, W, 3)``.
+    :param lab: ``(B, H, W, 3)``.
+    :param iterations: bisection steps; chroma is right to 2^-iterations of its length.
+    :returns: ``(B, H, W, 3)``: L untouched, a and b scaled; same dtype and device.
+    :raises ValueError: for anything that is not a floating ``(B, H, W, 3)``.
     """
     check_picture(lab, "fit_gamut")
     return _by_frame(lambda frame: _fit_frame(frame, iterations), lab)

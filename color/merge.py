@@ -31,24 +31,19 @@ def merge_luminance(
     (:func:`color.official.official_merge`): L from the gray picture, a and b from the decoded one, optionally with the
     mean and deviation of the reference's. Frames are worked on one by one, so memory does not grow with the batch.
 
-    Args:
-        color_image: ``(B or 1, h, w, 3)`` in 0..1, any size; its a and b are stretched to the gray picture's size.
-        gray_image: ``(B or 1, H, W, 3)`` in 0..1; of a colored one only L is used.
-        statistics_from: ``(B or 1, *, *, 3)`` in 0..1, the picture whose a, b statistics the color takes over.
-        statistics_strength: 1 matches them, 0 leaves the color as it is.
-        chroma_strength: factor on a and b; 0 gives a gray picture, above 1 is more saturated.
-        mask: ``(B or 1, *, *)`` in 0..1, resized to the gray picture; how much color goes where. Gray elsewhere.
-        gamut: what happens to colors that sRGB lacks: ``"fit"`` keeps L and hue and lowers the chroma, ``"clip"``
-            clamps RGB (more saturated, but L changes).
-        upsampling: how a smaller color picture is enlarged: ``"guided"`` along the gray picture's edges
-            (:func:`color.guided.upsample_guided`), ``"smooth"`` bilinear. Shrinking is antialiased either way.
-
-    Returns:
-        ``(B, H, W, 3)`` in 0..1, dtype and device of ``gray_image``. With ``chroma_strength`` 0, ``gray_image`` itself
-        if it has no color.
-
-    Raises:
-        ValueError: for shapes or batches that do not fit, or another ``gamut``.
+    :param color_image: ``(B or 1, h, w, 3)`` in 0..1, any size; its a and b are stretched to the gray picture's size.
+    :param gray_image: ``(B or 1, H, W, 3)`` in 0..1; of a colored one only L is used.
+    :param statistics_from: ``(B or 1, *, *, 3)`` in 0..1, the picture whose a, b statistics the color takes over.
+    :param statistics_strength: 1 matches them, 0 leaves the color as it is.
+    :param chroma_strength: factor on a and b; 0 gives a gray picture, above 1 is more saturated.
+    :param mask: ``(B or 1, *, *)`` in 0..1, resized to the gray picture; how much color goes where. Gray elsewhere.
+    :param gamut: what happens to colors that sRGB lacks: ``"fit"`` keeps L and hue and lowers the chroma, ``"clip"``
+        clamps RGB (more saturated, but L changes).
+    :param upsampling: how a smaller color picture is enlarged: ``"guided"`` along the gray picture's edges
+        (:func:`color.guided.upsample_guided`), ``"smooth"`` bilinear. Shrinking is antialiased either way.
+    :returns: ``(B, H, W, 3)`` in 0..1, dtype and device of ``gray_image``. With ``chroma_strength`` 0, ``gray_image``
+        itself if it has no color.
+    :raises ValueError: for shapes or batches that do not fit, or another ``gamut``.
     """
     check_picture(color_image, "color_image")
     check_picture(gray_image, "gray_image")

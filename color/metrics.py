@@ -11,14 +11,9 @@ from .pictures import check_batch, check_picture
 def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Peak signal-to-noise ratio.
 
-    Args:
-        a, b: ``(B or 1, H, W, C)`` in 0..1, same size.
-
-    Returns:
-        ``(B,)`` float32, dB; infinite for equal pictures.
-
-    Raises:
-        ValueError: when sizes or batches do not fit.
+    :param a, b: ``(B or 1, H, W, C)`` in 0..1, same size.
+    :returns: ``(B,)`` float32, dB; infinite for equal pictures.
+    :raises ValueError: when sizes or batches do not fit.
     """
     _check_pair(a, b, (1, 3, 4))
     return -10 * (a.float() - b.float().to(a.device)).square().mean((1, 2, 3)).log10()
@@ -27,15 +22,10 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def ab_error(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Mean distance of colors in the (a, b) plane of CIE Lab.
 
-    Args:
-        a, b: ``(B or 1, H, W, 3)`` sRGB in 0..1, same size.
-        mask: ``(B or 1, H, W)`` in 0..1, the weight of each pixel.
-
-    Returns:
-        ``(B,)`` float32, Lab units.
-
-    Raises:
-        ValueError: when sizes or batches do not fit, or a mask is empty.
+    :param a, b: ``(B or 1, H, W, 3)`` sRGB in 0..1, same size.
+    :param mask: ``(B or 1, H, W)`` in 0..1, the weight of each pixel.
+    :returns: ``(B,)`` float32, Lab units.
+    :raises ValueError: when sizes or batches do not fit, or a mask is empty.
     """
     _check_pair(a, b, (3,))
     difference = rgb_to_lab(a.float())[..., 1:] - rgb_to_lab(b.float())[..., 1:].to(a.device)
@@ -58,14 +48,9 @@ def ab_error(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None)
 def luminance_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of CIE L.
 
-    Args:
-        a, b: ``(B or 1, H, W, 3)`` sRGB in 0..1, same size.
-
-    Returns:
-        ``(B,)`` float32, 0..100.
-
-    Raises:
-        ValueError: when sizes or batches do not fit.
+    :param a, b: ``(B or 1, H, W, 3)`` sRGB in 0..1, same size.
+    :returns: ``(B,)`` float32, 0..100.
+    :raises ValueError: when sizes or batches do not fit.
     """
     _check_pair(a, b, (3,))
     return (luminance(a.float()) - luminance(b.float()).to(a.device)).abs().mean((1, 2))

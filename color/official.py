@@ -21,19 +21,14 @@ def official_merge(
     and wrap around beyond 0..255 (Q3). Not as published: a channel without any deviation has only its mean moved,
     where the original divides by zero and the picture turns cyan-blue (Q4).
 
-    Args:
-        decoded: ``(B, 3, H, W)`` in -1..1 (beyond is clamped), what the VAE decoder gives.
-        input_rgb: ``(B or 1, H, W, 3)`` uint8.
-        reference_rgb: ``(B or 1, h, w, 3)`` uint8. The program has it at the size of the input; other sizes are
-            resized to that on the way.
-        wrap: True is the published behaviour, wrong hues where a or b overflow; False clips them instead.
-
-    Returns:
-        ``(B, H, W, 3)`` uint8, on the device of ``decoded``.
-
-    Raises:
-        ImportError: when OpenCV is missing.
-        ValueError: for shapes, dtypes or batches that do not fit.
+    :param decoded: ``(B, 3, H, W)`` in -1..1 (beyond is clamped), what the VAE decoder gives.
+    :param input_rgb: ``(B or 1, H, W, 3)`` uint8.
+    :param reference_rgb: ``(B or 1, h, w, 3)`` uint8. The program has it at the size of the input; other sizes are
+        resized to that on the way.
+    :param wrap: True is the published behaviour, wrong hues where a or b overflow; False clips them instead.
+    :returns: ``(B, H, W, 3)`` uint8, on the device of ``decoded``.
+    :raises ImportError: when OpenCV is missing.
+    :raises ValueError: for shapes, dtypes or batches that do not fit.
     """
     if decoded.ndim != 4 or decoded.shape[1] != 3 or not decoded.is_floating_point():
         raise ValueError(

@@ -8,13 +8,10 @@ import torch
 def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = (3,)) -> None:
     """Refuse what is not a picture batch.
 
-    Args:
-        picture: expected ``(B, H, W, C)``, floating point, H and W at least 1, C one of ``channels``.
-        name: what the caller calls it; the message starts with it.
-        channels: the channel counts that are accepted.
-
-    Raises:
-        ValueError: saying what was found, what was expected and what to do.
+    :param picture: expected ``(B, H, W, C)``, floating point, H and W at least 1, C one of ``channels``.
+    :param name: what the caller calls it; the message starts with it.
+    :param channels: the channel counts that are accepted.
+    :raises ValueError: saying what was found, what was expected and what to do.
     """
     wanted = " or ".join(str(count) for count in channels)
     if picture.ndim != 4:
@@ -36,14 +33,9 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
 def check_batch(**pictures: torch.Tensor | None) -> int:
     """The common batch size of tensors whose first axis is the batch; each must have that size or 1.
 
-    Args:
-        pictures: tensors under the names used in the message; ``None`` is passed over.
-
-    Returns:
-        The largest batch size.
-
-    Raises:
-        ValueError: when two tensors have different batch sizes and neither is 1.
+    :param pictures: tensors under the names used in the message; ``None`` is passed over.
+    :returns: The largest batch size.
+    :raises ValueError: when two tensors have different batch sizes and neither is 1.
     """
     sizes = {name: tensor.shape[0] for name, tensor in pictures.items() if tensor is not None}
     batch = max(sizes.values())

@@ -23,19 +23,15 @@ def match_mean_std(
     deviation to scale, and dividing by 0 turns it into NaN (quirk Q4 of the published program of Kosugi 2025, arXiv
     2505.15812: its picture turns cyan-blue); here only the mean of such a channel moves.
 
-    Args:
-        x: any shape, floating point.
-        reference: as many axes as ``x``; over ``dims`` any size, elsewhere the size of ``x`` or 1.
-        dims: the axes that the statistics run over.
-        strength: 1 matches, 0 returns ``x`` itself, between is interpolated.
-        unbiased: divide by n - 1 instead of n. The deviation of a single value counts as 0.
-        smallest_std: a channel with no more than this counts as constant, and so does rounding noise around its mean.
-
-    Returns:
-        Shape, dtype and device of ``x``.
-
-    Raises:
-        ValueError: when the axes outside ``dims`` do not fit.
+    :param x: any shape, floating point.
+    :param reference: as many axes as ``x``; over ``dims`` any size, elsewhere the size of ``x`` or 1.
+    :param dims: the axes that the statistics run over.
+    :param strength: 1 matches, 0 returns ``x`` itself, between is interpolated.
+    :param unbiased: divide by n - 1 instead of n. The deviation of a single value counts as 0.
+    :param smallest_std: a channel with no more than this counts as constant, and so does rounding noise around its
+        mean.
+    :returns: Shape, dtype and device of ``x``.
+    :raises ValueError: when the axes outside ``dims`` do not fit.
     """
     _check_statistics(x, reference, dims)
     if strength == 0:
@@ -59,16 +55,12 @@ def match_chroma_statistics(
 
     The float form of the Lab step of Kosugi 2025 (arXiv 2505.15812).
 
-    Args:
-        chroma: ``(B, H, W, 2)``, a and b in Lab units.
-        reference_chroma: ``(B or 1, h, w, 2)``.
-        strength: 1 matches, 0 returns ``chroma`` itself.
-
-    Returns:
-        Shape, dtype and device of ``chroma``; a channel of nearly no spread (a gray picture) only has its mean moved.
-
-    Raises:
-        ValueError: when channels or batches do not fit.
+    :param chroma: ``(B, H, W, 2)``, a and b in Lab units.
+    :param reference_chroma: ``(B or 1, h, w, 2)``.
+    :param strength: 1 matches, 0 returns ``chroma`` itself.
+    :returns: Shape, dtype and device of ``chroma``; a channel of nearly no spread (a gray picture) only has its mean
+        moved.
+    :raises ValueError: when channels or batches do not fit.
     """
     return match_mean_std(chroma, reference_chroma, (1, 2), strength, smallest_std=_CONSTANT_CHROMA)
 
@@ -80,16 +72,11 @@ def adain(latent: torch.Tensor, style: torch.Tensor, strength: float = 1.0) -> t
     reference. Unbiased deviation, no epsilon. The published program, which has one picture a batch, takes the
     statistics over batch and space; here every picture has its own.
 
-    Args:
-        latent: ``(B, C, H, W)`` (further spatial axes are allowed).
-        style: ``(B or 1, C, h, w)``, any size.
-        strength: 1 matches, 0 returns ``latent`` itself.
-
-    Returns:
-        Shape, dtype and device of ``latent``; of a constant channel only the mean moves.
-
-    Raises:
-        ValueError: when axes, channels or batches do not fit.
+    :param latent: ``(B, C, H, W)`` (further spatial axes are allowed).
+    :param style: ``(B or 1, C, h, w)``, any size.
+    :param strength: 1 matches, 0 returns ``latent`` itself.
+    :returns: Shape, dtype and device of ``latent``; of a constant channel only the mean moves.
+    :raises ValueError: when axes, channels or batches do not fit.
     """
     return match_mean_std(latent, style, tuple(range(2, latent.ndim)), strength, unbiased=True)
 

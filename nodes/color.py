@@ -9,7 +9,7 @@ from ..color.pictures import to_uint8
 from ..diffusion.luminance import luma_direction, pull_luminance
 from ..hosts import comfy as host
 from ..pipelines.colorize import resize
-from .common import CATEGORY_COLOR, latent_samples, warn_if_colored
+from .common import CATEGORY_COLOR, latent_samples, share, warn_if_colored
 
 DESATURATE_METHODS = {
     "CIE lightness": "lab",
@@ -48,9 +48,6 @@ class Desaturate(io.ComfyNode):
 class MergeLuminance(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def share(name: str, default: float, tooltip: str) -> io.Float.Input:
-            return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.05, round=0.001, tooltip=tooltip)
-
         return io.Schema(
             node_id="ExemplarMergeLuminance",
             display_name="Luminance Merge",
@@ -61,7 +58,7 @@ class MergeLuminance(io.ComfyNode):
                 io.Image.Input("color_image", tooltip="Gives a and b; any size."),
                 io.Image.Input("gray_image", tooltip="Gives L; the result has its size and its lightness (exactly, with gamut fit)."),
                 share("match_statistics", 1.0, "With a reference: 0 keeps the colours as they are, 1 gives them the "
-                      "reference's mean and spread."),
+                      "reference's mean and spread.", advanced=False),
                 io.Float.Input("chroma", default=1.0, min=0.0, max=2.0, step=0.05, round=0.001,
                                tooltip="Colourfulness: 0 is gray, 1 as it is, above 1 stronger."),
                 io.Combo.Input("gamut", options=["fit", "clip"], default="fit", advanced=True,

@@ -14,7 +14,16 @@ from ..diffusion.schedule import CONVENTIONS
 from ..hosts import comfy as host
 from ..hosts.comfy_pipeline import ComfyHost
 from ..pipelines.colorize import ColorizeSettings, ReferencePair, colorize, one_working_size
-from .common import CATEGORY, PRECISIONS, Inversion, StepProgress, keep_device, warn_if_colored
+from .common import (
+    CATEGORY,
+    PRECISIONS,
+    Inversion,
+    StepProgress,
+    depth_within_steps,
+    keep_device,
+    share,
+    warn_if_colored,
+)
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +31,6 @@ log = logging.getLogger(__name__)
 class Colorize(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def share(name: str, default: float, tooltip: str, advanced: bool = True) -> io.Float.Input:
-            return io.Float.Input(
-                name, default=default, min=0.0, max=1.0, step=0.05, round=0.001, advanced=advanced, tooltip=tooltip
-            )
-
         return io.Schema(
             node_id="ExemplarColorize",
             display_name="Exemplar Colorize",
@@ -108,9 +112,7 @@ class Colorize(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, depth=None, steps=None) -> bool | str:
-        if depth is not None and steps is not None and depth > steps:
-            return f"depth is {depth}, but the schedule has only {steps} steps: lower the depth or raise the steps."
-        return True
+        return depth_within_steps(depth, steps)
 
     @classmethod
     def execute(

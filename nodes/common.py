@@ -26,6 +26,20 @@ CATEGORY_STAGES = "exemplar/stages"
 PRECISIONS = {"model": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
+def share(name: str, default: float, tooltip: str, advanced: bool = True) -> io.Float.Input:
+    """A widget for a share of something, 0 to 1."""
+    return io.Float.Input(
+        name, default=default, min=0.0, max=1.0, step=0.05, round=0.001, advanced=advanced, tooltip=tooltip
+    )
+
+
+def depth_within_steps(depth: int | None, steps: int | None) -> bool | str:
+    """ComfyUI's verdict on two widgets before anything runs; a linked one is not known yet and comes as None."""
+    if depth is not None and steps is not None and depth > steps:
+        return f"depth is {depth}, but the schedule has only {steps} steps: lower the depth or raise the steps."
+    return True
+
+
 def keep_device(choice: str) -> torch.device | None:
     """Where kept tensors go: ``with the model`` (None) or ``cpu``."""
     return torch.device("cpu") if choice == "cpu" else None

@@ -32,8 +32,8 @@ class LoadDemoPictures(io.ComfyNode):
                     "pictures",
                     options=list(PAIRS),
                     default="drawing",
-                    tooltip="drawing: a flower drawn by two hands. scene: two animals that change places, too hard for "
-                    "the embedded model. photo: a cat seen twice; photographs want Stable Diffusion too.",
+                    tooltip="drawing: a flower drawn by two hands. scene: two things that change places. photo: a cat seen "
+                    "twice. The embedded model knows drawings; photographs want Stable Diffusion.",
                 ),
             ],
             outputs=[

@@ -12,7 +12,7 @@ from ..color import adain
 from ..diffusion.inversion import check_same_model
 from ..hosts import comfy as host
 from ..pipelines.colorize import color_layers
-from .common import CATEGORY_STAGES, Inversion, latent_samples
+from .common import CATEGORY_STAGES, Inversion, latent_samples, share
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +20,6 @@ log = logging.getLogger(__name__)
 class DualAttentionColorInjection(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def share(name: str, default: float, tooltip: str, advanced: bool = True) -> io.Float.Input:
-            return io.Float.Input(
-                name, default=default, min=0.0, max=1.0, step=0.05, round=0.001, advanced=advanced, tooltip=tooltip
-            )
-
         return io.Schema(
             node_id="ExemplarDualAttentionColor",
             display_name="Dual-Attention Color Injection",

@@ -12,7 +12,15 @@ from ..diffusion import inversion as inversions
 from ..diffusion.schedule import CONVENTIONS, inversion_plan
 from ..hosts import comfy as host
 from ..hosts.comfy_pipeline import ComfyHost
-from .common import CATEGORY_STAGES, PRECISIONS, Inversion, StepProgress, keep_device, latent_samples
+from .common import (
+    CATEGORY_STAGES,
+    PRECISIONS,
+    Inversion,
+    StepProgress,
+    depth_within_steps,
+    keep_device,
+    latent_samples,
+)
 
 #: What each role needs of a picture's attention; everything serves when in doubt.
 KEEP = {
@@ -148,9 +156,7 @@ class DDIMInversion(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, depth=None, steps=None) -> bool | str:
-        if depth is not None and steps is not None and depth > steps:
-            return f"depth is {depth}, but the schedule has only {steps} steps: lower the depth or raise the steps."
-        return True
+        return depth_within_steps(depth, steps)
 
     @classmethod
     def execute(

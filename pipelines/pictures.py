@@ -29,7 +29,9 @@ def load_picture(path: Path) -> Tensor:
                 return gray[None, ..., None].expand(-1, -1, -1, 3).clamp(0, 1)
             rgba = torch.from_numpy(np.asarray(image.convert("RGBA")).astype(np.float32) / 255)
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no picture {path}; look at the path, or reinstall the pack if the picture is one of its own.") from None
+        raise FileNotFoundError(
+            f"There is no picture {path}; look at the path, or reinstall the pack if it is one of its own."
+        ) from None
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path} is not a picture that can be read ({error}).") from error
     from ..color import drop_alpha
