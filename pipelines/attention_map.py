@@ -105,9 +105,12 @@ def _kept(inversion: Inversion, sigma: float, info: LayerInfo, letter: str, pict
 
 
 def _surest(confidence: Tensor) -> tuple[float, float]:
-    """(x, y) of the largest confidence, (1, H, W)."""
+    """(x, y) of the largest confidence, (1, H, W), away from the border: corners match corners, which shows nothing."""
     _, height, width = confidence.shape
-    at = int(confidence.flatten().argmax())
+    rows, columns = height // 8, width // 8
+    inner = torch.zeros_like(confidence)
+    inner[:, rows : height - rows, columns : width - columns] = 1
+    at = int(((confidence + 1) * inner).flatten().argmax())
     return (at % width + 0.5) / width, (at // width + 0.5) / height
 
 
