@@ -132,12 +132,14 @@ def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str
 
 
 def _load_strictly(module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    missing, unexpected = module.load_state_dict(weights, strict=False)
+    wanted = set(module.state_dict())
+    missing, unexpected = wanted - set(weights), set(weights) - wanted
     if missing or unexpected:
         raise ValueError(
             f"{what} does not fit its file: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}. "
             "Reinstall the pack to restore the file."
         )
+    module.load_state_dict(weights, strict=True)
 
 
 def _patcher_class() -> type:
@@ -203,7 +205,7 @@ class WordsEncoder(nn.Module):
         """Nothing was set."""
 
     def load_sd(self, weights: dict[str, Tensor]) -> Any:
-        return self.load_state_dict(weights, strict=False)
+        return self.load_state_dict(weights)
 
     def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, Tensor]:
         """(1, tokens, width) and its mean; a weight scales a word's distance from "no word", as ComfyUI's CLIP does."""
@@ -228,8 +230,8 @@ def _load_vae(autoencoder: LinearAutoencoder) -> Any:
             "ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
         },
     }  # fmt: skip
-    placeholder = comfy.ldm.models.autoencoder.AutoencoderKL(**smallest)
-    vae = comfy.sd.VAE(sd=placeholder.state_dict(), config={"params": smallest}, dtype=torch.float32)
+    shell = comfy.ldm.models.autoencoder.AutoencoderKL(**smallest)
+    vae = comfy.sd.VAE(sd=shell.state_dict(), config={"params": smallest}, dtype=torch.float32)
     vae.first_stage_model = _VAEModule(autoencoder).eval().requires_grad_(False)
     vae.patcher = _patcher_class()(
         vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()

@@ -35,19 +35,15 @@ class ComfyHost:
 
     @property
     def size_multiple(self) -> int:
-        """Pixels a latent covers, times the UNet's own downscale."""
-        factor = self.vae.spacial_compression_encode()
-        return factor * max(info.downscale for info in self.layers) * self._below_attention()
-
-    @property
-    def size_minimum(self) -> int:
-        return self.size_multiple
-
-    def _below_attention(self) -> int:
-        """SD 1.x and 2.x halve the latent once more below their coarsest decoder attention."""
+        """Pixels that a picture's sides should be multiples of, so that no level of the UNet has to round."""
         unet = self.model.get_model_object("diffusion_model")
         halvings = sum(type(module).__name__ == "Downsample" for block in unet.input_blocks for module in block)
-        return max(1, 2**halvings // max(info.downscale for info in self.layers))
+        return self.factor * 2**halvings
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent covers."""
+        return self.vae.spacial_compression_encode()
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, H, W, 3) in 0..1 -> (B, C, h, w) in the model's latent scale."""

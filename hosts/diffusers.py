@@ -216,12 +216,12 @@ class DiffusersHost:
     @property
     def size_multiple(self) -> int:
         """Pixels that a picture's sides should be multiples of, so that no level of the UNet has to round."""
-        return self.model.vae.factor * 2 ** (len(self.model.unet.down_blocks) - 1)
+        return self.factor * 2 ** (len(self.model.unet.down_blocks) - 1)
 
     @property
-    def size_minimum(self) -> int:
-        """Smallest side in pixels: one latent pixel at the UNet's coarsest level."""
-        return self.size_multiple
+    def factor(self) -> int:
+        """Pixels a latent covers."""
+        return self.model.vae.factor
 
     attend = staticmethod(sdpa)
 

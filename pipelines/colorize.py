@@ -134,21 +134,23 @@ class ColorizeResult:
     latent: Tensor
 
 
-def working_size(height: int, width: int, resolution: int, multiple: int, minimum: int) -> tuple[int, int]:
+def working_size(height: int, width: int, resolution: int, multiple: int, factor: int) -> tuple[int, int]:
     """Size the model works at: the area of a ``resolution`` square in the picture's own aspect ratio.
 
-    Sides are rounded to ``multiple``; the small stretch that this means is undone when chroma is taken back to the
-    picture's size.
+    Sides are rounded to ``multiple``, with which no level of the UNet has to round; at the pictures' own size
+    (``resolution`` 0) only to the autoencoder's ``factor``. The small stretch that this means is undone when chroma is
+    taken back to the picture's size. No side is below ``multiple``.
     """
     scale = resolution / math.sqrt(height * width) if resolution else 1.0
-    sides = (max(minimum, round(side * scale / multiple) * multiple) for side in (height, width))
+    step = multiple if resolution else factor
+    sides = (max(multiple, round(side * scale / step) * step) for side in (height, width))
     return tuple(sides)
 
 
 def one_working_size(host: Host, image: Tensor, reference: Tensor, settings: ColorizeSettings) -> bool:
     """Whether input and reference are worked on at the same size, so that their inversions share model calls."""
     sizes = [
-        working_size(*picture.shape[1:3], settings.resolution, host.size_multiple, host.size_minimum)
+        working_size(*picture.shape[1:3], settings.resolution, host.size_multiple, host.factor)
         for picture in (image, reference)
     ]
     return sizes[0] == sizes[1]
@@ -208,7 +210,7 @@ def colorize(
     if prepared is not None:
         _check_prepared(prepared, host, plan, layers, settings)
 
-    size = working_size(*inputs.shape[1:3], settings.resolution, host.size_multiple, host.size_minimum)
+    size = working_size(*inputs.shape[1:3], settings.resolution, host.size_multiple, host.factor)
     small = resize(gray, size)
     source, pair = _invert_all(host, small, reference, prepared, plan, layers, settings)
     edit = DualAttentionColor(
@@ -295,7 +297,7 @@ def _invert_all(
     """Invert inputs, reference and gray reference; in one batch where their sizes agree."""
     batches = [("input", small)]
     if prepared is None:
-        size = working_size(*reference.shape[1:3], settings.resolution, host.size_multiple, host.size_minimum)
+        size = working_size(*reference.shape[1:3], settings.resolution, host.size_multiple, host.factor)
         # The published program makes its gray copy before resizing, with PIL's 8-bit luma.
         method = "rec601_8bit" if settings.postprocess == "official" else "lab"
         batches += [("reference", resize(reference, size)), ("gray", resize(desaturate(reference, method), size))]

@@ -28,9 +28,10 @@ class Host(Protocol):
     fingerprint: str
     #: Where sampling runs.
     device: torch.device
-    #: Sides in pixels should be multiples of this, and at least ``size_minimum``.
+    #: Pixels a latent covers.
+    factor: int
+    #: Sides in pixels are best multiples of this: then no level of the UNet has to round.
     size_multiple: int
-    size_minimum: int
     #: Fused attention.
     attend: Attend
 

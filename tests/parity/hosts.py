@@ -6,12 +6,10 @@ PREFIX = "model.diffusion_model."
 
 
 class LinearMaps:
-    """The stand-in autoencoder of the recorded repetitions: 8 x 8 means, then one matrix each way."""
+    """The stand-in autoencoder of the recorded repetitions: means of square patches, then one matrix each way."""
 
-    factor, channels = 8, 4
-
-    def __init__(self, encoder, decoder, scale):
-        self.encoder, self.decoder, self.scale = encoder, decoder, scale
+    def __init__(self, encoder, decoder, scale, factor=8):
+        self.encoder, self.decoder, self.scale, self.factor = encoder, decoder, scale, factor
 
     def encode(self, image):
         pooled = torch.nn.functional.avg_pool2d(image.movedim(-1, 1) * 2 - 1, self.factor)
@@ -59,7 +57,7 @@ class ComfyVAE:
         self.maps = maps
 
     def spacial_compression_encode(self):
-        return LinearMaps.factor
+        return self.maps.factor
 
     def encode(self, image):
         return self.maps.encode(image) / self.maps.scale
@@ -81,6 +79,9 @@ def comfy_model(parity, patcher=None):
     with_attention = [2**level in unet["attention_resolutions"] for level in range(levels)]
     blocks = unet["num_res_blocks"]
 
+    class Latent(comfy.latent_formats.LatentFormat):
+        scale_factor = parity.manifest["golden"]["repeat_n3"]["scale_factor"]
+
     class Tiny(comfy.supported_models_base.BASE):
         unet_config = {
             "image_size": 32, "in_channels": unet["in_channels"], "out_channels": unet["out_channels"],
@@ -93,7 +94,7 @@ def comfy_model(parity, patcher=None):
             "transformer_depth_output": [depth * a for a in with_attention for _ in range(blocks + 1)],
         }  # fmt: skip
         unet_extra_config = {}
-        latent_format = comfy.latent_formats.SD15
+        latent_format = Latent
         sampling_settings = {
             "linear_start": schedule["beta_start"], "linear_end": schedule["beta_end"],
             "timesteps": schedule["num_train_timesteps"],

@@ -130,7 +130,7 @@ def test_dual_attention(exemplar_set):
     tolerance = exemplar_set.tolerance("attention")
     combos = exemplar_set.manifest["golden"]["attention"]["combos"]
     assert combos
-    heads, channels = exemplar_set.manifest["unet"]["num_heads"], recorded["a.x"].shape[-1]
+    heads, channels = exemplar_set.manifest["golden"]["attention"]["heads"], recorded["a.x"].shape[-1]
 
     def merged(feature):  # (heads, tokens, d) -> (1, tokens, heads * d)
         return feature.transpose(0, 1).flatten(1)[None]
@@ -260,7 +260,8 @@ def test_repetitions_through_the_whole_flow(exemplar_set):
     """Three passes from pictures to pictures: the pipeline behind the one-node version and the command line."""
     golden = exemplar_set.manifest["golden"]["repeat_n3"]
     recorded = exemplar_set.file("repeat_n3")
-    maps = hosts.LinearMaps(recorded["vae_enc"], recorded["vae_dec"], golden["scale_factor"])
+    factor = golden["image_size"] // recorded["z0.input"].shape[-1]
+    maps = hosts.LinearMaps(recorded["vae_enc"], recorded["vae_dec"], golden["scale_factor"], factor)
     host = (hosts.comfy_host if INSIDE_COMFY else hosts.diffusers_host)(exemplar_set, maps)
     settings = settings_of(golden["params"], exemplar_set)
     gray, reference = as_picture(recorded["input_gray"]), as_picture(recorded["ref_rgb"])

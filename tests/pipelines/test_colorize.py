@@ -268,7 +268,7 @@ class TestSettings:
 
     def test_resolution_0_works_at_the_picture_s_own_size(self, host):
         result = colorize(host, picture(1, 45, 70), picture(1, 32, 24, seed=1), quick(resolution=0))
-        assert result.latent.shape[-2:] == (12, 18)  # 48 x 72, the nearest multiples of 8, by 4 pixels a latent
+        assert result.latent.shape[-2:] == (11, 18)  # 44 x 72, the nearest multiples of the 4 pixels of a latent
         assert result.reference.color.size == (8, 6)
         assert result.images.shape == (1, 45, 70, 3)
 
@@ -469,12 +469,12 @@ class TestSizes:
             ((1024, 512), 512, (728, 360)),  # the same area: 724 x 362
             ((100, 400), 64, (32, 128)),
             ((2, 4000), 64, (8, 2864)),  # no side below the minimum
-            ((45, 70), 0, (48, 72)),  # own size, rounded to the multiple
+            ((45, 70), 0, (44, 72)),  # own size, rounded to what a latent covers
             ((3, 3), 0, (8, 8)),
         ],
     )
     def test_area_of_the_square_in_the_picture_s_aspect_ratio(self, size, resolution, expected):
-        assert working_size(*size, resolution, 8, 8) == expected
+        assert working_size(*size, resolution, 8, 4) == expected
 
     def test_resize_stays_in_range_and_keeps_what_fits(self):
         image = (picture() > 0.5).float()
