@@ -132,13 +132,15 @@ def _replacement(edit: Edit, wanted: frozenset[Layer], before: Callable | None) 
         block, index = options["block"][:2]
         layer = Layer(block, index, options.get("block_index", 0))
 
+        whole: Tensor | None = None
+
         def earlier(call: AttentionCall) -> Tensor:
+            nonlocal whole
             if before is None:
                 return _plain(call.q, call.k, call.v, options)
-            out = before(q, k, v, options)
-            if len(call.rows) == q.shape[0]:
-                return out
-            return out.index_select(0, torch.tensor(call.rows, device=out.device))
+            if whole is None:  # an edit may ask for some rows now and for others later
+                whole = before(q, k, v, options)
+            return whole.index_select(0, torch.tensor(call.rows, device=whole.device))
 
         call = attention_call(layer, q, k, v, options)
         return edit(call, earlier) if layer in wanted else earlier(call)

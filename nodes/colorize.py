@@ -13,7 +13,7 @@ from ..color import as_picture
 from ..diffusion.schedule import CONVENTIONS
 from ..hosts import comfy as host
 from ..hosts.comfy_pipeline import ComfyHost
-from ..pipelines.colorize import ColorizeSettings, ReferencePair, colorize, one_working_size
+from ..pipelines.colorize import ColorizeSettings, ReferencePair, check_batches, colorize, one_working_size
 from .common import (
     CATEGORY,
     PRECISIONS,
@@ -144,19 +144,21 @@ def colorize_batch(model, vae, conditioning, images, references, settings, pair,
     :returns: pictures, and the inversions of input, reference and gray reference (of the first round, when there are
         several: keeping the features of a hundred frames would fill the memory that they were split to save).
     """
+    # for all rounds, before the first one starts
+    check_batches(images, references, pair, settings, mask, reference_mask)
     shared = references.shape[0] == 1 if pair is None else pair.color.pictures == 1
     runner = ComfyHost(model, conditioning, vae)
-    rounds, known = -(-images.shape[0] // batch), pair is not None
+    rounds, given = -(-images.shape[0] // batch), pair is not None
     one_size = one_working_size(runner, images, references, settings)
-    calls = settings.model_calls(known, one_size) + (rounds - 1) * settings.model_calls(shared or known, one_size)
+    calls = settings.model_calls(given, one_size) + (rounds - 1) * settings.model_calls(shared or given, one_size)
     runner.on_step = StepProgress(model, calls)
     colored, first, at = [], None, 0
     while at < images.shape[0]:
         part = slice(at, at + batch)
-        known = pair if pair is None or shared else pair.take(range(images.shape[0])[part])
+        ready = pair if pair is None or shared else pair.take(range(images.shape[0])[part])
         try:
             result = colorize(
-                runner, images[part], _part(references, part), settings, prepared=known,
+                runner, images[part], _part(references, part), settings, prepared=ready,
                 source_mask=_part(mask, part), reference_mask=_part(reference_mask, part),
             )  # fmt: skip
         except RuntimeError as error:

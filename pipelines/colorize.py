@@ -205,8 +205,7 @@ def colorize(
     gray = desaturate(inputs) if settings.postprocess == "exact" else inputs
     if reference is not None:
         reference = as_picture(reference, "reference")
-    _check_batches(inputs, reference, prepared, settings)
-    _check_masks(source_mask, reference_mask, len(inputs), prepared.color.pictures if prepared else len(reference))
+    check_batches(inputs, reference, prepared, settings, source_mask, reference_mask)
     if prepared is not None:
         _check_prepared(prepared, host, plan, layers, settings)
 
@@ -236,9 +235,18 @@ def colorize(
     return ColorizeResult(images, source, pair, latent)
 
 
-def _check_batches(
-    inputs: Tensor, reference: Tensor | None, prepared: ReferencePair | None, settings: ColorizeSettings
+def check_batches(
+    inputs: Tensor,
+    reference: Tensor | None,
+    prepared: ReferencePair | None,
+    settings: ColorizeSettings,
+    source_mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
 ) -> None:
+    """Whether the numbers of pictures and masks fit each other; parameters as for :func:`colorize`.
+
+    :raises ValueError: they do not, a mask is empty, or there is no reference.
+    """
     if reference is None and prepared is None:
         raise ValueError("There is no reference: connect a colour picture, or the INVERSION pair of an earlier run.")
     if reference is None and (settings.match_chroma > 0 or settings.postprocess == "official"):
@@ -253,6 +261,8 @@ def _check_batches(
                 f"There are {len(inputs)} input(s) and {count} reference(s); "
                 "use one reference for all inputs, or one for each."
             )
+    references = prepared.color.pictures if prepared else len(reference)
+    _check_masks(source_mask, reference_mask, len(inputs), references)
 
 
 def _check_masks(source: Tensor | None, reference: Tensor | None, inputs: int, references: int) -> None:

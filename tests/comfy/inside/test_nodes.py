@@ -359,6 +359,22 @@ class TestColorize:
             self.run(nodes, embedded, image, reference)
         assert not calls.entered
 
+    @pytest.mark.parametrize(
+        ("counts", "message"),
+        [
+            ((3, 2, 1, 1), r"3 input\(s\) and 2 reference"),
+            ((3, 1, 2, 1), "2 input masks for 3"),
+            ((3, 3, 1, 2), "2 reference masks"),
+        ],
+    )
+    def test_batches_are_checked_before_the_first_round(self, nodes, embedded, scene, counts, message):
+        """Also when the first round alone would fit."""
+        images, references, masks, reference_masks = (torch.ones(n, 64, 64, 3) * 0.5 for n in counts)
+        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=message):
+            self.run(nodes, embedded, images, references, batch=1, mask=masks[..., 0],
+                     reference_mask=reference_masks[..., 0] + 0.2)  # fmt: skip
+        assert not calls.entered
+
     def test_half_a_pair(self, nodes, embedded, scene, inverted):
         with pytest.raises(ValueError, match="both reference_inversion and gray_inversion"):
             self.run(nodes, embedded, *scene, reference_inversion=inverted["reference"][0])
