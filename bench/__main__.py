@@ -66,7 +66,8 @@ def _report(naive: dict, ours: dict, options: argparse.Namespace) -> None:
           f"{(ours['guided'] - pair / 2) / (pair / 2):.2f} of a plain row; alone (guidance 1) {ours['injected']:.2f} s, "
           f"{ours['injected'] / ours['plain']:.2f} of a plain call of one row.")  # fmt: skip
     outside = ours["total"] - ours["unet"] - ours["vae"]
-    print(f"Outside the UNet and the VAE: {outside:.2f} s of {ours['total']:.1f} s, {outside / ours['total']:.1%}.")
+    print(f"Outside the UNet and the VAE: {outside:.2f} s of {ours['total']:.1f} s, {outside / ours['total']:.1%} "
+          f"(UNet {ours['unet']:.1f} s, VAE {ours['vae']:.1f} s).")  # fmt: skip
     print(f"Rows that entered the UNet (both branches enter as one): {ours['entered']}. "
           f"At the paper's N = 3: {ours['paper_calls']} calls, {ours['paper_rows']} rows; "
           f"a further input {ours['further_rows']} rows.")  # fmt: skip
