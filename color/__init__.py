@@ -9,7 +9,7 @@ from .lab import fit_gamut, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
 from .merge import merge_luminance
 from .metrics import ab_error, luminance_error, psnr
 from .official import official_merge
-from .pictures import check_batch, check_picture, to_uint8
+from .pictures import check_batch, check_picture, resize, to_uint8
 from .statistics import adain, match_chroma_statistics, match_mean_std
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "merge_luminance",
     "official_merge",
     "psnr",
+    "resize",
     "rgb_to_lab",
     "to_uint8",
 ]

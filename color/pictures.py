@@ -48,6 +48,14 @@ def check_batch(**pictures: torch.Tensor | None) -> int:
     return batch
 
 
+def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(B, H, W, C) -> (B, h, w, C): bicubic, antialiased, kept within 0..1."""
+    if tuple(image.shape[1:3]) == size:
+        return image
+    moved = torch.nn.functional.interpolate(image.movedim(-1, 1).float(), size=size, mode="bicubic", antialias=True)
+    return moved.movedim(1, -1).clamp(0, 1)
+
+
 def to_uint8(picture: torch.Tensor) -> torch.Tensor:
     """Floats in 0..1 to uint8, rounded to the nearest level, so that 8-bit files loaded as v/255 come back as v."""
     return picture.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)

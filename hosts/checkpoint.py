@@ -7,7 +7,6 @@ file. The text encoders are run once, on the empty prompt (the only one that the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from ..networks.linear_autoencoder import LinearAutoencoder
 from . import ldm_config as ldm
 from . import text_encoders as text
 from .ldm_config import unet_from_ldm
-from .weight_files import read_component, read_json, read_tensors
+from .weight_files import digest, read_component, read_json, read_tensors
 
 __all__ = ["StandaloneModel", "alphas_cumprod", "fingerprint", "load_standalone", "unet_from_ldm"]
 
@@ -152,9 +151,7 @@ def fingerprint(first_convolution: Tensor, config: Mapping[str, Any]) -> str:
     states alike take part, so that it is the same for the folder and the single file.
     """
     sizes = {key: config[key] for key in ("in_channels", "out_channels", "block_out_channels", "cross_attention_dim")}
-    digest = hashlib.sha1(first_convolution.detach().half().cpu().contiguous().numpy().tobytes(), usedforsecurity=False)
-    digest.update(json.dumps(sizes, sort_keys=True).encode())
-    return digest.hexdigest()[:12]
+    return digest(first_convolution, json.dumps(sizes, sort_keys=True))
 
 
 def load_standalone(

@@ -6,7 +6,6 @@ chain. Rows of a batch are told apart by ``cond_or_uncond``, never by position.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 from ..attention.call import CONDITIONAL, AttentionCall, Edit, batch_layout
 from ..attention.layers import Layer, LayerInfo
 from .comfy_sharing import OURS, share_branches
+from .weight_files import digest
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ def fingerprint(model: Any) -> str:
     not a mistake.
     """
     weight = next(model.get_model_object("diffusion_model").input_blocks[0].parameters())
-    numbers = weight.detach().flatten()[:4096].to("cpu", torch.float16).view(torch.uint8).numpy()
-    return f"{type(model.model).__name__}-{hashlib.sha1(numbers.tobytes()).hexdigest()[:10]}"
+    return f"{type(model.model).__name__}-{digest(weight)}"
 
 
 def fused_attention(options: dict[str, Any]) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:

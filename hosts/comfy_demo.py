@@ -7,7 +7,6 @@ autoencoder are small modules behind ComfyUI's CLIP and VAE, which load, offload
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from .. import demo
 from ..networks.hashed_words import NULL_TOKEN, HashedWords, tokenize
 from ..networks.linear_autoencoder import LinearAutoencoder, preview_factors
+from .ldm_config import check_fit, part
 
 
 def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
@@ -36,13 +36,9 @@ def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
     path = path or demo.model_path()
     config = demo.read_config(path)
     tensors = demo.load_state_dict(path)
-    autoencoder = LinearAutoencoder.from_state_dict(_part(tensors, "vae."))
-    model = _load_unet(config, _part(tensors, "unet."), autoencoder)
-    return model, _load_clip(config, _part(tensors, "text.")), _load_vae(autoencoder)
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    autoencoder = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
+    model = _load_unet(config, part(tensors, "unet."), autoencoder)
+    return model, _load_clip(config, part(tensors, "text.")), _load_vae(autoencoder)
 
 
 def _load_unet(config: dict[str, Any], weights: dict[str, Tensor], autoencoder: LinearAutoencoder) -> Any:
@@ -55,7 +51,9 @@ def _load_unet(config: dict[str, Any], weights: dict[str, Tensor], autoencoder: 
     model_config.custom_operations = _operations(config["unet"]["norm_num_groups"], dtype, cast)
     model_config.set_inference_dtype(dtype, cast)
     model = model_config.get_model({}, "", device=offload)
-    _load_strictly(model.diffusion_model, _rename(weights, model_config.unet_config), "the embedded UNet")
+    renamed = _rename(weights, model_config.unet_config)
+    check_fit(model.diffusion_model, renamed, "the embedded UNet")
+    model.diffusion_model.load_state_dict(renamed, strict=True)
     model.eval().requires_grad_(False)
     return _patcher_class()(model, load_device=device, offload_device=offload)
 
@@ -131,17 +129,6 @@ def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str
     return {names[name]: tensor for name, tensor in weights.items()}
 
 
-def _load_strictly(module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    wanted = set(module.state_dict())
-    missing, unexpected = wanted - set(weights), set(weights) - wanted
-    if missing or unexpected:
-        raise ValueError(
-            f"{what} does not fit its file: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}. "
-            "Reinstall the pack to restore the file."
-        )
-    module.load_state_dict(weights, strict=True)
-
-
 def _patcher_class() -> type:
     return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
 
@@ -172,8 +159,8 @@ class WordsTokenizer:
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list]:
         pairs: list[tuple] = []
         parts = comfy.sd1_clip.token_weights(comfy.sd1_clip.escape_important(text), 1.0)
-        for part, weight in parts:
-            for token in tokenize(part, vocabulary=self.vocabulary, tokens=self.tokens):
+        for phrase, weight in parts:
+            for token in tokenize(phrase, vocabulary=self.vocabulary, tokens=self.tokens):
                 if token != NULL_TOKEN:
                     pairs.append((token, weight, len(pairs) + 1))
         if len(pairs) > self.tokens:

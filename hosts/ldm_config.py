@@ -67,11 +67,8 @@ def part(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
 
 
-def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> nn.Module:
-    """Put weights into a module that was built on the meta device: eval mode, no gradients, dtypes as stored.
-
-    Tensors are taken over, not copied. Raises ValueError naming missing and unexpected keys and shapes that differ.
-    """
+def check_fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Raises ValueError naming missing and unexpected keys and shapes that differ."""
     expected = module.state_dict()
     missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     if missing or unexpected:
@@ -86,6 +83,14 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -
     ]
     if wrong:
         raise ValueError(f"{what}: shapes differ from the architecture, {listed(wrong)}: get the original checkpoint.")
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> nn.Module:
+    """Put weights into a module that was built on the meta device: eval mode, no gradients, dtypes as stored.
+
+    Tensors are taken over, not copied. Raises ValueError as :func:`check_fit` does.
+    """
+    check_fit(module, weights, what)
     module.load_state_dict(dict(weights), strict=True, assign=True)
     return module.eval().requires_grad_(False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -13,6 +14,12 @@ from torch import Tensor
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16")  # the full precision first
+
+
+def digest(weight: Tensor, extra: str = "") -> str:
+    """12 hexadecimal digits for some weights: SHA-1 of their float16 values and of a text beside them."""
+    numbers = weight.detach().half().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha1(numbers + extra.encode(), usedforsecurity=False).hexdigest()[:12]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

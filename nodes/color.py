@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..color import as_picture, desaturate, merge_luminance, official_merge
+from ..color import as_picture, desaturate, merge_luminance, official_merge, resize
 from ..color.pictures import to_uint8
 from ..diffusion.luminance import luma_direction, pull_luminance
 from ..hosts import comfy as host
-from ..pipelines.colorize import resize
 from .common import CATEGORY_COLOR, latent_samples, share, warn_if_colored
 
 DESATURATE_METHODS = {

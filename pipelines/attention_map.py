@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..attention.correspondence import correspond, heat
 from ..attention.layers import LayerInfo, select_layers
+from ..color import resize
 from ..color.heat import heat_overlay
 from ..diffusion.inversion import Inversion
-from .colorize import resize
 
 
 @dataclass(frozen=True)

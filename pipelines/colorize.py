@@ -19,13 +19,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.capture import Capture, CaptureSpec, CaptureTarget
 from ..attention.dual import DualAttentionColor, DualAttentionSettings, check_reference_mask
 from ..attention.layers import Layer, LayerInfo, is_shallow, select_layers
-from ..color import adain, as_picture, desaturate, merge_luminance, official_merge
+from ..color import adain, as_picture, desaturate, merge_luminance, official_merge, resize
 from ..diffusion.inversion import Inversion, check_same_model
 from ..diffusion.schedule import InversionPlan, inversion_plan
 from .host import Host
@@ -154,14 +153,6 @@ def one_working_size(host: Host, image: Tensor, reference: Tensor, settings: Col
         for picture in (image, reference)
     ]
     return sizes[0] == sizes[1]
-
-
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, H, W, C) -> (B, h, w, C): bicubic, antialiased, kept within 0..1."""
-    if tuple(image.shape[1:3]) == size:
-        return image
-    moved = F.interpolate(image.movedim(-1, 1).float(), size=size, mode="bicubic", antialias=True)
-    return moved.movedim(1, -1).clamp(0, 1)
 
 
 def color_layers(infos: tuple[LayerInfo, ...], expression: str) -> dict[Layer, bool]:

@@ -50,10 +50,9 @@ def save_picture(image: Tensor, path: Path) -> None:
 
 def contact_sheet(image: Tensor, reference: Tensor, result: ColorizeResult, height: int = 256) -> Tensor:
     """Input, reference, result, where one place of the input looks, and the reference carried over: (1, h, w, 3)."""
-    from ..color import desaturate
+    from ..color import desaturate, resize
     from ..color.heat import side_by_side
     from .attention_map import attention_maps
-    from .colorize import resize
 
     maps = attention_maps(result.source, result.reference.gray, image, reference)
     columns = [

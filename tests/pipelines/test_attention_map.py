@@ -5,10 +5,10 @@ import torch
 
 from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.attention.layers import Layer, LayerInfo
+from comfyui_exemplar.color import resize
 from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.pipelines.attention_map import attention_maps, shared_layers
-from comfyui_exemplar.pipelines.colorize import resize
 
 LAYER, FINE = Layer("output", 0), Layer("output", 1)
 INFOS = (LayerInfo(LAYER, 16, 1, 2), LayerInfo(FINE, 16, 1, 1))
