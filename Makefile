@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 PICTURES = demo/pictures
 
-.PHONY: demo test bench lint
+.PHONY: demo test bench evaluate lint
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,14 @@ test: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(RUN) -m bench
+
+## Measure the embedded model on held-out pairs beside simple ways to colour. Fetches drawings with npm; about an hour.
+evaluate: $(VENV)/.ready
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[training]"
+	$(RUN) -m training fetch
+	$(RUN) -m training prepare
+	$(RUN) -m training evaluate
+	@echo "Look at out/evaluate/plot.png and out/evaluate/pairs.jpg"
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

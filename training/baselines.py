@@ -1,0 +1,56 @@
+"""What exemplar colourisation is measured against: no colour, one tint, and matching by luminance and texture."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from comfyui_exemplar.color import lab_to_rgb, rgb_to_lab
+
+WINDOW, SAMPLES = 5, 1200
+
+
+def tint(gray: Tensor, reference: Tensor) -> Tensor:
+    """Statistics transfer: mean and deviation of the reference's (a, b).
+
+    A gray picture has no deviation of its own, so what is left is one tint. Pictures (n, H, W, 3) in 0..1.
+    """
+    chroma = rgb_to_lab(reference)[..., 1:].mean((1, 2), keepdim=True).expand(*gray.shape[:3], 2)
+    return with_chroma(gray, chroma)
+
+
+def match_luminance(gray: Tensor, reference: Tensor, seed: int = 0) -> Tensor:
+    """Colour each pixel like the reference's pixel of the most similar luminance and local deviation of luminance.
+
+    Welsh, Ashikhmin and Mueller 2002 ("Transferring color to greyscale images"), with the reference's luminance first
+    brought to the input's mean and deviation, over SAMPLES random pixels of the reference.
+    """
+    chroma = []
+    for one, other in zip(gray, reference, strict=True):
+        wanted, known = texture_features(one, other)
+        chosen = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))[:SAMPLES]
+        match = chosen[torch.cdist(wanted, known[chosen]).argmin(1)]
+        chroma.append(rgb_to_lab(other[None])[0, ..., 1:].flatten(0, 1)[match].reshape(*one.shape[:2], 2))
+    return with_chroma(gray, torch.stack(chroma))
+
+
+def texture_features(gray: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """(H W, 2) of the input and of the reference, (H, W, 3) each: luminance and its deviation in a window."""
+    wanted, known = rgb_to_lab(gray[None])[..., 0], rgb_to_lab(reference[None])[..., 0]
+    known = (known - known.mean()) / (known.std() + 1e-3) * wanted.std() + wanted.mean()
+    return _features(wanted), _features(known)
+
+
+def _features(luminance: Tensor) -> Tensor:
+    """(1, H, W) -> (H W, 2): luminance and its deviation in a window."""
+    reach = WINDOW // 2
+    padded = F.pad(luminance[None], (reach,) * 4, mode="reflect")
+    mean, square = (F.avg_pool2d(p, WINDOW, 1)[0] for p in (padded, padded.square()))
+    deviation = (square - mean.square()).clamp(min=0).sqrt()
+    return torch.stack([luminance, deviation], -1).flatten(0, 2)
+
+
+def with_chroma(gray: Tensor, chroma: Tensor) -> Tensor:
+    """Luminance of one picture, (a, b) of another."""
+    return lab_to_rgb(torch.cat([rgb_to_lab(gray)[..., :1], chroma], -1)).clamp(0, 1)

@@ -1,0 +1,333 @@
+"""Training pictures, composed as they are needed: pairs of scenes with the same things in other places, and singles.
+
+Everything is drawn by sampling textures through affine maps, so that for every pixel it is known which thing it shows
+and where on that thing it lies. That is what attention is taught with (objectives.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .drawings import FLUENT_3D, Drawings, shows_people, similar_hands, world
+
+MOST_THINGS = 3
+BACKGROUND = -1
+WORLD_SHARE = 0.9  # of the drawings shown alone
+_STYLE_WORDS = {FLUENT_3D: "shaded", "fluent-emoji-flat": "flat"}
+# Centres of one, two or three things and the range of their sizes, in picture widths.
+_LAYOUTS = (
+    (((0.5, 0.5),), (0.6, 0.98)),
+    (((0.26, 0.5), (0.74, 0.5)), (0.42, 0.6)),
+    (((0.27, 0.28), (0.73, 0.3), (0.5, 0.74)), (0.36, 0.5)),
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """One side of a batch of pairs: ``pictures`` (n, 3, S, S) in 0..1, ``things`` (n, S, S) with the number of the
+    thing at each pixel or BACKGROUND, ``places`` (n, 2, S, S) in -1..1, where on that thing (or photograph) it lies."""
+
+    pictures: Tensor
+    things: Tensor
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """``exact`` (n, MOST_THINGS): both sides show the same drawing of that thing, so that places correspond."""
+
+    a: View
+    b: View
+    exact: Tensor
+    captions: list[str]
+
+
+class Scenes:
+    """Composes batches from drawings and photographs.
+
+    :param splits: "train", or "dev" / "test" for looking at what is held out.
+    :param photographs: (m, 3, s, s) uint8, or None.
+    """
+
+    def __init__(
+        self, drawings: Drawings, photographs: Tensor | None = None, *, splits: tuple[str, ...] = ("train",),
+        device: str | torch.device = "cpu", seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.device = torch.device(device)
+        self.random = np.random.default_rng(seed)
+        self.drawings = drawings
+        self.photographs = photographs
+        self.textures = torch.from_numpy(drawings.pictures).permute(0, 3, 1, 2)
+        self.rows = {name: rows for name, rows in drawings.rows_by_name(*splits).items() if len(rows) >= 2}
+        self.names = list(self.rows)
+        weight = np.array([0.25 if shows_people(name) else 1.0 for name in self.names])
+        self.pair_weight = weight / weight.sum()
+        known = set(world())
+        inside = np.array([name in known for name in self.names])
+        share = WORLD_SHARE if inside.any() and not inside.all() else 1.0
+        self.single_weight = np.where(inside, share / max(inside.sum(), 1), (1 - share) / max((~inside).sum(), 1))
+        self.single_weight /= self.single_weight.sum()
+        self.colors = _mean_colors(drawings.pictures)
+
+    def pairs(self, count: int, size: int) -> Pairs:
+        """``count`` pairs of ``size`` pixels a side; about a tenth are two views of a photograph, if there are any."""
+        photographs = 0
+        if self.photographs is not None:
+            photographs = int(self.random.binomial(count, 0.12))
+        parts = []
+        if count - photographs:
+            parts.append(self._drawn_pairs(count - photographs, size))
+        if photographs:
+            parts.append(self.photographed_pairs(photographs, size))
+        if len(parts) == 1:
+            return parts[0]
+        views = [
+            View(*(torch.cat([getattr(getattr(part, side), key) for part in parts]) for key in
+                   ("pictures", "things", "places")))
+            for side in ("a", "b")
+        ]  # fmt: skip
+        return Pairs(*views, torch.cat([p.exact for p in parts]), [c for p in parts for c in p.captions])
+
+    def singles(self, count: int, size: int) -> tuple[Tensor, list[str]]:
+        """One thing each on white, with its words: (count, 3, size, size) in 0..1 and captions."""
+        picked = [self.names[i] for i in self.random.choice(len(self.names), count, p=self.single_weight)]
+        rows = [int(self.random.choice(self.rows[name])) for name in picked]
+        canvas = torch.ones(count, 3, size, size, device=self.device)
+        place = self._placements(count, 1, jitter=0.02, scale=(0.9, 0.96), turn=0.0)
+        picture, _, _ = self._paste(canvas, rows, place[:, 0], size)
+        recolor = self.random.random(count) < 0.25
+        picture = torch.where(_each(recolor, picture), _recolor(picture, self.random), picture)
+        captions = []
+        for i, (name, row) in enumerate(zip(picked, rows, strict=True)):
+            color = color_word(picture[i], self._alpha(row)) if recolor[i] or self.random.random() < 0.25 else ""
+            captions.append(self._caption(name, row, color, recolored=bool(recolor[i])))
+        return picture, captions
+
+    def _caption(self, name: str, row: int, color: str, *, recolored: bool) -> str:
+        hand = self.drawings.hands[row]
+        style = _STYLE_WORDS.get(hand, hand.split("-")[0]) if self.random.random() < 0.5 else ""
+        words = name.replace("-", " ")
+        if recolored:  # a recoloured "red apple" is not red any more
+            words = " ".join(word for word in words.split() if word not in COLOR_WORDS)
+        if color and color not in words.split():
+            words = f"{color} {words}"
+        return f"{words} {style}".strip()
+
+    def _alpha(self, row: int) -> Tensor:
+        return self.textures[row, 3].float() / 255
+
+    def _drawn_pairs(self, count: int, size: int) -> Pairs:
+        random = self.random
+        things = np.where(random.random(count) < 0.3, 1, np.where(random.random(count) < 0.65, 2, 3))
+        rows = np.zeros((2, count, MOST_THINGS), dtype=int)
+        exact = np.zeros((count, MOST_THINGS), dtype=bool)
+        captions = []
+        for i in range(count):
+            picked = random.choice(len(self.names), int(things[i]), replace=False, p=self.pair_weight)
+            same = random.random() < 0.3
+            for j, index in enumerate(picked):
+                choices = self.rows[self.names[index]]
+                pair = None if same else self._two_hands(choices)
+                exact[i, j] = pair is None
+                rows[:, i, j] = (random.choice(choices),) * 2 if pair is None else pair
+            captions.append(" ".join(self.names[index].replace("-", " ") for index in picked))
+        grounds = self._grounds(count)
+        views = []
+        for side in range(2):
+            canvas = self._shade(grounds[side], size)
+            ids = torch.full((count, size, size), BACKGROUND, device=self.device)
+            places = torch.zeros(count, 2, size, size, device=self.device)
+            turn = 20.0
+            placement = np.zeros((count, MOST_THINGS, 5))
+            for i in range(count):
+                order = random.permutation(things[i])
+                placement[i, : things[i]] = self._placements(1, int(things[i]), jitter=0.04, turn=turn)[0, order]
+            for j in range(MOST_THINGS):
+                present = np.flatnonzero(things > j)
+                if not len(present):
+                    continue
+                here = torch.from_numpy(present).to(self.device)
+                drawn, alpha, place = self._paste(
+                    canvas[here], [int(r) for r in rows[side, present, j]], placement[present, j], size
+                )
+                canvas[here] = drawn
+                on_top = alpha > 0.5
+                ids[here] = torch.where(on_top, torch.full_like(ids[here], j), ids[here])
+                places[here] = torch.where(on_top[:, None], place, places[here])
+            views.append([canvas, ids, places])
+        recolored = random.random(count) < 0.5
+        both = _recolor(torch.stack([views[0][0], views[1][0]], 1).flatten(0, 1), random, repeat=2)
+        both = both.unflatten(0, (count, 2))
+        for side, view in enumerate(views):
+            view[0] = torch.where(_each(recolored, canvas), both[:, side], view[0])
+            toned = random.random(count) < 0.5
+            view[0] = torch.where(_each(toned, canvas), self._tone(view[0]), view[0])
+        captions = ["" if again else caption for caption, again in zip(captions, recolored, strict=True)]
+        return Pairs(View(*views[0]), View(*views[1]), torch.from_numpy(exact).to(self.device), captions)
+
+    def photographed_pairs(self, count: int, size: int, *, recolored: float = 0.3) -> Pairs:
+        """Two crops each of random photographs, mirrored and lit differently; a share of them in colours of its own."""
+        assert self.photographs is not None
+        picked = torch.from_numpy(self.random.choice(len(self.photographs), count))
+        textures = self.photographs[picked].to(self.device).float() / 255
+        changed = _each(self.random.random(count) < recolored, textures)
+        textures = torch.where(changed, _recolor(textures, self.random), textures)
+        views = []
+        for _ in range(2):
+            width = self.random.uniform(0.5, 0.95, count)
+            place = np.zeros((count, 5))
+            slack = (1 - width) / 2
+            # the crop's centre on the photograph, turned into where the photograph's centre falls in the crop
+            place[:, :2] = 0.5 - self.random.uniform(-1, 1, (count, 2)) * (slack / width)[:, None]
+            place[:, 2] = 1 / width
+            place[:, 4] = self.random.random(count) < 0.3
+            grid = self._grid(place, size)
+            picture = F.grid_sample(textures, grid, align_corners=False, padding_mode="border")
+            light = torch.from_numpy(self.random.uniform(-0.25, 0.25, (count, 2))).float().to(self.device)
+            ramp = torch.linspace(-1, 1, size, device=self.device)
+            light = 1 + light[:, 0, None, None] * ramp[None, None, :] + light[:, 1, None, None] * ramp[None, :, None]
+            picture = self._tone((picture * light[:, None]).clamp(0, 1))
+            ids = torch.zeros(count, size, size, dtype=torch.long, device=self.device)
+            views.append(View(picture, ids, grid.permute(0, 3, 1, 2).contiguous()))
+        exact = torch.ones(count, MOST_THINGS, dtype=torch.bool, device=self.device)
+        return Pairs(views[0], views[1], exact, [""] * count)
+
+    def _two_hands(self, rows: list[int]) -> tuple[int, int] | None:
+        """Two drawings with like colours, so that one's colours are true for the other; None if there are none."""
+        pairs = list(similar_hands(self.drawings, rows, self.colors, limit=25.0))
+        return pairs[self.random.integers(len(pairs))] if pairs else None
+
+    def _placements(
+        self, count: int, things: int, *, jitter: float, turn: float, scale: tuple[float, float] | None = None
+    ) -> np.ndarray:
+        """(count, things, 5): centre x and y, size, angle in radians, mirrored; lengths in picture widths."""
+        random = self.random
+        centres, sizes = _LAYOUTS[things - 1]
+        found = np.zeros((count, things, 5))
+        found[..., 2] = random.uniform(*(scale or sizes), (count, things))
+        free = (1 - found[..., 2]).clip(0) / 2 if things == 1 and scale is None else jitter
+        found[..., :2] = np.array(centres) + random.uniform(-1, 1, (count, things, 2)) * np.asarray(free)[..., None]
+        if things == 2:
+            low = found[..., 2] / 2
+            found[..., 1] = low + random.random((count, things)) * (1 - 2 * low)
+        turned = random.random((count, things)) < 0.3
+        found[..., 3] = np.radians(random.uniform(-turn, turn, (count, things))) * turned
+        found[..., 4] = random.random((count, things)) < 0.3
+        return found
+
+    def _grid(self, place: np.ndarray, size: int) -> Tensor:
+        """Texture coordinates (n, size, size, 2) in -1..1 of every pixel, for placements (n, 5)."""
+        p = torch.from_numpy(place).float().to(self.device)
+        axis = (torch.arange(size, device=self.device) + 0.5) / size
+        x = axis[None, None, :] - p[:, 0, None, None]
+        y = axis[None, :, None] - p[:, 1, None, None]
+        cos, sin = p[:, 3].cos()[:, None, None], p[:, 3].sin()[:, None, None]
+        half = (p[:, 2] / 2)[:, None, None]
+        u = (cos * x + sin * y) / half * (1 - 2 * p[:, 4])[:, None, None]
+        v = (cos * y - sin * x) / half
+        return torch.stack([u, v.expand_as(u)], -1)
+
+    def _paste(self, canvas: Tensor, rows: list[int], place: np.ndarray, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(canvas with the drawings on it, their alpha (n, S, S), their own coordinates (n, 2, S, S))."""
+        grid = self._grid(place, size)
+        textures = self.textures[rows].to(self.device).float() / 255
+        textures = torch.cat([textures[:, :3] * textures[:, 3:], textures[:, 3:]], 1)  # no fringes of hidden colours
+        side = textures.shape[-1]
+        sampled = torch.empty(len(rows), 4, size, size, device=self.device)
+        pixels = place[:, 2] * size
+        shrink = np.where(pixels < side / 3, 4, np.where(pixels < side / 1.5, 2, 1))
+        for factor in (1, 2, 4):  # a texture not much finer than the screen, or sampling it would alias
+            chosen = torch.from_numpy(np.flatnonzero(shrink == factor)).to(self.device)
+            if len(chosen):
+                small = F.avg_pool2d(textures[chosen], factor) if factor > 1 else textures[chosen]
+                sampled[chosen] = F.grid_sample(small, grid[chosen], align_corners=False)
+        alpha = sampled[:, 3:]
+        return canvas * (1 - alpha) + sampled[:, :3], alpha[:, 0], grid.permute(0, 3, 1, 2)
+
+    def _grounds(self, count: int) -> np.ndarray:
+        """(2, count, 3): nearly white, grays of their own, or one colour lit differently."""
+        random = self.random
+        kind = random.random(count)[:, None]
+        white = random.uniform(0.9, 1, (count, 1)).repeat(3, 1)
+        color = random.random((count, 3))
+        sides = []
+        for _ in range(2):
+            gray = random.uniform(0.2, 0.9, (count, 1)).repeat(3, 1)
+            lit = (color * random.uniform(0.8, 1.2, (count, 1))).clip(0, 1)
+            sides.append(np.where(kind < 0.5, white, np.where(kind < 0.62, gray, lit)))
+        return np.stack(sides)
+
+    def _shade(self, colors: np.ndarray, size: int) -> Tensor:
+        """Grounds (n, 3) -> pictures, some with a gradient."""
+        count = len(colors)
+        ramp = torch.linspace(0, 1, size, device=self.device)
+        end = self.random.uniform(0.6, 1.1, count) - 1
+        end = torch.from_numpy(end * (self.random.random(count) < 0.4)).float().to(self.device)
+        across = torch.from_numpy(self.random.random(count) < 0.5).to(self.device)
+        slope = 1 + end[:, None] * ramp
+        shade = torch.where(across[:, None, None], slope[:, None, :], slope[:, :, None])
+        ground = torch.from_numpy(colors).float().to(self.device)[:, :, None, None]
+        return (ground * shade[:, None]).clamp(0, 1).expand(-1, -1, size, size).clone()
+
+    def _tone(self, pictures: Tensor) -> Tensor:
+        gamma = np.exp(self.random.uniform(-0.35, 0.35, len(pictures)))
+        return pictures.clamp(1e-4, 1) ** torch.from_numpy(gamma).float().to(pictures)[:, None, None, None]
+
+
+def _each(flags: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.asarray(flags)).to(like.device)[:, None, None, None]
+
+
+def _recolor(pictures: Tensor, random: np.random.Generator, repeat: int = 1) -> Tensor:
+    """A permutation of the colour channels or a turn of the hue, one for every ``repeat`` pictures in a row."""
+    matrices = []
+    for _ in range(len(pictures) // repeat):
+        if random.random() < 0.5:
+            matrix = np.eye(3)[random.permutation(3)]
+        else:
+            angle, axis = random.uniform(0, 2 * math.pi), 1 / math.sqrt(3)
+            cross = np.array([[0, -axis, axis], [axis, 0, -axis], [-axis, axis, 0]])
+            matrix = np.eye(3) * math.cos(angle) + (1 - math.cos(angle)) / 3 + math.sin(angle) * cross
+        matrices.extend([matrix] * repeat)
+    stacked = torch.from_numpy(np.stack(matrices)).float().to(pictures.device)
+    return torch.einsum("nij,njhw->nihw", stacked, pictures).clamp(0, 1)
+
+
+def _mean_colors(pictures: np.ndarray) -> np.ndarray:
+    """Red-green and blue-yellow of every drawing, averaged over what is not transparent, 0..255: (n, 2)."""
+    found = []
+    for start in range(0, len(pictures), 256):
+        part = pictures[start : start + 256, ::4, ::4].astype(np.float32)
+        alpha = part[..., 3] / 255
+        red, green, blue = (part[..., c] for c in range(3))
+        total = alpha.sum((1, 2)) + 1e-6
+        found.append(
+            np.stack([((red - green) * alpha).sum((1, 2)) / total,
+                      ((blue - (red + green) / 2) * alpha).sum((1, 2)) / total], 1)
+        )  # fmt: skip
+    return np.concatenate(found)
+
+
+COLOR_WORDS = {
+    "red": (0.85, 0.1, 0.1), "orange": (0.95, 0.5, 0.1), "yellow": (0.98, 0.85, 0.2), "green": (0.25, 0.65, 0.2),
+    "cyan": (0.2, 0.75, 0.8), "blue": (0.15, 0.35, 0.85), "purple": (0.55, 0.25, 0.75), "pink": (0.95, 0.5, 0.65),
+    "brown": (0.5, 0.3, 0.15), "black": (0.1, 0.1, 0.1), "gray": (0.55, 0.55, 0.55), "white": (0.95, 0.95, 0.95),
+}  # fmt: skip
+
+
+def color_word(picture: Tensor, alpha: Tensor) -> str:
+    """The basic colour nearest to most of a drawing's pixels; picture (3, S, S) in 0..1, alpha of any size."""
+    mask = F.interpolate(alpha[None, None].to(picture), size=picture.shape[-2:])[0, 0] > 0.5
+    pixels = picture[:, mask].T[::7]
+    if not len(pixels):
+        return ""
+    names = list(COLOR_WORDS)
+    colors = torch.tensor([COLOR_WORDS[name] for name in names]).to(pixels)
+    nearest = torch.cdist(pixels, colors).argmin(1)
+    return names[int(torch.bincount(nearest, minlength=len(names)).argmax())]

@@ -1,0 +1,182 @@
+"""Train the UNet and the words, from small pictures to large ones; stops and resumes anywhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+
+from .drawings import Drawings
+from .model import Net, signal_levels
+from .objectives import Losses, training_loss
+from .scenes import Scenes
+from .sheets import words_sheet
+
+LEARNING_RATE, WARM_UP, LAST_SHARE = 8e-4, 100, 0.03
+WORDS_SCALE = 5  # a word is met once in hundreds of steps
+EMA = 0.999
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``pairs`` go through the network as four streams each, ``singles`` as one."""
+
+    size: int
+    steps: int
+    pairs: int
+    singles: int
+
+
+# Small pictures teach shapes, words and matching at a third of the price; the large ones come last.
+STAGES = {
+    "cpu": (
+        Stage(64, 1500, 4, 10),
+        Stage(64, 1750, 2, 24),
+        Stage(64, 1000, 1, 40),
+        Stage(96, 250, 3, 12),
+        Stage(96, 800, 1, 24),
+        Stage(128, 1300, 2, 10),
+    ),
+    "gpu": (Stage(64, 20_000, 24, 64), Stage(96, 20_000, 24, 48), Stage(128, 20_000, 24, 32)),
+}
+
+
+class Trainer:
+    """Everything that a checkpoint holds. The learning rate follows the plan's total number of steps."""
+
+    def __init__(self, folder: Path, plan: str, device: str, seed: int) -> None:
+        self.folder, self.stages, self.device, self.seed = folder, STAGES[plan], torch.device(device), seed
+        torch.manual_seed(seed)
+        self.net = Net().to(self.device)
+        groups = [{"params": list(self.net.unet.parameters())}, {"params": list(self.net.text.parameters())}]
+        self.optimizer = torch.optim.AdamW(groups, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+        self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.step = 0
+        self.levels = signal_levels().to(self.device)
+        self.precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+    @property
+    def total(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def stage(self) -> Stage:
+        left = self.step
+        for stage in self.stages:
+            if left < stage.steps:
+                return stage
+            left -= stage.steps
+        return self.stages[-1]
+
+    def learning_rate(self) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.total))
+        return LEARNING_RATE * min(1, (self.step + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+
+    def update(self, losses: Losses) -> None:
+        for group, scale in zip(self.optimizer.param_groups, (1, WORDS_SCALE), strict=True):
+            group["lr"] = scale * self.learning_rate()
+        self.optimizer.zero_grad()
+        losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        if self.step % 4 == 0:
+            keep = min(EMA, self.step / (self.step + 100)) ** 4
+            current = self.net.state_dict()
+            floating = [name for name, value in current.items() if value.is_floating_point()]
+            torch._foreach_lerp_([self.average[n] for n in floating], [current[n] for n in floating], 1 - keep)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "unet.pt"
+
+    def save(self) -> None:
+        """Written beside the old checkpoint first, so that an interruption leaves one of them whole."""
+        state = {
+            "step": self.step, "net": self.net.state_dict(), "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+        scratch = self.checkpoint.with_suffix(".part")
+        torch.save(state, scratch)
+        scratch.replace(self.checkpoint)
+
+    def resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.step = state["step"]
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+
+
+def train(folder: Path, *, plan: str, device: str, seed: int, threads: int | None = None) -> None:
+    """Train to the end of the plan, from the folder's checkpoint if there is one. Writes ``unet.pt``, ``unet.jsonl``
+    (running means of the losses) and ``sheets/words-*.png`` (what prompts give on the way)."""
+    if threads:
+        torch.set_num_threads(threads)
+    autoencoder = load_autoencoder(folder).to(device)
+    trainer = Trainer(folder, plan, device, seed)
+    if trainer.checkpoint.exists():
+        trainer.resume()
+    photographs = load_photographs(folder, "train")
+    # The step is part of the seed: a resumed run goes on with pictures that it has not seen in this order before.
+    scenes = Scenes(Drawings.load(folder / "drawings.npz"), photographs, device=device, seed=seed + trainer.step)
+    generator = torch.Generator().manual_seed(seed + trainer.step)
+    means: dict[str, float] = {}
+    started = time.monotonic()
+    with tqdm(total=trainer.total, initial=trainer.step, desc="unet", mininterval=5) as progress:
+        while trainer.step < trainer.total:
+            stage = trainer.stage()
+            pairs = scenes.pairs(stage.pairs, stage.size)
+            singles = scenes.singles(stage.singles, stage.size)
+            with torch.autocast(trainer.device.type, trainer.precision, enabled=trainer.precision != torch.float32):
+                losses = training_loss(trainer.net, autoencoder, trainer.levels, pairs, singles, generator)
+            trainer.update(losses)
+            for name, value in losses.parts.items():
+                means[name] = means.get(name, value) * 0.98 + value * 0.02
+            progress.update()
+            if trainer.step % 25 == 0:
+                _log(folder, trainer, stage, means, time.monotonic() - started)
+                progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+            if trainer.step % 250 == 0 or trainer.step == trainer.total:
+                trainer.save()
+            if trainer.step % 600 == 0 or trainer.step == trainer.total:
+                words_sheet(
+                    averaged(trainer), autoencoder, folder / "sheets" / f"words-{trainer.step:06d}.png", stage.size
+                )
+
+
+def averaged(trainer: Trainer) -> Net:
+    """A copy of the network with the averaged weights, which is what is exported."""
+    net = Net().to(trainer.device)
+    net.load_state_dict(trainer.average)
+    return net.eval()
+
+
+def load_autoencoder(folder: Path) -> LinearAutoencoder:
+    from safetensors.torch import load_file
+
+    path = folder / "autoencoder.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run `python -m training autoencoder` first.")
+    return LinearAutoencoder.from_state_dict(load_file(path))
+
+
+def load_photographs(folder: Path, split: str) -> Tensor:
+    """(m, 3, s, s) uint8 as ``prepare`` left them."""
+    import numpy as np
+
+    return torch.from_numpy(np.load(folder / f"photographs-{split}.npy")).permute(0, 3, 1, 2)
+
+
+def _log(folder: Path, trainer: Trainer, stage: Stage, means: dict[str, float], seconds: float) -> None:
+    row = {"step": trainer.step, "size": stage.size, "seconds": round(seconds), "rate": trainer.learning_rate()}
+    row |= {name: round(value, 4) for name, value in means.items()}
+    with (folder / "unet.jsonl").open("a") as log:
+        log.write(json.dumps(row) + "\n")
