@@ -144,7 +144,7 @@ def train(folder: Path, *, plan: str, device: str, seed: int, threads: int | Non
             if trainer.step % 25 == 0:
                 _log(folder, trainer, stage, means, time.monotonic() - started)
                 progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-            if trainer.step % 250 == 0 or trainer.step == trainer.total:
+            if trainer.step % 100 == 0 or trainer.step == trainer.total:
                 trainer.save()
             if trainer.step % 600 == 0 or trainer.step == trainer.total:
                 words_sheet(
