@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from comfyui_exemplar.color import lab_to_rgb, rgb_to_lab
+from comfyui_exemplar.color import lab_to_rgb, match_chroma_statistics, rgb_to_lab
 
 WINDOW, SAMPLES = 5, 1200
 
@@ -16,8 +16,7 @@ def tint(gray: Tensor, reference: Tensor) -> Tensor:
 
     A gray picture has no deviation of its own, so what is left is one tint. Pictures (n, H, W, 3) in 0..1.
     """
-    chroma = rgb_to_lab(reference)[..., 1:].mean((1, 2), keepdim=True).expand(*gray.shape[:3], 2)
-    return with_chroma(gray, chroma)
+    return with_chroma(gray, match_chroma_statistics(*(rgb_to_lab(p)[..., 1:] for p in (gray, reference))))
 
 
 def match_luminance(gray: Tensor, reference: Tensor, seed: int = 0) -> Tensor:
@@ -53,4 +52,4 @@ def _features(luminance: Tensor) -> Tensor:
 
 def with_chroma(gray: Tensor, chroma: Tensor) -> Tensor:
     """Luminance of one picture, (a, b) of another."""
-    return lab_to_rgb(torch.cat([rgb_to_lab(gray)[..., :1], chroma], -1)).clamp(0, 1)
+    return lab_to_rgb(torch.cat([rgb_to_lab(gray)[..., :1], chroma], -1))

@@ -6,10 +6,10 @@ that every picture has another one whose colours are true for it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 SIDE = 128
 FLUENT_3D = "fluent-3d"
-# npm package (without its version) of every hand; the versions stand in fetch.py
+# Hands that come as SVG, by the folder that fetch.py unpacks their package into
 SVG_SETS = ("noto", "noto-v1", "twemoji", "fluent-emoji-flat", "fxemoji", "emojione")
 NAMED_BY_CODE_POINT = ("noto", "twemoji", "fluent-emoji-flat")
 _GLYPHS = ("skin", "flag", "keycap", "oclock", "-thirty", "button", "letter", "japanese")  # near-duplicates and text
@@ -29,14 +29,15 @@ _PEOPLE = frozenset(
 HELD_OUT_EVERY = 12
 
 
-def world() -> list[str]:
+@functools.cache
+def world() -> tuple[str, ...]:
     """The names in world.txt."""
     lines = (Path(__file__).parent / "world.txt").read_text().splitlines()
-    return [name for line in lines for name in line.split("#")[0].split()]
+    return tuple(name for line in lines for name in line.split("#")[0].split())
 
 
 def split_of(name: str) -> str:
-    """ "train", "dev" or "test": by thing, for all hands at once, from the md5 of the name.
+    """One of "train", "dev" and "test": by thing, for all hands at once, from the md5 of the name.
 
     One in twelve is held out. Things of world.txt are always trained: it is the world that prompts can ask for.
     """
@@ -132,11 +133,3 @@ def _shrink(picture: Image.Image) -> np.ndarray:
     if picture.size != (SIDE, SIDE):
         picture = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(picture)
-
-
-def similar_hands(drawings: Drawings, rows: list[int], colors: np.ndarray, limit: float) -> Iterator[tuple[int, int]]:
-    """Ordered pairs of different drawings of one thing whose mean colours (n, 2) differ by less than ``limit``."""
-    for a in rows:
-        for b in rows:
-            if a != b and np.abs(colors[a] - colors[b]).max() < limit:
-                yield a, b

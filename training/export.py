@@ -14,7 +14,7 @@ from comfyui_exemplar.demo import CONFIG_KEY, FORMAT, FORMAT_KEY
 from .autoencoder import FACTOR
 from .model import SCHEDULE, TEXT, UNET
 
-#: Chosen on the development split: see README.md
+#: Where `tune` starts from, near enough; not chosen yet. What it finds goes here, before the model is shipped.
 RECOMMENDED: dict[str, Any] = {
     "steps_total": 20, "T": 8, "w": 2, "N": 1, "gamma": [0.5, 0.5], "beta": [0.0, 0.0], "init_adain": False,
     "std_match": False,

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from comfyui_exemplar.hosts.checkpoint import alphas_cumprod
 from comfyui_exemplar.networks.hashed_words import HashedWords
 
 UNET = {
@@ -29,9 +30,7 @@ SCHEDULE = {
 
 def signal_levels() -> Tensor:
     """ᾱ of every timestep, (steps,)."""
-    start, end = SCHEDULE["beta_start"] ** 0.5, SCHEDULE["beta_end"] ** 0.5
-    betas = torch.linspace(start, end, SCHEDULE["steps"], dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0).float()
+    return alphas_cumprod(SCHEDULE["type"], SCHEDULE["beta_start"], SCHEDULE["beta_end"], SCHEDULE["steps"])
 
 
 class Lesson:

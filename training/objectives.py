@@ -17,6 +17,7 @@ from torch import Tensor
 
 from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
+from .autoencoder import YCBCR
 from .model import Net
 from .scenes import BACKGROUND, Pairs, View
 
@@ -24,7 +25,6 @@ WARP_WEIGHT, MATCH_WEIGHT = 2.0, 0.5
 # Of a thing's half width: how close a token must come to the same place on the same drawing, and the least for a grid
 # of so many tokens a side, which is about one token on a middling thing.
 _NEAR, _NEAR_TOKENS = 0.09, 3.0
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def training_loss(
 
 def gray(pictures: Tensor) -> Tensor:
     """(n, 3, H, W) -> the same with three equal channels."""
-    luma = torch.tensor(_LUMA).to(pictures)
+    luma = torch.tensor(YCBCR[0]).to(pictures)
     return torch.einsum("c,nchw->nhw", luma, pictures)[:, None].expand_as(pictures)
 
 

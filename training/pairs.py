@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from comfyui_exemplar.color import rgb_to_lab
+from comfyui_exemplar.color import desaturate, rgb_to_lab
 
 from .drawings import FLUENT_3D, Drawings, shows_people
 from .scenes import Scenes
@@ -39,8 +39,7 @@ class EvaluationPairs:
     @property
     def gray(self) -> Tensor:
         """What is to be coloured: 8-bit ITU-R 601 luma of the truth."""
-        luma = self.truth @ torch.tensor([0.299, 0.587, 0.114])
-        return (luma * 255).round().div(255)[..., None].expand_as(self.truth)
+        return desaturate(self.truth, "rec601_8bit")
 
     @property
     def mask(self) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .drawings import FLUENT_3D, Drawings, shows_people, similar_hands, world
+from .drawings import FLUENT_3D, Drawings, shows_people, world
 
 MOST_THINGS = 3
 BACKGROUND = -1
@@ -200,7 +200,7 @@ class Scenes:
 
     def _two_hands(self, rows: list[int]) -> tuple[int, int] | None:
         """Two drawings with like colours, so that one's colours are true for the other; None if there are none."""
-        pairs = list(similar_hands(self.drawings, rows, self.colors, limit=25.0))
+        pairs = [(a, b) for a in rows for b in rows if a != b and np.abs(self.colors[a] - self.colors[b]).max() < 25]
         return pairs[self.random.integers(len(pairs))] if pairs else None
 
     def _placements(

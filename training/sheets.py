@@ -15,7 +15,7 @@ from .model import SCHEDULE, Net, signal_levels
 
 PROMPTS = (
     "red apple", "flamingo", "banana", "dog face", "automobile", "sunflower", "blue heart", "hamburger",
-    "evergreen tree", "fish", "grinning face", "purple apple",
+    "evergreen tree", "tropical fish", "grinning face", "purple apple",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def draw(net: Net, captions: list[str], size: int, *, steps: int = 20, guidance:
 def words_sheet(
     net: Net, autoencoder: LinearAutoencoder, path: Path, size: int, prompts: tuple[str, ...] = PROMPTS
 ) -> None:
-    """One row of pictures, a prompt each."""
+    """Two rows of pictures, one for each prompt."""
     device = next(net.parameters()).device
     pictures = autoencoder.to(device).decode(draw(net, list(prompts), size // autoencoder.factor))
     pixels = ((pictures + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu()

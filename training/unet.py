@@ -53,7 +53,7 @@ class Trainer:
     """Everything that a checkpoint holds. The learning rate follows the plan's total number of steps."""
 
     def __init__(self, folder: Path, plan: str, device: str, seed: int) -> None:
-        self.folder, self.stages, self.device, self.seed = folder, STAGES[plan], torch.device(device), seed
+        self.folder, self.stages, self.device = folder, STAGES[plan], torch.device(device)
         torch.manual_seed(seed)
         self.net = Net().to(self.device)
         groups = [{"params": list(self.net.unet.parameters())}, {"params": list(self.net.text.parameters())}]
