@@ -1,7 +1,7 @@
 """The embedded model as ComfyUI's MODEL, CLIP and VAE, through doors that ComfyUI offers.
 
-The UNet is ComfyUI's own, told by ``custom_operations`` to use fewer normalisation groups than its usual 32; prompt and
-autoencoder are small modules behind ComfyUI's CLIP and VAE, which load, offload and count them.
+The UNet is ComfyUI's own; prompt and autoencoder are small modules behind ComfyUI's CLIP and VAE, which load, offload
+and count them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import comfy.latent_formats
 import comfy.ldm.models.autoencoder
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
@@ -26,6 +27,11 @@ from .. import demo
 from ..networks.hashed_words import NULL_TOKEN, HashedWords, tokenize
 from ..networks.linear_autoencoder import LinearAutoencoder, preview_factors
 from .ldm_config import check_fit, part
+
+_PREDICTIONS = {
+    "epsilon": comfy.model_base.ModelType.EPS,
+    "v_prediction": comfy.model_base.ModelType.V_PREDICTION,
+}
 
 
 def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
@@ -48,7 +54,6 @@ def _load_unet(config: dict[str, Any], weights: dict[str, Tensor], autoencoder: 
     dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=[torch.float16, torch.bfloat16, torch.float32])
     cast = mm.unet_manual_cast(dtype, device)
     model_config = _model_config(config, autoencoder)
-    model_config.custom_operations = _operations(config["unet"]["norm_num_groups"], dtype, cast)
     model_config.set_inference_dtype(dtype, cast)
     model = model_config.get_model({}, "", device=offload)
     renamed = _rename(weights, model_config.unet_config)
@@ -85,6 +90,9 @@ def _model_config(config: dict[str, Any], autoencoder: LinearAutoencoder) -> Any
             "timesteps": schedule["steps"],
         }
 
+        def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> comfy.model_base.ModelType:
+            return _PREDICTIONS[schedule["prediction"]]
+
     return Embedded(
         {
             "image_size": unet["sample_size"],
@@ -97,9 +105,8 @@ def _model_config(config: dict[str, Any], autoencoder: LinearAutoencoder) -> Any
             "transformer_depth_output": [int(attention) for attention in up for _ in range(blocks + 1)],
             "transformer_depth_middle": 1,
             "context_dim": unet["cross_attention_dim"],
-            # diffusers' "attention_head_dim" is the number of heads in this class
-            "num_heads": unet["attention_head_dim"],
-            "num_head_channels": -1,
+            "num_heads": -1,
+            "num_head_channels": _head_width(unet),
             "use_spatial_transformer": True,
             "use_linear_in_transformer": False,
             "adm_in_channels": None,
@@ -108,17 +115,16 @@ def _model_config(config: dict[str, Any], autoencoder: LinearAutoencoder) -> Any
     )
 
 
-def _operations(groups: int, dtype: torch.dtype, cast: torch.dtype | None) -> type:
-    """ComfyUI's layers with the embedded model's number of normalisation groups in place of the fixed 32."""
-    needs_cast = cast is not None and cast != dtype
-    base = comfy.ops.manual_cast if needs_cast else comfy.ops.disable_weight_init
-
-    class Operations(base):
-        class GroupNorm(base.GroupNorm):
-            def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:
-                super().__init__(min(groups, num_groups), num_channels, *args, **kwargs)
-
-    return Operations
+def _head_width(unet: dict[str, Any]) -> int:
+    """Channels a head, which ComfyUI wants to be one number. diffusers' "attention_head_dim" is the NUMBER of heads."""
+    heads, widths = unet["attention_head_dim"], unet["block_out_channels"]
+    found = {width // count for width, count in zip(widths, heads, strict=True)}
+    if len(found) != 1 or unet["norm_num_groups"] != 32:
+        raise ValueError(
+            f"The embedded model has heads {sorted(found)} channels wide and {unet['norm_num_groups']} normalisation "
+            "groups; ComfyUI's UNet needs one width and 32 groups: reinstall the pack to restore the file."
+        )
+    return found.pop()
 
 
 def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str, Tensor]:

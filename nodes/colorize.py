@@ -57,7 +57,7 @@ class Colorize(io.ComfyNode):
                              "colour and more mistakes. The embedded model likes 15."),
                 io.Int.Input("resolution", default=512, min=0, max=4096, step=8,
                              tooltip="Side of the square whose area the model works at: its native size is best (512; "
-                             "SDXL 1024; embedded model 96). Colour is taken back to the picture's size afterwards. 0 "
+                             "SDXL 1024; embedded model 128). Colour is taken back to the picture's size afterwards. 0 "
                              "works at the pictures' own size."),
                 share("match_chroma", 1.0, "0 keeps the colours as the model draws them, 1 gives the result the mean and "
                       "spread of the reference's colours. The embedded model likes 0.", advanced=False),

@@ -253,7 +253,8 @@ VIRTUAL = {"Note", "MarkdownNote"}
 def to_prompt(workflow: dict) -> dict:
     """A saved workflow (the page's format) as the prompt that the page would queue.
 
-    Widgets are stored by position: the n-th value belongs to the n-th input that has a widget.
+    Widgets are stored by position: the n-th value belongs to the n-th input that has a widget. A seed is followed by
+    what the page does with it after a run, which is no input.
     """
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     prompt = {}
@@ -261,7 +262,10 @@ def to_prompt(workflow: dict) -> dict:
         if node["type"] in VIRTUAL:
             continue
         widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
-        inputs = dict(zip(widgets, node.get("widgets_values") or [], strict=True))
+        values = list(node.get("widgets_values") or [])
+        if "seed" in widgets:
+            del values[widgets.index("seed") + 1]
+        inputs = dict(zip(widgets, values, strict=True))
         inputs.update({slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None})
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt

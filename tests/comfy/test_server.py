@@ -16,7 +16,8 @@ from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only,
 
 needs_comfyui()
 
-WORKFLOWS = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
+COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
+WORKFLOWS = (*COLORING, "embedded_model_words")
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
@@ -151,7 +152,19 @@ def test_workflow_fits_the_nodes(object_info, name):
             assert list(named) == [key for key in order if key in named]
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+def test_words_workflow_draws(server):
+    """A red apple on white, four times, with stock nodes alone."""
+    prompt = to_prompt(load_workflow("embedded_model_words"))
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+    pictures = torch.cat([picture(path) for path in run.files[only(prompt, "SaveImage")]])
+    assert pictures.shape == (4, 128, 128, 3)
+    assert float(pictures[:, :6, :6].mean()) > 0.85
+    red, green, blue = pictures[:, 48:96, 40:88].mean((0, 1, 2)).tolist()
+    assert red > max(green, blue) + 0.2
+
+
+@pytest.mark.parametrize("name", COLORING)
 def test_workflow_colors_the_picture(server, name):
     result = saved(server, to_prompt(load_workflow(name)))
     gray, truth = demo_picture("drawing-gray"), demo_picture("drawing-truth")
@@ -327,7 +340,7 @@ def message(server, prompt: dict) -> str:
     return run.error
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize("name", COLORING)
 def test_depth_beyond_the_schedule_is_refused_at_once(server, name):
     prompt = to_prompt(load_workflow(name))
     for node in [node for node, body in prompt.items() if body["class_type"] == "PreviewImage"]:

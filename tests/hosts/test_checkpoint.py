@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from comfyui_exemplar import demo
 from comfyui_exemplar.hosts.checkpoint import alphas_cumprod, load_standalone, unet_from_ldm
+from comfyui_exemplar.hosts.diffusers import attention_layers
 
 
 @torch.no_grad()
@@ -134,13 +135,15 @@ def test_embedded():
     model = load_standalone(demo.model_path())
     config = demo.read_config(demo.model_path())
     assert list(model.unet.config.block_out_channels) == config["unet"]["block_out_channels"]
-    assert model.unet.config.norm_num_groups == 16 and model.unet.config.attention_head_dim == 3
+    assert model.unet.config.norm_num_groups == 32
+    heads = {info.layer.name: info.channels // info.heads for info in attention_layers(model.unet).values()}
+    assert set(heads.values()) == {64}, heads
     stored = load_file(demo.model_path())
     assert all(torch.equal(v, stored["unet." + k].float()) for k, v in model.unet.state_dict().items())
-    assert torch.equal(model.context, stored["text.emb.weight"][0].float().expand(1, 8, 96))
-    assert (model.prediction, model.added, model.vae.factor, model.vae.channels) == ("epsilon", None, 4, 4)
+    assert torch.equal(model.context, stored["text.emb.weight"][0].float().expand(1, 8, 128))
+    assert (model.prediction, model.added, model.vae.factor, model.vae.channels) == ("v_prediction", None, 4, 4)
     assert model.recommended == {"resolution": config["image_size"], **config["recommended"]}
-    assert model.recommended["T"] == 15
+    assert model.recommended["resolution"] == 128
     assert torch.equal(model.alphas_cumprod, alphas_cumprod()) and re.fullmatch("[0-9a-f]{12}", model.fingerprint)
     y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 96), indexing="ij")
     image = torch.stack([x, y, 1 - x], -1)[None]
@@ -148,10 +151,10 @@ def test_embedded():
     assert -10 * (model.vae.decode(latent) - image).square().mean().log10() > 40
     # It is a denoiser: at a low noise level it finds most of the noise.
     noise, alpha = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0)), model.alphas_cumprod[301]
-    eps = model.unet(
-        alpha.sqrt() * latent + (1 - alpha).sqrt() * noise, 301, encoder_hidden_states=model.context
-    ).sample
-    assert (eps - noise).square().mean() < 0.25
+    noised = alpha.sqrt() * latent + (1 - alpha).sqrt() * noise
+    v = model.unet(noised, 301, encoder_hidden_states=model.context).sample
+    found = (1 - alpha).sqrt() * noised + alpha.sqrt() * v
+    assert (found - noise).square().mean() < 0.25
 
 
 def test_embedded_header(tmp_path):

@@ -42,7 +42,9 @@ def test_sizes_come_from_the_table():
 def test_embedded_table():
     tensors = demo.load_state_dict(demo.model_path())
     model = HashedWords.from_state_dict({"emb.weight": tensors["text.emb.weight"]})
-    assert model.encode([""]).shape == (1, 8, 96)
+    words = model.encode(["", "red apple", "apple"])
+    assert words.shape == (3, 8, 128)
+    assert torch.equal(words[0, 0], model.emb.weight[0]) and torch.equal(words[1, 1], words[2, 0])
 
 
 @pytest.mark.parametrize(

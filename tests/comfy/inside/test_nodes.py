@@ -492,15 +492,25 @@ class TestEmbeddedModel:
         assert red[0][0].shape == empty[0][0].shape
         assert difference(red[0][0][0, 1], strong[0][0][0, 1]) == 0 < difference(red[0][0][0, 0], strong[0][0][0, 0])
 
-    def test_stock_ksampler_and_latent_sizes(self, embedded):
-        """From an empty latent of the stock node, whose eighth of the size becomes a quarter."""
+    def draw(self, embedded, prompt, size=128, seed=1):
+        """What the stock nodes make of a prompt: (H, W, 3) in 0..1."""
         import nodes as stock
 
-        model, _, vae, empty = embedded
-        latent = stock.EmptyLatentImage().generate(96, 96, 1)[0]
-        (out,) = stock.KSampler().sample(model, 1, 4, 1.0, "euler", "normal", empty, empty, latent, 1.0)
-        image = vae.decode(out["samples"])
-        assert image.shape[1] == image.shape[2] and torch.isfinite(image).all() and float(image.std()) > 0.01
+        model, clip, vae, empty = embedded
+        words = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        latent = stock.EmptyLatentImage().generate(size, size, 1)[0]
+        (out,) = stock.KSampler().sample(model, seed, 16, 4.0, "euler", "normal", words, empty, latent, 1.0)
+        return vae.decode(out["samples"])[0]
+
+    @pytest.mark.parametrize("prompt, stronger, weaker", [("red heart", 0, 2), ("blue heart", 2, 0), ("green apple", 1, 2)])
+    def test_stock_nodes_draw_from_words(self, embedded, prompt, stronger, weaker):
+        """One thing on white, in its colour; the empty latent is the stock node's, an eighth of the size."""
+        image = self.draw(embedded, prompt)
+        assert image.shape == (128, 128, 3)
+        corners = torch.stack([image[y, x] for y in (4, -5) for x in (4, -5)])
+        assert float(corners.mean()) > 0.85  # white
+        middle = image[40:88, 40:88].mean((0, 1))
+        assert float(middle[stronger] - middle[weaker]) > 0.2, middle
 
     def test_latent_preview(self, embedded, scene):
         """The linear preview shows the picture."""
