@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..networks.ddcolor import DDColor, DDColorSizes
+from ..networks.ddcolor import DDColor, DDColorSizes, frame_bytes
 from ..networks.ddcolor_weights import NAMES, check_weights, fold, read_sizes
 from .ldm_config import load_strictly
 from .weight_files import read_tensors
@@ -56,7 +55,9 @@ class ConvNeXtMaps(nn.Module):
 
 @dataclass(frozen=True)
 class LoadedDDColor:
-    """:param network: ready to run, on one device.
+    """A network on one device, as the pipeline asks for it (``pipelines.ddcolor.ColorNetwork``).
+
+    :param network: ready to run.
     :param variant: what its architecture is called, such as ``ConvNeXt-L``.
     :param name: the file's name.
     """
@@ -64,6 +65,41 @@ class LoadedDDColor:
     network: DDColor
     variant: str
     name: str
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.refine.weight.device
+
+    @torch.inference_mode()
+    def __call__(self, gray: Tensor) -> Tensor:
+        """(n, 3, h, w) in 0..1 -> a and b, (n, 2, h, w), float32 on the CPU."""
+        return self.network(gray.to(self.device)).cpu()
+
+    def frames_at_once(self, frames: int, height: int, width: int) -> int:
+        """How many of some frames to hand over at once: what fits the memory that is free."""
+        if self.device.type != "cuda":
+            return 1  # on a CPU single frames are faster, as more of their numbers stay in its caches
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return fitting(free, self.network, frames, height, width)
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that memory ran out; if so, what can be freed is freed."""
+        if not ran_out(error):
+            return False
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an error is torch's way to say that memory ran out, on a GPU or on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def fitting(free: float, network: DDColor, frames: int, height: int, width: int) -> int:
+    """How many frames fit some bytes of free memory, with a tenth to spare; at least 1."""
+    each = frame_bytes(network.sizes, height, width, network.refine.weight.element_size())
+    return max(1, min(frames, int(0.9 * free / each)))
 
 
 def load_ddcolor(
@@ -106,7 +142,7 @@ def variant_name(sizes: DDColorSizes) -> str:
     return known or f"ConvNeXt with depths {sizes.depths} and widths {sizes.widths}"
 
 
-def _rename(name: str) -> Any:
+def _rename(name: str) -> str:
     for pattern, replacement in _RENAMED:
         name, found = re.subn(pattern, replacement, name)
         if found:

@@ -71,6 +71,19 @@ class DDColorSizes:
         return (self.widths[-1], *self.decoded[:-1])
 
 
+def frame_bytes(sizes: DDColorSizes, height: int, width: int, number_bytes: int) -> int:
+    """Memory that one picture needs on its way through the network, without the weights.
+
+    The larger of two peaks, both at stride 4: inside an encoder block (input, depthwise result, norm, and twice the four
+    times wider inner layer) and where the last pixel decoder layer meets its skip. Half as much again is left to the
+    convolutions' own work space.
+    """
+    fine, enlarged = sizes.widths[0], sizes.enlarged[-1]
+    block = 11 * fine
+    decoder = 4 * enlarged + 4 * fine + 2 * sizes.decoded[-1] + 3 * sizes.hidden
+    return int(1.5 * max(block, decoder) * (height * width / 16) * number_bytes) + 4 * 2 * SLICE
+
+
 def blur(x: Tensor) -> Tensor:
     """Mean of every 2 x 2 places; edges are repeated above and to the left, so the size stays. (B, C, H, W)."""
     return F.avg_pool2d(F.pad(x, (1, 0, 1, 0), mode="replicate"), 2, stride=1)

@@ -46,8 +46,8 @@ class ColorNetwork(Protocol):
     def __call__(self, gray: Tensor) -> Tensor:
         """(n, 3, h, w) in 0..1 on the CPU -> a and b, (n, 2, h, w), float32 on the CPU."""
 
-    def frames_at_once(self, height: int, width: int) -> int:
-        """How many frames of this size to hand over at once, at least 1."""
+    def frames_at_once(self, frames: int, height: int, width: int) -> int:
+        """How many of some frames of this size to hand over at once, at least 1."""
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""
@@ -168,7 +168,7 @@ def run_in_chunks(
     :returns: (B, 2, h, w).
     :raises RuntimeError: what the network raises, if one frame alone is already too much.
     """
-    at_once = batch or network.frames_at_once(*size)
+    at_once = batch or network.frames_at_once(len(image), *size)
     found, done = [], 0
     while done < image.shape[0]:
         gray = prepare(image[done : done + at_once])
