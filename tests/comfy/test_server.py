@@ -12,21 +12,33 @@ from PIL import Image
 
 from comfyui_exemplar.color import psnr, rgb_to_lab
 
+from ..small_ddcolor import small_weights
 from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only, to_prompt
 
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-WORKFLOWS = (*COLORING, "embedded_model_words")
+WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor")
+#: Whose thumbnail can only be made with a file that the pack does not bring.
+WITHOUT_THUMBNAIL = {"ddcolor"}
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
     "ExemplarLatentLuminance", "ExemplarAttentionMap", "ExemplarLoadDemoModel", "ExemplarLoadDemoPictures",
+    "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend",
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ddcolor_file(server):
+    """A tiny network of random numbers where the workflow wants a released one."""
+    folder = server.base / "models" / "ddcolor"
+    folder.mkdir(exist_ok=True)
+    torch.save({"params": small_weights()}, folder / "ddcolor_modelscope.pth")
+
+
 @pytest.fixture(scope="module")
-def object_info(server):
+def object_info(server, ddcolor_file):
     return server.get("/object_info")
 
 
@@ -106,6 +118,8 @@ def test_languages_are_served(server, language):
 def test_templates_are_listed_with_thumbnails(server, name):
     assert name in server.get("/workflow_templates")[PACK]
     assert json.loads(server.raw(f"/api/workflow_templates/{PACK}/{name}.json")) == load_workflow(name)
+    if name in WITHOUT_THUMBNAIL:
+        return
     thumbnail = server.raw(f"/api/workflow_templates/{PACK}/{name}.jpg")
     assert thumbnail.startswith(b"\xff\xd8") and len(thumbnail) <= 100_000
 
@@ -173,6 +187,30 @@ def test_workflow_colors_the_picture(server, name):
     # nearer to the drawing's true colours than without any, and as light as the gray picture to within 8 bit
     assert psnr(result, truth) > psnr(gray, truth) + 1
     assert float((rgb_to_lab(result)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
+
+
+def test_automatic_color(server):
+    """By random numbers, so only what holds for any colours: the picture's own size and lightness, and some colour."""
+    prompt = to_prompt(load_workflow("ddcolor"))
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+    results = [picture(run.files[node][0]) for node, body in prompt.items() if body["class_type"] == "SaveImage"]
+    gray = demo_picture("photo-gray")
+    assert len(results) == 2
+    for result in results:
+        assert result.shape == gray.shape and chroma(result) > 2
+        assert float((rgb_to_lab(result)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
+    assert not torch.equal(*results)
+
+
+def test_a_missing_network_is_said_before_anything_runs(server):
+    prompt = to_prompt(load_workflow("ddcolor"))
+    for node in [node for node, body in prompt.items() if body["class_type"] == "PreviewImage"]:
+        del prompt[node]
+    prompt[only(prompt, "ExemplarLoadDDColor")]["inputs"]["model_name"] = "ddcolor_artistic.pth"
+    status, text = server.refusal(prompt)
+    assert status == 400
+    assert "no 'ddcolor_artistic.pth'" in text and "put it into models/ddcolor" in text
 
 
 @pytest.mark.parametrize("pictures", ["scene", "photo"])

@@ -58,7 +58,7 @@ class TestFiles:
         assert LoadDDColor.validate_inputs() is True
         said = LoadDDColor.validate_inputs(model_name="ddcolor_modelscope.pth")
         assert "no 'ddcolor_modelscope.pth' in models/ddcolor" in said and "small.pth" in said and "Download" in said
-        with pytest.raises(FileNotFoundError, match="no 'gone.pth'"):
+        with pytest.raises(FileNotFoundError, match=r"no 'gone\.pth'"):
             comfy_ddcolor.load("gone.pth", torch.float32)
 
     def test_another_model(self, nodes, folder):
@@ -241,8 +241,10 @@ class TestReferenceAndFallback:
 
     def test_inversion_of_other_pictures(self, nodes, inverted, scene):
         with pytest.raises(ValueError, match=r"color_image has 2 picture\(s\), but 1 were inverted"):
-            nodes("ExemplarConfidenceBlend", color_image=scene[1].repeat(2, 1, 1, 1), fallback=scene[1],
-                  input_inversion=inverted["input"][0], reference_inversion=inverted["gray"][0], fallback_below=0.3)  # fmt: skip
+            nodes(
+                "ExemplarConfidenceBlend", color_image=scene[1].repeat(2, 1, 1, 1), fallback=scene[1], fallback_below=0.3,
+                input_inversion=inverted["input"][0], reference_inversion=inverted["gray"][0],
+            )  # fmt: skip
 
     def test_older_workflows_load(self):
         """New widgets come last: saved values go to widgets by their position."""
