@@ -10,8 +10,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ..networks.ddcolor import frame_bytes
-from .ddcolor import LoadedDDColor, fitting, load_ddcolor, ran_out
+from .ddcolor import LoadedDDColor, fitting, load_ddcolor, memory_of, ran_out
 
 #: Folders of ``models`` that are looked into, the first one first.
 FOLDERS = ("ddcolor", "upscale_models")
@@ -57,10 +56,9 @@ class ComfyDDColor:
         return True
 
     def _load(self, frames: int, height: int, width: int) -> None:
-        network = self.patcher.model
-        each = frame_bytes(network.sizes, height, width, network.refine.weight.element_size())
+        needed = memory_of(self.patcher.model, frames, height, width)
         # all of it: its layers are plain ones, which ComfyUI can't fetch one by one
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=frames * each, force_full_load=True)
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=True)
 
 
 def register_folder() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..networks.ddcolor import DDColor, DDColorSizes, frame_bytes
+from ..networks.ddcolor import DDColor, DDColorSizes, working_bytes
 from ..networks.ddcolor_weights import NAMES, check_weights, fold, read_sizes
 from .ldm_config import load_strictly
 from .weight_files import read_tensors
@@ -98,8 +98,13 @@ def ran_out(error: Exception) -> bool:
 
 def fitting(free: float, network: DDColor, frames: int, height: int, width: int) -> int:
     """How many frames fit some bytes of free memory, with a tenth to spare; at least 1."""
-    each = frame_bytes(network.sizes, height, width, network.refine.weight.element_size())
-    return max(1, min(frames, int(0.9 * free / each)))
+    always, one = (memory_of(network, count, height, width) for count in (0, 1))
+    return max(1, min(frames, int((0.9 * free - always) / (one - always))))
+
+
+def memory_of(network: DDColor, frames: int, height: int, width: int) -> int:
+    """Bytes that some frames need on their way through a network."""
+    return working_bytes(network.sizes, frames, height, width, network.refine.weight.element_size())
 
 
 def load_ddcolor(

@@ -29,8 +29,10 @@ HEADS = 8
 #: Base of the position code's wavelengths.
 TEMPERATURE = 10000
 
-#: Numbers that the last unit holds at once. It works in slices, because the whole is 256 numbers a pixel.
-SLICE = 2**22
+#: Numbers that the last unit holds at once, by device. It works in slices, because the whole is 256 numbers a pixel: on a CPU
+#: in ones that its caches hold, elsewhere in ones that are worth starting.
+SLICE = {"cpu": 2**22}
+LARGE_SLICE = 2**25
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,18 @@ class DDColorSizes:
         return (self.widths[-1], *self.decoded[:-1])
 
 
-def frame_bytes(sizes: DDColorSizes, height: int, width: int, number_bytes: int) -> int:
-    """Memory that one picture needs on its way through the network, without the weights.
+def working_bytes(sizes: DDColorSizes, frames: int, height: int, width: int, number_bytes: int) -> int:
+    """Memory that pictures need on their way through the network together, without the weights.
 
-    The larger of two peaks, both at stride 4: inside an encoder block (input, depthwise result, norm, and twice the four
-    times wider inner layer) and where the last pixel decoder layer meets its skip. Half as much again is left to the
-    convolutions' own work space.
+    A picture needs the larger of two peaks, both at stride 4: inside an encoder block (input, depthwise result, norm, and
+    twice the four times wider inner layer) and where the last pixel decoder layer meets its skip. Half as much again is left
+    to the convolutions' own work space. One slice of the last unit comes on top, in both precisions.
     """
     fine, enlarged = sizes.widths[0], sizes.enlarged[-1]
     block = 11 * fine
     decoder = 4 * enlarged + 4 * fine + 2 * sizes.decoded[-1] + 3 * sizes.hidden
-    return int(1.5 * max(block, decoder) * (height * width / 16) * number_bytes) + 4 * 2 * SLICE
+    each = 1.5 * max(block, decoder) * (height * width / 16) * number_bytes
+    return int(frames * each) + LARGE_SLICE * (4 + number_bytes)
 
 
 def blur(x: Tensor) -> Tensor:
@@ -161,7 +164,7 @@ class WeightedEnlarge(nn.Module):
         batch, _, height, width = x.shape
         tokens = x.movedim(1, -1).flatten(1, 2)
         spread = weights.transpose(1, 2)
-        length = max(1, SLICE // (batch * self.linear.out_features))
+        length = max(1, SLICE.get(x.device.type, LARGE_SLICE) // (batch * self.linear.out_features))
         parts = []
         for part in tokens.split(length, dim=1):
             features = F.relu(self.linear(part), inplace=True).view(batch, -1, self.channels)

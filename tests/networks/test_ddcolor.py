@@ -5,7 +5,7 @@ import torch
 
 from comfyui_exemplar.hosts.ddcolor import build
 from comfyui_exemplar.networks import ddcolor
-from comfyui_exemplar.networks.ddcolor import blur, frame_bytes, sine_position
+from comfyui_exemplar.networks.ddcolor import blur, sine_position, working_bytes
 
 from ..small_ddcolor import SIZES, small_weights
 
@@ -46,7 +46,7 @@ def test_equals_the_description(network, naive, size):
 def test_slices_change_nothing(network, monkeypatch):
     x = picture(2)
     whole = network(x)
-    monkeypatch.setattr(ddcolor, "SLICE", 5 * 2 * 16 * SIZES.last)  # five places of both pictures
+    monkeypatch.setitem(ddcolor.SLICE, "cpu", 5 * 2 * 16 * SIZES.last)  # five places of both pictures
     torch.testing.assert_close(network(x), whole, atol=1e-4, rtol=1e-5)
 
 
@@ -92,11 +92,12 @@ def test_blur_is_the_mean_of_four():
     assert blur(x).flatten().tolist() == [0, 0.5, 1.5, 1.5, 2, 3]
 
 
-def test_frame_bytes():
-    """More for larger pictures and wider networks, half for half the precision; never nothing."""
-    each = frame_bytes(SIZES, 512, 512, 4)
-    fixed = frame_bytes(SIZES, 0, 0, 4)
-    assert each - fixed == pytest.approx(4 * (frame_bytes(SIZES, 256, 256, 4) - fixed), rel=1e-6)
-    assert each - fixed == pytest.approx(2 * (frame_bytes(SIZES, 512, 512, 2) - fixed), rel=1e-6)
+def test_working_bytes():
+    """More for more and larger pictures, half for half the precision; never nothing."""
+    always = working_bytes(SIZES, 0, 512, 512, 4)
+    one = working_bytes(SIZES, 1, 512, 512, 4) - always
+    assert working_bytes(SIZES, 3, 512, 512, 4) - always == pytest.approx(3 * one, rel=1e-6)
+    assert working_bytes(SIZES, 4, 256, 256, 4) - always == pytest.approx(one, rel=1e-6)
+    assert working_bytes(SIZES, 1, 512, 512, 2) - working_bytes(SIZES, 0, 512, 512, 2) == pytest.approx(one / 2, rel=1e-6)
     # a map of the finest width alone
-    assert each > SIZES.widths[0] * 128 * 128 * 4 and fixed > 0
+    assert one > SIZES.widths[0] * 128 * 128 * 4 and always > 0
