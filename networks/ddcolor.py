@@ -29,10 +29,10 @@ HEADS = 8
 #: Base of the position code's wavelengths.
 TEMPERATURE = 10000
 
-#: Numbers that the last unit holds at once, by device. It works in slices, because the whole is 256 numbers a pixel: on a CPU
-#: in ones that its caches hold, elsewhere in ones that are worth starting.
-SLICE = {"cpu": 2**22}
-LARGE_SLICE = 2**25
+#: Numbers that the last unit holds at once. It works in slices, because the whole is 256 numbers a pixel: on a CPU in ones
+#: that its caches hold.
+SLICE = 2**25
+CPU_SLICE = 2**22
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def working_bytes(sizes: DDColorSizes, frames: int, height: int, width: int, num
     block = 11 * fine
     decoder = 4 * enlarged + 4 * fine + 2 * sizes.decoded[-1] + 3 * sizes.hidden
     each = 1.5 * max(block, decoder) * (height * width / 16) * number_bytes
-    return int(frames * each) + LARGE_SLICE * (4 + number_bytes)
+    return int(frames * each) + SLICE * (4 + number_bytes)
 
 
 def blur(x: Tensor) -> Tensor:
@@ -164,7 +164,8 @@ class WeightedEnlarge(nn.Module):
         batch, _, height, width = x.shape
         tokens = x.movedim(1, -1).flatten(1, 2)
         spread = weights.transpose(1, 2)
-        length = max(1, SLICE.get(x.device.type, LARGE_SLICE) // (batch * self.linear.out_features))
+        most = CPU_SLICE if x.device.type == "cpu" else SLICE
+        length = max(1, most // (batch * self.linear.out_features))
         parts = []
         for part in tokens.split(length, dim=1):
             features = F.relu(self.linear(part), inplace=True).view(batch, -1, self.channels)

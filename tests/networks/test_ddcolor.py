@@ -46,7 +46,7 @@ def test_equals_the_description(network, naive, size):
 def test_slices_change_nothing(network, monkeypatch):
     x = picture(2)
     whole = network(x)
-    monkeypatch.setitem(ddcolor.SLICE, "cpu", 5 * 2 * 16 * SIZES.last)  # five places of both pictures
+    monkeypatch.setattr(ddcolor, "CPU_SLICE", 5 * 2 * 16 * SIZES.last)  # five places of both pictures
     torch.testing.assert_close(network(x), whole, atol=1e-4, rtol=1e-5)
 
 
