@@ -77,6 +77,21 @@ def test_singles_and_their_words(drawings):
     assert any(caption.split()[0] in ("red", "green", "blue", "purple", "orange", "brown") for caption in captions)
 
 
+def test_a_name_alone_means_one_hand(drawings):
+    """...so that a short prompt has one answer; whoever else drew it is named."""
+    from dataclasses import replace
+
+    from training.scenes import PLAIN_HAND, PLAIN_SHARE
+
+    hands = [PLAIN_HAND if hand == "twemoji" else hand for hand in drawings.hands]
+    made = scenes(replace(drawings, hands=hands))
+    _, captions = made.singles(400, 16)
+    others = sum("noto" in caption.split() for caption in captions) / 400
+    expected = (1 - PLAIN_SHARE) / 2  # one of two hands, when the plain one was not asked for
+    assert abs(others - expected) < 4 * (expected * (1 - expected) / 400) ** 0.5
+    assert all("twemoji" not in caption for caption in captions)
+
+
 def test_color_words():
     from training.scenes import color_word
 
