@@ -117,3 +117,16 @@ def test_evaluation_pairs_swap_places(drawings, monkeypatch):
     chroma = rgb_to_lab(made.gray)[..., 1:]
     assert chroma.abs().max() < 0.01
     assert made.take(made.count == 2).names == made.names[4:]
+
+
+def test_retrieval_of_words():
+    from training.words import retrieval
+
+    generator = torch.Generator().manual_seed(3)
+    small = torch.rand(6, 3, 8, 8, generator=generator)
+    asked = torch.nn.functional.interpolate(small, scale_factor=8)
+    near = (asked + 0.05 * torch.randn(asked.shape, generator=generator)).clamp(0, 1)
+    found = retrieval(near, asked)
+    assert found["colour, first"] == found["silhouette, first"] == 1 and found["chance of first"] == 1 / 6
+    turned = retrieval(near.roll(1, 0), asked)
+    assert turned["colour, first"] == turned["silhouette, first"] == 0
