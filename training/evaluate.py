@@ -20,6 +20,7 @@ from .measure import Outcome, color_pairs, kept, matching, prepare_references
 from .pairs import EvaluationPairs, build, photographed
 from .scenes import Scenes
 from .unet import load_photographs
+from .words import evaluate_words
 
 #: (pairs of one thing, pairs of two, seed)
 SPLITS = {"dev": (40, 24, 20261), "test": (120, 80, 20262)}
@@ -49,7 +50,8 @@ def variants(full: ColorizeSettings) -> dict[str, ColorizeSettings]:
 
 
 def evaluate(folder: Path, model: Path, out: Path, split: str) -> None:
-    """Writes ``numbers.json``, ``numbers.md``, ``plot.png``, ``pairs.jpg`` and ``photographs.jpg`` to ``out``.
+    """Writes ``numbers.json``, ``numbers.md``, ``plot.png``, ``pairs.jpg``, ``photographs.jpg`` and
+    ``words.jpg`` to ``out``.
 
     Pictures that an interrupted run with the same model left in ``out/pictures`` are used again.
     """
@@ -77,6 +79,7 @@ def evaluate(folder: Path, model: Path, out: Path, split: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     numbers = report.summary(outcomes, pairs.count, against=(TINT, WELSH)) | {"matching": matches, "split": split}
     numbers["photographs"] = photographs
+    numbers["words"] = evaluate_words(model, drawings, out / "words.jpg")
     (out / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
     table = report.table(numbers)
     (out / "numbers.md").write_text(table)

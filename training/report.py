@@ -56,6 +56,9 @@ def table(numbers: dict) -> str:
     if "photographs" in numbers:
         lines += ["", "| two crops of a held-out photograph | error |", "| --- | --- |"]
         lines += [f"| {name} | {error:.1f} |" for name, error in numbers["photographs"].items()]
+    if "words" in numbers:
+        lines += ["", "| the drawing from a name is nearest to the thing's own | share of names |", "| --- | --- |"]
+        lines += [f"| {name} | {share:.2f} |" for name, share in numbers["words"].items()]
     return "\n".join(lines) + "\n"
 
 

@@ -19,6 +19,8 @@ from .drawings import FLUENT_3D, Drawings, shows_people, world
 MOST_THINGS = 3
 BACKGROUND = -1
 WORLD_SHARE = 0.9  # of the drawings shown alone
+# A name alone means this hand's drawing; every other hand is named. More than half of the singles are its.
+PLAIN_HAND, PLAIN_SHARE = "fluent-emoji-flat", 0.6
 _STYLE_WORDS = {FLUENT_3D: "shaded", "fluent-emoji-flat": "flat"}
 # Centres of one, two or three things and the range of their sizes, in picture widths.
 _LAYOUTS = (
@@ -97,7 +99,7 @@ class Scenes:
     def singles(self, count: int, size: int) -> tuple[Tensor, list[str]]:
         """One thing each on white, with its words: (count, 3, size, size) in 0..1 and captions."""
         picked = [self.names[i] for i in self.random.choice(len(self.names), count, p=self.single_weight)]
-        rows = [int(self.random.choice(self.rows[name])) for name in picked]
+        rows = [self._drawing(name) for name in picked]
         canvas = torch.ones(count, 3, size, size, device=self.device)
         place = self._placements(count, 1, jitter=0.02, scale=(0.9, 0.96), turn=0.0)
         picture, _, _ = self._paste(canvas, rows, place[:, 0], size)
@@ -109,9 +111,16 @@ class Scenes:
             captions.append(self._caption(name, row, color, recolored=bool(recolor[i])))
         return picture, captions
 
+    def _drawing(self, name: str) -> int:
+        rows = self.rows[name]
+        plain = [row for row in rows if self.drawings.hands[row] == PLAIN_HAND]
+        if plain and self.random.random() < PLAIN_SHARE:
+            return int(plain[0])
+        return int(self.random.choice(rows))
+
     def _caption(self, name: str, row: int, color: str, *, recolored: bool) -> str:
         hand = self.drawings.hands[row]
-        style = _STYLE_WORDS.get(hand, hand.split("-")[0]) if self.random.random() < 0.5 else ""
+        style = "" if hand == PLAIN_HAND and self.random.random() < 0.8 else _STYLE_WORDS.get(hand, hand.split("-")[0])
         words = name.replace("-", " ")
         if recolored:  # a recoloured "red apple" is not red any more
             words = " ".join(word for word in words.split() if word not in COLOR_WORDS)

@@ -1,7 +1,7 @@
 """What the embedded model does with drawings that it never saw: colors land where they belong.
 
 Measured with its own recommended settings when this was written: the mean distance in (a, b) inside the drawings was
-19.8, against 40.2 for the reference's mean color laid over the input, 27.2 for the mean color of the referenced drawing
+16.7, against 40.2 for the reference's mean color laid over the input, 27.2 for the mean color of the referenced drawing
 alone (an oracle: it is told what is background), and 47.0 for gray. Limits below leave room for other machines.
 """
 
@@ -65,7 +65,7 @@ def test_better_than_the_reference_s_mean_color_everywhere(result, pairs):
     tint = chroma(pairs["reference"]).mean((1, 2), keepdim=True).expand_as(chroma(result.images))
     theirs = distances(tint, pairs)
     message = report("mean color of the whole reference", ours, theirs)
-    assert ours.mean() < 0.7 * theirs.mean(), message
+    assert ours.mean() < 0.6 * theirs.mean(), message
     assert (ours < theirs).sum() >= 7, message
 
 
@@ -75,7 +75,7 @@ def test_better_than_the_mean_color_of_the_referenced_drawing(result, pairs):
     tint = inside(chroma(pairs["reference"]), pairs["reference_mask"])[:, None, None].expand_as(chroma(result.images))
     theirs = distances(tint, pairs)
     message = report("mean color of the drawing", ours, theirs)
-    assert ours.mean() < 0.9 * theirs.mean(), message
+    assert ours.mean() < 0.8 * theirs.mean(), message
     two = torch.from_numpy(pairs["kind"] == 2)
     assert (ours < theirs)[two].all(), message  # two things that changed places: no single color can be right
     assert (ours < theirs).sum() >= 5, message
@@ -104,5 +104,5 @@ def test_exchanged_references_exchange_the_colors(embedded, host, result, pairs)
     wanted = references[other] - references[first]
     shares = (moved * wanted).sum(1) / wanted.square().sum(1)
     assert (wanted.norm(dim=1) > 30).all()  # the references do differ
-    # measured: 0.94 and 0.70 of the way
+    # measured: 0.95 and 0.72 of the way
     assert (shares > 0.35).all(), shares.tolist()

@@ -77,6 +77,21 @@ def test_singles_and_their_words(drawings):
     assert any(caption.split()[0] in ("red", "green", "blue", "purple", "orange", "brown") for caption in captions)
 
 
+def test_a_name_alone_means_one_hand(drawings):
+    """...so that a short prompt has one answer; whoever else drew it is named."""
+    from dataclasses import replace
+
+    from training.scenes import PLAIN_HAND, PLAIN_SHARE
+
+    hands = [PLAIN_HAND if hand == "twemoji" else hand for hand in drawings.hands]
+    made = scenes(replace(drawings, hands=hands))
+    _, captions = made.singles(400, 16)
+    others = sum("noto" in caption.split() for caption in captions) / 400
+    expected = (1 - PLAIN_SHARE) / 2  # one of two hands, when the plain one was not asked for
+    assert abs(others - expected) < 4 * (expected * (1 - expected) / 400) ** 0.5
+    assert all("twemoji" not in caption for caption in captions)
+
+
 def test_color_words():
     from training.scenes import color_word
 
@@ -102,3 +117,16 @@ def test_evaluation_pairs_swap_places(drawings, monkeypatch):
     chroma = rgb_to_lab(made.gray)[..., 1:]
     assert chroma.abs().max() < 0.01
     assert made.take(made.count == 2).names == made.names[4:]
+
+
+def test_retrieval_of_words():
+    from training.words import retrieval
+
+    generator = torch.Generator().manual_seed(3)
+    small = torch.where(torch.rand(6, 1, 8, 8, generator=generator) < 0.5, 1.0, torch.rand(6, 3, 8, 8, generator=generator))
+    asked = torch.nn.functional.interpolate(small, scale_factor=8)
+    near = (asked + 0.05 * torch.randn(asked.shape, generator=generator)).clamp(0, 1)
+    found = retrieval(near, asked)
+    assert found["colour, first"] == found["silhouette, first"] == 1 and found["chance of first"] == 1 / 6
+    turned = retrieval(near.roll(1, 0), asked)
+    assert turned["colour, first"] == turned["silhouette, first"] == 0

@@ -177,7 +177,7 @@ class TestNeighbours:
         both = injected(model=theirs, strength=0.5, layers="output.3")
         layer = Layer("output", 3)
         options = {
-            "block": ("output", 3), "block_index": 0, "n_heads": 3, "cond_or_uncond": [1, 0],
+            "block": ("output", 3), "block_index": 0, "n_heads": 2, "cond_or_uncond": [1, 0],
             "sigmas": torch.tensor([inverted["input"][2][0]]), "activations_shape": [2, 1, 8, 8],
         }  # fmt: skip
         patch = both.model_options["transformer_options"]["patches_replace"]["attn1"][key]
@@ -225,7 +225,7 @@ class TestNeighbours:
 
         class Control(comfy.controlnet.ControlBase):
             def get_control(self, x, *_, **__):
-                residual = torch.full((x.shape[0], 192, x.shape[2] // 4, x.shape[3] // 4), 3.0)
+                residual = torch.full((x.shape[0], 256, x.shape[2] // 4, x.shape[3] // 4), 3.0)
                 return {"input": [], "middle": [residual], "output": []}
 
         control = Control()

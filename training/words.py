@@ -1,0 +1,100 @@
+"""What the model draws from words: every word of its world once, and how often the drawing is nearest to what was asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from comfyui_exemplar.color import rgb_to_lab
+from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+
+from .drawings import Drawings, world
+from .model import Net
+from .scenes import PLAIN_HAND
+from .sheets import draw
+
+SIZE, STEPS, GUIDANCE, SEED, BATCH = 128, 20, 4.0, 7, 16
+GRID = 16  # cells a side when pictures are compared
+COLUMNS = 13
+
+
+def evaluate_words(model: Path, drawings: Drawings, sheet: Path) -> dict[str, float]:
+    """Draw each thing of the world from its name alone and find it among the plain hand's drawings of all of them.
+
+    :param sheet: where a sheet of all drawings (none chosen) is written.
+    :returns: share of names whose own drawing is the nearest one (``first``) or one of the five nearest (``first five``),
+        by colour in Lab on a coarse grid, and the same by silhouette alone; ``chance`` of ``first``.
+    """
+    net, autoencoder = load_exported(model)
+    names = sorted(world())
+    captions = [name.replace("-", " ") for name in names]
+    latents = [
+        draw(net, captions[i : i + BATCH], SIZE // autoencoder.factor, steps=STEPS, guidance=GUIDANCE, seed=SEED + i)
+        for i in tqdm(range(0, len(captions), BATCH), desc="words", leave=False)
+    ]
+    drawn = ((autoencoder.decode(torch.cat(latents)) + 1) / 2).clamp(0, 1)
+    _sheet(drawn, captions, sheet)
+    return retrieval(drawn, torch.stack([_on_white(drawings, name) for name in names]))
+
+
+def retrieval(drawn: Tensor, asked: Tensor) -> dict[str, float]:
+    """As ``evaluate_words`` returns it, for pictures (n, 3, S, S) in 0..1 in the same order."""
+    found: dict[str, float] = {}
+    for label, features in (("colour", _colors), ("silhouette", _silhouettes)):
+        distance = torch.cdist(features(drawn), features(asked))
+        place = (distance < distance.diag()[:, None]).sum(1)
+        found[f"{label}, first"] = float((place == 0).float().mean())
+        found[f"{label}, first five"] = float((place < 5).float().mean())
+    return found | {"chance of first": 1 / len(drawn)}
+
+
+def load_exported(model: Path) -> tuple[Net, LinearAutoencoder]:
+    """The network and the autoencoder of an exported file."""
+    tensors = {name: value.float() for name, value in load_file(model).items()}
+    ours = {name: value for name, value in tensors.items() if not name.startswith("vae.")}
+    net = Net()
+    net.load_state_dict(ours)
+    rest = {name.removeprefix("vae."): value for name, value in tensors.items() if name.startswith("vae.")}
+    return net.eval(), LinearAutoencoder.from_state_dict(rest)
+
+
+def _on_white(drawings: Drawings, name: str) -> Tensor:
+    """(3, S, S) in 0..1, as large as drawings shown alone are on average."""
+    row = next(i for i, n in enumerate(drawings.names) if n == name and drawings.hands[i] == PLAIN_HAND)
+    picture = torch.from_numpy(drawings.pictures[row]).permute(2, 0, 1).float() / 255
+    flat = picture[:3] * picture[3:] + 1 - picture[3:]
+    side = round(SIZE * 0.93)
+    small = F.interpolate(flat[None], size=(side, side), mode="bilinear", antialias=True)[0]
+    before = (SIZE - side) // 2
+    after = SIZE - side - before
+    return F.pad(small, (before, after, before, after), value=1.0)
+
+
+def _colors(pictures: Tensor) -> Tensor:
+    return rgb_to_lab(F.adaptive_avg_pool2d(pictures, GRID).movedim(1, -1)).flatten(1)
+
+
+def _silhouettes(pictures: Tensor) -> Tensor:
+    """How much of each cell is not white, 0..1."""
+    return F.adaptive_avg_pool2d(((1 - pictures.amin(1, keepdim=True)) * 8).clamp(0, 1), GRID).flatten(1)
+
+
+def _sheet(pictures: Tensor, captions: list[str], path: Path) -> None:
+    side, head = pictures.shape[-1], 14
+    rows = -(-len(captions) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * side, rows * (side + head)), "white")
+    pen = ImageDraw.Draw(sheet)
+    pixels = (pictures * 255).round().byte().movedim(1, -1).numpy()
+    for i, (picture, caption) in enumerate(zip(np.ascontiguousarray(pixels), captions, strict=True)):
+        x, y = i % COLUMNS * side, i // COLUMNS * (side + head)
+        pen.text((x + 4, y + 1), caption, fill="black")
+        sheet.paste(Image.fromarray(picture), (x, y + head))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, quality=88)
