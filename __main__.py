@@ -100,11 +100,11 @@ def _add_auto(commands) -> None:
         description="Colours gray pictures with no reference, by a DDColor network (Kang et al. 2023).",
     )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="gray picture(s), or frames of a video")
-    command.add_argument("--model", required=True, type=Path, help="DDColor file: ddcolor_modelscope, paper, artistic or "
-                         "paper_tiny, as .pth, .pt, .bin or .safetensors")  # fmt: skip
+    command.add_argument("--model", type=Path, help="DDColor file: ddcolor_modelscope, paper, artistic or paper_tiny, as "
+                         ".pth, .pt, .bin or .safetensors (default: the embedded one, made for drawings)")  # fmt: skip
     command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
-    command.add_argument("--resolution", type=int, default=512, help="side of the square whose area the network works at; "
-                         "0 keeps the pictures' own size")  # fmt: skip
+    command.add_argument("--resolution", type=int, help="side of the square whose area the network works at (default: 512, "
+                         "128 for the embedded one); 0 keeps the pictures' own size")  # fmt: skip
     command.add_argument("--saturation", type=float, default=1.0, help="0 is gray, 1 as the network gives it")
     command.add_argument("--strength", type=float, default=1.0, help="0 keeps the picture as it is, 1 recolours it")
     command.add_argument("--steady", type=int, default=0, help="frames before and after that smooth a frame's colour; the "
@@ -120,20 +120,25 @@ def _auto(options: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from .demo import DDCOLOR_SIDE, ddcolor_path
     from .hosts.ddcolor import load_ddcolor
     from .pipelines.ddcolor import AutoColorSettings, auto_color
     from .pipelines.pictures import load_picture, save_picture
 
     outputs = _output_paths(options.inputs, options.output)
+    resolution = options.resolution
+    if resolution is None:
+        resolution = AutoColorSettings.resolution if options.model else DDCOLOR_SIDE
     settings = AutoColorSettings(
-        resolution=options.resolution, saturation=options.saturation, strength=options.strength, steady=options.steady,
+        resolution=resolution, saturation=options.saturation, strength=options.strength, steady=options.steady,
         arithmetic=options.arithmetic,
     )  # fmt: skip
     pictures = [load_picture(path) for path in options.inputs]
     sizes = {tuple(picture.shape[1:3]) for picture in pictures}
     if options.steady and len(sizes) > 1:
         raise ValueError(f"--steady wants the frames of one video, but the inputs have {len(sizes)} sizes; leave it out.")
-    network = load_ddcolor(options.model, dtype=getattr(torch, options.dtype), device=_device(options.device))
+    device, dtype = _device(options.device), getattr(torch, options.dtype)
+    network = load_ddcolor(options.model or ddcolor_path(), dtype=dtype, device=device)
     batches = [torch.cat(pictures)] if options.steady else pictures
     with tqdm(total=len(pictures), unit="picture") as bar:
         colored = []

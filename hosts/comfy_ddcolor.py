@@ -10,7 +10,11 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from .. import demo
 from .ddcolor import LoadedDDColor, fitting, load_ddcolor, memory_of, ran_out
+
+#: What the small network is called that comes with the pack.
+EMBEDDED = "embedded"
 
 #: Folders of ``models`` that are looked into, the first one first.
 FOLDERS = ("ddcolor", "upscale_models")
@@ -75,11 +79,13 @@ def list_files() -> list[str]:
 
 
 def load(name: str, dtype: torch.dtype) -> ComfyDDColor:
-    """A file of the folders, by its name.
+    """A file of the folders, by its name, or the embedded one.
 
     :raises FileNotFoundError: no folder has it.
     :raises ValueError: it cannot be read as plain weights, or they are not DDColor's.
     """
+    if name == EMBEDDED:
+        return ComfyDDColor(load_ddcolor(demo.ddcolor_path(), dtype=dtype))
     paths = (folder_paths.get_full_path(folder, name) for folder in FOLDERS)
     path = next((path for path in paths if path is not None), None)
     if path is None:
@@ -94,5 +100,5 @@ def missing(name: str) -> str:
     return (
         f"There is no '{name}' in models/{' or models/'.join(FOLDERS)} ({there}). Download one of DDColor's four files, "
         "such as ddcolor_modelscope.pth (github.com/piddnad/DDColor says where), put it into models/ddcolor and reload the "
-        "page."
+        f"page; or choose '{EMBEDDED}'."
     )

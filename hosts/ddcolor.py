@@ -135,7 +135,7 @@ def build(weights: Mapping[str, Tensor]) -> tuple[DDColor, str]:
     sizes = read_sizes(weights)
     check_weights(weights, sizes)
     encoder, rest = fold(weights, sizes)
-    renamed = {f"encoder.{_rename(name)}": tensor for name, tensor in encoder.items()}
+    renamed = {f"encoder.{encoder_name(name)}": tensor for name, tensor in encoder.items()}
     with torch.device("meta"):
         network = DDColor(ConvNeXtMaps(sizes), sizes)
     return load_strictly(network, renamed | rest, "DDColor"), variant_name(sizes)
@@ -147,7 +147,8 @@ def variant_name(sizes: DDColorSizes) -> str:
     return known or f"ConvNeXt with depths {sizes.depths} and widths {sizes.widths}"
 
 
-def _rename(name: str) -> str:
+def encoder_name(name: str) -> str:
+    """Transformers' name of a tensor of the encoder; ``name`` is the published one without ``encoder.arch.``."""
     for pattern, replacement in _RENAMED:
         name, found = re.subn(pattern, replacement, name)
         if found:

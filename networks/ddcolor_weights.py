@@ -214,14 +214,16 @@ def fold(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> tuple[dict[str, 
     of_picture = of_picture / std
     rest["refine.weight"] = torch.cat([of_queries, of_picture], 1)
     rest["refine.bias"] = given["refine_net.0.0.bias"] - of_picture @ mean
-    rest |= _color_decoder(given, sizes)
+    for theirs, ours in color_decoder_names(sizes):
+        rest |= {ours + name[len(theirs) :]: t for name, t in given.items() if name.startswith(theirs)}
     return encoder, rest
 
 
-def _color_decoder(given: Mapping[str, Tensor], sizes: DDColorSizes) -> dict[str, Tensor]:
-    """The colour decoder has nothing to fold; only its names are other ones."""
-    renamed = {"color.query": given[f"{_COLOR}query_feat.weight"], "color.place": given[f"{_COLOR}query_embed.weight"]}
-    pairs = [(f"{_COLOR}decoder_norm.", "color.norm.")]
+def color_decoder_names(sizes: DDColorSizes) -> list[tuple[str, str]]:
+    """What the colour decoder's parts are called in a published file, and by us; it has nothing to fold but in its
+    projections, which are not among them. The beginnings of names, or whole ones."""
+    pairs = [(f"{_COLOR}query_feat.weight", "color.query"), (f"{_COLOR}query_embed.weight", "color.place")]
+    pairs += [(f"{_COLOR}decoder_norm.", "color.norm.")]
     pairs += [(f"{_COLOR}color_embed.layers.{j}.", f"color.embed.{2 * j}.") for j in range(3)]
     for k in range(sizes.layers):
         ours = f"color.layers.{k}."
@@ -232,9 +234,7 @@ def _color_decoder(given: Mapping[str, Tensor], sizes: DDColorSizes) -> dict[str
             (f"{cross}multihead_attn.", f"{ours}cross."), (f"{cross}norm.", f"{ours}cross_norm."),
             (f"{own}self_attn.", f"{ours}own."), (f"{own}norm.", f"{ours}own_norm."), (forward, ours),
         ]  # fmt: skip
-    for theirs, ours in pairs:
-        renamed |= {ours + name[len(theirs) :]: t for name, t in given.items() if name.startswith(theirs)}
-    return renamed
+    return pairs
 
 
 def _spectral(given: Mapping[str, Tensor], name: str) -> Tensor:

@@ -32,10 +32,11 @@ class LoadDDColor(io.ComfyNode):
             "ones a file holds is read from its weights.",
             search_aliases=["ddcolor", "automatic colorization", "colorize model", "ddcolor loader", "modelscope"],
             inputs=[
-                io.Combo.Input("model_name", options=host.list_files(),
+                io.Combo.Input("model_name", options=[host.EMBEDDED, *host.list_files()], default=host.EMBEDDED,
                                tooltip="A file in models/ddcolor or models/upscale_models: .pth, .pt, .bin or .safetensors. "
                                "ddcolor_modelscope is a good start, ddcolor_artistic is more colourful, ddcolor_paper_tiny is "
-                               "the smallest."),
+                               "the smallest released one. embedded is a tiny one that comes with the pack, knows drawings only "
+                               "and wants a resolution of 128."),
                 io.Combo.Input("precision", options=list(PRECISIONS), default="float32", advanced=True,
                                tooltip="float32 gives the published numbers. bfloat16 and float16 take half the memory and are "
                                "faster on most GPUs; colours differ by about a level of 255. On a CPU keep float32."),
@@ -46,7 +47,8 @@ class LoadDDColor(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model_name=None) -> bool | str:
         # a linked name is not known yet and comes as None
-        return True if model_name is None or model_name in host.list_files() else host.missing(model_name)
+        known = model_name is None or model_name == host.EMBEDDED or model_name in host.list_files()
+        return True if known else host.missing(model_name)
 
     @classmethod
     def execute(cls, model_name, precision="float32") -> io.NodeOutput:
@@ -71,8 +73,8 @@ class DDColor(io.ComfyNode):
                 io.Image.Input("image", tooltip="One or more gray pictures; of coloured ones only lightness is used."),
                 io.Int.Input("resolution", default=512, min=0, max=4096, step=32,
                              tooltip="Side of the square whose area the network works at. Low: larger, calmer areas of colour, "
-                             "fast. High: more detail, more patchwork, slow. 512 is what it was trained for; 0 is the picture's "
-                             "own size."),
+                             "fast. High: more detail, more patchwork, slow. 512 is what the released ones were trained for, "
+                             "128 the embedded one; 0 is the picture's own size."),
                 io.Float.Input("saturation", default=1.0, min=0.0, max=3.0, step=0.05, round=0.001,
                                tooltip="Colourfulness of the new colours: 0 is gray, 1 as the network gives them, above 1 "
                                "stronger."),

@@ -262,8 +262,24 @@ class TestAuto:
         for path, expected in ((folder / "none.pth", "does not exist"), (folder / "gray.png", "could not be read")):
             assert run("auto", folder / "gray.png", "--model", path) == 1
             assert expected in capsys.readouterr().err
-        with pytest.raises(SystemExit):
-            main(["auto", str(folder / "gray.png")])
+
+    def test_the_embedded_one_by_default_at_its_own_resolution(self, folder, monkeypatch):
+        """Any other file is run at 512."""
+        from comfyui_exemplar import demo
+
+        pictures = {}
+        embedded = demo.ddcolor_path()
+        choices = {"default": (), "same": ("--model", embedded, "--resolution", "128"),
+                   "named": ("--model", embedded), "large": ("--resolution", "512")}  # fmt: skip
+        for name, options in choices.items():
+            out = folder / f"{name}.png"
+            assert run("auto", folder / "gray.png", "--output", out, *options) == 0
+            pictures[name] = load_picture(out)
+        assert torch.equal(pictures["default"], pictures["same"])
+        assert torch.equal(pictures["named"], pictures["large"])
+        assert not torch.equal(pictures["default"], pictures["large"])
+        monkeypatch.setattr(demo, "ddcolor_path", lambda: folder / "gone.safetensors")
+        assert run("auto", folder / "gray.png") == 1
 
 
 def test_cuda_that_is_not_there(folder, capfd):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_exemplar.color import psnr, rgb_to_lab
+from comfyui_exemplar.color import ab_error, psnr, rgb_to_lab
 
 from ..small_ddcolor import small_weights
 from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only, to_prompt
@@ -19,8 +19,6 @@ needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
 WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor")
-#: Whose thumbnail can only be made with a file that the pack does not bring.
-WITHOUT_THUMBNAIL = {"ddcolor"}
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
@@ -31,7 +29,7 @@ NODES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def ddcolor_file(server):
-    """A tiny network of random numbers where the workflow wants a released one."""
+    """A tiny network of random numbers where a released one would be."""
     folder = server.base / "models" / "ddcolor"
     folder.mkdir(exist_ok=True)
     torch.save({"params": small_weights()}, folder / "ddcolor_modelscope.pth")
@@ -118,8 +116,6 @@ def test_languages_are_served(server, language):
 def test_templates_are_listed_with_thumbnails(server, name):
     assert name in server.get("/workflow_templates")[PACK]
     assert json.loads(server.raw(f"/api/workflow_templates/{PACK}/{name}.json")) == load_workflow(name)
-    if name in WITHOUT_THUMBNAIL:
-        return
     thumbnail = server.raw(f"/api/workflow_templates/{PACK}/{name}.jpg")
     assert thumbnail.startswith(b"\xff\xd8") and len(thumbnail) <= 100_000
 
@@ -189,18 +185,30 @@ def test_workflow_colors_the_picture(server, name):
     assert float((rgb_to_lab(result)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
 
 
-def test_automatic_color(server):
-    """By random numbers, so only what holds for any colours: the picture's own size and lightness, and some colour."""
-    prompt = to_prompt(load_workflow("ddcolor"))
+def automatic(server, prompt: dict) -> list[torch.Tensor]:
+    """What the workflow of DDColor saves: coloured with no reference, and blended."""
     run = server.run(prompt)
     assert run.status == "success", run.error
-    results = [picture(run.files[node][0]) for node, body in prompt.items() if body["class_type"] == "SaveImage"]
-    gray = demo_picture("photo-gray")
-    assert len(results) == 2
+    return [picture(run.files[node][0]) for node, body in prompt.items() if body["class_type"] == "SaveImage"]
+
+
+def test_automatic_color(server):
+    results = automatic(server, to_prompt(load_workflow("ddcolor")))
+    gray, truth = demo_picture("drawing-gray"), demo_picture("drawing-truth")
+    assert len(results) == 2 and not torch.equal(*results)
     for result in results:
         assert result.shape == gray.shape and chroma(result) > 2
         assert float((rgb_to_lab(result)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
-    assert not torch.equal(*results)
+        assert float(ab_error(result, truth)) < float(ab_error(gray, truth))
+
+
+def test_automatic_color_by_a_file_of_the_user(server, ddcolor_file):
+    prompt = to_prompt(load_workflow("ddcolor"))
+    embedded, _ = automatic(server, prompt)
+    prompt[only(prompt, "ExemplarLoadDDColor")]["inputs"]["model_name"] = "ddcolor_modelscope.pth"
+    found, _ = automatic(server, prompt)
+    assert found.shape == embedded.shape and chroma(found) > 2
+    assert not torch.equal(found, embedded)
 
 
 def test_a_missing_network_is_said_before_anything_runs(server):

@@ -1,10 +1,16 @@
 """DDColor's files: every format and nesting, and what is said about wrong ones."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from comfyui_exemplar import demo
+from comfyui_exemplar.color import ab_error
 from comfyui_exemplar.hosts.ddcolor import fitting, load_ddcolor, memory_of, ran_out
+from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
+from comfyui_exemplar.pipelines.pictures import load_picture
 
 from ..small_ddcolor import small_weights
 
@@ -104,6 +110,26 @@ class TestBadFiles:
     def test_missing(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"nothing.pth does not exist.*ddcolor_modelscope"):
             load_ddcolor(tmp_path / "nothing.pth")
+
+
+class TestEmbedded:
+    """The small network that comes with the pack, read like any other file."""
+
+    def test_the_file_is_small_and_says_what_it_is(self):
+        path = demo.ddcolor_path()
+        assert path.stat().st_size <= 4e6
+        about = json.loads(demo.read_metadata(path)["exemplar.ddcolor"])
+        loaded = load_ddcolor(path)
+        assert tuple(about["depths"]) == loaded.network.sizes.depths and about["resolution"] == demo.DDCOLOR_SIDE
+        assert "none of the published weights" in about["what"] and "CC-BY" in demo.read_metadata(path)["exemplar.credit"]
+        assert not demo.is_embedded(path)  # that is the diffusion model
+
+    @pytest.mark.parametrize("name", ["drawing", "scene"])
+    def test_nearer_to_the_true_colors_than_none(self, name):
+        pictures = demo.ddcolor_path().parent / "pictures"
+        gray, truth = (load_picture(pictures / f"{name}-{kind}.png") for kind in ("gray", "truth"))
+        found = auto_color(load_ddcolor(demo.ddcolor_path()), gray, AutoColorSettings(resolution=demo.DDCOLOR_SIDE))
+        assert float(ab_error(found, truth)) < 0.9 * float(ab_error(gray, truth))
 
 
 def test_frames_that_fit(weights, tmp_path):

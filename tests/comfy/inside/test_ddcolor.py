@@ -59,8 +59,18 @@ class TestFiles:
         assert LoadDDColor.validate_inputs() is True
         said = LoadDDColor.validate_inputs(model_name="ddcolor_modelscope.pth")
         assert "no 'ddcolor_modelscope.pth' in models/ddcolor" in said and "small.pth" in said and "Download" in said
+        assert said.endswith("or choose 'embedded'.")
         with pytest.raises(FileNotFoundError, match=r"no 'gone\.pth'"):
             comfy_ddcolor.load("gone.pth", torch.float32)
+
+    def test_the_embedded_one_is_the_first_choice(self, nodes, folder, scene):
+        (choice,) = (i for i in LoadDDColor.GET_SCHEMA().inputs if i.id == "model_name")
+        assert choice.default == choice.options[0] == "embedded"
+        assert LoadDDColor.validate_inputs(model_name="embedded") is True
+        embedded = nodes("ExemplarLoadDDColor", model_name="embedded")[0]
+        assert embedded.patcher.model_size() < 8e6
+        found = run(nodes, embedded, scene[0])
+        assert float(rgb_to_lab(found)[..., 1:].norm(dim=-1).mean()) > 1
 
     def test_another_model(self, nodes, folder):
         torch.save({"params_ema": {"conv_first.weight": torch.zeros(1)}}, folder / "upscaler.pth")
