@@ -55,7 +55,7 @@ def merge_luminance(
     if chroma_strength == 0:
         return _without_color(gray_image, batch)
     count = max(color_image.shape[0], 1 if statistics_from is None else statistics_from.shape[0])
-    shared = chroma_of(color_image, statistics_from, statistics_strength)[0] if count == 1 else None
+    shared = chroma_of(color_image, statistics_from, statistics_strength) if count == 1 else None
 
     def merged(index: int, lab: torch.Tensor) -> torch.Tensor:
         chroma = shared if shared is not None else _chroma_of(color_image, index, statistics_from, statistics_strength)
@@ -116,7 +116,7 @@ def merge_chroma(
         amount = strength
         if mask is not None:
             amount = strength * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
-        return lab[..., 1:] + amount * (new - lab[..., 1:])
+        return torch.lerp(lab[..., 1:], new, amount)  # exact where the amount is 0 or 1
 
     return _merge(gray_image, batch, gamut, merged)
 

@@ -37,7 +37,8 @@ def test_pickled_files(weights, expected, tmp_path, suffix, nest):
     path = tmp_path / f"small.{suffix}"
     torch.save({nest: weights} if nest else weights, path)
     loaded = load_ddcolor(path)
-    assert torch.equal(loaded(gray()), expected)
+    # where a tensor begins in memory is up to the file, and decides how sums are rounded
+    torch.testing.assert_close(loaded(gray()), expected, rtol=1e-5, atol=1e-5)
     assert loaded.name == path.name and "depths (1, 2, 1, 1)" in loaded.variant
 
 
@@ -56,15 +57,16 @@ def test_other_precision(weights, expected, tmp_path):
     assert 0 < float((found - expected).abs().mean()) < 0.05 * float(expected.std())
 
 
+RAN = []
+
+
+def evil():
+    RAN.append(True)
+
+
 class Evil:
-    ran = False
-
-    @staticmethod
-    def run():
-        Evil.ran = True
-
     def __reduce__(self):
-        return (Evil.run, ())
+        return (evil, ())
 
 
 def refusal(path):
@@ -80,8 +82,10 @@ class TestBadFiles:
         path = tmp_path / "small.pth"
         torch.save({"params": weights, "more": Evil()}, path)
         text = refusal(path)
-        assert "pickle with code in it" in text and "Evil" in text and "refused" in text
-        assert not Evil.ran
+        assert "pickle with code in it" in text and ".evil, which is refused" in text
+        assert not RAN
+        torch.load(path, weights_only=False)
+        assert RAN  # it would have run
 
     @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
     def test_cut_off(self, weights, tmp_path, suffix):

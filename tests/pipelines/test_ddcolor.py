@@ -22,7 +22,8 @@ class Painter:
         self.calls, self.freed = [], 0
 
     def __call__(self, gray):
-        assert gray.dtype == torch.float32 and torch.equal(gray[:, 0], gray[:, 1])
+        # OpenCV's matrix leaves a rounding between the channels
+        assert gray.dtype == torch.float32 and float((gray - gray[:, :1]).abs().max()) < 1e-6
         assert float(gray.min()) >= 0 and float(gray.max()) <= 1
         self.calls.append(tuple(gray.shape))
         if len(gray) > self.most:
