@@ -143,15 +143,16 @@ class TestColor:
         assert counts == [5, 2, 2, 1]
 
     def test_options_reach_the_pipeline(self, nodes, loaded, scene):
-        plain = run(nodes, loaded, scene[0])
-        changes = [{"resolution": 96}, {"saturation": 0.5}, {"strength": 0.5}, {"upsampling": "smooth"}, {"gamut": "clip"},
-                   {"arithmetic": "official"}]  # fmt: skip
-        small = torch.nn.functional.interpolate(scene[0].movedim(-1, 1), (90, 160)).movedim(1, -1)
-        for change in changes:
-            image = small if change in ({"upsampling": "smooth"}, {"gamut": "clip"}) else scene[0]
-            before = run(nodes, loaded, image) if image is small else plain
-            assert difference(run(nodes, loaded, image, **change), before) > 1e-4, change
-        assert difference(run(nodes, loaded, small, shape="square"), run(nodes, loaded, small)) > 1e-4
+        wide = torch.nn.functional.interpolate(scene[0].movedim(-1, 1), (90, 160)).movedim(1, -1)
+        for image, changes in (
+            (scene[0], [{"resolution": 96}, {"saturation": 0.5}, {"strength": 0.5}, {"arithmetic": "official"}]),
+            (wide, [{"upsampling": "smooth"}, {"shape": "square"}]),
+        ):
+            before = run(nodes, loaded, image)
+            for change in changes:
+                assert difference(run(nodes, loaded, image, **change), before) > 1e-4, change
+        strong = {"saturation": 20.0}  # beyond sRGB
+        assert difference(run(nodes, loaded, wide, gamut="clip", **strong), run(nodes, loaded, wide, **strong)) > 1e-4
         two = torch.cat([scene[0], scene[0] * 0.97])
         assert difference(run(nodes, loaded, two, steady=1), run(nodes, loaded, two)) > 1e-4
         mask = torch.zeros(1, 64, 64)
