@@ -1,7 +1,7 @@
 """Train the embedded DDColor: a small one of the same architecture, taught which colour drawn things have.
 
-It is trained in the form that the pack runs, in which every constant norm is folded (networks/ddcolor_weights.py), and
-taken apart into the published form when it is exported (automatic_file.py). So the decoder has no batch norms here.
+The pack runs DDColor with its constant norms folded (networks/ddcolor_weights.py). Training needs the batch norms of the
+pixel decoder, so they are put back here; automatic_file.py writes all of it in the published form.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from comfyui_exemplar.color import luminance_to_rgb, rgb_to_lab
 from comfyui_exemplar.hosts.ddcolor import ConvNeXtMaps
-from comfyui_exemplar.networks.ddcolor import DDColor, DDColorSizes
+from comfyui_exemplar.networks.ddcolor import DDColor, DDColorSizes, blur
 
 from .drawings import Drawings
 from .scenes import Scenes
@@ -28,10 +29,11 @@ SIZES = DDColorSizes(
     depths=(2, 2, 3, 1), widths=(32, 64, 128, 256), enlarged=(64, 64, 32), decoded=(64, 64, 32), last=32, hidden=64,
     feedforward=128, queries=32, layers=3,
 )  # fmt: skip
-#: Lab units in one unit of what the network gives while it is trained.
+#: Lab units in one unit of what the network gives while it is trained, and what its pictures are normalised with.
 UNIT = 40.0
-LEARNING_RATE, WARM_UP, LAST_SHARE = 1.5e-3, 100, 0.02
-EMA = 0.998
+MEAN, STD = 0.6, 0.3
+LEARNING_RATE, WARM_UP, LAST_SHARE = 1.5e-3, 60, 0.02
+EMA = 0.99
 # Of a pixel without colour, and the chroma in Lab units that counts one more. Grounds have no colour and are half of all
 # pixels; and the mean distance alone is least for colours paler than the true ones wherever those can't be known.
 _WEIGHT_OF_GRAY, _WEIGHT_PER_CHROMA = 0.4, 1 / 40
@@ -45,7 +47,7 @@ class Stage:
 
 
 # Small pictures teach what has which colour at a quarter of the price; the large ones come last.
-STAGES = (Stage(64, 1300, 24), Stage(128, 500, 12))
+STAGES = (Stage(64, 750, 24), Stage(128, 220, 12))
 
 
 class Trainer:
@@ -80,8 +82,8 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
-        current = self.net.state_dict()
-        keep = min(EMA, self.step / (self.step + 100))
+        current = {name: t for name, t in self.net.state_dict().items() if t.is_floating_point()}
+        keep = min(EMA, self.step / (self.step + 20))
         torch._foreach_lerp_([self.average[name] for name in current], list(current.values()), 1 - keep)
 
     @property
@@ -110,21 +112,52 @@ def total_steps() -> int:
     return sum(stage.steps for stage in STAGES)
 
 
+class TrainedEnlarge(nn.Module):
+    """``networks.ddcolor.Enlarge`` with the batch norm that is folded there."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs * 4, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs * 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, h, w) -> (B, outputs, 2h, 2w)."""
+        return blur(F.pixel_shuffle(F.relu(self.norm(self.conv(x))), 2))
+
+
+class TrainedPixelLayer(nn.Module):
+    """``networks.ddcolor.PixelLayer`` with the batch norms that are folded there, into what comes before and after."""
+
+    def __init__(self, inputs: int, enlarged: int, skip: int, outputs: int) -> None:
+        super().__init__()
+        self.enlarge = TrainedEnlarge(inputs, enlarged)
+        self.skip_norm = nn.BatchNorm2d(skip)
+        self.conv = nn.Conv2d(enlarged + skip, outputs, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, inputs, h, w) and (B, skip, 2h, 2w) -> (B, outputs, 2h, 2w)."""
+        joined = torch.cat([self.enlarge(x), F.relu(self.skip_norm(skip))], 1)
+        return self.norm(F.relu(self.conv(joined)))
+
+
 def new_network() -> DDColor:
-    """A network to start from. Biases of the pixel decoder's 3x3 convolutions stay 0: the published form has none."""
+    """A network to start from."""
     net = DDColor(ConvNeXtMaps(SIZES), SIZES)
+    channels = zip(SIZES.decoder_inputs, SIZES.enlarged, SIZES.skips, SIZES.decoded, strict=True)
+    net.pixel_layers = nn.ModuleList(TrainedPixelLayer(*each) for each in channels)
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and name.startswith("encoder."):
-            module.reset_parameters()  # the library's start is for blocks with a layer scale
-    for module in [*net.pixel_layers.modules(), net.enlarge.linear]:
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            # as large after it as before: the library's start is for blocks with a layer scale
+            nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
             nn.init.zeros_(module.bias)
-    for layer in net.pixel_layers:
-        layer.conv.bias.requires_grad_(False)
+    # the stem's norm divides by how bright a flat place is; beside a bias, brightness is still seen
+    nn.init.normal_(net.encoder.embeddings.patch_embeddings.bias)
     for embedding in (net.color.query, net.color.place):
         nn.init.normal_(embedding)
-    nn.init.normal_(net.refine.weight, std=0.02)
+    nn.init.kaiming_normal_(net.enlarge.linear.weight, nonlinearity="relu")
+    nn.init.zeros_(net.enlarge.linear.bias)
+    nn.init.normal_(net.refine.weight, std=0.05)
     nn.init.zeros_(net.refine.bias)
     return net.to(memory_format=torch.channels_last)
 
@@ -138,7 +171,7 @@ def color_loss(net: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
     lab = rgb_to_lab(pictures.movedim(1, -1))
     gray = luminance_to_rgb(lab[..., 0]).movedim(-1, 1)
     truth = lab[..., 1:].movedim(-1, 1)
-    difference = net(gray) * UNIT - truth
+    difference = net((gray - MEAN) / STD) * UNIT - truth
     chroma = truth.norm(dim=1, keepdim=True)
     weight = _WEIGHT_OF_GRAY + _WEIGHT_PER_CHROMA * chroma
     return (weight * difference.abs()).mean() / UNIT, difference.detach().norm(dim=1).mean()

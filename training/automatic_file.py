@@ -18,13 +18,13 @@ from comfyui_exemplar.hosts.ddcolor import encoder_name, load_ddcolor
 from comfyui_exemplar.networks.ddcolor_weights import color_decoder_names, published_shapes
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
 
-from .automatic import SIZES, UNIT
+from .automatic import MEAN, SIZES, STD, UNIT
 from .baselines import with_chroma
 from .drawings import Drawings
 from .export import CREDIT, LICENSE
 
 KEY = "exemplar.ddcolor"
-GRAY, MEAN, EMBEDDED = "gray", "mean of the training colours", "embedded DDColor"
+GRAY, ONE_COLOR, EMBEDDED = "gray", "mean of the training colours", "embedded DDColor"
 #: Things of the training split that are measured beside the held-out ones; about as many.
 EVERY_TRAINED = 24
 _ENCODER, _COLOR = "encoder.arch.", "decoder.color_decoder."
@@ -33,7 +33,8 @@ _ENCODER, _COLOR = "encoder.arch.", "decoder.color_decoder."
 def export_automatic(folder: Path, output: Path) -> None:
     """The averaged weights of ``folder/automatic.pt`` -> one safetensors file with the published names."""
     averaged = torch.load(folder / "automatic.pt", weights_only=True)["average"]
-    tensors = {name: t.half() if t.is_floating_point() else t for name, t in unfold(averaged).items()}
+    # vectors are small, and norms want to be exact
+    tensors = {name: t.half() if t.ndim > 1 else t for name, t in unfold(averaged).items()}
     about = {
         "what": "A small network of DDColor's architecture, made for this pack; none of the published weights are in it.",
         "depths": SIZES.depths, "widths": SIZES.widths, "resolution": DDCOLOR_SIDE,
@@ -47,16 +48,15 @@ def export_automatic(folder: Path, output: Path) -> None:
 
 
 def unfold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What ``networks.ddcolor_weights.fold`` undoes: the published form, with norms that change nothing.
+    """What ``networks.ddcolor_weights.fold`` undoes: the published form. Its spectral norms and layer scales change nothing.
 
-    :param weights: of the network of automatic.py, which gives (a, b) in units of ``UNIT``.
+    :param weights: of the network of automatic.py, which reads normalised pictures and gives (a, b) in units of ``UNIT``.
     :returns: tensors that ``load_ddcolor`` reads; the network that comes of them gives Lab units.
     """
     found: dict[str, Tensor] = {}
     for name, shape in published_shapes(SIZES).items():
         kind = name.rsplit(".", 1)[-1]
-        one = kind in ("gamma", "running_var", "std") or (kind == "weight" and len(shape) == 1)
-        found[name] = torch.full(shape, int(one) if kind == "num_batches_tracked" else float(one))
+        found[name] = torch.full(shape, {"mean": MEAN, "std": STD, "gamma": 1.0}.get(kind, 0.0))
     for name in found:
         if name.startswith(_ENCODER):  # but for what is folded: gamma and the last norm
             found[name] = weights.get(f"encoder.{encoder_name(name.removeprefix(_ENCODER))}", found[name])
@@ -65,8 +65,10 @@ def unfold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for i in range(3):
         layer, ours = f"decoder.layers.{i}.", f"pixel_layers.{i}."
         found[f"{layer}shuf.conv.0.weight_orig"] = weights[f"{ours}enlarge.conv.weight"]
-        found[f"{layer}shuf.conv.1.bias"] = weights[f"{ours}enlarge.conv.bias"]
         found[f"{layer}conv.0.weight_orig"] = weights[f"{ours}conv.weight"]
+        for theirs, norm in (("shuf.conv.1", "enlarge.norm"), ("bn", "skip_norm"), ("conv.2", "norm")):
+            for kind in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                found[f"{layer}{theirs}.{kind}"] = weights[f"{ours}{norm}.{kind}"]
         for kind in ("weight", "bias"):
             found[f"{_COLOR}input_proj.{i}.{kind}"] = weights[f"color.projections.{i}.{kind}"]
     places = (-1, SIZES.last)
@@ -98,7 +100,7 @@ def evaluate_automatic(folder: Path, model: Path, out: Path) -> None:
     settings = AutoColorSettings(resolution=DDCOLOR_SIDE)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         GRAY: lambda gray: gray,
-        MEAN: lambda gray: with_chroma(gray, mean.expand(*gray.shape[:3], 2)),
+        ONE_COLOR: lambda gray: with_chroma(gray, mean.expand(*gray.shape[:3], 2)),
         EMBEDDED: lambda gray: auto_color(network, gray, settings),
     }
     numbers: dict[str, dict[str, float]] = {}
