@@ -194,7 +194,7 @@ def automatic(server, prompt: dict) -> list[torch.Tensor]:
 
 def test_automatic_color(server):
     results = automatic(server, to_prompt(load_workflow("ddcolor")))
-    gray, truth = demo_picture("drawing-gray"), demo_picture("drawing-truth")
+    gray, truth = demo_picture("scene-gray"), demo_picture("scene-truth")
     assert len(results) == 2 and not torch.equal(*results)
     for result in results:
         assert result.shape == gray.shape and chroma(result) > 2
