@@ -5,7 +5,7 @@ and give back the caller's dtype, device and batch. Only :mod:`.official` needs 
 """
 
 from .gray import as_picture, desaturate, drop_alpha, is_gray
-from .lab import fit_gamut, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
+from .lab import fit_gamut, fitted_rgb, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
 from .merge import chroma_of, merge_chroma, merge_luminance
 from .metrics import ab_error, luminance_error, psnr
 from .official import official_merge
@@ -24,6 +24,7 @@ __all__ = [
     "desaturate",
     "drop_alpha",
     "fit_gamut",
+    "fitted_rgb",
     "is_gray",
     "lab_to_rgb",
     "luminance",

@@ -88,6 +88,17 @@ def fit_gamut(lab: torch.Tensor, iterations: int = 14) -> torch.Tensor:
     return _by_frame(lambda frame: _fit_frame(frame, iterations), lab)
 
 
+def fitted_rgb(lab: torch.Tensor) -> torch.Tensor:
+    """``lab_to_rgb(fit_gamut(lab))`` in one go: what fits anyway, mostly all of a picture, is converted once.
+
+    :param lab: ``(B, H, W, 3)``.
+    :returns: ``(B, H, W, 3)`` sRGB in 0..1, same dtype and device.
+    :raises ValueError: for anything that is not a floating ``(B, H, W, 3)``.
+    """
+    check_picture(lab, "fitted_rgb")
+    return _by_frame(_fitted_rgb, lab)
+
+
 def _work(frame: torch.Tensor) -> torch.Tensor:
     # On accelerators kornia multiplies its color matrices with conv2d, which cuDNN rounds to TF32 (10 bits) by default:
     # L would be off by hundredths. ComfyUI keeps pictures on the CPU anyway, so this moves nothing in practice.
@@ -123,23 +134,34 @@ def _lab_to_rgb(frame: torch.Tensor, clip: bool) -> torch.Tensor:
         return convert(frame.movedim(-1, 0), clip=clip).movedim(0, -1)
 
 
-def _inside(pixels: torch.Tensor) -> torch.Tensor:
-    rgb = _lab_to_rgb(pixels[None], clip=False)[0]
-    return ((rgb >= -_CUBE_TOLERANCE) & (rgb <= 1 + _CUBE_TOLERANCE)).all(-1)
+def _in_cube(rgb: torch.Tensor) -> torch.Tensor:
+    return (rgb.amin(-1) >= -_CUBE_TOLERANCE) & (rgb.amax(-1) <= 1 + _CUBE_TOLERANCE)
 
 
 def _fit_frame(frame: torch.Tensor, iterations: int) -> torch.Tensor:
-    pixels = frame.reshape(-1, 3)
-    outside = (~_inside(pixels)).nonzero()[:, 0]
-    if not len(outside):
+    outside = ~_in_cube(_lab_to_rgb(frame, clip=False))
+    if not bool(outside.any()):
         return frame
-    stray = pixels[outside]
+    fitted = frame.clone()
+    fitted[outside] = _fit_pixels(frame[outside], iterations)
+    return fitted
+
+
+def _fitted_rgb(frame: torch.Tensor, iterations: int = 14) -> torch.Tensor:
+    rgb = _lab_to_rgb(frame, clip=False)
+    outside = ~_in_cube(rgb)
+    if bool(outside.any()):
+        rgb[outside] = _lab_to_rgb(_fit_pixels(frame[outside], iterations)[None], clip=True)[0]
+    return rgb.clamp_(0, 1)
+
+
+def _fit_pixels(stray: torch.Tensor, iterations: int) -> torch.Tensor:
+    """Pixels (n, 3) outside the cube -> on its surface."""
     low = stray.new_zeros(len(stray), 1)
     high = torch.ones_like(low)
     for _ in range(iterations):
         middle = (low + high) / 2
-        fits = _inside(torch.cat([stray[:, :1], stray[:, 1:] * middle], 1))[:, None]
+        at_middle = torch.cat([stray[:, :1], stray[:, 1:] * middle], 1)
+        fits = _in_cube(_lab_to_rgb(at_middle[None], clip=False)[0])[:, None]
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-    fitted = pixels.clone()
-    fitted[outside, 1:] = stray[:, 1:] * low
-    return fitted.view_as(frame)
+    return torch.cat([stray[:, :1], stray[:, 1:] * low], 1)

@@ -8,7 +8,7 @@ import torch
 
 from .gray import desaturate
 from .guided import upsample_guided
-from .lab import fit_gamut, lab_to_rgb, rgb_to_lab
+from .lab import fitted_rgb, lab_to_rgb, rgb_to_lab
 from .pictures import check_batch, check_picture
 from .statistics import match_chroma_statistics
 
@@ -129,7 +129,7 @@ def _merge(
     for index in range(batch):
         lab = rgb_to_lab(_frame(gray_image, index))
         lab = torch.cat([lab[..., :1], chroma_at(index, lab)], -1)
-        out[index] = lab_to_rgb(fit_gamut(lab) if gamut == "fit" else lab)[0]
+        out[index] = (fitted_rgb if gamut == "fit" else lab_to_rgb)(lab)[0]
     return out
 
 

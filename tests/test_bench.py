@@ -21,5 +21,5 @@ def test_bench_runs_on_a_toy():
 
 def test_bench_of_automatic_color_runs_on_a_toy():
     found = report("bench.ddcolor", "--tiny", "--batch", "2", "--size", "64", "--repeat", "1")
-    for line in ("pictures a second", "bare forward passes"):
+    for line in ("pictures a second", "bare forward passes", "processor seconds"):
         assert line in found

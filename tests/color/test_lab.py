@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comfyui_exemplar.color import fit_gamut, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
+from comfyui_exemplar.color import fit_gamut, fitted_rgb, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
 
 # Published values of the sRGB primaries in CIE Lab, D65.
 KNOWN = {
@@ -87,6 +87,14 @@ def test_fit_gamut_leaves_colors_of_srgb_alone():
     assert torch.equal(fit_gamut(lab), lab)
 
 
+def test_fitted_rgb_is_both_steps_in_one():
+    lab = torch.cat([saturated_lab(), rgb_to_lab(random(2, 41, 37, 3))], 1)
+    expected = lab_to_rgb(fit_gamut(lab))
+    torch.testing.assert_close(fitted_rgb(lab), expected, atol=2e-6, rtol=0)
+    assert (expected - lab_to_rgb(lab)).abs().max() > 0.05  # clamping alone is something else
+    assert torch.equal(fitted_rgb(lab[:, 41:]), lab_to_rgb(lab[:, 41:]))
+
+
 def test_fit_gamut_of_impossible_luminance_is_neutral():
     lab = torch.tensor([[-3.0, 20.0, 20.0], [120.0, 20.0, 20.0], [100.0, 30.0, 0.0], [0.0, 30.0, 0.0]]).view(1, 1, 4, 3)
     fitted = fit_gamut(lab)
@@ -94,7 +102,7 @@ def test_fit_gamut_of_impossible_luminance_is_neutral():
     assert torch.isfinite(lab_to_rgb(fitted)).all()
 
 
-@pytest.mark.parametrize("function", [rgb_to_lab, lab_to_rgb, luminance, fit_gamut])
+@pytest.mark.parametrize("function", [rgb_to_lab, lab_to_rgb, luminance, fit_gamut, fitted_rgb])
 def test_batch_equals_one_by_one(function):
     image = random(3, 7, 5, 3)
     together = function(image)
@@ -104,7 +112,7 @@ def test_batch_equals_one_by_one(function):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtype_and_shape_are_kept(dtype):
     image = random(1, 1, 1, 3).to(dtype)
-    for function in (rgb_to_lab, lab_to_rgb, fit_gamut):
+    for function in (rgb_to_lab, lab_to_rgb, fit_gamut, fitted_rgb):
         assert function(image).dtype == dtype and function(image).shape == image.shape
     assert luminance(image).dtype == dtype and luminance(image).shape == (1, 1, 1)
     assert luminance_to_rgb(luminance(image)).dtype == dtype
@@ -127,7 +135,7 @@ def test_autocast_does_not_round_the_matrix():
         torch.zeros(1, 4, 4, 3, dtype=torch.uint8),
     ],
 )
-@pytest.mark.parametrize("function", [rgb_to_lab, lab_to_rgb, luminance, fit_gamut])
+@pytest.mark.parametrize("function", [rgb_to_lab, lab_to_rgb, luminance, fit_gamut, fitted_rgb])
 def test_other_shapes_are_refused(function, picture):
     with pytest.raises(ValueError, match=r"found .*expected"):
         function(picture)
