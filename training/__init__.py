@@ -1,5 +1,5 @@
-"""How the embedded model was made, as commands: ``python -m training fetch | prepare | autoencoder | unet | export``.
+"""How the embedded models were made, as commands: ``python -m training fetch | prepare | autoencoder | unet | export``.
 
 ``python -m training evaluate`` (or ``make evaluate``) measures the result. README.md here tells the whole story.
-Everything is written below ``out/training``, which git ignores; only ``demo/model.safetensors`` is committed.
+Everything is written below ``out/training``, which git ignores; only ``demo/*.safetensors`` are committed.
 """
