@@ -1,6 +1,7 @@
 """Command line: the pack's methods without ComfyUI.
 
     python -m comfyui_exemplar colorize photo.png --reference example.png --model sd15.safetensors
+    python -m comfyui_exemplar auto photo.png --model ddcolor_modelscope.pth
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="comfyui_exemplar", description="Colour pictures by example.")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_colorize(commands)
+    _add_auto(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -88,6 +90,65 @@ def _colorize(options: argparse.Namespace) -> int:
             sheet = output.with_name(f"{output.stem}_sheet.png")
             save_picture(contact_sheet(image, reference, result), sheet)
             print(sheet)
+    return 0
+
+
+def _add_auto(commands) -> None:
+    command = commands.add_parser(
+        "auto",
+        help="colour gray pictures with no reference",
+        description="Colours gray pictures with no reference, by a DDColor network (Kang et al. 2023).",
+    )
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="gray picture(s), or frames of a video")
+    command.add_argument("--model", type=Path, help="DDColor file: ddcolor_modelscope, paper, artistic or paper_tiny, as "
+                         ".pth, .pt, .bin or .safetensors (default: the embedded one, made for drawings)")  # fmt: skip
+    command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
+    command.add_argument("--resolution", type=int, help="side of the square whose area the network works at (default: 512, "
+                         "128 for the embedded one); 0 keeps the pictures' own size")  # fmt: skip
+    command.add_argument("--saturation", type=float, default=1.0, help="0 is gray, 1 as the network gives it")
+    command.add_argument("--strength", type=float, default=1.0, help="0 keeps the picture as it is, 1 recolours it")
+    command.add_argument("--steady", type=int, default=0, help="frames before and after that smooth a frame's colour; the "
+                         "inputs are then the frames of one video, in order")  # fmt: skip
+    command.add_argument("--arithmetic", choices=("exact", "official"), default="exact",
+                         help="official repeats the published program")  # fmt: skip
+    command.add_argument("--device", default="cpu", help="cpu, cuda, mps ...")
+    command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    command.set_defaults(run=_auto)
+
+
+def _auto(options: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from .demo import DDCOLOR_SIDE, ddcolor_path
+    from .hosts.ddcolor import load_ddcolor
+    from .pipelines.ddcolor import AutoColorSettings, auto_color
+    from .pipelines.pictures import load_picture, save_picture
+
+    outputs = _output_paths(options.inputs, options.output)
+    resolution = options.resolution
+    if resolution is None:
+        resolution = AutoColorSettings.resolution if options.model else DDCOLOR_SIDE
+    settings = AutoColorSettings(
+        resolution=resolution, saturation=options.saturation, strength=options.strength, steady=options.steady,
+        arithmetic=options.arithmetic,
+    )  # fmt: skip
+    pictures = [load_picture(path) for path in options.inputs]
+    sizes = {tuple(picture.shape[1:3]) for picture in pictures}
+    if options.steady and len(sizes) > 1:
+        raise ValueError(f"--steady wants the frames of one video, but the inputs have {len(sizes)} sizes; leave it out.")
+    device, dtype = _device(options.device), getattr(torch, options.dtype)
+    network = load_ddcolor(options.model or ddcolor_path(), dtype=dtype, device=device)
+    batches = [torch.cat(pictures)] if options.steady else pictures
+    with tqdm(total=len(pictures), unit="picture") as bar:
+        colored = []
+        for batch in batches:
+            start = bar.n
+            colored += auto_color(network, batch, settings, on_frames=lambda n, start=start: bar.update(start + n - bar.n))
+    for picture, output in zip(colored, outputs, strict=True):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(picture[None], output)
+        print(output)
     return 0
 
 

@@ -79,12 +79,26 @@ def correspond(q: Tensor, k: Tensor, heads: int, values: Tensor) -> Corresponden
     :param q: (N, H·d); ``k`` is (M, H·d); ``values`` (M, c).
     """
     values = values.float().to(q.device)
-    even = torch.log(torch.tensor(float(k.shape[0]))).clamp_min(1e-6)
-    soft, index, confidence = [], [], []
+    soft, index, sure = [], [], []
     for rows in _weights(q, k, heads):
         soft.append(rows @ values)
         index.append(rows.argmax(-1))
-        entropy = -(rows * rows.clamp_min(1e-12).log()).sum(-1)
-        confidence.append((1 - entropy / even).clamp(0, 1))
+        sure.append(_certainty(rows))
     index = torch.cat(index)
-    return Correspondence(torch.cat(soft), values[index], index, torch.cat(confidence))
+    return Correspondence(torch.cat(soft), values[index], index, torch.cat(sure))
+
+
+def confidence(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """How sure every query token is of its match: ``confidence`` of :func:`correspond` alone.
+
+    :param q: (N, H·d); ``k`` is (M, H·d).
+    :returns: (N,) in 0..1.
+    """
+    return torch.cat([_certainty(rows) for rows in _weights(q, k, heads)])
+
+
+def _certainty(rows: Tensor) -> Tensor:
+    """(n, M) attention weights -> (n,): one minus their entropy, relative to the largest that M tokens can have."""
+    even = torch.log(torch.tensor(float(rows.shape[1]))).clamp_min(1e-6)
+    entropy = -(rows * rows.clamp_min(1e-12).log()).sum(-1)
+    return (1 - entropy / even).clamp(0, 1)

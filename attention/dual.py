@@ -204,14 +204,7 @@ class DualAttentionColor:
         if mask is None:
             return None
         check_reference_mask(mask)
-        tokens = {}
-        for layer in self.layers:
-            shares = _to_grid(mask, self.banks["reference"].grid(layer))
-            # a region smaller than a token still has one: the token that it covers best
-            tokens[layer] = [
-                torch.nonzero(row >= min(0.5, float(row.max()))).squeeze(1) for row in shares
-            ]
-        return tokens
+        return {layer: tokens_in_mask(mask, self.banks["reference"].grid(layer)) for layer in self.layers}
 
     def _restrict(self, tensor: Tensor, call: AttentionCall) -> Tensor:
         """Drop the reference tokens outside the mask."""
@@ -278,6 +271,12 @@ def check_reference_mask(mask: Tensor) -> None:
     """:raises ValueError: a mask, (B, H, W), that leaves nothing to look at."""
     if not bool((mask > 0.5).any(dim=(1, 2)).all()):
         raise ValueError("The reference mask is empty (nothing above one half); paint where colour may come from.")
+
+
+def tokens_in_mask(mask: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+    """For each mask of (B, H, W), the tokens of which it covers at least one half."""
+    # a region smaller than a token still has one: the token that it covers best
+    return [torch.nonzero(row >= min(0.5, float(row.max()))).squeeze(1) for row in _to_grid(mask, grid)]
 
 
 def _to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -6,11 +6,13 @@ and give back the caller's dtype, device and batch. Only :mod:`.official` needs 
 
 from .gray import as_picture, desaturate, drop_alpha, is_gray
 from .lab import fit_gamut, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
-from .merge import merge_luminance
+from .merge import chroma_of, merge_chroma, merge_luminance
 from .metrics import ab_error, luminance_error, psnr
 from .official import official_merge
+from .opencv_lab import opencv_lab_to_rgb, opencv_rgb_to_lab
 from .pictures import check_batch, check_picture, resize, to_uint8
 from .statistics import adain, match_chroma_statistics, match_mean_std
+from .temporal import steady_chroma
 
 __all__ = [
     "ab_error",
@@ -18,6 +20,7 @@ __all__ = [
     "as_picture",
     "check_batch",
     "check_picture",
+    "chroma_of",
     "desaturate",
     "drop_alpha",
     "fit_gamut",
@@ -28,10 +31,14 @@ __all__ = [
     "luminance_to_rgb",
     "match_chroma_statistics",
     "match_mean_std",
+    "merge_chroma",
     "merge_luminance",
     "official_merge",
+    "opencv_lab_to_rgb",
+    "opencv_rgb_to_lab",
     "psnr",
     "resize",
     "rgb_to_lab",
+    "steady_chroma",
     "to_uint8",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -10,6 +10,9 @@ from .pictures import check_picture
 
 # What a round trip through float32 Lab costs (6e-6) must not count as "outside"; clamping this much moves L by < 1e-3.
 _CUBE_TOLERANCE = 1e-5
+
+# Pixels that are converted at once.
+_STRIP = 2**20
 
 
 def rgb_to_lab(image: torch.Tensor) -> torch.Tensor:
@@ -45,8 +48,8 @@ def luminance(image: torch.Tensor) -> torch.Tensor:
     """
     check_picture(image, "luminance")
     out = image.new_empty(image.shape[:3])
-    for index, frame in enumerate(image):
-        out[index] = _rgb_to_lab(_work(frame))[..., 0]
+    for part, place in _strips(image, out):
+        place.copy_(_rgb_to_lab(_work(part))[..., 0])
     return out
 
 
@@ -92,11 +95,17 @@ def _work(frame: torch.Tensor) -> torch.Tensor:
 
 
 def _by_frame(convert: Callable[[torch.Tensor], torch.Tensor], picture: torch.Tensor) -> torch.Tensor:
-    # One frame at a time: a conversion holds about ten temporaries of its input's size.
     out = torch.empty_like(picture)
-    for index, frame in enumerate(picture):
-        out[index] = convert(_work(frame))
+    for part, place in _strips(picture, out):
+        place.copy_(convert(_work(part)))
     return out
+
+
+def _strips(picture: torch.Tensor, out: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Frame by frame, and large frames some rows at a time: a conversion holds about ten temporaries of its input's size."""
+    rows = max(1, _STRIP // picture.shape[2])
+    for frame, found in zip(picture, out, strict=True):
+        yield from zip(frame.split(rows), found.split(rows), strict=True)
 
 
 def _rgb_to_lab(frame: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from .gray import desaturate
@@ -46,39 +48,110 @@ def merge_luminance(
     :raises ValueError: for shapes or batches that do not fit, or another ``gamut``.
     """
     check_picture(color_image, "color_image")
-    check_picture(gray_image, "gray_image")
+    _check(gray_image, mask, gamut, upsampling)
     if statistics_from is not None:
         check_picture(statistics_from, "statistics_from")
+    batch = check_batch(color_image=color_image, gray_image=gray_image, statistics_from=statistics_from, mask=mask)
+    if chroma_strength == 0:
+        return _without_color(gray_image, batch)
+    count = max(color_image.shape[0], 1 if statistics_from is None else statistics_from.shape[0])
+    shared = chroma_of(color_image, statistics_from, statistics_strength) if count == 1 else None
+
+    def merged(index: int, lab: torch.Tensor) -> torch.Tensor:
+        chroma = shared if shared is not None else _chroma_of(color_image, index, statistics_from, statistics_strength)
+        chroma = _to_size_of(lab[..., :1], chroma, upsampling) * chroma_strength
+        return chroma if mask is None else chroma * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
+
+    return _merge(gray_image, batch, gamut, merged)
+
+
+def chroma_of(
+    color_image: torch.Tensor, statistics_from: torch.Tensor | None = None, statistics_strength: float = 1.0
+) -> torch.Tensor:
+    """a and b of pictures, if wanted with the statistics of others.
+
+    :param color_image: ``(B or 1, h, w, 3)`` in 0..1; ``statistics_from`` ``(B or 1, *, *, 3)`` or None.
+    :param statistics_strength: 1 matches the statistics, 0 leaves the color as it is.
+    :returns: ``(B, h, w, 2)`` float32 on the CPU, Lab units.
+    :raises ValueError: for shapes or batches that do not fit.
+    """
+    check_picture(color_image, "color_image")
+    if statistics_from is not None:
+        check_picture(statistics_from, "statistics_from")
+    batch = check_batch(color_image=color_image, statistics_from=statistics_from)
+    return torch.cat([_chroma_of(color_image, i, statistics_from, statistics_strength) for i in range(batch)])
+
+
+def merge_chroma(
+    chroma: torch.Tensor,
+    gray_image: torch.Tensor,
+    *,
+    saturation: float = 1.0,
+    strength: float = 1.0,
+    mask: torch.Tensor | None = None,
+    gamut: str = "fit",
+    upsampling: str = "guided",
+) -> torch.Tensor:
+    """:func:`merge_luminance` for chroma that was never a picture, on top of the color that there is.
+
+    :param chroma: ``(B or 1, h, w, 2)``, a and b in Lab units, any size.
+    :param gray_image: ``(B or 1, H, W, 3)`` in 0..1; its L is kept.
+    :param saturation: factor on a and b; 0 gives a gray picture, above 1 is more saturated.
+    :param strength: 0 returns ``gray_image`` itself with whatever color it has, 1 the new color, between is mixed.
+    :param mask: ``(B or 1, *, *)`` in 0..1, a factor on ``strength`` from place to place.
+    :param gamut: as in :func:`merge_luminance`; ``upsampling`` too.
+    :returns: ``(B, H, W, 3)`` in 0..1, dtype and device of ``gray_image``.
+    :raises ValueError: for shapes or batches that do not fit, or another ``gamut`` or ``upsampling``.
+    """
+    check_picture(chroma, "chroma", (2,))
+    _check(gray_image, mask, gamut, upsampling)
+    batch = check_batch(chroma=chroma, gray_image=gray_image, mask=mask)
+    if strength == 0:
+        return gray_image if gray_image.shape[0] == batch else gray_image.repeat(batch, 1, 1, 1)
+
+    def merged(index: int, lab: torch.Tensor) -> torch.Tensor:
+        new = _to_size_of(lab[..., :1], _frame(chroma, index), upsampling) * saturation
+        if mask is None and strength == 1:
+            return new
+        amount = strength
+        if mask is not None:
+            amount = strength * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
+        return torch.lerp(lab[..., 1:], new, amount)  # exact where the amount is 0 or 1
+
+    return _merge(gray_image, batch, gamut, merged)
+
+
+def _merge(
+    gray_image: torch.Tensor, batch: int, gamut: str, chroma_at: Callable[[int, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Frame by frame: Lab of the gray picture -> its new a and b -> the picture."""
+    out = gray_image.new_empty(batch, *gray_image.shape[1:])
+    for index in range(batch):
+        lab = rgb_to_lab(_frame(gray_image, index))
+        lab = torch.cat([lab[..., :1], chroma_at(index, lab)], -1)
+        out[index] = lab_to_rgb(fit_gamut(lab) if gamut == "fit" else lab)[0]
+    return out
+
+
+def _check(gray_image: torch.Tensor, mask: torch.Tensor | None, gamut: str, upsampling: str) -> None:
+    check_picture(gray_image, "gray_image")
     if mask is not None:
         check_picture(mask[..., None], "mask (with a channel axis added)", (1,))
     if gamut not in GAMUTS:
         raise ValueError(f"merge_luminance: found gamut {gamut!r}, expected one of {', '.join(GAMUTS)}.")
     if upsampling not in UPSAMPLINGS:
         raise ValueError(f"merge_luminance: found upsampling {upsampling!r}, expected one of {', '.join(UPSAMPLINGS)}.")
-    batch = check_batch(color_image=color_image, gray_image=gray_image, statistics_from=statistics_from, mask=mask)
-    if chroma_strength == 0:
-        return _without_color(gray_image, batch)
 
-    def chroma_at(index: int) -> torch.Tensor:
-        chroma = rgb_to_lab(_frame(color_image, index))[..., 1:]
-        if statistics_from is not None and statistics_strength != 0:
-            # Before resizing: the published program also takes the statistics of the picture as it was decoded.
-            reference = rgb_to_lab(_frame(statistics_from, index))[..., 1:]
-            chroma = match_chroma_statistics(chroma, reference, statistics_strength)
-        return chroma
 
-    statistics_count = 1 if statistics_from is None else statistics_from.shape[0]
-    shared = chroma_at(0) if color_image.shape[0] == 1 and statistics_count == 1 else None
-    out = gray_image.new_empty(batch, *gray_image.shape[1:])
-    for index in range(batch):
-        lightness = rgb_to_lab(_frame(gray_image, index))[..., :1]
-        chroma = chroma_at(index) if shared is None else shared
-        chroma = _to_size_of(lightness, chroma, upsampling) * chroma_strength
-        if mask is not None:
-            chroma = chroma * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
-        lab = torch.cat([lightness, chroma], -1)
-        out[index] = lab_to_rgb(fit_gamut(lab) if gamut == "fit" else lab)[0]
-    return out
+def _chroma_of(
+    color_image: torch.Tensor, index: int, statistics_from: torch.Tensor | None, statistics_strength: float
+) -> torch.Tensor:
+    chroma = rgb_to_lab(_frame(color_image, index))[..., 1:]
+    if statistics_from is not None and statistics_strength != 0:
+        # Before resizing: the published program also takes the statistics of the picture as it was decoded.
+        reference = rgb_to_lab(_frame(statistics_from, index))[..., 1:]
+        chroma = match_chroma_statistics(chroma, reference, statistics_strength)
+    return chroma
 
 
 def _frame(pictures: torch.Tensor, index: int) -> torch.Tensor:

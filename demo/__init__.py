@@ -1,7 +1,8 @@
-"""The embedded model: one safetensors file whose header also carries its configuration.
+"""The embedded models. The one for diffusion: one safetensors file whose header also carries its configuration.
 
 Tensors are named ``unet.*`` (diffusers names), ``vae.*`` (:class:`~..networks.linear_autoencoder.LinearAutoencoder`)
 and ``text.*`` (:class:`~..networks.hashed_words.HashedWords`). Nothing heavy is imported until tensors are read.
+The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 FORMAT_KEY = "exemplar.format"
 CONFIG_KEY = "exemplar.config"
 FORMAT = "1"
+#: Side in pixels of the squares that the embedded DDColor was trained on.
+DDCOLOR_SIDE = 128
 _SECTIONS = ("latent", "unet", "text", "schedule", "recommended")
 _HEADER_LIMIT = 100_000_000  # safetensors' own limit; a larger number means that this is another kind of file
 
@@ -23,6 +26,11 @@ _HEADER_LIMIT = 100_000_000  # safetensors' own limit; a larger number means tha
 def model_path() -> Path:
     """Where the embedded model's file is installed."""
     return Path(__file__).resolve().parent / "model.safetensors"
+
+
+def ddcolor_path() -> Path:
+    """Where the embedded DDColor's file is installed."""
+    return Path(__file__).resolve().parent / "ddcolor.safetensors"
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

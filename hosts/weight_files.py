@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16")  # the full precision first
+#: Under which names training programs keep a model's weights in a pickled file, the one that counts first.
+_NESTS = ("state_dict", "params", "params_ema")
 
 
 def digest(weight: Tensor, extra: str = "") -> str:
@@ -36,13 +39,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 return {name: file.get_tensor(name) for name in names}
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
+        code = re.search(r"\bGLOBAL ([\w.]+)", str(error))  # what torch's reader was asked to call and did not
+        if code:
+            raise ValueError(
+                f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the weights "
+                "from where they were published, as .safetensors if there is one."
+            ) from error
         lines = str(error).strip().splitlines()
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) could not be read as plain weights "
             f"({lines[0] if lines else type(error).__name__}): it is cut off, damaged, or a pickle with code in it; "
             "download it again, as .safetensors if there is one."
         ) from error
-    loaded = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else {}
+    loaded = loaded if isinstance(loaded, Mapping) else {}
+    loaded = next((loaded[name] for name in _NESTS if isinstance(loaded.get(name), Mapping)), loaded)
     tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     return {name: value for name, value in tensors.items() if not name.startswith("model_ema.")}
 

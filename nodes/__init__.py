@@ -1,6 +1,6 @@
 """What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below."""
 
-from . import attention_map, color, colorize, demo, demo_pictures, dual_attention, inversion
+from . import attention_map, color, colorize, confidence, ddcolor, demo, demo_pictures, dual_attention, inversion
 
 NODES = [
     *colorize.NODES,
@@ -8,6 +8,8 @@ NODES = [
     *dual_attention.NODES,
     *color.NODES,
     *attention_map.NODES,
+    *ddcolor.NODES,
+    *confidence.NODES,
     *demo.NODES,
     *demo_pictures.NODES,
 ]

@@ -14,6 +14,7 @@ from ..diffusion.schedule import CONVENTIONS
 from ..hosts import comfy as host
 from ..hosts.comfy_pipeline import ComfyHost
 from ..pipelines.colorize import ColorizeSettings, ReferencePair, check_batches, colorize, one_working_size
+from ..pipelines.confidence import full_size
 from .common import (
     CATEGORY,
     PRECISIONS,
@@ -44,8 +45,8 @@ class Colorize(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 io.Conditioning.Input("conditioning", tooltip="Usually the empty prompt."),
                 io.Image.Input("image", tooltip="One or more gray pictures; of coloured ones only lightness is used."),
-                io.Image.Input("reference", tooltip="A colour picture with the same kinds of things: one for all inputs, "
-                               "or one for each."),
+                io.Image.Input("reference", optional=True, tooltip="A colour picture with the same kinds of things: one for all "
+                               "inputs, or one for each. Without it the fallback is the reference."),
                 io.Float.Input("guidance", default=10.0, min=0.0, max=100.0, step=0.5, round=0.01,
                                tooltip="w: 1 is the plain injection at half the cost; higher gives fuller colours, far "
                                "above 10 they bleed. The embedded model likes 3."),
@@ -100,6 +101,12 @@ class Colorize(io.ComfyNode):
                                 tooltip="From another Exemplar Colorize with the same settings: saves inverting the reference "
                                 "again."),
                 Inversion.Input("gray_inversion", optional=True, tooltip="From the same node: the reference without colour."),
+                io.Image.Input("fallback", optional=True, tooltip="The input coloured in another way, for example by DDColor. It "
+                               "is the reference when none is connected, and can give colours where the reference has no match."),
+                # last and optional, so that older workflows load
+                io.Float.Input("fallback_below", default=0.0, min=0.0, max=1.0, step=0.05, round=0.001, optional=True,
+                               advanced=True, tooltip="Where attention is less sure of its match than this, the fallback's "
+                               "colours are used: 0 never, 1 nearly everywhere. 0.3 is a start."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The inputs in colour, at their own size."),
@@ -107,6 +114,8 @@ class Colorize(io.ComfyNode):
                 Inversion.Output(display_name="reference_inversion", tooltip="For another Exemplar Colorize."),
                 Inversion.Output(display_name="gray_inversion", tooltip="The reference without colour: for another Exemplar "
                                  "Colorize, and for Attention Map."),
+                io.Mask.Output(display_name="from_reference", tooltip="White where colours are the reference's, black where they "
+                               "are the fallback's."),
             ],
         )  # fmt: skip
 
@@ -116,14 +125,18 @@ class Colorize(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, vae, conditioning, image, reference, guidance, passes, depth, resolution, match_chroma,
+        cls, model, vae, conditioning, image, guidance, passes, depth, resolution, match_chroma, reference=None,
         match_latents=1.0, steps=50, gamma_shallow=0.5, gamma_deep=1.0, beta_shallow=0.5, beta_deep=0.0,
         mix="before softmax", layers="color", convention=CONVENTIONS[0], refinements=0, postprocess="exact",
         precision="model", keep_on="with the model", batch=8, mask=None, reference_mask=None, reference_inversion=None,
-        gray_inversion=None,
+        gray_inversion=None, fallback=None, fallback_below=0.0,
     ) -> io.NodeOutput:  # fmt: skip
         host.require_unet(model, "Exemplar Colorize")
-        image, reference = as_picture(image, "image"), as_picture(reference, "reference")
+        image = as_picture(image, "image")
+        fallback = as_picture(fallback, "fallback") if fallback is not None else None
+        if reference is None and reference_inversion is None:
+            reference = fallback
+        reference = as_picture(reference, "reference") if reference is not None else None
         warn_if_colored(image, "image")
         if (reference_inversion is None) != (gray_inversion is None):
             raise ValueError("Connect both reference_inversion and gray_inversion of the earlier node, or neither.")
@@ -132,34 +145,38 @@ class Colorize(io.ComfyNode):
             match_latents=match_latents, match_chroma=match_chroma, resolution=resolution, layers=layers,
             attention=DualAttentionSettings(gamma_shallow, gamma_deep, beta_shallow, beta_deep, mix),
             postprocess=postprocess, keep_dtype=PRECISIONS[precision], keep_device=keep_device(keep_on),
+            fallback_below=fallback_below,
         )  # fmt: skip
         pair = ReferencePair(reference_inversion, gray_inversion) if reference_inversion is not None else None
         return io.NodeOutput(*colorize_batch(model, vae, conditioning, image, reference, settings, pair, batch, mask,
-                                             reference_mask))  # fmt: skip
+                                             reference_mask, fallback))  # fmt: skip
 
 
-def colorize_batch(model, vae, conditioning, images, references, settings, pair, batch, mask, reference_mask):
+def colorize_batch(
+    model, vae, conditioning, images, references, settings, pair, batch, mask, reference_mask, fallback=None
+):
     """Colour any number of pictures, as many at once as memory allows; a shared reference is inverted once.
 
-    :returns: pictures, and the inversions of input, reference and gray reference (of the first round, when there are
-        several: keeping the features of a hundred frames would fill the memory that they were split to save).
+    :returns: pictures, the inversions of input, reference and gray reference (of the first round, when there are several:
+        keeping the features of a hundred frames would fill the memory that they were split to save), and how much of the
+        colour is the reference's, (B, H, W).
     """
     # for all rounds, before the first one starts
-    check_batches(images, references, pair, settings, mask, reference_mask)
+    check_batches(images, references, pair, settings, mask, reference_mask, fallback)
     shared = references.shape[0] == 1 if pair is None else pair.color.pictures == 1
     runner = ComfyHost(model, conditioning, vae)
     rounds, given = -(-images.shape[0] // batch), pair is not None
-    one_size = one_working_size(runner, images, references, settings)
+    one_size = given or one_working_size(runner, images, references, settings)
     calls = settings.model_calls(given, one_size) + (rounds - 1) * settings.model_calls(shared or given, one_size)
     runner.on_step = StepProgress(model, calls)
-    colored, first, at = [], None, 0
+    colored, shares, first, at = [], [], None, 0
     while at < images.shape[0]:
         part = slice(at, at + batch)
         ready = pair if pair is None or shared else pair.take(range(images.shape[0])[part])
         try:
             result = colorize(
                 runner, images[part], _part(references, part), settings, prepared=ready,
-                source_mask=_part(mask, part), reference_mask=_part(reference_mask, part),
+                source_mask=_part(mask, part), reference_mask=_part(reference_mask, part), fallback=_part(fallback, part),
             )  # fmt: skip
         except RuntimeError as error:
             comfy.model_management.raise_non_oom(error)
@@ -170,10 +187,19 @@ def colorize_batch(model, vae, conditioning, images, references, settings, pair,
             comfy.model_management.soft_empty_cache()
             continue
         colored.append(result.images)
+        shares.append(_share(result))
         first = first or result
         pair = first.reference if shared else pair
         at += batch
-    return torch.cat(colored), first.source, first.reference.color, first.reference.gray
+    return torch.cat(colored), first.source, first.reference.color, first.reference.gray, torch.cat(shares)
+
+
+def _share(result):
+    """How much of the colour is the reference's, at the pictures' size: all of it unless a fallback stepped in."""
+    count, height, width, _ = result.images.shape
+    if result.from_reference is None:
+        return torch.ones(1, 1, 1).expand(count, height, width)
+    return full_size(result.from_reference, (height, width))
 
 
 def _part(tensor, part: slice):

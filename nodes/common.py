@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 #: A batch of inverted pictures with the attention features that were kept (``diffusion.inversion.Inversion``).
 Inversion = io.Custom("INVERSION")
 
+#: A DDColor network under ComfyUI's model manager (``hosts.comfy_ddcolor.ComfyDDColor``).
+DDColorNetwork = io.Custom("DDCOLOR")
+
 CATEGORY = "exemplar"
 CATEGORY_COLOR = "exemplar/color"
 CATEGORY_STAGES = "exemplar/stages"
@@ -62,6 +65,18 @@ def latent_samples(latent: dict[str, Any], name: str) -> Tensor:
     if not bool(torch.isfinite(samples).all()):
         raise ValueError(f"The {name} contains NaN or infinite values; look at the node that made it.")
     return samples
+
+
+class FrameProgress:
+    """A progress bar over frames; ends the run when the user cancels."""
+
+    def __init__(self, total: int) -> None:
+        self.bar = comfy.utils.ProgressBar(total)
+        self.total = total
+
+    def __call__(self, done: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.bar.update_absolute(done, self.total)
 
 
 class StepProgress:

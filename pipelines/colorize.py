@@ -6,6 +6,7 @@
     luminance of the input + chroma -> picture, at the input's own size
 
 With N passes the coloured picture is inverted and sampled again, always with the features kept in the first place.
+Where attention finds no match in the reference, another colouring of the input can step in at the end (``fallback``).
 
 Everything that can share a model call does: pictures of one size are inverted in one batch, and the coloured and the
 plain prediction of guidance run together.
@@ -24,9 +25,10 @@ from torch import Tensor
 from ..attention.capture import Capture, CaptureSpec, CaptureTarget
 from ..attention.dual import DualAttentionColor, DualAttentionSettings, check_reference_mask
 from ..attention.layers import Layer, LayerInfo, is_shallow, select_layers
-from ..color import adain, as_picture, desaturate, merge_luminance, official_merge, resize
+from ..color import adain, as_picture, desaturate, merge_chroma, merge_luminance, official_merge, resize
 from ..diffusion.inversion import Inversion, check_same_model
 from ..diffusion.schedule import InversionPlan, inversion_plan
+from .confidence import blended_chroma, match_confidence, trust
 from .host import Host
 
 #: Roles of the three inversions, as the error messages and the banks name them.
@@ -60,6 +62,7 @@ class ColorizeSettings:
         size).
     :param keep_dtype: dtype of the kept features; None keeps the model's.
     :param keep_device: where they are kept; None keeps them with the model.
+    :param fallback_below: 0..1, attention's confidence below which a place takes the fallback's colour; 0 is off.
     """
 
     guidance: float = 10.0
@@ -76,12 +79,15 @@ class ColorizeSettings:
     postprocess: str = "exact"
     keep_dtype: torch.dtype | None = None
     keep_device: torch.device | None = None
+    fallback_below: float = 0.0
 
     def __post_init__(self) -> None:
         if self.passes < 1:
             raise ValueError(f"passes is {self.passes}; at least one is needed.")
         if self.postprocess not in ("exact", "official"):
             raise ValueError(f"postprocess is '{self.postprocess}'; expected 'exact' or 'official'.")
+        if not 0 <= self.fallback_below <= 1:
+            raise ValueError(f"fallback_below is {self.fallback_below}; it must lie between 0 and 1.")
 
     @classmethod
     def recommended(cls, letters: Mapping[str, Any], **chosen: Any) -> ColorizeSettings:
@@ -125,12 +131,14 @@ class ColorizeResult:
     :param source: the inputs' inversion, with their features.
     :param reference: the references' pair, to colour other pictures with.
     :param latent: (B, C, h, w), the last coloured latent.
+    :param from_reference: (B, h, w) in 0..1, how much of the colour is the reference's; None is all of it.
     """
 
     images: Tensor
     source: Inversion
     reference: ReferencePair
     latent: Tensor
+    from_reference: Tensor | None = None
 
 
 def working_size(height: int, width: int, resolution: int, multiple: int, factor: int) -> tuple[int, int]:
@@ -177,6 +185,7 @@ def colorize(
     source_mask: Tensor | None = None,
     reference_mask: Tensor | None = None,
     on_pass: Callable[[int, Tensor], None] | None = None,
+    fallback: Tensor | None = None,
 ) -> ColorizeResult:
     """Colour gray pictures by an example.
 
@@ -187,6 +196,8 @@ def colorize(
     :param source_mask: (1 or B, H, W), where colour may go.
     :param reference_mask: (1 or B, h, w), which parts of the reference give colour.
     :param on_pass: called with the pass number and the pictures after each pass.
+    :param fallback: (1 or B, *, *, 3) in 0..1, another colouring of the inputs, for where there is no match; see
+        ``fallback_below``.
     :raises ValueError: pictures, batches or settings that do not fit, before any model call.
     """
     settings = settings or ColorizeSettings()
@@ -196,7 +207,7 @@ def colorize(
     gray = desaturate(inputs) if settings.postprocess == "exact" else inputs
     if reference is not None:
         reference = as_picture(reference, "reference")
-    check_batches(inputs, reference, prepared, settings, source_mask, reference_mask)
+    check_batches(inputs, reference, prepared, settings, source_mask, reference_mask, fallback)
     if prepared is not None:
         _check_prepared(prepared, host, plan, layers, settings)
 
@@ -220,10 +231,14 @@ def colorize(
             on_pass(n, colored)
         start = plan.turn(host.invert(_encode_again(host, colored, settings), plan, None, settings.refinements)[-1])
     full = small if settings.postprocess == "official" else gray
-    images = _postprocess(decoded, full, reference, settings, source_mask).to(inputs)
+    share = None
+    if fallback is not None and settings.fallback_below > 0:
+        target = pair.gray if pair.gray.bank.pictures else pair.color
+        share = trust(match_confidence(source, target, reference_mask), settings.fallback_below)
+    images = _postprocess(decoded, full, reference, settings, source_mask, fallback, share).to(inputs)
     if on_pass is not None:
         on_pass(settings.passes - 1, images)
-    return ColorizeResult(images, source, pair, latent)
+    return ColorizeResult(images, source, pair, latent, share)
 
 
 def check_batches(
@@ -233,13 +248,19 @@ def check_batches(
     settings: ColorizeSettings,
     source_mask: Tensor | None = None,
     reference_mask: Tensor | None = None,
+    fallback: Tensor | None = None,
 ) -> None:
     """Whether the numbers of pictures and masks fit each other; parameters as for :func:`colorize`.
 
     :raises ValueError: they do not, a mask is empty, or there is no reference.
     """
     if reference is None and prepared is None:
-        raise ValueError("There is no reference: connect a colour picture, or the INVERSION pair of an earlier run.")
+        raise ValueError(
+            "There is no reference: connect a colour picture, the INVERSION pair of an earlier run, or as fallback an "
+            "automatic colouring of the input."
+        )
+    if fallback is not None:
+        _check_fallback(as_picture(fallback, "fallback"), inputs, settings)
     if reference is None and (settings.match_chroma > 0 or settings.postprocess == "official"):
         raise ValueError(
             "Matching chroma statistics needs the reference picture itself beside its inversions: "
@@ -254,6 +275,15 @@ def check_batches(
             )
     references = prepared.color.pictures if prepared else len(reference)
     _check_masks(source_mask, reference_mask, len(inputs), references)
+
+
+def _check_fallback(fallback: Tensor, inputs: Tensor, settings: ColorizeSettings) -> None:
+    if len(fallback) not in (1, len(inputs)):
+        raise ValueError(
+            f"There are {len(inputs)} input(s) and {len(fallback)} fallback picture(s); use one for each input."
+        )
+    if settings.postprocess == "official" and settings.fallback_below > 0:
+        raise ValueError("A fallback needs the exact postprocessing; the official one knows one source of colour only.")
 
 
 def _check_masks(source: Tensor | None, reference: Tensor | None, inputs: int, references: int) -> None:
@@ -335,17 +365,24 @@ def _invert_group(
 
 
 def _postprocess(
-    decoded: Tensor, gray: Tensor, reference: Tensor | None, settings: ColorizeSettings, mask: Tensor | None
+    decoded: Tensor,
+    gray: Tensor,
+    reference: Tensor | None,
+    settings: ColorizeSettings,
+    mask: Tensor | None,
+    fallback: Tensor | None = None,
+    share: Tensor | None = None,
 ) -> Tensor:
     if settings.postprocess == "official":
         bytes_ = [(t * 255).round().to(torch.uint8).cpu() for t in (gray, resize(reference, tuple(gray.shape[1:3])))]
         return official_merge(decoded.movedim(-1, 1) * 2 - 1, *bytes_).float() / 255
+    statistics = reference.to(decoded.device) if settings.match_chroma > 0 else None
+    gray = gray.to(decoded.device)
+    if share is not None:
+        chroma = blended_chroma(decoded, as_picture(fallback, "fallback"), share, statistics, settings.match_chroma)
+        return merge_chroma(chroma, gray, mask=mask)
     return merge_luminance(
-        decoded,
-        gray.to(decoded.device),
-        statistics_from=reference.to(decoded.device) if settings.match_chroma > 0 else None,
-        statistics_strength=settings.match_chroma,
-        mask=mask,
+        decoded, gray, statistics_from=statistics, statistics_strength=settings.match_chroma, mask=mask
     )
 
 

@@ -5,11 +5,21 @@ import sys
 from pathlib import Path
 
 
-def test_bench_runs_on_a_toy():
+def report(*arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--tiny", "--depth", "1", "--repeat", "1"],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-m", *arguments], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_bench_runs_on_a_toy():
+    found = report("bench", "--tiny", "--depth", "1", "--repeat", "1")
     for line in ("whole flow", "peak memory", "kept features", "Outside the UNet and the VAE"):
-        assert line in done.stdout
+        assert line in found
+
+
+def test_bench_of_automatic_color_runs_on_a_toy():
+    found = report("bench.ddcolor", "--tiny", "--batch", "2", "--size", "64", "--repeat", "1")
+    for line in ("pictures a second", "bare forward passes"):
+        assert line in found

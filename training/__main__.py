@@ -27,6 +27,14 @@ def main() -> int:
     unet.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     made = command("export", _export, "write the model's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/model.safetensors"))
+    automatic = command("automatic", _automatic, "train the embedded DDColor; resumes")
+    automatic.add_argument("--seed", type=int, default=1)
+    automatic.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    made = command("export-automatic", _export_automatic, "write the embedded DDColor's one file")
+    made.add_argument("--output", type=Path, default=Path("out/training/ddcolor.safetensors"))
+    made = command("evaluate-automatic", _evaluate_automatic, "measure the embedded DDColor on held-out things")
+    made.add_argument("--model", type=Path, default=Path("demo/ddcolor.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
@@ -96,6 +104,24 @@ def _export(options: argparse.Namespace) -> None:
     from .export import export
 
     export(options.folder, options.output)
+
+
+def _automatic(options: argparse.Namespace) -> None:
+    from .automatic import train
+
+    train(options.folder, seed=options.seed, threads=options.threads)
+
+
+def _export_automatic(options: argparse.Namespace) -> None:
+    from .automatic_file import export_automatic
+
+    export_automatic(options.folder, options.output)
+
+
+def _evaluate_automatic(options: argparse.Namespace) -> None:
+    from .automatic_file import evaluate_automatic
+
+    evaluate_automatic(options.folder, options.model, options.output)
 
 
 def _tune(options: argparse.Namespace) -> None:

@@ -148,38 +148,59 @@ class Scenes:
                 rows[:, i, j] = (random.choice(choices),) * 2 if pair is None else pair
             captions.append(" ".join(self.names[index].replace("-", " ") for index in picked))
         grounds = self._grounds(count)
-        views = []
-        for side in range(2):
-            canvas = self._shade(grounds[side], size)
-            ids = torch.full((count, size, size), BACKGROUND, device=self.device)
-            places = torch.zeros(count, 2, size, size, device=self.device)
-            turn = 20.0
-            placement = np.zeros((count, MOST_THINGS, 5))
-            for i in range(count):
-                order = random.permutation(things[i])
-                placement[i, : things[i]] = self._placements(1, int(things[i]), jitter=0.04, turn=turn)[0, order]
-            for j in range(MOST_THINGS):
-                present = np.flatnonzero(things > j)
-                if not len(present):
-                    continue
-                here = torch.from_numpy(present).to(self.device)
-                drawn, alpha, place = self._paste(
-                    canvas[here], [int(r) for r in rows[side, present, j]], placement[present, j], size
-                )
-                canvas[here] = drawn
-                on_top = alpha > 0.5
-                ids[here] = torch.where(on_top, torch.full_like(ids[here], j), ids[here])
-                places[here] = torch.where(on_top[:, None], place, places[here])
-            views.append([canvas, ids, places])
+        views = [self._compose(self._shade(grounds[side], size), rows[side], things) for side in range(2)]
         recolored = random.random(count) < 0.5
         both = _recolor(torch.stack([views[0][0], views[1][0]], 1).flatten(0, 1), random, repeat=2)
         both = both.unflatten(0, (count, 2))
         for side, view in enumerate(views):
-            view[0] = torch.where(_each(recolored, canvas), both[:, side], view[0])
+            view[0] = torch.where(_each(recolored, both), both[:, side], view[0])
             toned = random.random(count) < 0.5
-            view[0] = torch.where(_each(toned, canvas), self._tone(view[0]), view[0])
+            view[0] = torch.where(_each(toned, both), self._tone(view[0]), view[0])
         captions = ["" if again else caption for caption, again in zip(captions, recolored, strict=True)]
         return Pairs(View(*views[0]), View(*views[1]), torch.from_numpy(exact).to(self.device), captions)
+
+    def _compose(self, canvas: Tensor, rows: np.ndarray, things: np.ndarray) -> list[Tensor]:
+        """Drawings pasted onto grounds: [pictures, things, places] as in :class:`View`.
+
+        :param canvas: (n, 3, S, S), painted over.
+        :param rows: (n, MOST_THINGS), of which the first ``things`` (n,) count.
+        """
+        count, size = len(canvas), canvas.shape[-1]
+        ids = torch.full((count, size, size), BACKGROUND, device=self.device)
+        places = torch.zeros(count, 2, size, size, device=self.device)
+        placement = np.zeros((count, MOST_THINGS, 5))
+        for i in range(count):
+            order = self.random.permutation(things[i])
+            placement[i, : things[i]] = self._placements(1, int(things[i]), jitter=0.04, turn=20.0)[0, order]
+        for j in range(MOST_THINGS):
+            present = np.flatnonzero(things > j)
+            if not len(present):
+                continue
+            here = torch.from_numpy(present).to(self.device)
+            drawn, alpha, place = self._paste(
+                canvas[here], [int(r) for r in rows[present, j]], placement[present, j], size
+            )
+            canvas[here] = drawn
+            on_top = alpha > 0.5
+            ids[here] = torch.where(on_top, torch.full_like(ids[here], j), ids[here])
+            places[here] = torch.where(on_top[:, None], place, places[here])
+        return [canvas, ids, places]
+
+    def colored(self, count: int, size: int) -> Tensor:
+        """Pictures in their own colours, (count, 3, size, size) in 0..1: one to three drawings on a ground without colour,
+        and about a tenth photographs, if there are any. For learning which colour a thing has."""
+        random = self.random
+        photographs = 0 if self.photographs is None else int(random.binomial(count, 0.12))
+        drawn = count - photographs
+        things = random.choice((1, 2, 3), drawn, p=(0.6, 0.2, 0.2))
+        names = random.choice(len(self.names), (drawn, MOST_THINGS), p=self.pair_weight)
+        rows = np.array([random.choice(self.rows[self.names[i]]) for i in names.flat], dtype=int).reshape(names.shape)
+        ground = np.where(random.random((drawn, 1)) < 0.6, 1.0, random.uniform(0.2, 1, (drawn, 1))).repeat(3, 1)
+        pictures = self._compose(self._shade(ground, size), rows, things)[0]
+        if photographs:
+            pictures = torch.cat([pictures, self.photographed_pairs(photographs, size, recolored=0).a.pictures])
+        toned = random.random(count) < 0.3
+        return torch.where(_each(toned, pictures), self._tone(pictures), pictures)
 
     def photographed_pairs(self, count: int, size: int, *, recolored: float = 0.3) -> Pairs:
         """Two crops each of random photographs, mirrored and lit differently; a share of them in colours of its own."""

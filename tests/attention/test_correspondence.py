@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention import correspondence
-from comfyui_exemplar.attention.correspondence import correspond, heat, warp
+from comfyui_exemplar.attention.correspondence import confidence, correspond, heat, warp
 
 from . import naive
 
@@ -109,3 +109,12 @@ def test_half_precision_features_give_float_answers():
     torch.testing.assert_close(match.soft, correspond(q, k, HEADS, values).soft, atol=5e-3, rtol=0)
     assert heat(q.half(), k.half(), HEADS, torch.ones(7)).dtype == torch.float32
     assert warp(q.half(), k.half(), HEADS, values).dtype == torch.float32
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_confidence_alone(sizes):
+    q, k = case(*sizes)
+    rows = weights(q, k)
+    expected = 1 + (rows * rows.log()).sum(-1) / torch.tensor(float(sizes[1])).log().clamp_min(1e-6)
+    torch.testing.assert_close(confidence(q, k, HEADS).double(), expected.clamp(0, 1), atol=1e-5, rtol=0)
+    assert torch.equal(confidence(q, k, HEADS), correspond(q, k, HEADS, torch.rand(sizes[1], 3)).confidence)

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from comfyui_exemplar.color import ab_error, desaturate, luminance, luminance_error, merge_luminance, rgb_to_lab
+from comfyui_exemplar.color import (
+    ab_error,
+    chroma_of,
+    desaturate,
+    luminance,
+    luminance_error,
+    merge_chroma,
+    merge_luminance,
+    rgb_to_lab,
+)
 
 
 def random(*shape, seed=0):
@@ -141,3 +150,52 @@ def test_what_does_not_fit_is_refused():
         merge_luminance(two, random(2, 4, 4, 4))
     with pytest.raises(ValueError, match="'wrap'"):
         merge_luminance(two, two, gamut="wrap")
+
+
+class TestMergeChroma:
+    def test_chroma_of_a_picture_merges_as_the_picture_does(self):
+        color, gray = muted(2, 8, 6, 3), desaturate(random(2, 32, 24, 3, seed=1))
+        merged = merge_chroma(chroma_of(color), gray)
+        assert torch.equal(merged, merge_luminance(color, gray))
+
+    def test_statistics_of_another_picture(self):
+        color, gray, other = muted(1, 8, 8, 3), desaturate(muted(1, 8, 8, 3)), muted(1, 5, 5, 3, seed=3)
+        found = merge_chroma(chroma_of(color, other, 0.5), gray)
+        assert torch.equal(found, merge_luminance(color, gray, statistics_from=other, statistics_strength=0.5))
+
+    def test_strength_goes_from_the_picture_itself_to_the_new_color(self):
+        image, chroma = muted(1, 16, 16, 3), chroma_of(muted(1, 16, 16, 3, seed=1))
+        assert merge_chroma(chroma, image, strength=0.0) is image
+        own = rgb_to_lab(image)[..., 1:]
+        for strength in (0.25, 1.0):
+            found = rgb_to_lab(merge_chroma(chroma, image, strength=strength))[..., 1:]
+            assert (found - (own + strength * (chroma - own))).abs().max() < 1e-2
+
+    def test_saturation_scales_the_new_color(self):
+        gray, chroma = torch.full((1, 6, 6, 3), 0.5), chroma_of(muted(1, 6, 6, 3))
+        for saturation in (0.0, 0.5, 2.0):
+            found = rgb_to_lab(merge_chroma(chroma, gray, saturation=saturation))[..., 1:]
+            assert (found - saturation * chroma).abs().max() < 1e-2
+
+    def test_outside_of_the_mask_the_picture_stays(self):
+        image, chroma = muted(1, 8, 8, 3), chroma_of(muted(1, 8, 8, 3, seed=1))
+        mask = torch.zeros(1, 8, 8)
+        mask[:, :, 4:] = 1
+        found = merge_chroma(chroma, image, mask=mask)
+        assert (found[:, :, :4] - image[:, :, :4]).abs().max() < 1e-4
+        assert (rgb_to_lab(found)[:, :, 4:, 1:] - chroma[:, :, 4:]).abs().max() < 1e-2
+
+    def test_one_chroma_for_many_pictures(self):
+        grays, chroma = desaturate(random(3, 12, 12, 3)), chroma_of(muted(1, 4, 4, 3))
+        found = merge_chroma(chroma, grays)
+        assert torch.equal(found[2:], merge_chroma(chroma, grays[2:]))
+
+    @pytest.mark.parametrize("chroma, options, match", [
+        (torch.zeros(1, 4, 4, 3), {}, "chroma: found 3 channels, expected 2"),
+        (torch.zeros(2, 4, 4, 2), {}, "Batch sizes do not fit"),
+        (torch.zeros(1, 4, 4, 2), {"gamut": "wide"}, "found gamut 'wide'"),
+        (torch.zeros(1, 4, 4, 2), {"upsampling": "sharp"}, "found upsampling 'sharp'"),
+    ])  # fmt: skip
+    def test_refusals(self, chroma, options, match):
+        with pytest.raises(ValueError, match=match):
+            merge_chroma(chroma, random(3, 4, 4, 3), **options)

@@ -11,7 +11,9 @@ from .server import ROOT, comfyui_python, needs_comfyui
 needs_comfyui()
 
 
-@pytest.mark.parametrize("tests", ["tests/comfy/inside", "tests/parity/test_exemplar.py"])
+@pytest.mark.parametrize(
+    "tests", ["tests/comfy/inside", "tests/parity/test_exemplar.py", "tests/parity/test_ddcolor_pipeline.py"]
+)
 def test_inside_comfyui(checkout, tests):
     site_packages = Path(pytest.__file__).resolve().parents[1]
     run = subprocess.run(

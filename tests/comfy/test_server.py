@@ -10,23 +10,33 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_exemplar.color import psnr, rgb_to_lab
+from comfyui_exemplar.color import ab_error, psnr, rgb_to_lab
 
+from ..small_ddcolor import small_weights
 from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only, to_prompt
 
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-WORKFLOWS = (*COLORING, "embedded_model_words")
+WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor")
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
     "ExemplarLatentLuminance", "ExemplarAttentionMap", "ExemplarLoadDemoModel", "ExemplarLoadDemoPictures",
+    "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend",
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ddcolor_file(server):
+    """A tiny network of random numbers where a released one would be."""
+    folder = server.base / "models" / "ddcolor"
+    folder.mkdir(exist_ok=True)
+    torch.save({"params": small_weights()}, folder / "ddcolor_modelscope.pth")
+
+
 @pytest.fixture(scope="module")
-def object_info(server):
+def object_info(server, ddcolor_file):
     return server.get("/object_info")
 
 
@@ -173,6 +183,42 @@ def test_workflow_colors_the_picture(server, name):
     # nearer to the drawing's true colours than without any, and as light as the gray picture to within 8 bit
     assert psnr(result, truth) > psnr(gray, truth) + 1
     assert float((rgb_to_lab(result)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
+
+
+def automatic(server, prompt: dict) -> list[torch.Tensor]:
+    """What the workflow of DDColor saves: coloured with no reference, and blended."""
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+    return [picture(run.files[node][0]) for node, body in prompt.items() if body["class_type"] == "SaveImage"]
+
+
+def test_automatic_color(server):
+    results = automatic(server, to_prompt(load_workflow("ddcolor")))
+    gray, truth = demo_picture("scene-gray"), demo_picture("scene-truth")
+    assert len(results) == 2 and not torch.equal(*results)
+    for result in results:
+        assert result.shape == gray.shape and chroma(result) > 2
+        assert float((rgb_to_lab(result)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
+        assert float(ab_error(result, truth)) < float(ab_error(gray, truth))
+
+
+def test_automatic_color_by_a_file_of_the_user(server, ddcolor_file):
+    prompt = to_prompt(load_workflow("ddcolor"))
+    embedded, _ = automatic(server, prompt)
+    prompt[only(prompt, "ExemplarLoadDDColor")]["inputs"]["model_name"] = "ddcolor_modelscope.pth"
+    found, _ = automatic(server, prompt)
+    assert found.shape == embedded.shape and chroma(found) > 2
+    assert not torch.equal(found, embedded)
+
+
+def test_a_missing_network_is_said_before_anything_runs(server):
+    prompt = to_prompt(load_workflow("ddcolor"))
+    for node in [node for node, body in prompt.items() if body["class_type"] == "PreviewImage"]:
+        del prompt[node]
+    prompt[only(prompt, "ExemplarLoadDDColor")]["inputs"]["model_name"] = "ddcolor_artistic.pth"
+    status, text = server.refusal(prompt)
+    assert status == 400
+    assert "no 'ddcolor_artistic.pth'" in text and "put it into models/ddcolor" in text
 
 
 @pytest.mark.parametrize("pictures", ["scene", "photo"])

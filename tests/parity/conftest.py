@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from .ddcolor_set import DDColorSet
+
 
 class ParitySet:
     """One system's folder: its manifest, and its files by name."""
@@ -42,3 +44,14 @@ def parity_folder(system: str) -> Path:
 @pytest.fixture(scope="session")
 def exemplar_set() -> ParitySet:
     return ParitySet(parity_folder("exemplar"))
+
+
+@pytest.fixture(scope="session")
+def ddcolor_set() -> DDColorSet:
+    return DDColorSet(parity_folder("ddcolor"))
+
+
+@pytest.fixture(scope="session")
+def ddcolor_tiny_weights(ddcolor_set):
+    """The smaller architecture's weights; about a second."""
+    return ddcolor_set.weights("convnext_t")

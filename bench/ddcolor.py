@@ -1,0 +1,121 @@
+"""What automatic colour costs: the published per-picture pipeline beside ours, on the same random weights.
+
+    python -m bench.ddcolor                           ConvNeXt-T, 16 pictures of 512 x 512, fp32
+    python -m bench.ddcolor --variant large
+    python -m bench.ddcolor --batch 2 --size 64 --tiny    a toy, to see that it works
+
+Ratios count, not seconds: machines differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import torch
+
+from comfyui_exemplar.hosts.ddcolor import LoadedDDColor, build
+from comfyui_exemplar.networks.ddcolor import DDColorSizes
+from comfyui_exemplar.networks.ddcolor_weights import published_shapes
+from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color, run_in_chunks
+
+from .naive_ddcolor import NaiveDDColor, published_pipeline
+
+DECODERS = {"enlarged": (512, 512, 256), "decoded": (512, 512, 256), "last": 256, "hidden": 256, "feedforward": 2048,
+            "queries": 100, "layers": 9}  # fmt: skip
+VARIANTS = {
+    "tiny": DDColorSizes((3, 3, 9, 3), (96, 192, 384, 768), **DECODERS),
+    "large": DDColorSizes((3, 3, 27, 3), (192, 384, 768, 1536), **DECODERS),
+    "toy": DDColorSizes((1, 1, 1, 1), (16, 16, 32, 32), (32, 32, 16), (32, 32, 16), 16, 32, 64, 10, 3),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.ddcolor", description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser.add_argument("--variant", choices=VARIANTS, default="tiny")
+    parser.add_argument("--tiny", action="store_true", help="a toy network")
+    parser.add_argument("--batch", type=int, default=16, help="number of pictures")
+    parser.add_argument("--size", type=int, default=512, help="side of pictures and network input in pixels")
+    parser.add_argument("--repeat", type=int, default=2, help="how often each side is timed; the best counts")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    with torch.inference_mode():
+        _report(options, _measure(options))
+    return 0
+
+
+def random_weights(sizes: DDColorSizes) -> dict[str, torch.Tensor]:
+    """Weights in published names that keep numbers in range; what they colour is noise."""
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for name, shape in published_shapes(sizes).items():
+        if name.endswith("num_batches_tracked"):
+            made[name] = torch.tensor(0)
+        elif name in ("mean", "std") or name.endswith("running_var"):
+            made[name] = torch.full(shape, 0.45 if name == "mean" else 0.23 if name == "std" else 1.0)
+        elif name.endswith("running_mean") or (len(shape) == 1 and name.endswith("bias")):
+            made[name] = torch.zeros(shape)
+        elif len(shape) == 1 and name.endswith(("weight", "gamma")):
+            made[name] = torch.ones(shape)
+        else:
+            fan = shape[0] if len(shape) == 1 else max(1, torch.Size(shape[1:]).numel())
+            made[name] = torch.randn(shape, generator=generator) / fan**0.5
+    for name in [name for name in made if name.endswith("weight_v")]:  # as training leaves it: sigma near 1
+        layer = name.removesuffix("weight_v")
+        v = made[f"{layer}weight_orig"].flatten(1).T @ made[f"{layer}weight_u"]
+        made[name] = v / v.norm() ** 2
+    return made
+
+
+def _measure(options: argparse.Namespace) -> dict[str, float]:
+    sizes = VARIANTS["toy" if options.tiny else options.variant]
+    weights = random_weights(sizes)
+    network, _ = build(weights)
+    ours = LoadedDDColor(network.to(options.device, memory_format=torch.channels_last), options.variant, "bench")
+    naive = NaiveDDColor({name: t.to(options.device) for name, t in weights.items()}, sizes)
+    generator = torch.Generator().manual_seed(1)
+    gray = torch.rand(options.batch, options.size, options.size, 1, generator=generator)
+    image = gray.expand(-1, -1, -1, 3).contiguous()
+    pictures = (image * 255).round().byte().numpy()
+    size = (options.size, options.size)
+    ready = image.movedim(-1, 1).contiguous()
+    settings = AutoColorSettings(resolution=options.size)
+
+    def published() -> None:
+        for picture in pictures:
+            published_pipeline(naive, picture, options.size)
+
+    return {
+        "published": _best(published, options),
+        "ours": _best(lambda: auto_color(ours, image, settings), options),
+        "bare": _best(lambda: run_in_chunks(ours, ready, size, lambda frames: frames), options),
+        "at once": ours.frames_at_once(options.batch, *size),
+    }
+
+
+def _best(run, options: argparse.Namespace) -> float:
+    times = []
+    for _ in range(options.repeat + 1):  # the first one warms up
+        start = time.perf_counter()
+        run()  # every side ends with numbers on the CPU, so a GPU has finished
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def _report(options: argparse.Namespace, found: dict[str, float]) -> None:
+    variant = "a toy" if options.tiny else {"tiny": "ConvNeXt-T", "large": "ConvNeXt-L"}[options.variant]
+    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
+    print(f"\nDDColor ({variant}), {options.batch} pictures of {options.size} x {options.size}, fp32, {where}, "
+          f"torch {torch.__version__}\n")  # fmt: skip
+    print("| | published pipeline, one by one | ours | ratio |\n| --- | --- | --- | --- |")
+    speeds = [options.batch / found[side] for side in ("published", "ours")]
+    print(f"| pictures a second | {speeds[0]:.3f} | {speeds[1]:.3f} | {speeds[1] / speeds[0]:.2f}x |")
+    above = found["ours"] / found["bare"] - 1
+    print(f"\nOurs, {found['at once']} picture(s) a call: {found['ours']:.2f} s, of which the bare forward passes take "
+          f"{found['bare']:.2f} s; everything around them adds {above:.1%}.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Two sources of colour for one picture: the reference where attention is sure of its match, another one elsewhere.
+
+Exemplar colourisation takes colours from the nearest look-alike when the reference does not show a thing at all (Kosugi
+2025, arXiv 2505.15812, names pairs without semantic correspondence as its limit). There, attention is spread over the
+reference; where it is, an automatic colourisation of the input can step in.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attention.correspondence import confidence
+from ..attention.dual import tokens_in_mask
+from ..attention.layers import LayerInfo, select_layers
+from ..color import chroma_of, resize
+from ..diffusion.inversion import Inversion
+from .attention_map import shared_layers
+
+#: Share of the threshold over which one source passes into the other.
+SOFTNESS = 0.25
+
+
+def match_confidence(source: Inversion, target: Inversion, reference_mask: Tensor | None = None) -> Tensor:
+    """How sure the attention of each picture is of its match, at the noisiest kept step.
+
+    :param source: the inputs' inversion with kept q; ``target`` the reference's (best: without its colours) with kept k.
+    :param reference_mask: (1 or B, H, W), which parts of the reference count (those above one half).
+    :returns: (B, h, w) float32 on the CPU, 0..1: 0 where attention is spread evenly, 1 where it rests on one token. The
+        grid is that of the coarse layers, which match things; without those, of the coarsest that were kept.
+    :raises ValueError: no layer has the inputs' q and the reference's k.
+    """
+    layers = _matching_layers(source, target)
+    sigma = source.bank.sigmas[0]
+    grid = source.bank.grid(layers[0].layer)
+    total = torch.zeros(source.pictures, *grid)
+    for info in layers:
+        q = source.bank.get(sigma, info.layer, "q")
+        k = target.bank.get(target.bank.nearest(sigma), info.layer, "k")
+        grid_there = target.bank.grid(info.layer)
+        tokens = None if reference_mask is None else tokens_in_mask(reference_mask, grid_there)
+        for picture in range(source.pictures):
+            keys = k[picture % len(k)]
+            if tokens is not None:
+                keys = keys[tokens[picture % len(tokens)].to(keys.device)]
+            sure = confidence(q[picture % len(q)], keys, info.heads).unflatten(0, source.bank.grid(info.layer))
+            total[picture] += _resize(sure.float().cpu()[None], grid)[0]
+    return total / len(layers)
+
+
+def trust(sure: Tensor, below: float) -> Tensor:
+    """Share of the reference's colour: 1 where the confidence is at least ``below``, falling softly to 0 under it.
+
+    :param sure: any shape, 0..1.
+    :param below: 0 trusts the reference everywhere.
+    """
+    if below <= 0:
+        return torch.ones_like(sure)
+    share = ((sure / below - (1 - SOFTNESS)) / SOFTNESS).clamp(0, 1)
+    return share * share * (3 - 2 * share)
+
+
+def blended_chroma(
+    color_image: Tensor,
+    fallback: Tensor,
+    share: Tensor,
+    statistics_from: Tensor | None = None,
+    statistics_strength: float = 1.0,
+) -> Tensor:
+    """Chroma of two pictures, mixed from place to place.
+
+    :param color_image: (B, h, w, 3) in 0..1.
+    :param fallback: (1 or B, *, *, 3) in 0..1, resized to the first.
+    :param share: (B, *, *) in 0..1, of ``color_image``.
+    :param statistics_from: as in ``color.merge_luminance``, for ``color_image`` only.
+    :returns: (B, h, w, 2) float32 on the CPU, a and b in Lab units.
+    """
+    size = tuple(color_image.shape[1:3])
+    chroma = chroma_of(color_image, statistics_from, statistics_strength)
+    other = chroma_of(resize(fallback.cpu(), size))
+    return torch.lerp(other, chroma, _resize(share.cpu(), size)[..., None])
+
+
+def full_size(share: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, h, w) -> (B, H, W), smooth."""
+    return _resize(share, size)
+
+
+def _matching_layers(source: Inversion, target: Inversion) -> tuple[LayerInfo, ...]:
+    """The coarse layers of those that both sides kept; the coarsest ones if none of them is."""
+    kept = shared_layers(source, target, "all")
+    coarse = select_layers("coarse", source.layers) if _has_coarse(source.layers) else ()
+    chosen = tuple(info for info in kept if info in coarse)
+    return chosen or tuple(info for info in kept if info.downscale == max(i.downscale for i in kept))
+
+
+def _has_coarse(infos: tuple[LayerInfo, ...]) -> bool:
+    return len({info.downscale for info in infos if info.layer.block == "output"}) > 1
+
+
+def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(values.shape[1:]) == tuple(size):
+        return values
+    return F.interpolate(values.float()[:, None], tuple(size), mode="bilinear", antialias=True)[:, 0]

@@ -1,0 +1,234 @@
+"""Automatic colour by DDColor (Kang et al., ICCV 2023, arXiv 2212.11613), on any host.
+
+    picture --shrunk, without colour--> network --> chroma --steadied over frames--> chroma
+    lightness of the picture + chroma, enlarged along its edges -> picture, at its own size
+
+The published program squeezes every picture into a square, without a filter against aliasing, and enlarges chroma by
+repeating places; ``official`` arithmetic does the same, with OpenCV's Lab and 8 bits at the end. Ours keeps the aspect
+ratio, filters, and hands chroma to the merge that all colour of this pack goes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..color import (
+    as_picture,
+    check_batch,
+    luminance,
+    luminance_to_rgb,
+    merge_chroma,
+    opencv_lab_to_rgb,
+    opencv_rgb_to_lab,
+    resize,
+    steady_chroma,
+    to_uint8,
+)
+from ..networks.ddcolor import MULTIPLE
+from .colorize import working_size
+
+ARITHMETICS = ("exact", "official")
+SHAPES = ("aspect", "square")
+
+#: Called with the number of frames that are done.
+OnFrames = Callable[[int], None]
+
+
+class ColorNetwork(Protocol):
+    """What the pipeline asks of a loaded network."""
+
+    def __call__(self, gray: Tensor) -> Tensor:
+        """(n, 3, h, w) in 0..1 on the CPU -> a and b, (n, 2, h, w), float32 on the CPU."""
+
+    def frames_at_once(self, frames: int, height: int, width: int) -> int:
+        """How many of some frames of this size to hand over at once, at least 1."""
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that memory ran out; if so, what can be freed is freed."""
+
+
+@dataclass(frozen=True)
+class AutoColorSettings:
+    """Everything a user can choose.
+
+    :param resolution: side in pixels of the square whose area the network works at; 0 works at the pictures' own size.
+    :param shape: ``aspect`` keeps the picture's proportions, ``square`` squeezes it into a square.
+    :param saturation: factor on a and b.
+    :param strength: 0 returns the picture itself, 1 the new colours.
+    :param steady: frames on each side over which chroma is smoothed; 0 is off.
+    :param upsampling: ``guided`` along the picture's edges, or ``smooth``.
+    :param gamut: what happens to colours beyond sRGB, see ``color.merge``.
+    :param arithmetic: ``exact``, or ``official``, which repeats the published program and heeds ``resolution`` only.
+    :param batch: most frames in one call; 0 takes what fits memory.
+    """
+
+    resolution: int = 512
+    shape: str = "aspect"
+    saturation: float = 1.0
+    strength: float = 1.0
+    steady: int = 0
+    upsampling: str = "guided"
+    gamut: str = "fit"
+    arithmetic: str = "exact"
+    batch: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("arithmetic", ARITHMETICS), ("shape", SHAPES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(allowed)}.")
+        if self.resolution < 0 or self.batch < 0 or self.steady < 0:
+            raise ValueError(
+                f"resolution is {self.resolution}, batch {self.batch}, steady {self.steady}; none may be below 0."
+            )
+        if not 0 <= self.strength <= 1 or self.saturation < 0:
+            raise ValueError(
+                f"strength is {self.strength} and saturation {self.saturation}; strength must lie between 0 and 1, "
+                "saturation must not be below 0."
+            )
+
+
+def network_size(height: int, width: int, settings: AutoColorSettings) -> tuple[int, int]:
+    """(height, width) that the network works at, multiples of 32."""
+    if settings.arithmetic == "official" or settings.shape == "square":
+        side = settings.resolution or max(height, width)
+        return (max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE),) * 2
+    return working_size(height, width, settings.resolution, MULTIPLE, MULTIPLE)
+
+
+def auto_color(
+    network: ColorNetwork,
+    image: Tensor,
+    settings: AutoColorSettings | None = None,
+    *,
+    mask: Tensor | None = None,
+    on_frames: OnFrames | None = None,
+) -> Tensor:
+    """Colour pictures, or the frames of a video, from nothing but themselves.
+
+    :param image: (B, H, W, 3) in 0..1; only luminance is used.
+    :param mask: (1 or B, *, *) in 0..1, where the new colour goes; elsewhere the picture stays as it is.
+    :param on_frames: called after every network call with the number of frames that are done.
+    :returns: (B, H, W, 3), at the pictures' own size, dtype and device.
+    :raises ValueError: pictures, masks or settings that do not fit, before the network runs.
+    """
+    settings = settings or AutoColorSettings()
+    image = as_picture(image, "image")
+    if mask is not None:
+        _check_mask(mask, image)
+    if settings.arithmetic == "official":
+        return _official(network, image, settings, on_frames)
+    if settings.strength == 0:
+        return image
+    chroma = predict_chroma(network, image, settings, on_frames)
+    return merge_chroma(
+        chroma, image, saturation=settings.saturation, strength=settings.strength, mask=mask, gamut=settings.gamut,
+        upsampling=settings.upsampling,
+    )  # fmt: skip
+
+
+def predict_chroma(
+    network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None = None
+) -> Tensor:
+    """Chroma at the network's size, steadied over frames where that is asked for.
+
+    :param image: (B, H, W, 3) in 0..1.
+    :returns: (B, h, w, 2) float32 on the CPU, a and b in Lab units.
+    """
+    size = network_size(*image.shape[1:3], settings)
+    kept: list[Tensor] = []
+
+    def prepare(frames: Tensor) -> Tensor:
+        lightness = luminance(resize(frames.to("cpu", torch.float32), size))
+        if settings.steady:
+            kept.append(lightness)
+        return luminance_to_rgb(lightness).movedim(-1, 1)
+
+    chroma = run_in_chunks(network, image, size, prepare, settings.batch, on_frames).movedim(1, -1)
+    return steady_chroma(chroma, torch.cat(kept), settings.steady) if settings.steady else chroma
+
+
+def run_in_chunks(
+    network: ColorNetwork,
+    image: Tensor,
+    size: tuple[int, int],
+    prepare: Callable[[Tensor], Tensor],
+    batch: int = 0,
+    on_frames: OnFrames | None = None,
+) -> Tensor:
+    """The network on all frames, as many at once as memory allows; never on parts of a picture, whose colours would differ.
+
+    :param prepare: frames (n, H, W, 3) -> what the network is given, (n, 3, h, w); called once a frame.
+    :param batch: most frames in one call; 0 asks the network.
+    :returns: (B, 2, h, w).
+    :raises RuntimeError: what the network raises, if one frame alone is already too much.
+    """
+    at_once = batch or network.frames_at_once(len(image), *size)
+    found, done = [], 0
+    while done < image.shape[0]:
+        gray = prepare(image[done : done + at_once])
+        while len(gray):
+            try:
+                chroma = network(gray[:at_once])
+            except RuntimeError as error:
+                if not network.out_of_memory(error) or min(at_once, len(gray)) == 1:
+                    raise
+                at_once = min(at_once, len(gray)) // 2
+                continue
+            found.append(chroma)
+            gray, done = gray[len(chroma) :], done + len(chroma)
+            if on_frames is not None:
+                on_frames(done)
+    return torch.cat(found)
+
+
+def _official(
+    network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None
+) -> Tensor:
+    """The published steps, for any number of pictures."""
+    size = network_size(*image.shape[1:3], settings)
+
+    def prepare(frames: Tensor) -> Tensor:
+        return official_input(frames, size)
+
+    chroma = run_in_chunks(network, image, size, prepare, settings.batch, on_frames)
+    out = torch.empty_like(image)
+    for index, frame in enumerate(image):
+        out[index] = official_output(frame[None], chroma[index : index + 1])[0]
+    return out
+
+
+def official_input(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """What the published program gives its network: squeezed without antialiasing, then without colour.
+
+    :param frames: (n, H, W, 3) in 0..1.
+    :returns: (n, 3, h, w) float32 on the CPU.
+    """
+    small = F.interpolate(frames.to("cpu", torch.float32).movedim(-1, 1), size, mode="bilinear", align_corners=False)
+    lab = opencv_rgb_to_lab(small.movedim(1, -1))
+    lab[..., 1:] = 0
+    return opencv_lab_to_rgb(lab).movedim(-1, 1)
+
+
+def official_output(frame: Tensor, chroma: Tensor) -> Tensor:
+    """How the published program puts a picture together: places repeated, OpenCV's Lab, cut off at 0 and 1, 8 bits.
+
+    :param frame: (1, H, W, 3) in 0..1; ``chroma`` (1, 2, h, w).
+    :returns: (1, H, W, 3), multiples of 1/255.
+    """
+    lightness = opencv_rgb_to_lab(frame)[..., :1]
+    enlarged = F.interpolate(chroma, tuple(frame.shape[1:3]), mode="nearest").movedim(1, -1)
+    return to_uint8(opencv_lab_to_rgb(torch.cat([lightness, enlarged], -1))).float() / 255
+
+
+def _check_mask(mask: Tensor, image: Tensor) -> None:
+    if mask.ndim != 3:
+        raise ValueError(f"mask: found shape {tuple(mask.shape)}, expected (B, H, W); use a MASK.")
+    check_batch(image=image, mask=mask)
+    if len(mask) > len(image):
+        raise ValueError(f"There are {len(mask)} masks for {len(image)} picture(s); use one for all, or one for each.")
