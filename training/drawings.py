@@ -32,7 +32,16 @@ HELD_OUT_EVERY = 12
 @functools.cache
 def world() -> tuple[str, ...]:
     """The names in world.txt."""
-    lines = (Path(__file__).parent / "world.txt").read_text().splitlines()
+    return _names("world.txt")
+
+
+def core() -> tuple[str, ...]:
+    """The names in core.txt, a part of the world."""
+    return _names("core.txt")
+
+
+def _names(file: str) -> tuple[str, ...]:
+    lines = (Path(__file__).parent / file).read_text().splitlines()
     return tuple(name for line in lines for name in line.split("#")[0].split())
 
 

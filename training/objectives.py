@@ -33,6 +33,46 @@ class Losses:
     parts: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Words:
+    """Noised latents (m, 4, h, w) of single drawings, their timesteps (m,), captions and what to predict for them."""
+
+    noised: Tensor
+    timesteps: Tensor
+    captions: list[str]
+    targets: Tensor
+
+
+def words_to_predict(
+    autoencoder: LinearAutoencoder, levels: Tensor, singles: tuple[Tensor, list[str]], generator: torch.Generator
+) -> Words:
+    """Mostly at high noise: what words decide is decided above timestep 650 or so, and the pairs see to the rest."""
+    pictures, captions = singles
+    device, count = pictures.device, len(pictures)
+
+    def uniform() -> Tensor:
+        return torch.rand(count, generator=generator)
+
+    latents = autoencoder.encode(pictures * 2 - 1)
+    timesteps = torch.where(uniform() < 0.85, 600 + uniform() * 400, uniform() * 1000).long().to(device)
+    a = levels[timesteps][:, None, None, None]
+    noise = torch.randn(latents.shape, generator=generator).to(device)
+    captions = ["" if float(drop) < 0.12 else caption for drop, caption in zip(uniform(), captions, strict=True)]
+    noised = a.sqrt() * latents + (1 - a).sqrt() * noise
+    return Words(noised, timesteps, captions, a.sqrt() * noise - (1 - a).sqrt() * latents)
+
+
+def words_loss(
+    net: Net, autoencoder: LinearAutoencoder, levels: Tensor, singles: tuple[Tensor, list[str]],
+    generator: torch.Generator,
+) -> Losses:  # fmt: skip
+    """One step's loss from singles alone: beside even one pair, whose losses vary much more, Adam takes small steps on
+    words."""
+    words = words_to_predict(autoencoder, levels, singles, generator)
+    single = (net(words.noised, words.timesteps, words.captions).float() - words.targets).square().mean()
+    return Losses(single, {"single": single.item()})
+
+
 def training_loss(
     net: Net, autoencoder: LinearAutoencoder, levels: Tensor, pairs: Pairs, singles: tuple[Tensor, list[str]],
     generator: torch.Generator,
@@ -49,14 +89,10 @@ def training_loss(
 
     color_a, gray_a = _encode(autoencoder, pairs.a.pictures)
     color_b, gray_b = _encode(autoencoder, pairs.b.pictures)
-    drawn, drawn_captions = singles
-    drawn = autoencoder.encode(drawn * 2 - 1)
+    words = words_to_predict(autoencoder, levels, singles, generator)
 
     early = uniform(n) < 0.85  # the method works at low noise
     t_pairs = torch.where(early, uniform(n) * 400, uniform(n) * 1000).long()
-    # what words decide is decided at high noise, and the pairs see to the rest
-    late = uniform(len(drawn)) < 0.85
-    t_singles = torch.where(late, 400 + uniform(len(drawn)) * 600, uniform(len(drawn)) * 1000).long()
     a = levels[t_pairs][:, None, None, None]
     signal, sigma = a.sqrt(), (1 - a).sqrt()
     noise = torch.randn(4, *color_a.shape, generator=generator).to(device)
@@ -65,27 +101,23 @@ def training_loss(
 
     streams = [gray_a, gray_b, color_b, _partly_colored(gray_a, color_a, color_b, uniform)]
     noised = [signal * latent + sigma * e for latent, e in zip(streams, noise, strict=True)]
-    noise_s = torch.randn(drawn.shape, generator=generator).to(device)
-    a_s = levels[t_singles][:, None, None, None]
-    noised.append(a_s.sqrt() * drawn + (1 - a_s).sqrt() * noise_s)
     targets = [signal * e - sigma * latent for latent, e in zip(streams[:3], noise[:3], strict=True)]
     # whatever X is on its way, what is left when its noise is gone shall be A in full colour
     target_x = (signal * noised[3] - color_a) / sigma
-    target_s = a_s.sqrt() * noise_s - (1 - a_s).sqrt() * drawn
 
     captions = [c if not chance(0.5) else "" for c in pairs.captions]
-    drawn_captions = [c if not chance(0.12) else "" for c in drawn_captions]
     lesson = net.lesson
     lesson.pairs, lesson.maps = n, []
     lesson.gamma = {level: (0.5, 1.0, float(uniform(1)))[int(uniform(1) * 3)] for level in ("coarse", "fine")}
-    predicted = net(torch.cat(noised), torch.cat([t_pairs.repeat(4), t_singles]), captions * 4 + drawn_captions).float()
+    timesteps = torch.cat([t_pairs.repeat(4), words.timesteps])
+    predicted = net(torch.cat([*noised, words.noised]), timesteps, captions * 4 + words.captions).float()
     lesson.pairs = 0
     streams_out, singles_out = predicted[: 4 * n].unflatten(0, (4, n)), predicted[4 * n :]
 
     plain = [(found - target).square().mean() for found, target in zip(streams_out[:3], targets, strict=True)]
     weight = torch.minimum(a, 4 * (1 - a))  # at hardly any noise the target explodes
     colored = (weight * (streams_out[3] - target_x).square()).mean()
-    single = (singles_out - target_s).square().mean()
+    single = (singles_out - words.targets).square().mean()
     warp, match = _matching_loss(lesson.maps, pairs, color_a[:, 1:3], color_b[:, 1:3], size // autoencoder.factor)
     lesson.maps = []
     total = (plain[0] + 0.5 * plain[1] + plain[2]) / 2.5 + 2 * colored + single

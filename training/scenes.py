@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .drawings import FLUENT_3D, Drawings, shows_people, world
+from .drawings import FLUENT_3D, Drawings, core, shows_people, world
 
 MOST_THINGS = 3
 BACKGROUND = -1
-WORLD_SHARE = 0.9  # of the drawings shown alone
-# A name alone means this hand's drawing; every other hand is named. More than half of the singles are its.
-PLAIN_HAND, PLAIN_SHARE = "fluent-emoji-flat", 0.6
+CORE_SHARE, WORLD_SHARE = 0.83, 0.12  # of the drawings shown alone: the best known things, the rest of the world
+# A name alone means this hand's drawing; every other hand is named. Most singles are its.
+PLAIN_HAND, PLAIN_SHARE = "fluent-emoji-flat", 0.85
 _STYLE_WORDS = {FLUENT_3D: "shaded", "fluent-emoji-flat": "flat"}
 # Centres of one, two or three things and the range of their sizes, in picture widths.
 _LAYOUTS = (
@@ -70,10 +70,10 @@ class Scenes:
         self.names = list(self.rows)
         weight = np.array([0.25 if shows_people(name) else 1.0 for name in self.names])
         self.pair_weight = weight / weight.sum()
-        known = set(world())
-        inside = np.array([name in known for name in self.names])
-        share = WORLD_SHARE if inside.any() and not inside.all() else 1.0
-        self.single_weight = np.where(inside, share / max(inside.sum(), 1), (1 - share) / max((~inside).sum(), 1))
+        best, known = set(core()), set(world())
+        kind = [2 if name in best else int(name in known) for name in self.names]
+        share = np.array([1 - CORE_SHARE - WORLD_SHARE, WORLD_SHARE, CORE_SHARE])
+        self.single_weight = (share / np.bincount(kind, minlength=3).clip(1))[kind]
         self.single_weight /= self.single_weight.sum()
         self.colors = _mean_colors(drawings.pictures)
 
@@ -102,8 +102,9 @@ class Scenes:
         rows = [self._drawing(name) for name in picked]
         canvas = torch.ones(count, 3, size, size, device=self.device)
         place = self._placements(count, 1, jitter=0.02, scale=(0.9, 0.96), turn=0.0)
+        place[..., 4] = 0  # a name alone has one picture, and not its mirror image besides
         picture, _, _ = self._paste(canvas, rows, place[:, 0], size)
-        recolor = self.random.random(count) < 0.25
+        recolor = self.random.random(count) < 0.15
         picture = torch.where(_each(recolor, picture), _recolor(picture, self.random), picture)
         captions = []
         for i, (name, row) in enumerate(zip(picked, rows, strict=True)):

@@ -16,23 +16,25 @@ from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
 from .drawings import Drawings
 from .model import Net, signal_levels
-from .objectives import Losses, training_loss
+from .objectives import Losses, training_loss, words_loss
 from .scenes import Scenes
 from .sheets import words_sheet
 
 LEARNING_RATE, WARM_UP, LAST_SHARE = 8e-4, 100, 0.03
 WORDS_SCALE = 5  # a word is met once in hundreds of steps
-EMA = 0.999
+EMA = 0.996
 
 
 @dataclass(frozen=True)
 class Stage:
-    """``pairs`` go through the network as four streams each, ``singles`` as one."""
+    """``pairs`` go through the network as four streams each, ``singles`` as one. With a ``rate`` the learning rate starts
+    anew from there and falls until the next stage that has one, or the end."""
 
     size: int
     steps: int
     pairs: int
     singles: int
+    rate: float = 0.0
 
 
 # Small pictures teach shapes, words and matching at a third of the price; the large ones come last.
@@ -45,13 +47,16 @@ STAGES = {
         Stage(96, 900, 1, 24),
         Stage(128, 800, 1, 16),
         Stage(128, 600, 2, 10),
+        # the words alone, then everything again
+        Stage(128, 400, 0, 36, rate=6e-4),
+        Stage(128, 300, 2, 10, rate=2e-4),
     ),
     "gpu": (Stage(64, 20_000, 24, 64), Stage(96, 20_000, 24, 48), Stage(128, 20_000, 24, 32)),
 }
 
 
 class Trainer:
-    """Everything that a checkpoint holds. The learning rate follows the plan's total number of steps."""
+    """Everything that a checkpoint holds."""
 
     def __init__(self, folder: Path, plan: str, device: str, seed: int) -> None:
         self.folder, self.stages, self.device = folder, STAGES[plan], torch.device(device)
@@ -77,8 +82,17 @@ class Trainer:
         return self.stages[-1]
 
     def learning_rate(self) -> float:
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.total))
-        return LEARNING_RATE * min(1, (self.step + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+        """A warm-up and half a cosine wave over each run of stages that begins with a ``rate``."""
+        start, length, peak = 0, 0, LEARNING_RATE
+        for stage in self.stages:
+            if stage.rate:
+                if self.step < start + length:
+                    break
+                start, length, peak = start + length, 0, stage.rate
+            length += stage.steps
+        done = self.step - start
+        cosine = 0.5 * (1 + math.cos(math.pi * done / length))
+        return peak * min(1, (done + 1) / min(WARM_UP, length / 10)) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
 
     def update(self, losses: Losses) -> None:
         for group, scale in zip(self.optimizer.param_groups, (1, WORDS_SCALE), strict=True):
@@ -134,10 +148,13 @@ def train(folder: Path, *, plan: str, device: str, seed: int, threads: int | Non
     with tqdm(total=trainer.total, initial=trainer.step, desc="unet", mininterval=5) as progress:
         while trainer.step < trainer.total:
             stage = trainer.stage()
-            pairs = scenes.pairs(stage.pairs, stage.size)
+            pairs = scenes.pairs(stage.pairs, stage.size) if stage.pairs else None
             singles = scenes.singles(stage.singles, stage.size)
             with torch.autocast(trainer.device.type, trainer.precision, enabled=trainer.precision != torch.float32):
-                losses = training_loss(trainer.net, autoencoder, trainer.levels, pairs, singles, generator)
+                if pairs is None:
+                    losses = words_loss(trainer.net, autoencoder, trainer.levels, singles, generator)
+                else:
+                    losses = training_loss(trainer.net, autoencoder, trainer.levels, pairs, singles, generator)
             trainer.update(losses)
             for name, value in losses.parts.items():
                 means[name] = means.get(name, value) * 0.98 + value * 0.02

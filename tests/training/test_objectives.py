@@ -67,6 +67,39 @@ def view(things, places):
     return View(torch.zeros(1, 3, *things.shape[-2:]), things, places)
 
 
+def test_words_alone(drawings, autoencoder):
+    """The words' part of a step with pairs, by itself: none for a perfect network, some for one that mixes pictures up."""
+    from training.model import signal_levels
+    from training.objectives import words_loss
+    from training.scenes import Scenes
+
+    singles = Scenes(drawings, seed=2).singles(4, 48)
+    clean, levels = autoencoder.encode(singles[0] * 2 - 1), signal_levels()
+
+    def loss(given):
+        return float(words_loss(given, autoencoder, levels, singles, torch.Generator().manual_seed(0)).total)
+
+    assert loss(Perfect(clean, levels)) < 1e-4
+    assert loss(Perfect(clean.flip(0), levels)) > 0.05
+
+
+def test_the_learning_rate_starts_anew_where_a_stage_says_so():
+    from training.unet import LAST_SHARE, LEARNING_RATE, Stage, Trainer
+
+    trainer = Trainer.__new__(Trainer)
+    trainer.stages = (Stage(64, 1000, 1, 1), Stage(64, 1000, 1, 1), Stage(64, 2000, 0, 1, rate=1e-4))
+
+    def rate(step):
+        trainer.step = step
+        return trainer.learning_rate()
+
+    assert rate(0) < rate(50) < rate(99)
+    assert rate(1000) == pytest.approx(LEARNING_RATE * (LAST_SHARE + (1 - LAST_SHARE) / 2))
+    assert rate(1999) == pytest.approx(LEARNING_RATE * LAST_SHARE, rel=0.01)
+    assert rate(2000) < 2e-6 and rate(3000) == pytest.approx(1e-4 * (LAST_SHARE + (1 - LAST_SHARE) / 2))
+    assert max(map(rate, range(2000, 4000))) <= 1e-4 and rate(3999) == pytest.approx(1e-4 * LAST_SHARE, rel=0.01)
+
+
 def test_matching_targets():
     from training.objectives import matching_targets
     from training.scenes import Pairs
