@@ -138,9 +138,9 @@ def _check(gray_image: torch.Tensor, mask: torch.Tensor | None, gamut: str, upsa
     if mask is not None:
         check_picture(mask[..., None], "mask (with a channel axis added)", (1,))
     if gamut not in GAMUTS:
-        raise ValueError(f"merge_luminance: found gamut {gamut!r}, expected one of {', '.join(GAMUTS)}.")
+        raise ValueError(f"merge: found gamut {gamut!r}, expected one of {', '.join(GAMUTS)}.")
     if upsampling not in UPSAMPLINGS:
-        raise ValueError(f"merge_luminance: found upsampling {upsampling!r}, expected one of {', '.join(UPSAMPLINGS)}.")
+        raise ValueError(f"merge: found upsampling {upsampling!r}, expected one of {', '.join(UPSAMPLINGS)}.")
 
 
 def _chroma_of(

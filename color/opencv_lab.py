@@ -33,7 +33,8 @@ def opencv_rgb_to_lab(image: torch.Tensor) -> torch.Tensor:
     :raises ValueError: for anything that is not a floating ``(B, H, W, 3)``.
     """
     check_picture(image, "opencv_rgb_to_lab")
-    return torch.stack([_look_up(frame.to("cpu", torch.float32)) for frame in image])
+    table = torch.tensor(_table(), dtype=torch.int32).view(-1, 3)
+    return torch.stack([_look_up(frame.to("cpu", torch.float32), table) for frame in image])
 
 
 def opencv_lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
@@ -77,9 +78,8 @@ def _table() -> tuple[int, ...]:
     return tuple((_ONE * torch.stack(scaled, -1)).round().int().flatten().tolist())
 
 
-def _look_up(frame: torch.Tensor) -> torch.Tensor:
+def _look_up(frame: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """(H, W, 3) -> Lab: trilinear in integers, as OpenCV does it."""
-    table = torch.tensor(_table(), dtype=torch.int32).view(-1, 3)
     out = torch.empty_like(frame)
     for rows, found in zip(frame.split(256), out.split(256), strict=True):  # eight look-ups hold much memory
         fixed = (rows.clamp(0, 1) * _ONE).round().int()

@@ -45,7 +45,7 @@ def match_confidence(source: Inversion, target: Inversion, reference_mask: Tenso
             if tokens is not None:
                 keys = keys[tokens[picture % len(tokens)].to(keys.device)]
             sure = confidence(q[picture % len(q)], keys, info.heads).unflatten(0, source.bank.grid(info.layer))
-            total[picture] += _resize(sure.float().cpu()[None], grid)[0]
+            total[picture] += full_size(sure.float().cpu()[None], grid)[0]
     return total / len(layers)
 
 
@@ -79,12 +79,7 @@ def blended_chroma(
     size = tuple(color_image.shape[1:3])
     chroma = chroma_of(color_image, statistics_from, statistics_strength)
     other = chroma_of(resize(fallback.cpu(), size))
-    return torch.lerp(other, chroma, _resize(share.cpu(), size)[..., None])
-
-
-def full_size(share: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, h, w) -> (B, H, W), smooth."""
-    return _resize(share, size)
+    return torch.lerp(other, chroma, full_size(share.cpu(), size)[..., None])
 
 
 def _matching_layers(source: Inversion, target: Inversion) -> tuple[LayerInfo, ...]:
@@ -99,7 +94,8 @@ def _has_coarse(infos: tuple[LayerInfo, ...]) -> bool:
     return len({info.downscale for info in infos if info.layer.block == "output"}) > 1
 
 
-def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+def full_size(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, h, w) -> (B, H, W), smooth."""
     if tuple(values.shape[1:]) == tuple(size):
         return values
     return F.interpolate(values.float()[:, None], tuple(size), mode="bilinear", antialias=True)[:, 0]

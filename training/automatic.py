@@ -22,6 +22,7 @@ from comfyui_exemplar.hosts.ddcolor import ConvNeXtMaps
 from comfyui_exemplar.networks.ddcolor import DDColor, DDColorSizes, blur
 
 from .drawings import Drawings
+from .resumable import Resumable, stage_at
 from .scenes import Scenes
 from .unet import load_photographs
 
@@ -50,11 +51,11 @@ class Stage:
 STAGES = (Stage(64, 750, 24), Stage(128, 220, 12))
 
 
-class Trainer:
+class Trainer(Resumable):
     """Everything that a checkpoint holds. The learning rate follows the plan's total number of steps."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
+        self.checkpoint = folder / "automatic.pt"
         torch.manual_seed(seed)
         self.net = new_network()
         trained = [p for p in self.net.parameters() if p.requires_grad]
@@ -63,12 +64,7 @@ class Trainer:
         self.step = 0
 
     def stage(self) -> Stage:
-        left = self.step
-        for stage in STAGES:
-            if left < stage.steps:
-                return stage
-            left -= stage.steps
-        return STAGES[-1]
+        return stage_at(STAGES, self.step)
 
     def learning_rate(self) -> float:
         cosine = 0.5 * (1 + math.cos(math.pi * self.step / total_steps()))
@@ -85,27 +81,6 @@ class Trainer:
         current = {name: t for name, t in self.net.state_dict().items() if t.is_floating_point()}
         keep = min(EMA, self.step / (self.step + 20))
         torch._foreach_lerp_([self.average[name] for name in current], list(current.values()), 1 - keep)
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "automatic.pt"
-
-    def save(self) -> None:
-        """Written beside the old checkpoint first, so that an interruption leaves one of them whole."""
-        state = {
-            "step": self.step, "net": self.net.state_dict(), "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-        }  # fmt: skip
-        scratch = self.checkpoint.with_suffix(".part")
-        torch.save(state, scratch)
-        scratch.replace(self.checkpoint)
-
-    def resume(self) -> None:
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.step = state["step"]
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
 
 
 def total_steps() -> int:

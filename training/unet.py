@@ -17,6 +17,7 @@ from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 from .drawings import Drawings
 from .model import Net, signal_levels
 from .objectives import Losses, training_loss, words_loss
+from .resumable import Resumable, stage_at
 from .scenes import Scenes
 from .sheets import words_sheet
 
@@ -55,11 +56,12 @@ STAGES = {
 }
 
 
-class Trainer:
+class Trainer(Resumable):
     """Everything that a checkpoint holds."""
 
     def __init__(self, folder: Path, plan: str, device: str, seed: int) -> None:
-        self.folder, self.stages, self.device = folder, STAGES[plan], torch.device(device)
+        self.stages, self.device = STAGES[plan], torch.device(device)
+        self.checkpoint = folder / "unet.pt"
         torch.manual_seed(seed)
         self.net = Net().to(self.device)
         groups = [{"params": list(self.net.unet.parameters())}, {"params": list(self.net.text.parameters())}]
@@ -74,12 +76,7 @@ class Trainer:
         return sum(stage.steps for stage in self.stages)
 
     def stage(self) -> Stage:
-        left = self.step
-        for stage in self.stages:
-            if left < stage.steps:
-                return stage
-            left -= stage.steps
-        return self.stages[-1]
+        return stage_at(self.stages, self.step)
 
     def learning_rate(self) -> float:
         """A warm-up and half a cosine wave over each run of stages that begins with a ``rate``."""
@@ -107,27 +104,6 @@ class Trainer:
             current = self.net.state_dict()
             floating = [name for name, value in current.items() if value.is_floating_point()]
             torch._foreach_lerp_([self.average[n] for n in floating], [current[n] for n in floating], 1 - keep)
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "unet.pt"
-
-    def save(self) -> None:
-        """Written beside the old checkpoint first, so that an interruption leaves one of them whole."""
-        state = {
-            "step": self.step, "net": self.net.state_dict(), "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-        }  # fmt: skip
-        scratch = self.checkpoint.with_suffix(".part")
-        torch.save(state, scratch)
-        scratch.replace(self.checkpoint)
-
-    def resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        self.step = state["step"]
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
 
 
 def train(folder: Path, *, plan: str, device: str, seed: int, threads: int | None = None) -> None:

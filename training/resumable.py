@@ -1,0 +1,53 @@
+"""What both trainings share: a plan of stages, and a checkpoint that an interruption cannot spoil."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+
+class Steps(Protocol):
+    steps: int
+
+
+S = TypeVar("S", bound=Steps)
+
+
+def stage_at(stages: Sequence[S], step: int) -> S:
+    """The stage that a step belongs to; the last one also beyond the end."""
+    for stage in stages:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
+    return stages[-1]
+
+
+class Resumable:
+    """A training whose network, averaged weights, optimizer and step go into ``checkpoint``."""
+
+    checkpoint: Path
+    net: nn.Module
+    average: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    step: int
+
+    def save(self) -> None:
+        """Written beside the old checkpoint first, so that an interruption leaves one of them whole."""
+        state = {
+            "step": self.step, "net": self.net.state_dict(), "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+        scratch = self.checkpoint.with_suffix(".part")
+        torch.save(state, scratch)
+        scratch.replace(self.checkpoint)
+
+    def resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=next(self.net.parameters()).device, weights_only=True)
+        self.step = state["step"]
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
