@@ -60,18 +60,21 @@ class _Running:
 
 
 class _EditedAttention:
-    """A diffusers attention processor that asks an edit for the output of one self-attention layer."""
+    """A diffusers attention processor that asks an edit for the output of one layer, self- or cross-attention."""
 
     def __init__(self, info: LayerInfo, edit: Edit, running: _Running) -> None:
         self.info, self.edit, self.running = info, edit, running
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any
+    ) -> Tensor:
+        source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         call = AttentionCall(
             layer=self.info.layer,
             sigma=self.running.sigma,
             q=attn.to_q(hidden_states),
-            k=attn.to_k(hidden_states),
-            v=attn.to_v(hidden_states),
+            k=attn.to_k(source),
+            v=attn.to_v(source),
             heads=attn.heads,
             branches=self.running.branches,
             pictures=self.running.pictures,
@@ -139,15 +142,20 @@ class UNetDenoiser:
         return x - level * predicted
 
     @contextmanager
-    def edited(self, edit: Edit | None, layers: Sequence[Layer]) -> Iterator[UNetDenoiser]:
-        """Within this context the edit runs on those layers; afterwards the UNet is as it was, whatever happened."""
+    def edited(
+        self, edit: Edit | None, layers: Sequence[Layer], attention: str = "attn1"
+    ) -> Iterator[UNetDenoiser]:
+        """Within this context the edit runs on those layers; afterwards the UNet is as it was, whatever happened.
+
+        :param attention: ``attn1`` is self-attention, ``attn2`` attention to the prompt. Contexts for either can be nested.
+        """
         if edit is None:
             yield self
             return
-        before = self.model.unet.attn_processors
-        self._running = _Running(0.0, (), (), (0, 0))
+        before, running = self.model.unet.attn_processors, self._running
+        self._running = running or _Running(0.0, (), (), (0, 0))
         edited = {
-            name: _EditedAttention(info, edit, self._running)
+            name.replace("attn1.", f"{attention}."): _EditedAttention(info, edit, self._running)
             for name, info in self._layers.items()
             if info.layer in layers
         }
@@ -156,7 +164,7 @@ class UNetDenoiser:
             yield self
         finally:
             self.model.unet.set_attn_processor(before)
-            self._running = None
+            self._running = running
 
 
 @contextmanager
