@@ -131,16 +131,23 @@ class UNetDenoiser:
         scale = (level**2 + 1) ** 0.5
         unet = self.model.unet
         weight = unet.conv_in.weight  # cheaper to ask than the network, which walks all its parameters
-        context = self.model.context.to(weight.device, weight.dtype).expand(x.shape[0], -1, -1)
+        context = self.context(branches, x.shape[0]).to(weight.device, weight.dtype)
         added = self.model.added_conditions(x.shape[0], x.shape[-2:])
+        seen = self.unet_input(x / scale).to(weight.dtype)
         with _parting(unet, copies, split_at):
-            predicted = unet(
-                (x / scale).to(weight.dtype), timestep, encoder_hidden_states=context, added_cond_kwargs=added
-            ).sample.to(x.dtype)
+            predicted = unet(seen, timestep, encoder_hidden_states=context, added_cond_kwargs=added).sample.to(x.dtype)
         x = x.repeat(copies, 1, 1, 1)
         if self.model.prediction == "v_prediction":
             return x / scale**2 - predicted * (level / scale)
         return x - level * predicted
+
+    def context(self, branches: Sequence[int], rows: int) -> Tensor:
+        """(rows, tokens, width): the text of every row; here one for all."""
+        return self.model.context.expand(rows, -1, -1)
+
+    def unet_input(self, scaled: Tensor) -> Tensor:
+        """What the first convolution reads, from the latents at unit scale; here nothing else."""
+        return scaled
 
     @contextmanager
     def edited(
