@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from .ddcolor_set import DDColorSet
+from .vct_set import VCTSet
 
 
 class ParitySet:
@@ -55,3 +56,8 @@ def ddcolor_set() -> DDColorSet:
 def ddcolor_tiny_weights(ddcolor_set):
     """The smaller architecture's weights; about a second."""
     return ddcolor_set.weights("convnext_t")
+
+
+@pytest.fixture(scope="session")
+def vct_set() -> VCTSet:
+    return VCTSet(parity_folder("vct"))
