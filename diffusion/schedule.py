@@ -40,6 +40,23 @@ def reread(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> T
     return x * float(((1 + b**2) / (1 + a**2)).sqrt())
 
 
+def sampling_sigmas(sigma_table: Tensor, steps: int, convention: str = "consistent") -> Tensor:
+    """Levels of plain DDIM sampling from noise, descending, (steps + 1,).
+
+    ``consistent`` ends at 0, as ComfyUI's ``ddim_uniform`` does. ``official`` is the latent diffusion programs' habit of
+    stopping at the smallest training sigma and reading the result as clean: the same variance-preserving numbers, so the
+    caller takes the last latent through ``reread(x, sigmas[-1], 0)``.
+
+    :param sigma_table: (train timesteps,) ascending sigmas of the model.
+    :raises ValueError: steps or convention out of range.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention is '{convention}'; expected one of {', '.join(CONVENTIONS)}.")
+    way = sigma_table[ddim_timesteps(steps, len(sigma_table))].flip(0)
+    last = sigma_table[:1] if convention == "official" else torch.zeros_like(sigma_table[:1])
+    return torch.cat([way, last])
+
+
 @dataclass(frozen=True)
 class InversionPlan:
     """How an inversion climbs, and the way back.
