@@ -125,7 +125,7 @@ def load_deadiff(
     """
     path = Path(path)
     weights, about = read_own(path)
-    sizes = _sizes(path, weights, about, trunk_heads, heads)
+    sizes, weights = _checked(path, weights, about, trunk_heads, heads)
     with torch.device("meta"):
         encoder = new_encoder(sizes, shared_trunk=published.shares_trunk(weights))
     fill_encoder(encoder, weights)
@@ -161,9 +161,10 @@ def read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, about
 
 
-def _sizes(
+def _checked(
     path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any], trunk_heads: int | None, heads: int | None
-) -> DEADiffSizes:
+) -> tuple[DEADiffSizes, dict[str, Tensor]]:
+    """Sizes, and the weights without what nobody asks for."""
     try:
         sizes = published.read_sizes(weights, trunk_heads or about.get("trunk_heads"), heads or about.get("heads"))
         strangers = published.check_weights(weights, sizes)
@@ -171,7 +172,7 @@ def _sizes(
         raise ValueError(f"{path}: {error}") from error
     if strangers:
         log.info("%s: %d more tensors belong to nothing known, such as %s.", path.name, len(strangers), min(strangers))
-    return sizes
+    return sizes, {name: tensor for name, tensor in weights.items() if name not in strangers}
 
 
 def new_encoder(sizes: DEADiffSizes, *, shared_trunk: bool) -> ImageEncoder:
@@ -237,18 +238,23 @@ def combine(tokens: Tensor, weights: Sequence[float], how: str) -> Tensor:
 
 @torch.no_grad()
 def encode(
-    adapter: DEADiffAdapter, images: Tensor, words: Mapping[str, str], on_chunk: Callable[[int], None] | None = None
+    adapter: DEADiffAdapter,
+    images: Tensor,
+    words: Mapping[str, str],
+    on_chunk: Callable[[int], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
     """References (n, H, W, 3) in 0..1 -> kind -> tokens (n, Q, hidden), float32 on the CPU.
 
     :param words: kind -> its instruction word, for the kinds that are wanted.
     :param on_chunk: called with how many references are done.
+    :param device: where the encoder is.
     """
     ids = {BRANCH_OF[kind]: adapter.instruction(word) for kind, word in words.items()}
-    weight = next(adapter.encoder.parameters())
+    dtype = adapter.encoder.branches[published.BRANCHES[0]].query_tokens.dtype
     found: dict[str, list[Tensor]] = {kind: [] for kind in words}
     for start in range(0, len(images), CHUNK):
-        pixels = to_pixels(images[start : start + CHUNK], adapter.encoder.side).to(weight)
+        pixels = to_pixels(images[start : start + CHUNK], adapter.encoder.side).to(device, dtype)
         made = adapter.encoder(pixels, ids)
         for kind in words:
             found[kind].append(made[BRANCH_OF[kind]].float().cpu())
@@ -268,8 +274,7 @@ def extract(source: Path, output: Path, dtype: torch.dtype = torch.float16) -> d
     if output.suffix.lower() != ".safetensors":
         raise ValueError(f"The adapter is to be {output}; its name must end in .safetensors.")
     weights, about = read_own(source)
-    strangers = published.check_weights(weights, _sizes(source, weights, about, None, None))
-    weights = {name: tensor for name, tensor in weights.items() if name not in strangers}
+    _, weights = _checked(source, weights, about, None, None)
     shared = published.shares_trunk(weights) or _same_trunks(weights)
     if shared:
         weights = {n: t for n, t in weights.items() if not n.startswith("content_blip.visual_encoder.")}

@@ -22,6 +22,10 @@ Inversion = io.Custom("INVERSION")
 #: A DDColor network under ComfyUI's model manager (``hosts.comfy_ddcolor.ComfyDDColor``).
 DDColorNetwork = io.Custom("DDCOLOR")
 
+#: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy_deadiff.ComfyDEADiff``), and what it made of references.
+DEADiffNetwork = io.Custom("DEADIFF")
+DEADiffTokens = io.Custom("DEADIFF_TOKENS")
+
 CATEGORY = "exemplar"
 CATEGORY_COLOR = "exemplar/color"
 CATEGORY_STAGES = "exemplar/stages"
