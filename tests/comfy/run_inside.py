@@ -31,8 +31,15 @@ def main(extra_site: str, root: str, arguments: list[str]) -> int:
 
     import pytest
 
-    return pytest.main(["-c", os.path.join(root, "pyproject.toml"), "--rootdir", root, "-p", "no:cacheprovider",
-                        *arguments])  # fmt: skip
+    class RootIsAFolder:
+        """Keeps pytest from importing the pack once more, as a test package: a folder's name may be no module's name."""
+
+        @staticmethod
+        def pytest_collect_directory(path, parent):
+            return pytest.Dir.from_parent(parent, path=path) if str(path) == root else None
+
+    options = ["-c", os.path.join(root, "pyproject.toml"), "--rootdir", root, "-p", "no:cacheprovider"]
+    return pytest.main([*options, *arguments], plugins=[RootIsAFolder()])
 
 
 if __name__ == "__main__":
