@@ -23,6 +23,9 @@ Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 #: The branch number of the conditional (positive) prediction; 1 is the unconditional one, as in ComfyUI.
 CONDITIONAL = 0
 
+#: Kinds of attention layers, in ComfyUI's words: self-attention, and attention to the prompt.
+SELF, CROSS = "attn1", "attn2"
+
 
 @dataclass(frozen=True)
 class AttentionCall:
@@ -35,6 +38,7 @@ class AttentionCall:
     :param rows: for each row, its place in the host's own batch; a selection keeps them.
     :param grid: (height, width) of the N tokens, row-major.
     :param attend: the host's fused attention.
+    :param kind: self-attention, or cross-attention (whose M tokens are the prompt's, repeated at times).
     """
 
     layer: Layer
@@ -48,6 +52,7 @@ class AttentionCall:
     rows: tuple[int, ...]
     grid: tuple[int, int]
     attend: Attend
+    kind: str = SELF
 
     def rows_of(self, branch: int) -> list[int]:
         """Positions in this call of the rows that belong to a branch."""

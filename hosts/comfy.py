@@ -7,7 +7,7 @@ chain. Rows of a batch are told apart by ``cond_or_uncond``, never by position.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -17,7 +17,7 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
-from ..attention.call import CONDITIONAL, AttentionCall, Edit, batch_layout
+from ..attention.call import CONDITIONAL, SELF, AttentionCall, Edit, batch_layout
 from ..attention.layers import Layer, LayerInfo
 from .comfy_sharing import OURS, share_branches
 from .weight_files import digest
@@ -104,8 +104,8 @@ def fused_attention(options: dict[str, Any]) -> Callable[[Tensor, Tensor, Tensor
     return attend
 
 
-def install_edit(model: Any, edit: Edit, layers: Iterable[Layer]) -> Any:
-    """A clone of the MODEL whose self-attention layers ask ``edit``.
+def install_edit(model: Any, edit: Edit, layers: Iterable[Layer], kinds: Sequence[str] = (SELF,)) -> Any:
+    """A clone of the MODEL whose self-attention layers (or those of the given kinds) ask ``edit``.
 
     A replacement that is already there becomes the edit's ``earlier``. It is called with the host's own, whole batch,
     so that it never sees rows that it did not expect.
@@ -113,18 +113,20 @@ def install_edit(model: Any, edit: Edit, layers: Iterable[Layer]) -> Any:
     patched = model.clone()
     wanted = frozenset(layers)
     options = patched.model_options.get("transformer_options", {})
-    present = dict(options.get("patches_replace", {}).get("attn1", {}))
     blocks = sorted({(layer.block, layer.index) for layer in wanted})
-    for block, index in blocks:
-        patched.set_model_attn1_replace(_replacement(edit, wanted, present.get((block, index))), block, index)
-    for key in present:
-        # ComfyUI prefers a replacement for one transformer of a stack over the one for the whole block
-        if len(key) == 3 and Layer(*key) in wanted:
-            patched.set_model_attn1_replace(_replacement(edit, wanted, present[key]), *key)
+    for kind in kinds:
+        present = dict(options.get("patches_replace", {}).get(kind, {}))
+        install = patched.set_model_attn1_replace if kind == SELF else patched.set_model_attn2_replace
+        for block, index in blocks:
+            install(_replacement(edit, wanted, kind, present.get((block, index))), block, index)
+        for key in present:
+            # ComfyUI prefers a replacement for one transformer of a stack over the one for the whole block
+            if len(key) == 3 and Layer(*key) in wanted:
+                install(_replacement(edit, wanted, kind, present[key]), *key)
     return share_branches(patched, KEY)
 
 
-def _replacement(edit: Edit, wanted: frozenset[Layer], before: Callable | None) -> Callable:
+def _replacement(edit: Edit, wanted: frozenset[Layer], kind: str, before: Callable | None) -> Callable:
     """A closure, not an object: some ComfyUI versions copy callable objects whenever a MODEL is cloned."""
 
     def replace(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
@@ -141,7 +143,7 @@ def _replacement(edit: Edit, wanted: frozenset[Layer], before: Callable | None) 
                 whole = before(q, k, v, options)
             return whole.index_select(0, torch.tensor(call.rows, device=whole.device))
 
-        call = attention_call(layer, q, k, v, options)
+        call = attention_call(layer, q, k, v, options, kind)
         return edit(call, earlier) if layer in wanted else earlier(call)
 
     # a layer that others replaced first is not ours alone
@@ -156,7 +158,9 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
     )
 
 
-def attention_call(layer: Layer, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> AttentionCall:
+def attention_call(
+    layer: Layer, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any], kind: str = SELF
+) -> AttentionCall:
     """ComfyUI's view of an attention layer, as an :class:`AttentionCall`."""
     branches, pictures = batch_layout(options.get("cond_or_uncond", [CONDITIONAL]), q.shape[0])
     return AttentionCall(
@@ -171,6 +175,7 @@ def attention_call(layer: Layer, q: Tensor, k: Tensor, v: Tensor, options: dict[
         rows=tuple(range(q.shape[0])),
         grid=tuple(options["activations_shape"][-2:]),
         attend=fused_attention(options),
+        kind=kind,
     )
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from .. import demo
 from ..networks.hashed_words import NULL_TOKEN, HashedWords, tokenize
 from ..networks.linear_autoencoder import LinearAutoencoder, preview_factors
+from .comfy_unet import unet_options
 from .ldm_config import check_fit, part
 
 _PREDICTIONS = {
@@ -65,11 +66,7 @@ def _load_unet(config: dict[str, Any], weights: dict[str, Tensor], autoencoder: 
 
 def _model_config(config: dict[str, Any], autoencoder: LinearAutoencoder) -> Any:
     """ComfyUI's model configuration from diffusers' words for the same things."""
-    unet, schedule = config["unet"], config["schedule"]
-    widths = unet["block_out_channels"]
-    blocks = unet["layers_per_block"]
-    down = ["CrossAttn" in kind for kind in unet["down_block_types"]]
-    up = ["CrossAttn" in kind for kind in reversed(unet["up_block_types"])]
+    schedule = config["schedule"]
     factors, bias = preview_factors(autoencoder)
 
     class EmbeddedLatent(comfy.latent_formats.LatentFormat):
@@ -93,38 +90,7 @@ def _model_config(config: dict[str, Any], autoencoder: LinearAutoencoder) -> Any
         def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> comfy.model_base.ModelType:
             return _PREDICTIONS[schedule["prediction"]]
 
-    return Embedded(
-        {
-            "image_size": unet["sample_size"],
-            "in_channels": unet["in_channels"],
-            "out_channels": unet["out_channels"],
-            "model_channels": widths[0],
-            "channel_mult": [width // widths[0] for width in widths],
-            "num_res_blocks": [blocks] * len(widths),
-            "transformer_depth": [int(attention) for attention in down for _ in range(blocks)],
-            "transformer_depth_output": [int(attention) for attention in up for _ in range(blocks + 1)],
-            "transformer_depth_middle": 1,
-            "context_dim": unet["cross_attention_dim"],
-            "num_heads": -1,
-            "num_head_channels": _head_width(unet),
-            "use_spatial_transformer": True,
-            "use_linear_in_transformer": False,
-            "adm_in_channels": None,
-            "legacy": False,
-        }
-    )
-
-
-def _head_width(unet: dict[str, Any]) -> int:
-    """Channels a head, which ComfyUI wants to be one number. diffusers' "attention_head_dim" is the NUMBER of heads."""
-    heads, widths = unet["attention_head_dim"], unet["block_out_channels"]
-    found = {width // count for width, count in zip(widths, heads, strict=True)}
-    if len(found) != 1 or unet["norm_num_groups"] != 32:
-        raise ValueError(
-            f"The embedded model has heads {sorted(found)} channels wide and {unet['norm_num_groups']} normalisation "
-            "groups; ComfyUI's UNet needs one width and 32 groups: reinstall the pack to restore the file."
-        )
-    return found.pop()
+    return Embedded(unet_options(config["unet"]))
 
 
 def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str, Tensor]:

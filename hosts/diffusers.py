@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..attention.call import CONDITIONAL, AttentionCall, Edit, batch_layout
+from ..attention.call import CONDITIONAL, SELF, AttentionCall, Edit, batch_layout
 from ..attention.capture import Capture
 from ..attention.fused import sdpa
 from ..attention.layers import Layer, LayerInfo
@@ -60,24 +60,28 @@ class _Running:
 
 
 class _EditedAttention:
-    """A diffusers attention processor that asks an edit for the output of one self-attention layer."""
+    """A diffusers attention processor that asks an edit for the output of one attention layer."""
 
-    def __init__(self, info: LayerInfo, edit: Edit, running: _Running) -> None:
-        self.info, self.edit, self.running = info, edit, running
+    def __init__(self, info: LayerInfo, edit: Edit, running: _Running, kind: str) -> None:
+        self.info, self.edit, self.running, self.kind = info, edit, running, kind
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, *_: Any, **__: Any
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         call = AttentionCall(
             layer=self.info.layer,
             sigma=self.running.sigma,
             q=attn.to_q(hidden_states),
-            k=attn.to_k(hidden_states),
-            v=attn.to_v(hidden_states),
+            k=attn.to_k(context),
+            v=attn.to_v(context),
             heads=attn.heads,
             branches=self.running.branches,
             pictures=self.running.pictures,
             rows=tuple(range(len(self.running.branches))),
             grid=token_grid(self.running.size, self.info.downscale),
             attend=sdpa,
+            kind=self.kind,
         )
         out = self.edit(call, AttentionCall.plain)
         return attn.to_out[1](attn.to_out[0](out))
@@ -127,28 +131,39 @@ class UNetDenoiser:
         scale = (level**2 + 1) ** 0.5
         unet = self.model.unet
         weight = unet.conv_in.weight  # cheaper to ask than the network, which walks all its parameters
-        context = self.model.context.to(weight.device, weight.dtype).expand(x.shape[0], -1, -1)
+        context = self.context(branches, x.shape[0]).to(weight.device, weight.dtype)
         added = self.model.added_conditions(x.shape[0], x.shape[-2:])
+        seen = self.unet_input(x / scale).to(weight.dtype)
         with _parting(unet, copies, split_at):
-            predicted = unet(
-                (x / scale).to(weight.dtype), timestep, encoder_hidden_states=context, added_cond_kwargs=added
-            ).sample.to(x.dtype)
+            predicted = unet(seen, timestep, encoder_hidden_states=context, added_cond_kwargs=added).sample.to(x.dtype)
         x = x.repeat(copies, 1, 1, 1)
         if self.model.prediction == "v_prediction":
             return x / scale**2 - predicted * (level / scale)
         return x - level * predicted
 
+    def context(self, branches: Sequence[int], rows: int) -> Tensor:
+        """(rows, tokens, width): the text of every row; here one for all."""
+        return self.model.context.expand(rows, -1, -1)
+
+    def unet_input(self, scaled: Tensor) -> Tensor:
+        """What the first convolution reads, from the latents at unit scale; here nothing else."""
+        return scaled
+
     @contextmanager
-    def edited(self, edit: Edit | None, layers: Sequence[Layer]) -> Iterator[UNetDenoiser]:
-        """Within this context the edit runs on those layers; afterwards the UNet is as it was, whatever happened."""
+    def edited(
+        self, edit: Edit | None, layers: Sequence[Layer], kinds: Sequence[str] = (SELF,)
+    ) -> Iterator[UNetDenoiser]:
+        """Within this context the edit runs on the self-attention of those layers (or on the kinds given); afterwards
+        the UNet is as it was, whatever happened."""
         if edit is None:
             yield self
             return
         before = self.model.unet.attn_processors
         self._running = _Running(0.0, (), (), (0, 0))
         edited = {
-            name: _EditedAttention(info, edit, self._running)
+            name.replace(f".{SELF}.", f".{kind}."): _EditedAttention(info, edit, self._running, kind)
             for name, info in self._layers.items()
+            for kind in kinds
             if info.layer in layers
         }
         try:

@@ -31,15 +31,9 @@ def main(extra_site: str, root: str, arguments: list[str]) -> int:
 
     import pytest
 
-    class RootIsAFolder:
-        """Keeps pytest from importing the pack once more, as a test package: a folder's name may be no module's name."""
-
-        @staticmethod
-        def pytest_collect_directory(path, parent):
-            return pytest.Dir.from_parent(parent, path=path) if str(path) == root else None
-
-    options = ["-c", os.path.join(root, "pyproject.toml"), "--rootdir", root, "-p", "no:cacheprovider"]
-    return pytest.main([*options, *arguments], plugins=[RootIsAFolder()])
+    # the pack's own __init__.py is no test package: pytest would import it again, under the name of its folder
+    return pytest.main(["-c", os.path.join(root, "pyproject.toml"), "--rootdir", root, "--confcutdir",
+                        os.path.join(root, "tests"), "-p", "no:cacheprovider", *arguments])  # fmt: skip
 
 
 if __name__ == "__main__":

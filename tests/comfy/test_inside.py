@@ -12,7 +12,13 @@ needs_comfyui()
 
 
 @pytest.mark.parametrize(
-    "tests", ["tests/comfy/inside", "tests/parity/test_exemplar.py", "tests/parity/test_ddcolor_pipeline.py"]
+    "tests",
+    [
+        "tests/comfy/inside",
+        "tests/parity/test_exemplar.py",
+        "tests/parity/test_ddcolor_pipeline.py",
+        "tests/parity/test_lcad_sampling.py",
+    ],
 )
 def test_inside_comfyui(checkout, tests):
     site_packages = Path(pytest.__file__).resolve().parents[1]

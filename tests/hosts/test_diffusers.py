@@ -191,6 +191,24 @@ class TestEdited:
             denoiser(noise(1, 4, 8, 8), SIGMA)
         assert seen == wanted
 
+    @pytest.mark.parametrize("kinds", [("attn2",), ("attn1", "attn2")])
+    def test_kinds_of_layers(self, model, kinds):
+        """Cross-attention layers have the prompt's tokens as keys, and a plain one is what it was."""
+        denoiser, x, seen = UNetDenoiser(model), noise(2, 4, 8, 8), []
+        before = denoiser(x, SIGMA)
+
+        def look(call, earlier):
+            seen.append((call.layer, call.kind, call.k.shape[1]))
+            return earlier(call)
+
+        with denoiser.edited(look, [info.layer for info in denoiser.layers], kinds):
+            torch.testing.assert_close(denoiser(x, SIGMA), before, atol=1e-5, rtol=1e-5)
+        assert [(layer, kind) for layer, kind, _ in seen] == [(i.layer, kind) for i in denoiser.layers for kind in kinds]
+        assert {tokens for _, kind, tokens in seen if kind == "attn2"} == {model.context.shape[1]}
+        with denoiser.edited(lambda call, _: -call.plain(), [denoiser.layers[0].layer], ("attn2",)):
+            assert not torch.allclose(denoiser(x, SIGMA), before, atol=1e-3)
+        assert torch.equal(denoiser(x, SIGMA), before)
+
     def test_no_edit(self, model):
         denoiser, processors = UNetDenoiser(model), model.unet.attn_processors
         with denoiser.edited(None, ()) as same:

@@ -13,6 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from .ddcolor_set import DDColorSet
+from .lcad_set import LCADSet
+from .vct_set import VCTSet
 
 
 class ParitySet:
@@ -55,3 +57,13 @@ def ddcolor_set() -> DDColorSet:
 def ddcolor_tiny_weights(ddcolor_set):
     """The smaller architecture's weights; about a second."""
     return ddcolor_set.weights("convnext_t")
+
+
+@pytest.fixture(scope="session")
+def lcad_set() -> LCADSet:
+    return LCADSet(parity_folder("lcad"))
+
+
+@pytest.fixture(scope="session")
+def vct_set() -> VCTSet:
+    return VCTSet(parity_folder("vct"))

@@ -201,6 +201,26 @@ class TestNeighbours:
         assert difference(result, run(only_second, embedded[3], *start(inverted))) > 0.01
         assert difference(result, run(first, embedded[3], *start(inverted))) > 0.01
 
+    @pytest.mark.parametrize("key", [("output", 3), ("output", 3, 0)])
+    def test_cross_attention(self, embedded, inverted, key):
+        """An edit of the other kind sees the prompt's tokens, and what stood there before it."""
+        seen = []
+
+        def foreign(q, k, v, options):
+            return torch.zeros_like(q)
+
+        def edit(call, earlier):
+            seen.append((call.kind, call.layer, call.k.shape[1]))
+            return earlier(call)
+
+        theirs = embedded[0].clone()
+        theirs.set_model_attn2_replace(foreign, *key)
+        noised, sigmas = start(inverted)
+        both = host.install_edit(theirs, edit, [Layer("output", 3)], ("attn2",))
+        assert torch.equal(run(both, embedded[3], noised, sigmas), run(theirs, embedded[3], noised, sigmas))
+        assert set(seen) == {("attn2", Layer("output", 3), embedded[3][0][0].shape[1])}
+        assert difference(run(theirs, embedded[3], noised, sigmas), run(embedded[0], embedded[3], noised, sigmas)) > 1e-4
+
     def test_clone_keeps_the_same_patch(self, injected):
         """Some ComfyUI versions copy patch objects on clone; ours is a function, which nothing copies."""
         model = injected()
