@@ -6,11 +6,12 @@ Prompts come as token ids, one an attention column, the beginning mark included 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .control import Refine, Replace
+from .control import PromptControl, Refine, Replace, Reweight, Window
 
 
 def align(source: Sequence[int], target: Sequence[int]) -> list[int]:
@@ -122,3 +123,44 @@ def _check(source: Sequence[int], target: Sequence[int], columns: tuple[int, int
     for name, ids, count in (("source", source, columns[0]), ("target", target, columns[1])):
         if len(ids) > count:
             raise ValueError(f"The {name} prompt has {len(ids)} tokens for {count} columns; shorten it.")
+
+
+#: Which columns a concept's weight goes to: its own, or those one place early, as in the published program.
+WEIGHT_PLACES = ("intended", "official")
+
+
+def concept_control(
+    columns: int,
+    vectors: int,
+    first: int,
+    *,
+    cross_window: Window = 0.2,
+    self_window: Window = 0.9,
+    weight: float = 0.5,
+    weight_place: str = WEIGHT_PLACES[0],
+    **options: Any,
+) -> PromptControl:
+    """VCT's control (arXiv 2307.14352, section 3.3) from the empty prompt to one of learned vectors alone.
+
+    The empty prompt's columns are handed over, the concept's keep their own maps, times ``weight`` while the window lasts.
+    The published program looks the concept's columns up in a list without the begin mark and so weights the columns one place
+    early: the begin mark is halved and the last vector is not. Its recorded results have that in them (``official``).
+
+    :param columns: length of a padded prompt.
+    :param vectors: number of learned vectors.
+    :param first: column of the first one: 1 behind a begin mark, else 0.
+    :param options: further fields of :class:`PromptControl`.
+    :raises ValueError: more vectors than columns, or an unknown place.
+    """
+    if weight_place not in WEIGHT_PLACES:
+        raise ValueError(f"weight_place is '{weight_place}'; expected one of {', '.join(WEIGHT_PLACES)}.")
+    room = columns - 2 * first
+    if not 1 <= vectors <= room:
+        raise ValueError(f"The concept has {vectors} vectors; a prompt of {columns} columns holds 1 to {room}.")
+    # any numbers do as ids, as long as the concept's are new
+    begin, end = ([0], [1]) if first else ([], [])
+    refine = refinement([*begin, *end], [*begin, *range(2, 2 + vectors), *end], (columns, columns))
+    early = first if weight_place == "official" else 0
+    factors = equalizer(columns, {first + i - early: weight for i in range(vectors)})
+    edits = (refine,) if weight == 1 else (refine, Reweight(factors))
+    return PromptControl((columns, columns), edits, cross_window, self_window, **options)

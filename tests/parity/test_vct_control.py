@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from comfyui_exemplar.attention.alignment import equalizer, refinement
+from comfyui_exemplar.attention.alignment import concept_control
 from comfyui_exemplar.attention.call import CROSS, SELF, AttentionCall
 from comfyui_exemplar.attention.control import (
     SOURCE,
@@ -14,7 +14,6 @@ from comfyui_exemplar.attention.control import (
     TARGET,
     ControlledAttention,
     PromptControl,
-    Reweight,
     attention_map,
     cross_share,
     self_active,
@@ -43,19 +42,17 @@ def need(vct_set, golden, case):
 
 
 def control(vct_set, case, recorded, reweighted=True):
-    """The control of a recorded case, made from token ids."""
+    """The control of a recorded case."""
     columns = recorded["equalizer"].shape[-1]
-    begin, end = (vct_set.meta["clip"][name] for name in ("bos", "eos_and_pad"))
-    first = vct_set.meta["clip"]["placeholder_first_id"]
     count = case.get("num_vectors", vct_set.meta["clip"]["num_placeholder_vectors_for_goldens_1_2_4"])
-    target = [begin, *range(first, first + count), end]
-    refine = refinement([begin, end], target, (columns, columns))
+    made = concept_control(
+        columns, count, 1, cross_window=case["cross_ratio"], self_window=case["self_ratio"],
+        weight=case.get("eq_value", 0.5) if reweighted else 1, weight_place="official",
+    )  # fmt: skip
+    refine = made.edits[0]
     assert torch.equal(refine.mapper, recorded["mapper"][0]) and torch.equal(refine.alphas, recorded["alphas"][0])
-    # the release's word finder leaves out the begin mark: one place early
-    factors = equalizer(columns, {i: case.get("eq_value", 0.5) for i in range(count)})
-    assert torch.equal(factors, recorded["equalizer"][0])
-    edits = (refine, Reweight(factors)) if reweighted else (refine,)
-    made = PromptControl((columns, columns), edits, case["cross_ratio"], case["self_ratio"])
+    if reweighted:
+        assert torch.equal(made.edits[1].equalizer, recorded["equalizer"][0])
     for step in range(case["num_steps"]):
         share = cross_share(step, case["num_steps"], case["cross_ratio"], columns)
         assert torch.equal(share, recorded["cross_alpha"][step])
