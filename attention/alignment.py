@@ -130,7 +130,7 @@ WEIGHT_PLACES = ("intended", "official")
 
 
 def concept_control(
-    columns: int,
+    columns: tuple[int, int],
     vectors: int,
     first: int,
     *,
@@ -143,10 +143,10 @@ def concept_control(
     """VCT's control (arXiv 2307.14352, section 3.3) from the empty prompt to one of learned vectors alone.
 
     The empty prompt's columns are handed over, the concept's keep their own maps, times ``weight`` while the window lasts.
-    The published program looks the concept's columns up in a list without the begin mark and so weights the columns one place
-    early: the begin mark is halved and the last vector is not. Its recorded results have that in them (``official``).
+    The published program looks the concept's columns up in a list without the begin mark, and so weights the columns one
+    place early: the begin mark is halved and the last vector is not. Its recorded results have that in them (``official``).
 
-    :param columns: length of a padded prompt.
+    :param columns: (source, target) lengths of the padded prompts.
     :param vectors: number of learned vectors.
     :param first: column of the first one: 1 behind a begin mark, else 0.
     :param options: further fields of :class:`PromptControl`.
@@ -154,13 +154,13 @@ def concept_control(
     """
     if weight_place not in WEIGHT_PLACES:
         raise ValueError(f"weight_place is '{weight_place}'; expected one of {', '.join(WEIGHT_PLACES)}.")
-    room = columns - 2 * first
+    room = columns[1] - 2 * first
     if not 1 <= vectors <= room:
-        raise ValueError(f"The concept has {vectors} vectors; a prompt of {columns} columns holds 1 to {room}.")
+        raise ValueError(f"The concept has {vectors} vectors; a prompt of {columns[1]} columns holds 1 to {room}.")
     # any numbers do as ids, as long as the concept's are new
     begin, end = ([0], [1]) if first else ([], [])
-    refine = refinement([*begin, *end], [*begin, *range(2, 2 + vectors), *end], (columns, columns))
+    refine = refinement([*begin, *end], [*begin, *range(2, 2 + vectors), *end], columns)
     early = first if weight_place == "official" else 0
-    factors = equalizer(columns, {first + i - early: weight for i in range(vectors)})
+    factors = equalizer(columns[1], {first + i - early: weight for i in range(vectors)})
     edits = (refine,) if weight == 1 else (refine, Reweight(factors))
-    return PromptControl((columns, columns), edits, cross_window, self_window, **options)
+    return PromptControl(columns, edits, cross_window, self_window, **options)

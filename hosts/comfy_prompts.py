@@ -30,12 +30,16 @@ class PromptTokens:
         """The ids of words alone."""
         return tuple(i for i, word in zip(self.ids, self.words, strict=True) if word)
 
+    def has(self, word: PromptTokens) -> tuple[int, ...]:
+        """Columns of a word or phrase, none when the prompt lacks it."""
+        return word_columns(self.ids, word.content)
+
     def columns_of(self, word: PromptTokens) -> tuple[int, ...]:
         """Columns of a word or phrase.
 
         :raises ValueError: it is not in the prompt.
         """
-        found = word_columns(self.ids, word.content)
+        found = self.has(word)
         if not found:
             raise ValueError(f"The prompt '{self.text}' has no '{word.text}'; use words that stand in it, spelled alike.")
         return found

@@ -1,6 +1,17 @@
 """What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below."""
 
-from . import attention_map, color, colorize, confidence, ddcolor, demo, demo_pictures, dual_attention, inversion
+from . import (
+    attention_map,
+    color,
+    colorize,
+    confidence,
+    control,
+    ddcolor,
+    demo,
+    demo_pictures,
+    dual_attention,
+    inversion,
+)
 
 NODES = [
     *colorize.NODES,
@@ -10,6 +21,7 @@ NODES = [
     *attention_map.NODES,
     *ddcolor.NODES,
     *confidence.NODES,
+    *control.NODES,
     *demo.NODES,
     *demo_pictures.NODES,
 ]

@@ -22,8 +22,12 @@ Inversion = io.Custom("INVERSION")
 #: A DDColor network under ComfyUI's model manager (``hosts.comfy_ddcolor.ComfyDDColor``).
 DDColorNetwork = io.Custom("DDCOLOR")
 
+#: Per-step unconditional contexts of an inverted picture (``diffusion.pivot.Pivots``).
+Pivots = io.Custom("PIVOTS")
+
 CATEGORY = "exemplar"
 CATEGORY_COLOR = "exemplar/color"
+CATEGORY_TRANSLATE = "exemplar/translate"
 CATEGORY_STAGES = "exemplar/stages"
 
 PRECISIONS = {"model": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

@@ -46,7 +46,7 @@ def control(vct_set, case, recorded, reweighted=True):
     columns = recorded["equalizer"].shape[-1]
     count = case.get("num_vectors", vct_set.meta["clip"]["num_placeholder_vectors_for_goldens_1_2_4"])
     made = concept_control(
-        columns, count, 1, cross_window=case["cross_ratio"], self_window=case["self_ratio"],
+        (columns, columns), count, 1, cross_window=case["cross_ratio"], self_window=case["self_ratio"],
         weight=case.get("eq_value", 0.5) if reweighted else 1, weight_place="official",
     )  # fmt: skip
     refine = made.edits[0]
