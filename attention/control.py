@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .call import CONDITIONAL, CROSS, AttentionCall
-from .layers import Layer
+from .layers import Layer, LayerInfo, decoder_resolutions
 from .word_maps import WordMaps
 
 #: Branches of a controlled run, beside 0 (the target's conditional prediction) and 1 (its unconditional one).
@@ -34,6 +34,10 @@ SOURCE_UNCONDITIONAL = 3
 
 #: Self-attention maps with more queries are left alone by the published programs (32 x 32 tokens).
 OFFICIAL_QUERIES = 1024
+
+
+#: Choices of the self-attention layers that follow the source; see :func:`self_layer_options`.
+SELF_LAYERS = ("official (up to 1024 tokens)", "all but the finest", "all")
 
 
 class MapEdit(Protocol):
@@ -187,6 +191,24 @@ class PromptControl:
         if not self.edits:
             return False
         return bool(cross_share(step, steps, self.cross_window, self.columns[1], self.word_windows).any())
+
+
+def self_layer_options(choice: str, infos: Sequence[LayerInfo]) -> dict[str, Any]:
+    """Fields of a :class:`PromptControl` for one of ``SELF_LAYERS``.
+
+    The published limit is a number of tokens: at 512 pixels it leaves out the finest layers, in smaller pictures none.
+    ``all but the finest`` says the same of the layers themselves, so that it holds at any size.
+
+    :raises ValueError: it is none of them.
+    """
+    if choice not in SELF_LAYERS:
+        raise ValueError(f"self_layers is '{choice}'; expected one of {', '.join(SELF_LAYERS)}.")
+    if choice == SELF_LAYERS[0]:
+        return {"most_queries": OFFICIAL_QUERIES}
+    if choice == SELF_LAYERS[2]:
+        return {"most_queries": None}
+    finest = decoder_resolutions(infos)[0]
+    return {"most_queries": None, "self_layers": frozenset(i.layer for i in infos if i.downscale > finest)}
 
 
 class SourceFeatures:

@@ -13,8 +13,7 @@ from ..attention.alignment import (
     refinement,
     replacement,
 )
-from ..attention.control import OFFICIAL_QUERIES, PromptControl, Reweight
-from ..attention.layers import decoder_resolutions
+from ..attention.control import SELF_LAYERS, PromptControl, Reweight, self_layer_options
 from ..attention.word_maps import BlendWords
 from ..diffusion.inversion import check_same_model
 from ..diffusion.replay import Replay
@@ -24,9 +23,6 @@ from ..hosts.comfy_prompts import parse_words, prompt_tokens
 from .common import CATEGORY_TRANSLATE, Inversion, Pivots, share
 
 log = logging.getLogger(__name__)
-
-#: Which self-attention layers follow the source.
-SELF_LAYERS = ("official (up to 1024 tokens)", "all but the finest", "all")
 
 #: What cross-attention does with words.
 WORDS = ("refine", "replace", "reweight only")
@@ -41,16 +37,6 @@ def self_layers_input() -> io.Combo.Input:
         "a 512 pixel picture, and of smaller pictures none; all but the finest leaves them out at any size; all also "
         "keeps fine texture.",
     )  # fmt: skip
-
-
-def self_layer_options(choice: str, infos: tuple) -> dict:
-    """Fields of a PromptControl for a choice of ``SELF_LAYERS``."""
-    if choice == SELF_LAYERS[0]:
-        return {"most_queries": OFFICIAL_QUERIES}
-    if choice == SELF_LAYERS[2]:
-        return {"most_queries": None}
-    finest = decoder_resolutions(infos)[0]
-    return {"most_queries": None, "self_layers": frozenset(i.layer for i in infos if i.downscale > finest)}
 
 
 def source_way(inversion, pivots, fingerprint: str, cfg: float) -> Replay:
