@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CONVENTIONS = ("consistent", "official")
+CONVENTIONS = ("consistent", "official", "diffusers")
 
 
 def ddim_timesteps(steps: int, train_timesteps: int = 1000) -> list[int]:
@@ -107,6 +107,9 @@ def inversion_plan(
     ``consistent`` climbs 0 -> t₀ -> t₁ ... reading the network at the upper end of each step, and comes back down the
     very levels that it went up, to 0: the tail of ComfyUI's ``ddim_uniform`` schedule. It takes ``depth`` steps.
 
+    ``diffusers`` is the same with the smallest training sigma in place of 0: the published programs of VCT, null-text
+    inversion and prompt-to-prompt, whose scheduler is diffusers' with ``set_alpha_to_one=False`` and offset 1.
+
     :param sigma_table: (train timesteps,) ascending sigmas of the model.
     :param depth: number of steps on the way back.
     :raises ValueError: steps, depth or convention out of range.
@@ -114,7 +117,7 @@ def inversion_plan(
     grid = ddim_timesteps(steps, len(sigma_table))
     if convention not in CONVENTIONS:
         raise ValueError(f"convention is '{convention}'; expected one of {', '.join(CONVENTIONS)}.")
-    most = len(grid) if convention == "consistent" else len(grid) - 1
+    most = len(grid) - 1 if convention == "official" else len(grid)
     if most < 1:
         raise ValueError(f"An official inversion needs a schedule of at least 2 steps; this one has {steps}.")
     if not 1 <= depth <= most:
@@ -124,9 +127,10 @@ def inversion_plan(
         )
     table = [float(s) for s in sigma_table]
     way_back = [table[t] for t in reversed(grid[:depth])]
-    if convention == "consistent":
-        levels = [0.0, *(table[t] for t in grid[:depth])]
-        return InversionPlan(convention, steps, depth, tuple(levels), tuple(levels[1:]), (*way_back, 0.0))
+    if convention != "official":
+        lowest = 0.0 if convention == "consistent" else table[0]
+        levels = [lowest, *(table[t] for t in grid[:depth])]
+        return InversionPlan(convention, steps, depth, tuple(levels), tuple(levels[1:]), (*way_back, lowest))
     last = len(table) - 1
     pitch = len(table) // steps
     timesteps = grid[: depth + 1]

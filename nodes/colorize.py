@@ -78,7 +78,7 @@ class Colorize(io.ComfyNode):
                 io.String.Input("layers", default="color", advanced=True,
                                 tooltip="A preset (color, fine, coarse, decoder, encoder, middle, all) or ranges such as "
                                 "output.6-11."),
-                io.Combo.Input("convention", options=list(CONVENTIONS), default=CONVENTIONS[0], advanced=True,
+                io.Combo.Input("convention", options=list(CONVENTIONS[:2]), default=CONVENTIONS[0], advanced=True,
                                tooltip="consistent comes back down the levels that it went up; official repeats the "
                                "published program's levels."),
                 io.Int.Input("refinements", default=0, min=0, max=10, advanced=True,

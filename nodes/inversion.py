@@ -124,7 +124,8 @@ class DDIMInversion(io.ComfyNode):
                     default=CONVENTIONS[0],
                     advanced=True,
                     tooltip="consistent comes back down the levels that it went up. official climbs one step further "
-                    "and reads the result two steps lower, as the published program does.",
+                    "and reads the result two steps lower, as the published program does (colourisation). diffusers is "
+                    "consistent down to the smallest training sigma instead of 0: translation's published program.",
                 ),
                 io.Int.Input(
                     "refinements",
@@ -165,7 +166,7 @@ class DDIMInversion(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         host.require_unet(model, "DDIM Inversion")
         plan = inversion_plan(host.sigma_table(model), steps, depth, convention)
-        if refinements and convention != "consistent":
+        if refinements and convention == "official":
             raise ValueError("Refinements need the consistent convention; the official one reads other levels.")
         samples = latent_samples(latent, "latent")
         start = model.model.process_latent_in(samples)

@@ -98,7 +98,18 @@ class TestOfficial:
         assert list(found.sigmas[:1]) == at(961)
 
 
-@pytest.mark.parametrize("convention, most", [("consistent", 50), ("official", 49)])
+class TestDiffusers:
+    def test_consistent_above_the_smallest_training_sigma(self):
+        found, same = plan(convention="diffusers"), plan()
+        assert (found.levels[1:], found.reads, found.sigmas[:-1]) == (same.levels[1:], same.reads, same.sigmas[:-1])
+        assert [found.levels[0], found.sigmas[-1]] == at(0, 0)
+
+    def test_a_whole_schedule_is_as_long_as_asked(self):
+        """Six steps of 1000: the grid has a seventh entry, which diffusers leaves out."""
+        assert list(plan(steps=6, depth=6, convention="diffusers").sigmas) == at(831, 665, 499, 333, 167, 1, 0)
+
+
+@pytest.mark.parametrize("convention, most", [("consistent", 50), ("diffusers", 50), ("official", 49)])
 class TestDepth:
     def test_limits(self, convention, most):
         for depth in (1, most):
@@ -123,7 +134,7 @@ def test_one_step_has_no_official_inversion():
 def test_unknown_convention():
     with pytest.raises(ValueError, match="convention is 'exact'; expected one of consistent, official"):
         plan(convention="exact")
-    assert CONVENTIONS == ("consistent", "official")
+    assert CONVENTIONS == ("consistent", "official", "diffusers")
 
 
 def test_features_are_worth_keeping_where_the_way_back_reads():

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from .ddcolor_set import DDColorSet
 from .lcad_set import LCADSet
+from .vct_set import VCTSet
 
 
 class ParitySet:
@@ -61,3 +62,8 @@ def ddcolor_tiny_weights(ddcolor_set):
 @pytest.fixture(scope="session")
 def lcad_set() -> LCADSet:
     return LCADSet(parity_folder("lcad"))
+
+
+@pytest.fixture(scope="session")
+def vct_set() -> VCTSet:
+    return VCTSet(parity_folder("vct"))

@@ -1,0 +1,244 @@
+"""Pivot turning inversion: per-step unconditional contexts under which guided sampling retraces an inversion.
+
+Cheng et al., ICCV 2023, arXiv 2307.14352, section 3.3 (VCT), after null-text inversion (Mokady et al., CVPR 2023,
+arXiv 2211.09794, algorithm 1). At every step of the way back the unconditional context is optimised until the guided
+step lands on the latent that the inversion passed; each step starts from the context of the step before.
+
+The released program differs from what one would write in four places, all of them values of :class:`PivotOptions`:
+the learning rate falls by a hundredth a step whatever the number of steps, the loss that ends the search grows by 2e-5
+a step, the update that belongs to the stopping loss is kept, and the latent always advances under guidance 7.5. That
+its conditional prompt is the empty one is the caller's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite, log
+
+import torch
+from torch import Tensor
+
+from .inversion import Inversion, round_trip_error
+from .sampling import guide, to_eps
+from .schedule import reread
+
+#: ``predict(x, sigma, context) -> clean estimate`` of x (B, C, h, w) under one context (1, tokens, width), differentiable
+#: in the context.
+Predict = Callable[[Tensor, float, Tensor], Tensor]
+
+#: Level 0 has no logarithm; it is looked up as this.
+_LOWEST = 1e-6
+
+
+@dataclass(frozen=True)
+class PivotOptions:
+    """How the unconditional contexts are searched for. The defaults are the released program's.
+
+    :param guidance: classifier-free guidance weight under which a step must land on the inversion's latent.
+    :param advance_guidance: weight under which the latent then advances; None: the same. Released: 7.5, always.
+    :param iterations: most updates a step.
+    :param learning_rate: Adam's, at the first step.
+    :param learning_rate_steps: the rate falls linearly to 0 over this many steps. Released: 100, always.
+    :param stop_below: a step ends when its loss is below this ...
+    :param stop_growth: ... plus this for every step taken.
+    :param keep_last_update: the released program updates, then looks at the loss that it had before; the context has
+        then moved once more, and the network must be read again. False looks first: a step whose loss is low enough
+        costs no backward pass, and the prediction at hand serves to advance.
+    :param gradient_scale: the loss is multiplied by this before the backward pass and the gradient divided by it
+        after, so that half precision does not lose it. A power of two changes nothing in float32.
+    """
+
+    guidance: float = 7.5
+    advance_guidance: float | None = 7.5
+    iterations: int = 50
+    learning_rate: float = 1e-2
+    learning_rate_steps: int = 100
+    stop_below: float = 1e-5
+    stop_growth: float = 2e-5
+    keep_last_update: bool = True
+    gradient_scale: float = 1.0
+
+    def check(self, steps: int) -> None:
+        """:raises ValueError: the options do not fit a way back of ``steps`` steps."""
+        if self.iterations < 1 or self.learning_rate <= 0 or self.gradient_scale <= 0:
+            raise ValueError(
+                f"Pivot inversion got {self.iterations} iterations, learning rate {self.learning_rate} and gradient "
+                f"scale {self.gradient_scale}; all must be above 0."
+            )
+        if steps > self.learning_rate_steps:
+            raise ValueError(
+                f"The learning rate reaches 0 after {self.learning_rate_steps} steps, but the inversion has {steps}: "
+                "invert with fewer steps, or let the rate fall over more."
+            )
+
+    def rate(self, step: int) -> float:
+        return self.learning_rate * (1 - step / self.learning_rate_steps)
+
+    def threshold(self, step: int) -> float:
+        return self.stop_below + self.stop_growth * step
+
+
+@dataclass(frozen=True)
+class Pivots:
+    """The unconditional contexts of one picture, and the way back that they pin down.
+
+    :param levels: (N+1,) descending sigmas of the way back.
+    :param contexts: (N, tokens, width) float32, the unconditional context from ``levels[i]`` to ``levels[i + 1]``.
+    :param trajectory: (N+1, 1, C, h, w), variance-exploding latents at ``levels``: what guided sampling with these
+        contexts passes. The base stream of a fusion replays it instead of computing it anew.
+    :param losses: what each iteration of each step had to improve, in variance-preserving scale.
+    :param reconstruction_error: the picture that comes back, against the inverted one; see ``round_trip_error``.
+    :param guidance: weight at which ``trajectory`` was walked; sampling with another one leaves it.
+    :param model: fingerprint of the model that made it.
+    """
+
+    levels: tuple[float, ...]
+    contexts: Tensor
+    trajectory: Tensor
+    losses: tuple[tuple[float, ...], ...]
+    reconstruction_error: float
+    guidance: float
+    model: str
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """(N,) the sigma at which each context is used."""
+        return self.levels[:-1]
+
+    @property
+    def n_inner(self) -> tuple[int, ...]:
+        """Losses that were looked at in each step."""
+        return tuple(len(step) for step in self.losses)
+
+    @cached_property
+    def _logs(self) -> Tensor:
+        return torch.tensor([log(max(sigma, _LOWEST)) for sigma in self.sigmas], dtype=torch.float64)
+
+    def index(self, sigma: float) -> int:
+        """The step whose sigma is nearest on a logarithmic scale."""
+        return int((self._logs - log(max(sigma, _LOWEST))).abs().argmin())
+
+    def at(self, sigma: float) -> Tensor:
+        """(tokens, width): the unconditional context for a sigma."""
+        return self.contexts[self.index(sigma)]
+
+    def latent_at(self, sigma: float) -> Tensor:
+        """(1, C, h, w): where the way back stands at a sigma that begins a step."""
+        return self.trajectory[self.index(sigma)]
+
+
+@dataclass(frozen=True)
+class PivotProgress:
+    """Where a search is, after each iteration.
+
+    :param step: of ``steps``, 0 is the most noisy.
+    :param loss: of this iteration.
+    :param last: the step is finished with this iteration.
+    :param denoised: (1, C, h, w) clean estimate of the guided prediction.
+    """
+
+    step: int
+    steps: int
+    iteration: int
+    loss: float
+    last: bool
+    denoised: Tensor
+
+
+def way_back(inversion: Inversion) -> tuple[tuple[float, ...], Tensor]:
+    """Descending levels (N+1,) and the latents (N+1, B, C, h, w) that the inversion passed there.
+
+    :raises ValueError: an inversion that does not come back down the levels that it climbed.
+    """
+    plan = inversion.plan
+    if tuple(reversed(plan.levels)) != plan.sigmas:
+        raise ValueError(
+            f"This inversion ({plan.convention}) does not come back down the levels that it climbed, so there is "
+            "nothing to steer towards: invert with the convention 'consistent' or 'diffusers'."
+        )
+    return plan.sigmas, inversion.trajectory.flip(0)
+
+
+def search_pivots(
+    predict: Predict,
+    inversion: Inversion,
+    conditional: Tensor,
+    start: Tensor | None = None,
+    options: PivotOptions | None = None,
+) -> Iterator[PivotProgress]:
+    """Pivot turning inversion, one :class:`PivotProgress` an iteration; the generator's value is a :class:`Pivots`.
+
+    A step costs one prediction under ``conditional``, which all its iterations share; a prediction and a backward pass
+    an iteration; and one prediction to advance (none where the context did not move since the last one).
+
+    Gradients must be allowed where the generator runs, and tensors must not come from inference mode.
+
+    :param inversion: of one picture, on the device where ``predict`` wants its latents.
+    :param conditional: (1, tokens, width). The released program takes the empty prompt.
+    :param start: (1, tokens, width), the unconditional context of the first step; default: ``conditional``.
+    :raises ValueError: several pictures, options out of range, or a loss that is not finite.
+    """
+    options = options or PivotOptions()
+    levels, targets = way_back(inversion)
+    steps = len(levels) - 1
+    options.check(steps)
+    if inversion.pictures != 1:
+        raise ValueError(f"Pivot inversion takes one picture at a time; this inversion has {inversion.pictures}.")
+    context = (conditional if start is None else start).detach().float().clone()
+    x = targets[0]
+    contexts, losses, passed = [], [], [x]
+    for i in range(steps):
+        here, there = levels[i], levels[i + 1]
+        with torch.no_grad():
+            steered = predict(x, here, conditional)
+        context.requires_grad_(True)
+        optimizer = torch.optim.Adam([context], lr=options.rate(i))
+        seen: list[float] = []
+        current: Tensor | None = None
+        for j in range(options.iterations):
+            plain = predict(x, here, context)
+            denoised = guide(steered, plain, options.guidance)
+            loss = _miss(_step(x, denoised, here, there), targets[i + 1], there)
+            seen.append(float(loss.detach()))
+            if not isfinite(seen[-1]):
+                raise ValueError(
+                    f"Pivot inversion diverged: the loss of step {i + 1}, iteration {j + 1} is {seen[-1]}. Lower the "
+                    "learning rate, or run the model in float32."
+                )
+            enough = seen[-1] < options.threshold(i)
+            if enough and not options.keep_last_update:
+                current = plain.detach()
+            else:
+                (gradient,) = torch.autograd.grad(loss * options.gradient_scale, [context])
+                context.grad = gradient / options.gradient_scale
+                optimizer.step()
+            last = enough or j == options.iterations - 1
+            yield PivotProgress(i, steps, j, seen[-1], last, denoised.detach())
+            if enough:
+                break
+        context = context.detach()
+        with torch.no_grad():
+            if current is None:
+                current = predict(x, here, context)
+            weight = options.guidance if options.advance_guidance is None else options.advance_guidance
+            x = _step(x, guide(steered, current, weight), here, there)
+        contexts.append(context.clone())
+        losses.append(tuple(seen))
+        passed.append(x)
+    error = round_trip_error(inversion.plan.leave(targets[-1]), inversion.plan.leave(x))
+    weight = options.guidance if options.advance_guidance is None else options.advance_guidance
+    return Pivots(
+        levels, torch.cat(contexts).cpu(), torch.stack(passed).cpu(), tuple(losses), error, weight, inversion.model
+    )
+
+
+def _step(x: Tensor, denoised: Tensor, here: float, there: float) -> Tensor:
+    """DDIM from one level to the next."""
+    return x + to_eps(x, here, denoised) * (there - here)
+
+
+def _miss(x: Tensor, target: Tensor, sigma: float) -> Tensor:
+    """Mean squared distance in the officials' variance-preserving scale."""
+    return reread(x.float() - target.float(), sigma, 0.0).pow(2).mean()
