@@ -124,7 +124,9 @@ def initial_vectors(words: Tensor, count: int) -> Tensor:
     return torch.stack([words[i * len(words) // count] for i in range(count)]).float()
 
 
-def draw_copies(latents: Tensor, sigma_table: Tensor, accumulation: int, seed: int, first: int = 0) -> Iterator[NoisedCopies]:
+def draw_copies(
+    latents: Tensor, sigma_table: Tensor, accumulation: int, seed: int, first: int = 0
+) -> Iterator[NoisedCopies]:
     """Endless updates' worth of noised copies: a picture, a noise level and noise, all uniform.
 
     Every update has a seed of its own, so learning that is taken up again sees what it would have seen.
@@ -173,7 +175,7 @@ def learn_concept(
                 distance = (denoised.float() - clean).abs().mean() * share
                 loss = loss + options.l1_weight * distance
                 l1 += float(distance.detach())
-            (loss * options.gradient_scale).backward(inputs=[e for e in entering])
+            (loss * options.gradient_scale).backward(inputs=list(entering))
             mse += float(noise_error.detach())
         total = mse + options.l1_weight * l1
         if not isfinite(total):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def unconditional_schedule(model: Any, pivots: Pivots, conditioning: list) -> li
     sampling = model.get_model_object("model_sampling")
     last = len(sampling.sigmas) - 1
     steps = [float(sampling.timestep(torch.tensor(sigma))) for sigma in pivots.sigmas]
-    borders = [1 - (a + b) / 2 / last for a, b in zip(steps, steps[1:], strict=False)]
+    borders = [1 - (a + b) / 2 / last for a, b in pairwise(steps)]
     starts, ends = [0.0, *borders], [*borders, 1.0]
     return [
         [context.unsqueeze(0).clone(), {**extras, "start_percent": start, "end_percent": end}]

@@ -44,12 +44,11 @@ def test_families(nodes, family, variant):
 
 
 def test_checkpointing_changes_nothing(nodes):
-    for family in ("sd1", "sdxl"):
-        model, conditioning = tiny(family), prompt(family)
-        inversion, *_ = invert(nodes, model, conditioning, latent_of(model), steps=2)
-        plain, *_ = pivots_of(nodes, model, conditioning, inversion)
-        again, *_ = pivots_of(nodes, model, conditioning, inversion, gradient_checkpointing=True)
-        assert (plain.contexts - again.contexts).abs().max() < 1e-5 and plain.n_inner == again.n_inner
+    model, conditioning = tiny("sd1"), prompt("sd1")
+    inversion, *_ = invert(nodes, model, conditioning, latent_of(model), steps=2)
+    plain, *_ = pivots_of(nodes, model, conditioning, inversion, iterations=2)
+    again, *_ = pivots_of(nodes, model, conditioning, inversion, iterations=2, gradient_checkpointing=True)
+    assert (plain.contexts - again.contexts).abs().max() < 1e-5 and plain.n_inner == again.n_inner
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +159,3 @@ def test_bad_input(nodes, embedded, found):
     )[0]  # fmt: skip
     with pytest.raises(ValueError, match="does not come back down the levels"):
         pivots_of(nodes, model, empty, official)
-    long, *_ = invert(nodes, model, empty, latent, 120)
-    with pytest.raises(ValueError, match="reaches 0 after 100 steps, but the inversion has 12"):
-        pivots_of(nodes, model, empty, long)
