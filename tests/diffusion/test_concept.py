@@ -118,4 +118,5 @@ def test_bad_input():
     with pytest.raises(ValueError, match="must be above 0"):
         learn(options=replace(OPTIONS, accumulation=0))
     with pytest.raises(ValueError, match="the loss of update 1 is"):
-        list(learn_concept(lambda x, _, c, p: x / 0 + c.mean(), encode, start(), draw_copies(PICTURES, TABLE, 2, 0), OPTIONS))
+        copies = draw_copies(PICTURES, TABLE, 2, 0)
+        list(learn_concept(lambda x, _, c, p: x / 0 + c.mean(), encode, start(), copies, OPTIONS))
