@@ -206,3 +206,20 @@ def _check_start(replay: Replay, latent: Tensor, sigmas: Tensor) -> None:
             f"Sampling starts at sigma {first:.3f}, but the source was inverted up to {top:.3f}. Use the sigmas output of "
             "DDIM Inversion."
         )
+
+
+def text_columns(conditioning: list, name: str) -> int:
+    """Number of columns of a CONDITIONING.
+
+    :raises ValueError: none, or prompts of different lengths in one.
+    """
+    lengths = {context.shape[1] for context, _ in conditioning}
+    if len(lengths) != 1:
+        raise ValueError(f"The {name} CONDITIONING has prompts of {sorted(lengths)} columns; one length is needed.")
+    return lengths.pop()
+
+
+def first_column(concept: list, source: list) -> int:
+    """1 when both prompts begin with the same mark, else 0."""
+    one, other = concept[0][0][:, :1], source[0][0][:, :1]
+    return int(one.shape == other.shape and bool((one - other).abs().max() <= 1e-3 * other.abs().max().clamp_min(1e-6)))

@@ -45,13 +45,12 @@ class PairDenoiser(UNetDenoiser):
         for branch in set(branches):
             text = self.contexts[branch]
             text = text if isinstance(text, Tensor) else text(self._sigma)
-            texts[branch] = text if text.ndim == 3 else text[None]
+            texts[branch] = (text if text.ndim == 3 else text[None]).to(self.model.context)
         if len({text.shape[1] for text in texts.values()}) > 1:
             sizes = {branch: text.shape[1] for branch, text in texts.items()}
             raise ValueError(f"The prompts have different numbers of tokens, by branch {sizes}; pad them to one number.")
-        return torch.stack(
-            [texts[branch][picture % len(texts[branch])] for branch, picture in zip(of_row, pictures, strict=True)]
-        )
+        rows_of = zip(of_row, pictures, strict=True)
+        return torch.stack([texts[branch][picture % len(texts[branch])] for branch, picture in rows_of])
 
 
 def sample_pair(

@@ -18,7 +18,7 @@ from ..attention.word_maps import BlendWords
 from ..diffusion.inversion import check_same_model
 from ..diffusion.replay import Replay
 from ..hosts import comfy as host
-from ..hosts.comfy_control import ControlGuider, PairSettings
+from ..hosts.comfy_control import ControlGuider, PairSettings, first_column, text_columns
 from ..hosts.comfy_prompts import parse_words, prompt_tokens
 from .common import CATEGORY_TRANSLATE, Inversion, Pivots, share
 
@@ -60,23 +60,6 @@ def source_way(inversion, pivots, fingerprint: str, cfg: float) -> Replay:
     if abs(pivots.guidance - cfg) > 1e-6:
         log.warning("cfg is %g, but the pivots hold the picture at %g; use that.", cfg, pivots.guidance)
     return pinned
-
-
-def text_columns(conditioning: list, name: str) -> int:
-    """Number of columns of a CONDITIONING.
-
-    :raises ValueError: none, or prompts of different lengths in one.
-    """
-    lengths = {context.shape[1] for context, _ in conditioning}
-    if len(lengths) != 1:
-        raise ValueError(f"The {name} CONDITIONING has prompts of {sorted(lengths)} columns; one length is needed.")
-    return lengths.pop()
-
-
-def first_column(concept: list, source: list) -> int:
-    """1 when both prompts begin with the same mark, else 0."""
-    one, other = concept[0][0][:, :1], source[0][0][:, :1]
-    return int(one.shape == other.shape and bool((one - other).abs().max() <= 1e-3 * other.abs().max().clamp_min(1e-6)))
 
 
 class ConceptFusion(io.ComfyNode):
