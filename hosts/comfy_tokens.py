@@ -36,9 +36,10 @@ def check_model(model: Any, widths: dict[Layer, int], token_width: int, node: st
         if type(module).__name__ == "BasicTransformerBlock" and getattr(module, "attn2", None) is not None
     }
     if found != widths or prompts != {token_width}:
+        wide = ", ".join(map(str, sorted(prompts)))
         raise ValueError(
             f"{node}: these tokens are for a model with {_described(widths)} and prompts {token_width} wide; this MODEL "
-            f"({type(model.model).__name__}) has {_described(found)} and prompts {', '.join(map(str, sorted(prompts)))} wide. "
+            f"({type(model.model).__name__}) has {_described(found)} and prompts {wide} wide. "
             "DEADiff's own belong to Stable Diffusion 1.x, the embedded ones to the embedded model: use such a MODEL, or "
             "load the other file."
         )

@@ -155,7 +155,8 @@ def read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not weights:
         found = f"tensors named like {sorted(seen)[:3]}" if seen else "no tensors"
         raise ValueError(
-            f"{path}: these are not DEADiff's weights: found {found}; choose DEADiff's checkpoint or an adapter made from it."
+            f"{path}: these are not DEADiff's weights: found {found}; choose DEADiff's checkpoint or an adapter "
+            "made from it."
         )
     log.info("%s: %d tensors are DEADiff's own, %d are left out.", path.name, len(weights), len(seen) - len(weights))
     return weights, about

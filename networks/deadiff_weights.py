@@ -226,8 +226,9 @@ def trunk_weights(weights: Mapping[str, Tensor], branch: str) -> dict[str, Tenso
         "embeddings.patch_embedding.weight": given.pop("conv1.weight"),
     }
     renamed = (
-        ("ln_pre.", "pre_layrnorm."), ("transformer.resblocks.", "encoder.layers."), (".attn.out_proj.", ".self_attn.out_proj."),
-        (".ln_", ".layer_norm"), (".mlp.c_fc.", ".mlp.fc1."), (".mlp.c_proj.", ".mlp.fc2."),
+        ("ln_pre.", "pre_layrnorm."), ("transformer.resblocks.", "encoder.layers."),
+        (".attn.out_proj.", ".self_attn.out_proj."), (".ln_", ".layer_norm"), (".mlp.c_fc.", ".mlp.fc1."),
+        (".mlp.c_proj.", ".mlp.fc2."),
     )  # fmt: skip
     for name, tensor in given.items():
         for theirs, ours in renamed:
@@ -245,8 +246,8 @@ def qformer_weights(weights: Mapping[str, Tensor], branch: str) -> dict[str, Ten
     """A branch's Q-Former under the names of transformers' InstructBLIP Q-Former."""
     renamed = {}
     for name, tensor in _part(weights, f"{branch}_blip.Qformer.bert.").items():
-        name = name.replace("embeddings.LayerNorm", "embeddings.layernorm").replace("attention.self.", "attention.attention.")
-        renamed[name] = tensor
+        name = name.replace("embeddings.LayerNorm", "embeddings.layernorm")
+        renamed[name.replace("attention.self.", "attention.attention.")] = tensor
     return renamed
 
 

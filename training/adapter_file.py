@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from comfyui_exemplar.hosts.deadiff import ABOUT_KEY
-from comfyui_exemplar.networks.deadiff_weights import published_shapes, projection_name
+from comfyui_exemplar.networks.deadiff_weights import projection_name, published_shapes
 
 from .adapter import SIZES, WORDS
 from .export import CREDIT, LICENSE

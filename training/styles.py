@@ -127,4 +127,5 @@ class Styles:
         )
         strength = _each(np.array([p.strength for p in prints], dtype=np.float32), pictures)
         gray = torch.einsum("c,nchw->nhw", torch.tensor(YCBCR[0]).to(pictures), pictures)[:, None]
-        return torch.lerp(pictures * torch.where(strength > 0, paper, 1.0), torch.lerp(ink, paper, gray), strength).clamp(0, 1)
+        on_paper = pictures * torch.where(strength > 0, paper, 1.0)
+        return torch.lerp(on_paper, torch.lerp(ink, paper, gray), strength).clamp(0, 1)

@@ -64,8 +64,9 @@ class TestRoute:
 def call(rows, branches=None, pictures=None, grid=(3, 4), text=5, width=8):
     q = naive.rand(rows, grid[0] * grid[1], width, seed=1).float()
     k, v = (naive.rand(rows, text, width, seed=s).float() for s in (2, 3))
+    everyone = tuple(range(rows))
     return AttentionCall(
-        LAYER, 1.0, q, k, v, 2, branches or (0,) * rows, pictures or tuple(range(rows)), tuple(range(rows)), grid, sdpa, CROSS
+        LAYER, 1.0, q, k, v, 2, branches or (0,) * rows, pictures or everyone, everyone, grid, sdpa, CROSS
     )
 
 
@@ -106,7 +107,8 @@ class TestEdit:
         given, found = call(1), kept()
         plain, full = given.plain(), run(ImageTokens(found), given)
         official = expected(given, 0, weight * found[LAYER].k[0], weight * found[LAYER].v[0])
-        torch.testing.assert_close(run(ImageTokens(found, weight, "official"), given)[0].double(), official, atol=1e-5, rtol=0)
+        theirs = run(ImageTokens(found, weight, "official"), given)[0].double()
+        torch.testing.assert_close(theirs, official, atol=1e-5, rtol=0)
         ours = run(ImageTokens(found, weight), given)
         if weight == 0:
             assert torch.equal(ours, plain)

@@ -21,9 +21,9 @@ def checkpoint(tmp_path):
 
     def make(name="deadiff.ckpt", **changes):
         weights = small_weights() | {
-            "betas": torch.zeros(3), "model.diffusion_model.out.2.bias": torch.zeros(4), "first_stage_model.x": torch.zeros(1),
-            "style_blip.Qformer.cls.predictions.bias": torch.zeros(2), "content_blip.temp": torch.zeros(()),
-            "model_ema.decay": torch.zeros(()),
+            "betas": torch.zeros(3), "model.diffusion_model.out.2.bias": torch.zeros(4),
+            "first_stage_model.x": torch.zeros(1), "style_blip.Qformer.cls.predictions.bias": torch.zeros(2),
+            "content_blip.temp": torch.zeros(()), "model_ema.decay": torch.zeros(()),
         }  # fmt: skip
         weights = {n: t for n, t in {**weights, **changes}.items() if t is not None}
         torch.save({"state_dict": weights, "global_step": 7}, tmp_path / name)
@@ -67,8 +67,9 @@ def test_what_is_not_ours_is_left_out(checkpoint, caplog):
 
 @pytest.mark.parametrize(
     "name",
-    ["content_blip.query_tokens", "style_proj_layer.dense2.bias", "content_blip.Qformer.bert.encoder.layer.1.output_query.dense.bias",
-     "style_blip.visual_encoder.ln_pre.weight", "style_blip.visual_encoder.class_embedding"],
+    ["content_blip.query_tokens", "style_proj_layer.dense2.bias",
+     "content_blip.Qformer.bert.encoder.layer.1.output_query.dense.bias", "style_blip.visual_encoder.ln_pre.weight",
+     "style_blip.visual_encoder.class_embedding"],
 )  # fmt: skip
 def test_missing_parts_are_named(checkpoint, name):
     with pytest.raises(ValueError, match=f"incomplete.*missing.*{name}|incomplete.*`{name}` is missing"):

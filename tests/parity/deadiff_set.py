@@ -1,7 +1,7 @@
 """DEADiff's recorded set: its numbers, and the networks that they were made with.
 
-The committed set is trimmed: weights that follow a recipe are drawn again, pictures are kept by rows, stacks are cut to their
-first layers with what was recorded after these as their result.
+The committed set is trimmed: weights that follow a recipe are drawn again, pictures are kept by rows, stacks are cut to
+their first layers with what was recorded after these as their result.
 """
 
 import hashlib

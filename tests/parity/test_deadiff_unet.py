@@ -233,9 +233,9 @@ def test_routing(deadiff_set, host):
 
 
 def sampling_cases(parity):
-    names = {name.rsplit(".w", 1)[0] + ".w" + name.rsplit(".w", 1)[1].split(".final")[0]
-             for name in parity.file("g_guidance_sampling_tiny") if name.startswith("ddim.") and name.endswith(".final")}  # fmt: skip
-    return sorted(names)
+    """What the finished DDIM runs are called, such as ``ddim.scale7.5.w1.0``."""
+    names = parity.file("g_guidance_sampling_tiny")
+    return sorted(n.removesuffix(".final") for n in names if n.startswith("ddim.") and n.endswith(".final"))
 
 
 def relative(found, expected):

@@ -1,6 +1,5 @@
 """DEADiff's nodes: references to tokens, tokens into a MODEL, beside whatever else stands on the same layers."""
 
-import comfy.samplers
 import folder_paths
 import pytest
 import torch
@@ -271,8 +270,10 @@ class TestApply:
         above, below = torch.tensor([half * 2, half * 1.2]), torch.tensor([half * 0.8, half * 0.4])
         plain = [sampled(sd1, sigmas=s) for s in (above, below)]
         late, early = applied(made, start_percent=0.5), applied(made, end_percent=0.5)
-        assert torch.equal(sampled(late, sigmas=above), plain[0]) and not torch.equal(sampled(late, sigmas=below), plain[1])
-        assert torch.equal(sampled(early, sigmas=below), plain[1]) and not torch.equal(sampled(early, sigmas=above), plain[0])
+        assert torch.equal(sampled(late, sigmas=above), plain[0])
+        assert not torch.equal(sampled(late, sigmas=below), plain[1])
+        assert torch.equal(sampled(early, sigmas=below), plain[1])
+        assert not torch.equal(sampled(early, sigmas=above), plain[0])
 
     def test_batches(self, tokens, applied, sampled, pictures, latent):
         """A picture of a batch is what it is alone, with its own tokens; a longer batch starts over."""
@@ -305,10 +306,10 @@ class TestApply:
         assert difference(sampled(applied(made, mask=torch.ones(1, 40, 30))), full) < 1e-4
         left = torch.zeros(1, 16, 12)
         left[..., :6] = 1
-        last = {"style_layers": "output.11", "sigmas": torch.tensor([2.0, 0.0])}
-        sigmas = last.pop("sigmas")
-        moved = (sampled(applied(made, mask=left, **last), sigmas=sigmas) - sampled(sd1, sigmas=sigmas)).abs().amax((0, 1, 2))
-        # after the last cross-attention only convolutions of 3 pixels and no norm over what is moved carry further
+        sigmas = torch.tensor([2.0, 0.0])
+        masked = sampled(applied(made, mask=left, style_layers="output.11"), sigmas=sigmas)
+        moved = (masked - sampled(sd1, sigmas=sigmas)).abs().amax((0, 1, 2))
+        # after the last cross-attention little but convolutions of 3 pixels carries further
         assert float(moved[:5].min()) > 3 * float(moved[8:].max())
 
     def test_layers_can_be_edited(self, tokens, applied, sampled, sd1):
@@ -358,7 +359,7 @@ class TestApply:
     def test_embedded_tokens_want_the_embedded_model(self, nodes, sd1, embedded, scene):
         loaded = nodes("ExemplarLoadDEADiff", model_name="embedded")[0]
         made = nodes("ExemplarDEADiffEncode", deadiff=loaded, image=scene[1], take="style")[0]
-        with pytest.raises(ValueError, match="prompts 128 wide; this MODEL .* prompts 64 wide"):
+        with pytest.raises(ValueError, match=r"prompts 128 wide; this MODEL .* prompts 64 wide"):
             nodes("ExemplarApplyDEADiff", model=sd1, tokens=made, weight=1.0)
         nodes("ExemplarApplyDEADiff", model=embedded[0], tokens=made, weight=1.0)
 
