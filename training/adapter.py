@@ -26,7 +26,7 @@ from comfyui_exemplar.networks.deadiff_weights import DEADiffSizes
 from comfyui_exemplar.networks.hashed_words import tokenize
 from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
-from .drawings import Drawings
+from .drawings import Drawings, world
 from .model import Net, signal_levels
 from .resumable import Resumable, stage_at
 from .scenes import Scenes
@@ -43,6 +43,7 @@ LEARNING_RATE, WARM_UP, LAST_SHARE = 1e-3, 40, 0.03
 EMA = 0.98
 #: Share of references that are dropped, as in the published configuration.
 DROP = 0.15
+_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -156,15 +157,20 @@ def total_steps() -> int:
 
 
 def words_loss(adapter: Adapter, net: Net, pictures: Tensor, names: list[str]) -> Tensor:
-    """How far semantic tokens are from the words for what is shown, in units of the words' own spread.
+    """How far semantic tokens are from the words for what is shown, and whether another name of the world is nearer.
 
     The embedded model knows its things by words only, and its adapter has minutes where the published one had days: this is
     how the semantic branch finds the words' space. The pairs then teach it the rest.
     """
-    ids = torch.tensor([tokenize(name, vocabulary=net.text.emb.num_embeddings, tokens=SIZES.queries) for name in names])
+    known = sorted({*(name.replace("-", " ") for name in world()), *names})
+    ids = torch.tensor([tokenize(name, vocabulary=net.text.emb.num_embeddings, tokens=SIZES.queries) for name in known])
     words = net.text(ids).detach()
-    difference = (adapter.tokens(pictures, SEMANTICS) - words).square().mean()
-    return difference / words.var()
+    middle, spread = words.mean(0), words.std()
+    asked = torch.tensor([known.index(name) for name in names])
+    tokens = adapter.tokens(pictures, SEMANTICS)
+    likeness = F.normalize((tokens - middle).flatten(1), dim=1) @ F.normalize((words - middle).flatten(1), dim=1).T
+    near = ((tokens - words[asked]) / spread).square().mean()
+    return F.cross_entropy(likeness / _TEMPERATURE, asked) + near
 
 
 def pairs_loss(
@@ -215,8 +221,8 @@ def train(folder: Path, model: Path, *, seed: int, threads: int | None = None) -
             stage = stage_at(STAGES, trainer.step)
             parts = {}
             if stage.words:
-                shown = styles.pairs(0, stage.words, 0, SIZES.side)
-                parts["words"] = words_loss(trainer.net, net, shown.semantics, shown.shown)
+                pictures, names = styles.named(stage.words, SIZES.side)
+                parts["words"] = words_loss(trainer.net, net, pictures, names)
             if stage.style + stage.semantics + stage.both:
                 pairs = styles.pairs(stage.style, stage.semantics, stage.both, stage.size)
                 parts["pairs"] = pairs_loss(trainer.net, net, given, autoencoder, levels, pairs, generator)

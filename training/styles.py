@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .autoencoder import YCBCR
+from .drawings import world
 from .scenes import PLAIN_HAND, Scenes, _each
 
 #: Of all prints, those in the drawing's own colours on white.
@@ -26,6 +27,9 @@ class Print:
     paper: np.ndarray
     ink: np.ndarray
     strength: float
+
+
+PLAIN = Print(np.ones(3), np.zeros(3), 0.0)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,14 @@ class Styles:
             shown,
         )  # fmt: skip
 
+    def named(self, count: int, size: int) -> tuple[Tensor, list[str]]:
+        """Things of the world by any hand, half of them printed: (count, 3, size, size) in 0..1, and their names."""
+        known = [name for name in self.by_hand if name in world()]
+        names = [str(self.random.choice(known)) for _ in range(count)]
+        rows = [int(self.random.choice(list(self.by_hand[name].values()))) for name in names]
+        prints = [self.print() if self.random.random() < 0.5 else PLAIN for _ in range(count)]
+        return self.printed(self.drawn(rows, size), prints), [name.replace("-", " ") for name in names]
+
     def _thing(self) -> str:
         weight = self.scenes.single_weight if self.random.random() < 0.75 else self.scenes.pair_weight
         return self.scenes.names[self.random.choice(len(self.scenes.names), p=weight)]
@@ -113,7 +125,7 @@ class Styles:
         """A random one."""
         random = self.random
         if random.random() < _OWN_COLORS:
-            return Print(np.ones(3), np.zeros(3), 0.0)
+            return PLAIN
         paper = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0.1, 0.7), random.uniform(0.7, 1)))
         ink = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0.3, 1), random.uniform(0.05, 0.45)))
         return Print(paper, ink, float(random.choice([1.0, random.uniform(0.6, 1)])))
