@@ -1,6 +1,18 @@
 """What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below."""
 
-from . import attention_map, color, colorize, confidence, ddcolor, demo, demo_pictures, dual_attention, inversion
+from . import (
+    attention_map,
+    color,
+    colorize,
+    confidence,
+    ddcolor,
+    demo,
+    demo_pictures,
+    dual_attention,
+    inversion,
+    lcad_instances,
+    referring_mask,
+)
 
 NODES = [
     *colorize.NODES,
@@ -10,6 +22,8 @@ NODES = [
     *attention_map.NODES,
     *ddcolor.NODES,
     *confidence.NODES,
+    *lcad_instances.NODES,
+    *referring_mask.NODES,
     *demo.NODES,
     *demo_pictures.NODES,
 ]

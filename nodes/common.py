@@ -22,6 +22,9 @@ Inversion = io.Custom("INVERSION")
 #: A DDColor network under ComfyUI's model manager (``hosts.comfy_ddcolor.ComfyDDColor``).
 DDColorNetwork = io.Custom("DDCOLOR")
 
+#: A referring segmenter under ComfyUI's model manager (``hosts.comfy_referring.ComfyReferring``).
+Referring = io.Custom("REFERRING")
+
 CATEGORY = "exemplar"
 CATEGORY_COLOR = "exemplar/color"
 CATEGORY_STAGES = "exemplar/stages"
