@@ -30,7 +30,8 @@ class LCADInstances(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The CLIP that reads the prompt."),
                 io.Mask.Input("masks", tooltip="A mask for each phrase, in their order, from any segmentation node; white is where "
                               "it belongs. For several pictures: one set for all, or a set for each, picture after picture."),
-                io.String.Input("prompt", multiline=True, tooltip="The whole positive prompt: the red cup, the blue cup."),
+                io.String.Input("prompt", multiline=True, default="",
+                                tooltip="The whole positive prompt, for example 'the red cup, the blue cup'."),
                 io.String.Input("phrases", multiline=True, default="",
                                 tooltip="The parts of the prompt that have a mask, one a line, written as they stand there. Empty: "
                                 "the parts between commas."),

@@ -28,7 +28,7 @@ class LoadCLIPSeg(io.ComfyNode):
             "2022).",
             search_aliases=["clipseg", "text to mask", "referring segmentation", "segmentation model"],
             inputs=[
-                io.Combo.Input("model_name", options=[*host.list_folders(), host.FROM_HUB],
+                io.Combo.Input("model_name", options=[host.FROM_HUB, *host.list_folders()], default=host.FROM_HUB,
                                tooltip="A folder in models/clipseg, or the published one from the hub, which then stays in that "
                                "folder (about 600 MB)."),
                 io.Boolean.Input("allow_download", default=False,
@@ -63,7 +63,7 @@ class ReferringMask(io.ComfyNode):
             inputs=[
                 Referring.Input("referring", tooltip="From Load CLIPSeg."),
                 io.Image.Input("image", tooltip="One or more pictures of any size, gray ones too."),
-                io.String.Input("phrases", multiline=True,
+                io.String.Input("phrases", multiline=True, default="",
                                 tooltip="What to look for, one phrase a line. Name things rather than colours: a gray picture "
                                 "has none."),
                 io.Float.Input("threshold", default=0.4, min=0.0, max=0.99, step=0.05, round=0.001,
