@@ -11,12 +11,14 @@ from . import (
     dual_attention,
     inversion,
     lcad_instances,
+    pivot,
     referring_mask,
 )
 
 NODES = [
     *colorize.NODES,
     *inversion.NODES,
+    *pivot.NODES,
     *dual_attention.NODES,
     *color.NODES,
     *attention_map.NODES,
