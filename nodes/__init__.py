@@ -5,6 +5,7 @@ from . import (
     color,
     colorize,
     confidence,
+    control,
     ddcolor,
     demo,
     demo_pictures,
@@ -26,6 +27,7 @@ NODES = [
     *confidence.NODES,
     *lcad_instances.NODES,
     *referring_mask.NODES,
+    *control.NODES,
     *demo.NODES,
     *demo_pictures.NODES,
 ]
