@@ -12,7 +12,9 @@ from . import (
     demo_pictures,
     dual_attention,
     inversion,
+    lcad_instances,
     pivot,
+    referring_mask,
 )
 
 NODES = [
@@ -24,6 +26,8 @@ NODES = [
     *attention_map.NODES,
     *ddcolor.NODES,
     *confidence.NODES,
+    *lcad_instances.NODES,
+    *referring_mask.NODES,
     *control.NODES,
     *deadiff.NODES,
     *demo.NODES,

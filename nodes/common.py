@@ -31,6 +31,9 @@ DDColorNetwork = io.Custom("DDCOLOR")
 DEADiffNetwork = io.Custom("DEADIFF")
 DEADiffTokens = io.Custom("DEADIFF_TOKENS")
 
+#: A referring segmenter under ComfyUI's model manager (``hosts.comfy_referring.ComfyReferring``).
+Referring = io.Custom("REFERRING")
+
 #: Per-step unconditional contexts of an inverted picture (``diffusion.pivot.Pivots``).
 Pivots = io.Custom("PIVOTS")
 
