@@ -58,7 +58,7 @@ class Stage:
     both: int = 0
 
 
-STAGES = (Stage(64, 350, 32), Stage(64, 400, 12, 7, 6, 3), Stage(128, 40, 8, 3, 2, 1))
+STAGES = (Stage(64, 600, 32), Stage(64, 320, 8, 7, 6, 3), Stage(128, 40, 8, 3, 2, 1))
 
 
 class Adapter(nn.Module):
