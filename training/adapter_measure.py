@@ -65,7 +65,7 @@ class Sampler:
         self.prompts = prompts
         edit = None
         if tokens:
-            routing = route(self.denoiser.layers)
+            routing = route(self.denoiser.layers, *self.adapter.split)
             kept = project_tokens(tokens, self.adapter.projections, routing)
             edit = ImageTokens(kept, weight, text_tokens=self.adapter.text_tokens)
 
