@@ -18,6 +18,8 @@ needs_comfyui()
         "tests/parity/test_exemplar.py",
         "tests/parity/test_ddcolor_pipeline.py",
         "tests/parity/test_lcad_sampling.py",
+        "tests/parity/test_vct_concept.py",
+        "tests/parity/test_vct_pivot.py",
         "tests/parity/test_lcad_instances.py",
     ],
 )
