@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from ..color import luminance, to_uint8
 from .linear_autoencoder import LinearAutoencoder
 
-GROUPS = 32  # of every group norm
 EPS = 1e-6
 
 #: Side of the square that the published program squeezes every picture into.
@@ -35,12 +34,14 @@ class LCADSizes:
     :param blocks: residual blocks a level in the gray encoder, which emits a map after each; the decoder has one more.
     :param latent: channels of the latent.
     :param pictures: channels that come out, 3.
+    :param groups: of every group norm; no shape tells, 32 in published files.
     """
 
     widths: tuple[int, ...]
     blocks: int
     latent: int = 4
     pictures: int = 3
+    groups: int = 32
 
     @property
     def factor(self) -> int:
@@ -89,11 +90,11 @@ def official_square(image: Tensor, side: int = OFFICIAL_SIDE) -> Tensor:
 class ResidualBlock(nn.Module):
     """norm, SiLU, 3x3 convolution, twice; added to the input."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, inputs, EPS)
+        self.norm1 = nn.GroupNorm(groups, inputs, EPS)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2 = nn.GroupNorm(GROUPS, outputs, EPS)
+        self.norm2 = nn.GroupNorm(groups, outputs, EPS)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         if inputs != outputs:
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
@@ -108,9 +109,9 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention with one head over all places; added to the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels, EPS)
+        self.norm = nn.GroupNorm(groups, channels, EPS)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,11 +123,11 @@ class AttentionBlock(nn.Module):
 
 
 class _Middle(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.block_1 = ResidualBlock(channels, channels)
-        self.attn_1 = AttentionBlock(channels)
-        self.block_2 = ResidualBlock(channels, channels)
+        self.block_1 = ResidualBlock(channels, channels, groups)
+        self.attn_1 = AttentionBlock(channels, groups)
+        self.block_2 = ResidualBlock(channels, channels, groups)
 
 
 class _Resample(nn.Module):
@@ -150,13 +151,15 @@ class GrayEncoder(nn.Module):
         inputs = widths[0]
         for number, width in enumerate(widths):
             level = nn.Module()
-            level.block = nn.ModuleList(ResidualBlock(inputs if b == 0 else width, width) for b in range(sizes.blocks))
+            level.block = nn.ModuleList(
+                ResidualBlock(inputs if b == 0 else width, width, sizes.groups) for b in range(sizes.blocks)
+            )
             level.zero_conv = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(sizes.blocks))
             if number < len(widths) - 1:
                 level.downsample = _Resample(width, 2)
             self.down.append(level)
             inputs = width
-        self.mid = _Middle(inputs)
+        self.mid = _Middle(inputs, sizes.groups)
         self.zero_conv_mid1 = nn.Conv2d(inputs, inputs, 1)
         self.zero_conv_mid2 = nn.Conv2d(inputs, inputs, 1)
 
@@ -197,20 +200,21 @@ class GuidedDecoder(nn.Module):
         widths = sizes.widths
         self.post_quant_conv = nn.Conv2d(sizes.latent, sizes.latent, 1)
         self.conv_in = nn.Conv2d(sizes.latent, widths[-1], 3, padding=1)
-        self.mid = _Middle(widths[-1])
+        self.mid = _Middle(widths[-1], sizes.groups)
         levels = []
         inputs = widths[-1]
         for number in reversed(range(len(widths))):
             level = nn.Module()
             level.block = nn.ModuleList(
-                ResidualBlock(inputs if b == 0 else widths[number], widths[number]) for b in range(sizes.blocks + 1)
+                ResidualBlock(inputs if b == 0 else widths[number], widths[number], sizes.groups)
+                for b in range(sizes.blocks + 1)
             )
             if number > 0:
                 level.upsample = _Resample(widths[number], 1)
             levels.append(level)
             inputs = widths[number]
         self.up = nn.ModuleList(reversed(levels))  # stored fine to coarse, run coarse to fine
-        self.norm_out = nn.GroupNorm(GROUPS, inputs, EPS)
+        self.norm_out = nn.GroupNorm(sizes.groups, inputs, EPS)
         self.conv_out = nn.Conv2d(inputs, sizes.pictures, 3, padding=1)
 
     def forward(self, latent: Tensor, maps: Sequence[Tensor] | None) -> Tensor:

@@ -35,6 +35,11 @@ def main() -> int:
     made = command("evaluate-automatic", _evaluate_automatic, "measure the embedded DDColor on held-out things")
     made.add_argument("--model", type=Path, default=Path("demo/ddcolor.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    guided = command("guided", _guided, "train the embedded L-CAD's gray encoder and decoder; resumes")
+    guided.add_argument("--model", type=Path, default=Path("demo/model.safetensors"), help="the embedded model")
+    guided.add_argument("--seed", type=int, default=1)
+    guided.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    command("evaluate-guided", _evaluate_guided, "measure that decoder on held-out pictures")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
@@ -122,6 +127,22 @@ def _evaluate_automatic(options: argparse.Namespace) -> None:
     from .automatic_file import evaluate_automatic
 
     evaluate_automatic(options.folder, options.model, options.output)
+
+
+def _guided(options: argparse.Namespace) -> None:
+    from .guided import train
+
+    train(options.folder, options.model, seed=options.seed, threads=options.threads)
+
+
+def _evaluate_guided(options: argparse.Namespace) -> None:
+    from .guided import averaged, evaluate, held_out
+
+    net = averaged(options.folder)
+    for kind, pictures in zip(("drawings", "photographs"), held_out(options.folder), strict=True):
+        for name, numbers in evaluate(net, pictures).items():
+            values = ", ".join(f"{key} {value:.2f}" for key, value in numbers.items())
+            print(f"{len(pictures)} held-out {kind}, {name}: {values}")
 
 
 def _tune(options: argparse.Namespace) -> None:
