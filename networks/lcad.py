@@ -22,6 +22,9 @@ from .linear_autoencoder import LinearAutoencoder
 
 EPS = 1e-6
 
+#: Of the linear autoencoder's latent: mean Y, mean Cb, mean Cr, detail of Y.
+COLOR_CHANNELS = (0.0, 1.0, 1.0, 0.0)
+
 #: Side of the square that the published program squeezes every picture into.
 OFFICIAL_SIDE = 256
 
@@ -34,7 +37,8 @@ class LCADSizes:
     :param blocks: residual blocks a level in the gray encoder, which emits a map after each; the decoder has one more.
     :param latent: channels of the latent.
     :param pictures: channels that come out, 3.
-    :param groups: of every group norm; no shape tells, 32 in published files.
+    :param groups: of every group norm, 32 in published files, and no shape tells; 0 is no norms at all, with which a small network
+        keeps the level of flat places.
     """
 
     widths: tuple[int, ...]
@@ -57,6 +61,15 @@ class LCADSizes:
     def maps(self) -> int:
         """How many maps the encoder emits."""
         return self.blocks * len(self.widths) + 2
+
+
+def working_bytes(sizes: LCADSizes, height: int, width: int, number_bytes: int) -> int:
+    """Memory that one picture needs on its way through encoder or decoder, without the weights.
+
+    The peak is at full size: the maps that wait there, and input, norm and result of a convolution in a residual block; half
+    as much again is left to the convolutions' own work space.
+    """
+    return int(1.5 * (sizes.blocks + 5) * sizes.widths[0] * height * width * number_bytes)
 
 
 def luminance_input(image: Tensor) -> Tensor:
@@ -87,14 +100,18 @@ def official_square(image: Tensor, side: int = OFFICIAL_SIDE) -> Tensor:
     return torch.from_numpy(np.stack(squeezed)).float() / 255
 
 
+def _norm(channels: int, groups: int) -> nn.Module:
+    return nn.GroupNorm(groups, channels, EPS) if groups else nn.Identity()
+
+
 class ResidualBlock(nn.Module):
     """norm, SiLU, 3x3 convolution, twice; added to the input."""
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, inputs, EPS)
+        self.norm1 = _norm(inputs, groups)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, outputs, EPS)
+        self.norm2 = _norm(outputs, groups)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         if inputs != outputs:
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
@@ -111,7 +128,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, EPS)
+        self.norm = _norm(channels, groups)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,7 +231,7 @@ class GuidedDecoder(nn.Module):
             levels.append(level)
             inputs = widths[number]
         self.up = nn.ModuleList(reversed(levels))  # stored fine to coarse, run coarse to fine
-        self.norm_out = nn.GroupNorm(sizes.groups, inputs, EPS)
+        self.norm_out = _norm(inputs, sizes.groups)
         self.conv_out = nn.Conv2d(inputs, sizes.pictures, 3, padding=1)
 
     def forward(self, latent: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
@@ -255,8 +272,8 @@ class GuidedDecoder(nn.Module):
 class LCADAutoencoder(nn.Module):
     """Gray encoder and decoder together, between pictures and latents.
 
-    :param base: a linear autoencoder that decodes on its own; the decoder then only adds what that one lacks. None for
-        published files, whose decoder gives the whole picture.
+    :param base: a linear autoencoder, from whose latent lightness can be told apart; it then gives the colours, and the
+        decoder adds the rest. None for published files, whose decoder gives the whole picture.
     """
 
     def __init__(self, encoder: GrayEncoder, decoder: GuidedDecoder, base: LinearAutoencoder | None = None) -> None:
@@ -274,7 +291,10 @@ class LCADAutoencoder(nn.Module):
     def forward(self, latent: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
         """Latent (B, C, h, w), not scaled, and maps -> (B, 3, H, W), about −1..1, not clamped."""
         picture = self.decoder(latent, maps)
-        return picture if self.base is None else picture + self.base.decode(latent.to(picture.dtype))
+        if self.base is None:
+            return picture
+        colors = latent.to(picture.dtype) * torch.tensor(COLOR_CHANNELS, device=latent.device).view(1, -1, 1, 1)
+        return picture + self.base.decode(colors)
 
     def decode(self, latent: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
         """Latent (B, C, h, w), not scaled, and maps -> (B, H, W, 3) float32 in 0..1."""

@@ -1,6 +1,6 @@
 """What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below."""
 
-from . import attention_map, color, colorize, confidence, ddcolor, demo, demo_pictures, dual_attention, inversion
+from . import attention_map, color, colorize, confidence, ddcolor, demo, demo_pictures, dual_attention, inversion, lcad
 
 NODES = [
     *colorize.NODES,
@@ -10,6 +10,7 @@ NODES = [
     *attention_map.NODES,
     *ddcolor.NODES,
     *confidence.NODES,
+    *lcad.NODES,
     *demo.NODES,
     *demo_pictures.NODES,
 ]

@@ -22,6 +22,9 @@ Inversion = io.Custom("INVERSION")
 #: A DDColor network under ComfyUI's model manager (``hosts.comfy_ddcolor.ComfyDDColor``).
 DDColorNetwork = io.Custom("DDCOLOR")
 
+#: L-CAD's gray encoder and decoder under ComfyUI's model manager (``hosts.comfy_lcad.ComfyLCADVAE``).
+LCADVae = io.Custom("LCAD_VAE")
+
 CATEGORY = "exemplar"
 CATEGORY_COLOR = "exemplar/color"
 CATEGORY_STAGES = "exemplar/stages"

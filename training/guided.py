@@ -1,9 +1,9 @@
 """Train a gray encoder and a guided decoder for the embedded model's linear autoencoder (L-CAD's first stage).
 
-The linear autoencoder keeps one number of detail for 16 pixels, so pictures come back soft. The gray picture has what is
-missing. The architecture is L-CAD's (networks/lcad.py) at small size; the linear decoder stays in place and the network adds what it
-lacks, so that training starts from the plain decode. Latents are disturbed while it is trained, because those that it will be
-given come from sampling: structure is to be taken from the gray picture.
+The linear autoencoder keeps two numbers of lightness for 16 pixels, so pictures come back soft. The gray picture has what is
+missing. The architecture is L-CAD's (networks/lcad.py) at small size and without norms; the linear decoder still gives the
+colours, from chroma alone, and the network adds the rest. Latents are disturbed while it is trained, because those that it will
+be given come from sampling: structure is to be taken from the gray picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from comfyui_exemplar.color import color_ghosting, luminance, luminance_to_rgb, psnr
 from comfyui_exemplar.hosts.ldm_config import part
-from comfyui_exemplar.networks.lcad import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
+from comfyui_exemplar.networks.lcad import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes, ResidualBlock
 from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
 from .autoencoder import YCBCR
@@ -30,7 +30,7 @@ from .scenes import Scenes
 from .unet import load_photographs
 from .words import load_exported
 
-SIZES = LCADSizes(widths=(16, 32, 64), blocks=1, groups=4)
+SIZES = LCADSizes(widths=(16, 32, 64), blocks=1, groups=0)
 LEARNING_RATE, WARM_UP, LAST_SHARE, EMA = 2e-3, 50, 0.02, 0.99
 STEPS, PICTURES, CROPS, CROP = 1000, 4, 1, 64
 LUMA_WEIGHT, PROBE_WEIGHT = 2.0, 0.3
@@ -47,9 +47,7 @@ class Trainer(Resumable):
     def __init__(self, folder: Path, autoencoder: LinearAutoencoder, seed: int) -> None:
         self.checkpoint = folder / "guided.pt"
         torch.manual_seed(seed)
-        net = LCADAutoencoder(GrayEncoder(SIZES), GuidedDecoder(SIZES), autoencoder)
-        nn.init.zeros_(net.decoder.conv_out.weight)
-        nn.init.zeros_(net.decoder.conv_out.bias)
+        net = new_network(autoencoder)
         net.probe = nn.Conv2d(SIZES.features, 2, 1)
         self.net = net
         self.optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
@@ -69,6 +67,28 @@ class Trainer(Resumable):
         keep = min(EMA, self.step / (self.step + 20))
         current = self.net.state_dict()
         torch._foreach_lerp_([self.average[name] for name in current], list(current.values()), 1 - keep)
+
+
+def new_network(autoencoder: LinearAutoencoder) -> LCADAutoencoder:
+    """A network to start from, in which a linear map of the last layer's input already explains 98 % of what is wanted.
+
+    With the library's start (and norms in groups of four) it was 7 %, and 300 steps taught nothing.
+    """
+    net = LCADAutoencoder(GrayEncoder(SIZES), GuidedDecoder(SIZES), autoencoder)
+    with torch.no_grad():
+        first = net.encoder.conv_in  # luminance is about -0.45, and varies by a fifth
+        first.weight *= 4
+        first.bias.copy_(0.45 * first.weight.sum((1, 2, 3)))
+        for module in net.modules():
+            if isinstance(module, ResidualBlock):  # what comes in goes on
+                module.conv2.weight *= 0.1
+                module.conv2.bias.zero_()
+        for name, weight in net.encoder.named_parameters():
+            if "zero_conv" in name and name.endswith("weight"):
+                weight *= 1.7
+        net.decoder.conv_out.weight.zero_()
+        net.decoder.conv_out.bias.zero_()
+    return net
 
 
 def guided_loss(net: LCADAutoencoder, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
