@@ -59,3 +59,31 @@ def blend_after_softmax(
 def _per_head(heads: int, first: Tensor, second: Tensor) -> Tensor:
     """Concatenate features head by head: two (B, N, H·d) -> (B, N, H·2d)."""
     return torch.cat([t.unflatten(-1, (heads, -1)) for t in (first, second)], dim=-1).flatten(2)
+
+
+def attend_with_bias(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, groups: Tensor, heads: int, attend: Attend = sdpa
+) -> Tensor:
+    """softmax(qkᵀ/√d + bias·groupsᵀ) · v in one fused call: a bias that groups of key tokens share costs a few features.
+
+    :param q: (B, N, H·d); ``k`` and ``v`` are (B, M, H·d).
+    :param bias: (B, H or 1, N, G), added to a query's logits with all tokens of a group.
+    :param groups: (M, G), how much a key token belongs to each group: 0 or 1.
+    """
+    batch, _, channels = q.shape
+    width = channels // heads
+    spare = -(width + groups.shape[-1]) % 8 + groups.shape[-1]  # fused kernels want widths in eights
+    wide = width + spare
+    # the fused call scales by wide^-1/2
+    asked = bias.expand(-1, heads, -1, -1).transpose(1, 2) * math.sqrt(wide)
+    member = groups.to(k).reshape(1, -1, 1, groups.shape[-1]).expand(batch, -1, heads, -1)
+    q_wide = _widen(q * math.sqrt(wide / width), asked.to(q), heads, spare)
+    k_wide = _widen(k, member, heads, spare)
+    v_wide = _widen(v, v.new_zeros(*v.shape[:2], heads, 0), heads, spare)
+    return attend(q_wide, k_wide, v_wide, heads).unflatten(-1, (heads, -1))[..., :width].flatten(2)
+
+
+def _widen(tokens: Tensor, extra: Tensor, heads: int, spare: int) -> Tensor:
+    """Append features (B, N, H, e) and zeros to every head of tokens (B, N, H·d) -> (B, N, H·(d + spare))."""
+    wide = F.pad(torch.cat([tokens.unflatten(-1, (heads, -1)), extra], dim=-1), (0, spare - extra.shape[-1]))
+    return wide.flatten(2)

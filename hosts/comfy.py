@@ -118,15 +118,15 @@ def install_edit(model: Any, edit: Edit, layers: Iterable[Layer], kinds: Sequenc
         present = dict(options.get("patches_replace", {}).get(kind, {}))
         install = patched.set_model_attn1_replace if kind == SELF else patched.set_model_attn2_replace
         for block, index in blocks:
-            install(_replacement(edit, wanted, kind, present.get((block, index))), block, index)
+            install(replacement(edit, wanted, kind, present.get((block, index))), block, index)
         for key in present:
             # ComfyUI prefers a replacement for one transformer of a stack over the one for the whole block
             if len(key) == 3 and Layer(*key) in wanted:
-                install(_replacement(edit, wanted, kind, present[key]), *key)
+                install(replacement(edit, wanted, kind, present[key]), *key)
     return share_branches(patched, KEY)
 
 
-def _replacement(edit: Edit, wanted: frozenset[Layer], kind: str, before: Callable | None) -> Callable:
+def replacement(edit: Edit, wanted: frozenset[Layer], kind: str, before: Callable | None) -> Callable:
     """A closure, not an object: some ComfyUI versions copy callable objects whenever a MODEL is cloned."""
 
     def replace(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from comfyui_exemplar.attention.fused import blend_after_softmax, blend_before_softmax, sdpa
+from comfyui_exemplar.attention.fused import attend_with_bias, blend_after_softmax, blend_before_softmax, sdpa
 
 from . import naive
 
@@ -105,3 +105,16 @@ def test_half_precision_stays_itself_and_near(dtype):
     found = blend_before_softmax(*(t.to(dtype) for t in case), 0.3, 2, sdpa)
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), exact, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 9])
+@pytest.mark.parametrize("by_head", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_bias_that_groups_of_keys_share(shape, by_head, groups):
+    q, k, _, _, v = inputs(*shape)
+    heads = shape[2]
+    bias = 3 * naive.rand(2, heads if by_head else 1, shape[0], groups, seed=8)
+    member = (naive.rand(shape[1], groups, seed=9) > 0).float()
+    found = attend_with_bias(q, k, v, bias, member, heads)
+    logits = naive.logits(q, k, heads) + bias.double() @ member.double().T
+    torch.testing.assert_close(found.double(), naive.apply(logits.softmax(-1), v, heads), atol=1e-5, rtol=0)

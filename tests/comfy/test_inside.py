@@ -18,6 +18,7 @@ needs_comfyui()
         "tests/parity/test_exemplar.py",
         "tests/parity/test_ddcolor_pipeline.py",
         "tests/parity/test_lcad_sampling.py",
+        "tests/parity/test_lcad_instances.py",
     ],
 )
 def test_inside_comfyui(checkout, tests):

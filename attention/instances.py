@@ -1,0 +1,201 @@
+"""Instance-aware cross-attention (L-CAD, Chang et al., NeurIPS 2023): a phrase's tokens are drawn into its mask.
+
+Before the softmax, the logits s (of the conditional rows) take one step down the gradient of a loss, the mean binary
+cross-entropy between σ(s) over a phrase's tokens and the phrase's mask m:
+
+    official      s' = s − strength · (σ(s) − m) / N,    N = heads · tokens of the phrase · positions
+    normalized    s' = s + strength · REACH · (2m − 1)
+
+``official`` is the published step in closed form; no gradient graph is ever needed, since every layer's loss depends on
+that layer's logits alone. Divided by N it moves a logit by 1e-5 to 1e-3 and hardly changes a picture. ``normalized``
+goes the same way, up inside the mask and down outside it (where m is 0 or 1, 2m − 1 has the sign of m − σ(s)), but every
+logit by the same amount: whatever the size of the picture, the number of heads and of words, and however far the sigmoid
+has saturated. It needs no logits, so that the step is a few more features in one fused attention call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .bank import pick_rows
+from .call import CONDITIONAL, CROSS, AttentionCall
+from .fused import attend_with_bias, sdpa
+
+STEPS = ("normalized", "official")
+SCHEDULES = ("one pass", "official")
+
+#: By how much a normalized step of strength 1 moves a logit; e to this power is a token's gain in attention.
+REACH = 4.0
+
+
+@dataclass(frozen=True)
+class InstanceSettings:
+    """How strongly and when a phrase is drawn into its mask.
+
+    :param strength: 0 leaves everything as it is; 1 is the published step (``official``), or REACH logits.
+    :param step: one of STEPS.
+    :param schedule: ``official`` computes all logits in one call of the network and uses them, changed, in a second
+        one. ``one pass`` changes them as they come: half the work, and not quite the same. The first layer's logits
+        are equal; from there on, in one pass self- and cross-attention see what the changes so far did to the picture,
+        while the second of two passes keeps the attention of an unchanged picture and lets only values follow. The
+        results differ in first order of the step.
+    :param sigma_start: the step is taken at noise levels of at most this,
+    :param sigma_end: and at least this.
+    """
+
+    strength: float = 1.0
+    step: str = "normalized"
+    schedule: str = "one pass"
+    sigma_start: float = float("inf")
+    sigma_end: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < float("inf"):
+            raise ValueError(f"strength is {self.strength}; it must be 0 or more.")
+        for name, options in (("step", STEPS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in options:
+                raise ValueError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(options)}.")
+
+    def acts(self, sigma: float) -> bool:
+        """Whether the step is taken at a noise level."""
+        near = 1e-4 * sigma  # hosts hand sigma through their own arithmetic
+        return self.strength > 0 and self.sigma_end - near <= sigma <= self.sigma_start + near
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A phrase of the prompt and where it belongs.
+
+    :param phrase: as written.
+    :param tokens: its places in the prompt's context, at least one.
+    :param length: tokens in that context; a host may repeat it.
+    :param masks: (P, H, W) in 0..1, for one picture or for as many as are sampled.
+    """
+
+    phrase: str
+    tokens: tuple[int, ...]
+    length: int
+    masks: Tensor
+    settings: InstanceSettings = field(default_factory=InstanceSettings)
+
+    def __post_init__(self) -> None:
+        if not self.tokens or not 0 <= min(self.tokens) <= max(self.tokens) < self.length:
+            raise ValueError(f"'{self.phrase}' has the tokens {self.tokens} of a prompt of {self.length}.")
+        if self.masks.ndim != 3 or 0 in self.masks.shape or not bool((self.masks > 0.5).any(dim=(1, 2)).all()):
+            raise ValueError(
+                f"The mask of '{self.phrase}', {tuple(self.masks.shape)}, is empty (nothing above one half): paint where "
+                "its colours belong."
+            )
+
+
+class InstanceEdit:
+    """The edit of cross-attention. It acts on the conditional rows; other rows and kinds run as before.
+
+    :param instances: phrases with their masks; those of ``official`` and ``normalized`` steps may be mixed, and where
+        tokens are shared the steps add up.
+    :param picture: (height, width) in pixels of what is sampled, to which the published program resizes masks first.
+    """
+
+    def __init__(self, instances: Sequence[Instance], picture: tuple[int, int]) -> None:
+        self.instances, self.picture = tuple(instances), picture
+
+    def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        rows = call.rows_of(CONDITIONAL)
+        acting = [instance for instance in self.instances if instance.settings.acts(call.sigma)]
+        if call.kind != CROSS or not rows or not acting:
+            return earlier(call)
+        drawn = self._attention(call.select(rows), acting)
+        if len(rows) == len(call.rows):
+            return drawn
+        rest = [i for i in range(len(call.rows)) if i not in rows]
+        out = drawn.new_empty((len(call.rows), *drawn.shape[1:]))
+        out[rows] = drawn
+        out[rest] = earlier(call.select(rest))
+        return out
+
+    def _attention(self, call: AttentionCall, instances: Sequence[Instance]) -> Tensor:
+        biases, groups = zip(*(self._bias(call, instance) for instance in instances), strict=True)
+        heads = max(bias.shape[1] for bias in biases)
+        bias = torch.cat([bias.expand(-1, heads, -1, -1) for bias in biases], dim=-1)
+        # torch's own fused call: quantised attention, which a host may use, would blur the bias
+        return attend_with_bias(call.q, call.k, call.v, bias, torch.cat(groups, dim=-1), call.heads, sdpa)
+
+    def _bias(self, call: AttentionCall, instance: Instance) -> tuple[Tensor, Tensor]:
+        """What to add to the logits, (rows, heads or 1, N, G), and which keys belong to which of the G groups, (M, G)."""
+        settings = instance.settings
+        each = one_hot_tokens(instance, call.k.shape[1]).to(call.q.device)
+        if settings.step == "official":
+            mask = self._rows_of_masks(instance, call, official_grid(instance.masks, self.picture, call.grid))
+            logits = token_logits(call, instance.tokens)
+            return settings.strength * official_step(logits, mask), each
+        mask = self._rows_of_masks(instance, call, soft_grid(instance.masks, call.grid))
+        return (settings.strength * normalized_step(mask))[:, None, :, None], each.sum(1, keepdim=True)
+
+    @staticmethod
+    def _rows_of_masks(instance: Instance, call: AttentionCall, masks: Tensor) -> Tensor:
+        """(P, h, w) -> (rows, N) float32."""
+        flat = masks.flatten(1).unsqueeze(-1).to(call.q.device, torch.float32)
+        return pick_rows(flat, call.pictures).squeeze(-1)
+
+
+def one_hot_tokens(instance: Instance, keys: int) -> Tensor:
+    """(M, tokens): which keys are which of a phrase's tokens. Keys may be the prompt several times over.
+
+    :raises ValueError: keys of another prompt.
+    """
+    if keys % instance.length:
+        raise ValueError(
+            f"The positive prompt has {keys} tokens, the one that '{instance.phrase}' was looked up in {instance.length}: "
+            "use the same text and the same CLIP for both."
+        )
+    places = torch.arange(keys) % instance.length
+    return (places[:, None] == torch.tensor(instance.tokens)).float()
+
+
+def token_logits(call: AttentionCall, tokens: Sequence[int]) -> Tensor:
+    """Logits before the softmax of all queries with some tokens: (rows, heads, N, tokens), float32."""
+    q = call.q.unflatten(-1, (call.heads, -1)).transpose(1, 2)
+    k = call.k[:, list(tokens)].unflatten(-1, (call.heads, -1)).permute(0, 2, 3, 1)
+    return (q.float() @ k.float()) * q.shape[-1] ** -0.5
+
+
+def official_step(logits: Tensor, mask: Tensor) -> Tensor:
+    """One published gradient step of size 1, as what it adds to the logits: (m − σ(s)) / N.
+
+    :param logits: (rows, heads, N, tokens) of one phrase, before the softmax.
+    :param mask: (rows, N), the same for all heads and tokens.
+    :returns: like ``logits``. Zero where σ(s) rounds to 1, fading where it rounds to 0, as the gradient of torch's cross
+        entropy does, which divides by σ(1−σ) but never by less than 1e-12.
+    """
+    share = logits.sigmoid()
+    slope = share * (1 - share)
+    return (mask[:, None, :, None] - share) * (slope / slope.clamp(min=1e-12)) / logits[0].numel()
+
+
+def normalized_step(mask: Tensor) -> Tensor:
+    """What a step of strength 1 adds to the logits of all of a phrase's tokens; shaped like the mask."""
+    return REACH * (2 * mask - 1)
+
+
+def official_grid(masks: Tensor, picture: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """The published resize: bilinear to the picture's size (without antialiasing), then the nearest pixel of each token.
+
+    :param masks: (P, H, W).
+    :returns: (P, h, w), float64.
+    """
+    whole = F.interpolate(masks.double().unsqueeze(1), size=picture, mode="bilinear", align_corners=False)
+    return F.interpolate(whole, size=grid, mode="nearest").squeeze(1)
+
+
+def soft_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """How much of each token a mask covers, (P, H, W) -> (P, h, w).
+
+    Relative to the token that it covers best: a thing smaller than a token still has one.
+    """
+    share = F.adaptive_avg_pool2d(masks.float().unsqueeze(1), grid).squeeze(1)
+    return share / share.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)

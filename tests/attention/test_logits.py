@@ -1,0 +1,97 @@
+"""Logits that outlive a call: queries and keys are exchanged, values never."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from comfyui_exemplar.attention.call import CROSS, AttentionCall
+from comfyui_exemplar.attention.layers import Layer
+from comfyui_exemplar.attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
+
+from . import naive
+
+
+def calls(*branches, batch=1, **kwargs):
+    return [naive.call(branches=b, batch=batch, seed=10 * i, **kwargs) for i, b in enumerate(branches)]
+
+
+def plain(call):
+    return call.plain()
+
+
+def expected(kept, fresh):
+    """Map of the kept call on the values of the fresh one."""
+    return naive.attention(kept.q, kept.k, fresh.v).float()
+
+
+def run(edit, call):
+    return edit(call, AttentionCall.plain)
+
+
+def close(found, wanted):
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+class TestStale:
+    def test_every_second_call_reuses(self):
+        edit = StaleLogits(LogitCache())
+        made = calls((1, 0), (1, 0), (1, 0), (1, 0), batch=2)
+        found = [run(edit, call) for call in made]
+        assert torch.equal(found[0], plain(made[0])) and torch.equal(found[2], plain(made[2]))
+        close(found[1], expected(made[0], made[1]))
+        close(found[3], expected(made[2], made[3]))
+        assert not torch.allclose(found[1], plain(made[1]), atol=1e-2)
+
+    def test_layers_and_kinds_do_not_meet(self):
+        edit = StaleLogits(LogitCache())
+        first, second = calls((0,), (0,))
+        run(edit, first)
+        for other in (dataclasses.replace(second, layer=Layer("middle", 0)), dataclasses.replace(second, kind=CROSS)):
+            assert torch.equal(run(edit, other), plain(other))
+        close(run(edit, second), expected(first, second))
+
+    @pytest.mark.parametrize("then", [[(0,), (1,)], [(1,), (0,)], [(0, 1)]])
+    def test_rows_find_theirs_however_the_host_batches(self, then):
+        cache = LogitCache()
+        (first,) = calls((1, 0), batch=2)
+        run(StaleLogits(cache), first)
+        for i, branches in enumerate(then):
+            call = naive.call(branches=branches, batch=2, seed=40 + i)
+            at = zip(call.branches, call.pictures, strict=True)
+            rows = [first.branches.index(branch) + picture for branch, picture in at]
+            close(run(StaleLogits(cache), call), expected(first.select(rows), call))
+
+    def test_another_size_is_another_picture(self):
+        edit = StaleLogits(LogitCache())
+        first, second = naive.call(tokens=6), naive.call(tokens=8, seed=3)
+        run(edit, first)
+        assert torch.equal(run(edit, second), plain(second))
+
+    def test_a_prompt_of_several_parts(self):
+        """Rows of one branch and picture are told apart by their order."""
+        edit = StaleLogits(LogitCache())
+        first, second = calls((0, 0), (0, 0))
+        run(edit, first)
+        close(run(edit, second), expected(first, second))
+
+
+class TestTwoPasses:
+    def test_conditional_rows_keep_theirs(self):
+        cache = LogitCache()
+        first, second = naive.call(branches=(1, 0), batch=2), naive.call(branches=(0,), batch=2, seed=7)
+        assert torch.equal(run(KeepLogits(cache), first), plain(first))
+        close(run(ReuseLogits(cache), second), expected(first.select(first.rows_of(0)), second))
+        assert torch.equal(run(ReuseLogits(cache), second), plain(second)), "used once"
+
+    def test_the_change_sees_the_kept_logits(self):
+        cache, seen = LogitCache(), []
+
+        def change(call, earlier):
+            seen.append(call)
+            return -earlier(call)
+
+        first, second = calls((0,), (0,))
+        run(KeepLogits(cache), first)
+        close(run(ReuseLogits(cache, change), second), -expected(first, second))
+        assert torch.equal(seen[0].q, first.q) and torch.equal(seen[0].v, second.v)
