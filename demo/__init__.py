@@ -2,8 +2,8 @@
 
 Tensors are named ``unet.*`` (diffusers names), ``vae.*`` (:class:`~..networks.linear_autoencoder.LinearAutoencoder`)
 and ``text.*`` (:class:`~..networks.hashed_words.HashedWords`). Nothing heavy is imported until tensors are read.
-The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both). The one for
-colour by words has the first one's form, with ``gray.*`` and ``decoder.*`` besides (``hosts.lcad``).
+The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both). The one
+for colour by words has the first one's form, with ``gray.*`` and ``decoder.*`` besides (``hosts.lcad``).
 """
 
 from __future__ import annotations

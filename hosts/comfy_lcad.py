@@ -101,7 +101,8 @@ class ComfyLCADVAE:
         self.multiple, self.name = multiple, name
         device = mm.vae_device()
         dtype = mm.vae_dtype(device, [torch.bfloat16, torch.float32])
-        self.patcher = patcher_class()(autoencoder.to(dtype), load_device=device, offload_device=mm.vae_offload_device())
+        offload = mm.vae_offload_device()
+        self.patcher = patcher_class()(autoencoder.to(dtype), load_device=device, offload_device=offload)
 
     @property
     def factor(self) -> int:
@@ -131,8 +132,8 @@ class ComfyLCADVAE:
         samples, carried = latent["samples"], latent.get(PICTURE_KEY)
         if samples.shape[1] != self.channels:
             raise ValueError(
-                f"The latent has {samples.shape[1]} channels, {self.name} decodes {self.channels}: sample it with the model of "
-                "the same Load L-CAD."
+                f"The latent has {samples.shape[1]} channels, {self.name} decodes {self.channels}: sample it with the model "
+                "of the same Load L-CAD."
             )
         if (
             carried is not None
@@ -145,7 +146,7 @@ class ComfyLCADVAE:
         return self.encode(resize(image, tuple(side * self.factor for side in samples.shape[-2:])), image)
 
     def decode(self, latent: Tensor, gray: GrayPicture) -> Tensor:
-        """Pictures (B, H, W, 3) in 0..1 of latents (B, C, h, w); picture i is guided by gray picture i modulo their number."""
+        """Latents (B, C, h, w) -> pictures (B, H, W, 3) in 0..1; latent i belongs to gray picture i modulo their number."""
         self._load(*(side * self.factor for side in latent.shape[-2:]))
         device, keep = self.patcher.load_device, comfy.model_management.intermediate_device()
         decoded = []

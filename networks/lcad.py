@@ -37,8 +37,8 @@ class LCADSizes:
     :param blocks: residual blocks a level in the gray encoder, which emits a map after each; the decoder has one more.
     :param latent: channels of the latent.
     :param pictures: channels that come out, 3.
-    :param groups: of every group norm, 32 in published files, and no shape tells; 0 is no norms at all, with which a small network
-        keeps the level of flat places.
+    :param groups: of every group norm, 32 in published files, and no shape tells; 0 is no norms at all, with which a small
+        network keeps the level of flat places.
     """
 
     widths: tuple[int, ...]

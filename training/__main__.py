@@ -39,6 +39,12 @@ def main() -> int:
     guided.add_argument("--model", type=Path, default=Path("demo/model.safetensors"), help="the embedded model")
     guided.add_argument("--seed", type=int, default=1)
     guided.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    lcad = command("lcad", _lcad, "train the embedded L-CAD's UNet and words; resumes")
+    lcad.add_argument("--model", type=Path, default=Path("demo/model.safetensors"), help="the embedded model")
+    lcad.add_argument("--seed", type=int, default=1)
+    lcad.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    made = command("export-lcad", _export_lcad, "write the embedded L-CAD's one file")
+    made.add_argument("--output", type=Path, default=Path("out/training/lcad.safetensors"))
     command("evaluate-guided", _evaluate_guided, "measure that decoder on held-out pictures")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
@@ -133,6 +139,18 @@ def _guided(options: argparse.Namespace) -> None:
     from .guided import train
 
     train(options.folder, options.model, seed=options.seed, threads=options.threads)
+
+
+def _lcad(options: argparse.Namespace) -> None:
+    from .lcad import train
+
+    train(options.folder, options.model, seed=options.seed, threads=options.threads)
+
+
+def _export_lcad(options: argparse.Namespace) -> None:
+    from .lcad_file import export_lcad
+
+    export_lcad(options.folder, options.output)
 
 
 def _evaluate_guided(options: argparse.Namespace) -> None:

@@ -2,15 +2,17 @@
 
 The linear autoencoder keeps two numbers of lightness for 16 pixels, so pictures come back soft. The gray picture has what is
 missing. The architecture is L-CAD's (networks/lcad.py) at small size and without norms; the linear decoder still gives the
-colours, from chroma alone, and the network adds the rest. Latents are disturbed while it is trained, because those that it will
-be given come from sampling: structure is to be taken from the gray picture.
+colours, from chroma alone, and the network adds the rest. Latents are disturbed while it is trained, because those that it
+will be given come from sampling: structure is to be taken from the gray picture.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,20 +22,45 @@ from tqdm import tqdm
 
 from comfyui_exemplar.color import color_ghosting, luminance, luminance_to_rgb, psnr
 from comfyui_exemplar.hosts.ldm_config import part
-from comfyui_exemplar.networks.lcad import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes, ResidualBlock
+from comfyui_exemplar.networks.lcad import (
+    COLOR_CHANNELS,
+    GrayEncoder,
+    GuidedDecoder,
+    LCADAutoencoder,
+    LCADSizes,
+    ResidualBlock,
+)
 from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
 from .autoencoder import YCBCR
 from .drawings import Drawings
-from .resumable import Resumable
+from .resumable import Resumable, stage_at
 from .scenes import Scenes
 from .unet import load_photographs
 from .words import load_exported
 
 SIZES = LCADSizes(widths=(16, 32, 64), blocks=1, groups=0)
-LEARNING_RATE, WARM_UP, LAST_SHARE, EMA = 2e-3, 50, 0.02, 0.99
-STEPS, PICTURES, CROPS, CROP = 1000, 4, 1, 64
+WARM_UP, LAST_SHARE, EMA = 50, 0.02, 0.99
+PICTURES, CROPS, CROP = 4, 1, 64
 LUMA_WEIGHT, PROBE_WEIGHT = 2.0, 0.3
+CHROMA_WEIGHT, EDGE_WEIGHT = 2.0, 8.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """:param colors: the encoder stays as it is (the UNet is trained on its last map), and the decoder learns to keep
+    colours within their edges."""
+
+    steps: int
+    rate: float
+    colors: bool
+
+
+STAGES = (Stage(1000, 2e-3, False), Stage(900, 1e-3, True))
+STEPS = sum(stage.steps for stage in STAGES)
+
+#: Layers of the encoder whose result only the decoder sees.
+_EMITS = re.compile(r"zero_conv(?!_mid2)")
 #: Largest deviation of the noise on latents, whose own deviation is 1.
 NOISE = 0.3
 
@@ -41,7 +68,8 @@ NOISE = 0.3
 class Trainer(Resumable):
     """Everything that a checkpoint holds.
 
-    ``net.probe`` reads the latent's lightness from the map that the UNet gets, to see to it that it is in there; it is not kept.
+    ``net.probe`` reads the latent's lightness from the map that the UNet gets, to see to it that it is in there; it is not
+    kept.
     """
 
     def __init__(self, folder: Path, autoencoder: LinearAutoencoder, seed: int) -> None:
@@ -50,17 +78,23 @@ class Trainer(Resumable):
         net = new_network(autoencoder)
         net.probe = nn.Conv2d(SIZES.features, 2, 1)
         self.net = net
-        self.optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
+        self.optimizer = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
         self.average = {name: value.clone() for name, value in net.state_dict().items()}
         self.step = 0
 
     def update(self, loss: Tensor) -> None:
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / STEPS))
-        rate = LEARNING_RATE * min(1, (self.step + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+        stage = stage_at(STAGES, self.step)
+        done = self.step - sum(before.steps for before in STAGES[: STAGES.index(stage)])
+        cosine = 0.5 * (1 + math.cos(math.pi * done / stage.steps))
+        rate = stage.rate * min(1, (done + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
         loss.backward()
+        if stage.colors:
+            for name, parameter in self.net.named_parameters():
+                if name.startswith(("encoder.", "probe.")) and not _EMITS.search(name):
+                    parameter.grad = None
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -91,19 +125,30 @@ def new_network(autoencoder: LinearAutoencoder) -> LCADAutoencoder:
     return net
 
 
-def guided_loss(net: LCADAutoencoder, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-    """One step's loss for pictures (n, 3, S, S) in 0..1: distance in RGB, once more in luma, and the probe's."""
+def guided_loss(
+    net: LCADAutoencoder, pictures: Tensor, generator: torch.Generator, colors: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """One step's loss for pictures (n, 3, S, S) in 0..1: distance in RGB, once more in luma, and the probe's.
+
+    With ``colors`` also in chroma, and in the steps of chroma from pixel to pixel.
+    """
     latents = net.base.encode(pictures * 2 - 1)
     noise = torch.rand(len(pictures), 1, 1, 1, generator=generator) * NOISE
     noise = noise * (torch.rand(len(pictures), 1, 1, 1, generator=generator) < 0.7)
+    if colors:  # which colours there are is in the latent alone
+        noise = noise * torch.tensor([1 - each for each in COLOR_CHANNELS])[:, None, None]
     disturbed = latents + noise * torch.randn(latents.shape, generator=generator)
     maps = net.encode(pictures.movedim(1, -1))
     found = net(disturbed, maps)
     difference = found - (pictures * 2 - 1)
-    luma = torch.einsum("c,nchw->nhw", torch.tensor(YCBCR[0]), difference).abs().mean()
+    wrong = torch.einsum("oc,nchw->nohw", torch.tensor(YCBCR), difference)
+    luma, chroma = wrong[:, 0].abs().mean(), wrong[:, 1:].abs().mean()
     probe = F.mse_loss(net.probe(maps[-1]), latents[:, [0, 3]])
+    edges = wrong[:, 1:].diff(dim=-1).abs().mean() + wrong[:, 1:].diff(dim=-2).abs().mean()
     total = difference.abs().mean() + LUMA_WEIGHT * luma + PROBE_WEIGHT * probe
-    return total, {"rgb": difference.abs().mean().item(), "luma": luma.item(), "probe": probe.item()}
+    if colors:
+        total = total + CHROMA_WEIGHT * chroma + EDGE_WEIGHT * edges
+    return total, {"luma": luma.item(), "chroma": chroma.item(), "edges": edges.item(), "probe": probe.item()}
 
 
 def crops(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -134,7 +179,8 @@ def train(folder: Path, model: Path, *, seed: int, threads: int | None = None) -
     with tqdm(total=STEPS, initial=trainer.step, desc="guided", mininterval=5) as progress:
         while trainer.step < STEPS:
             pictures = scenes.vivid(PICTURES, 2 * CROP)
-            loss, parts = guided_loss(trainer.net, crops(pictures, generator), generator)
+            colors = stage_at(STAGES, trainer.step).colors
+            loss, parts = guided_loss(trainer.net, crops(pictures, generator), generator, colors)
             trainer.update(loss)
             for name, value in parts.items():
                 means[name] = means.get(name, value) * 0.98 + value * 0.02
