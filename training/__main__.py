@@ -45,6 +45,9 @@ def main() -> int:
     lcad.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     made = command("export-lcad", _export_lcad, "write the embedded L-CAD's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/lcad.safetensors"))
+    made = command("evaluate-lcad", _evaluate_lcad, "measure whether things take the colours that they are told")
+    made.add_argument("--model", type=Path, default=Path("demo/lcad.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     command("evaluate-guided", _evaluate_guided, "measure that decoder on held-out pictures")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
@@ -151,6 +154,13 @@ def _export_lcad(options: argparse.Namespace) -> None:
     from .lcad_file import export_lcad
 
     export_lcad(options.folder, options.output)
+
+
+def _evaluate_lcad(options: argparse.Namespace) -> None:
+    from .lcad_report import evaluate_lcad
+
+    found = evaluate_lcad(options.folder, options.model, options.output)
+    print(", ".join(f"{name} {value:.2f}" for name, value in found.items()))
 
 
 def _evaluate_guided(options: argparse.Namespace) -> None:

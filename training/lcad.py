@@ -44,7 +44,7 @@ class Stage:
 
 
 # Small pictures teach which colour goes where at a fifth of the price.
-STAGES = (Stage(64, 460, 16), Stage(96, 180, 8), Stage(128, 90, 6))
+STAGES = (Stage(64, 400, 16), Stage(96, 130, 8), Stage(128, 70, 6))
 
 
 class LCADNet(nn.Module):

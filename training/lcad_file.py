@@ -14,7 +14,7 @@ from . import guided
 from .export import CREDIT, LICENSE, configuration
 
 #: Chosen by looking at what the tiny model does at 128 pixels.
-RECOMMENDED = {"steps_total": 20, "guidance": 3.0}
+RECOMMENDED = {"steps": 20, "guidance": 3.0}
 
 
 def export_lcad(folder: Path, output: Path) -> None:

@@ -214,12 +214,8 @@ class Scenes:
         A word that names the colour a thing had goes out of its name; a fifth of the things stand without any colour.
         """
         random = self.random
-        best = [i for i, name in enumerate(self.names) if name in set(core())]
         things = random.choice((1, 2), count, p=(0.4, 0.6))
-        names = np.array([random.choice(best, MOST_THINGS, replace=False) for _ in range(count)])
-        rows = np.array([self._drawing(self.names[i]) for i in names.flat]).reshape(names.shape)
-        ground = np.where(random.random((count, 1)) < 0.6, 1.0, random.uniform(0.3, 1, (count, 1))).repeat(3, 1)
-        picture, ids, _ = self._compose(self._shade(ground, size), rows, things)
+        picture, ids, names = self.core_scenes(things, size)
         phrases: list[list[str]] = [[] for _ in range(count)]
         for j in range(2):
             changed = random.random(count) < 0.75
@@ -227,11 +223,26 @@ class Scenes:
             here = (ids == j)[:, None]
             picture = torch.where(here, new, picture)
             for i in np.flatnonzero(things > j):
-                words = [w for w in self.names[names[i, j]].split("-") if w not in COLOR_WORDS]
+                words = [names[i][j]]
                 if random.random() < 0.8 and bool(here[i].any()):
                     words.insert(0, color_word(picture[i], here[i, 0].float()))
                 phrases[i].append(" ".join(filter(None, words)))
         return picture, [", ".join(phrase) for phrase in phrases]
+
+    def core_scenes(self, things: np.ndarray, size: int) -> tuple[Tensor, Tensor, list[list[str]]]:
+        """Different things of the core on grounds without colour: pictures (n, 3, size, size) in 0..1, the number of the
+        thing at each pixel or BACKGROUND (n, size, size), and their names without words of colour.
+
+        :param things: (n,), how many in each.
+        """
+        random, count = self.random, len(things)
+        best = [i for i, name in enumerate(self.names) if name in set(core())]
+        names = np.array([random.choice(best, MOST_THINGS, replace=False) for _ in range(count)])
+        rows = np.array([self._drawing(self.names[i]) for i in names.flat]).reshape(names.shape)
+        ground = np.where(random.random((count, 1)) < 0.6, 1.0, random.uniform(0.3, 1, (count, 1))).repeat(3, 1)
+        picture, ids, _ = self._compose(self._shade(ground, size), rows, things)
+        plain = [[" ".join(w for w in self.names[i].split("-") if w not in COLOR_WORDS) for i in row] for row in names]
+        return picture, ids, plain
 
     def photographed_pairs(self, count: int, size: int, *, recolored: float = 0.3) -> Pairs:
         """Two crops each of random photographs, mirrored and lit differently; a share of them in colours of its own."""
