@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
 import torch
@@ -126,6 +127,24 @@ def install_edit(model: Any, edit: Edit, layers: Iterable[Layer], kinds: Sequenc
     return share_branches(patched, KEY)
 
 
+def with_edit(
+    model_options: dict[str, Any], edit: Edit, layers: Iterable[Layer], kinds: Sequence[str] = (SELF,)
+) -> dict[str, Any]:
+    """Model options of one model call under an edit: for guiders, whose edits change from call to call.
+
+    :returns: a copy; the edit stands on top of whatever was on its layers.
+    """
+    changed = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
+    wanted = frozenset(layers)
+    blocks = {(layer.block, layer.index) for layer in wanted}
+    for kind in kinds:
+        present = dict(changed["transformer_options"].get("patches_replace", {}).get(kind, {}))
+        for key in (*sorted(blocks), *(key for key in present if len(key) == 3 and Layer(*key) in wanted)):
+            patch = replacement(edit, wanted, kind, present.get(key))
+            comfy.model_patcher.set_model_options_patch_replace(changed, patch, kind, *key)
+    return changed
+
+
 def replacement(edit: Edit, wanted: frozenset[Layer], kind: str, before: Callable | None) -> Callable:
     """A closure, not an object: some ComfyUI versions copy callable objects whenever a MODEL is cloned."""
 
@@ -139,11 +158,14 @@ def replacement(edit: Edit, wanted: frozenset[Layer], kind: str, before: Callabl
             nonlocal whole
             if before is None:
                 return _plain(call.q, call.k, call.v, options)
+            if call.rows == everything and (call.q is not q or call.k is not k or call.v is not v):
+                return before(call.q, call.k, call.v, options)  # the edit changes what goes in, not what comes out
             if whole is None:  # an edit may ask for some rows now and for others later
                 whole = before(q, k, v, options)
             return whole.index_select(0, torch.tensor(call.rows, device=whole.device))
 
         call = attention_call(layer, q, k, v, options, kind)
+        everything = call.rows
         return edit(call, earlier) if layer in wanted else earlier(call)
 
     # a layer that others replaced first is not ours alone

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.utils
@@ -13,6 +15,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..color import is_gray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +30,15 @@ DDColorNetwork = io.Custom("DDCOLOR")
 #: L-CAD's gray encoder and decoder under ComfyUI's model manager (``hosts.comfy_lcad.ComfyLCADVAE``).
 LCADVae = io.Custom("LCAD_VAE")
 
+#: A referring segmenter under ComfyUI's model manager (``hosts.comfy_referring.ComfyReferring``).
+Referring = io.Custom("REFERRING")
+
+#: Per-step unconditional contexts of an inverted picture (``diffusion.pivot.Pivots``).
+Pivots = io.Custom("PIVOTS")
+
 CATEGORY = "exemplar"
 CATEGORY_COLOR = "exemplar/color"
+CATEGORY_TRANSLATE = "exemplar/translate"
 CATEGORY_STAGES = "exemplar/stages"
 
 PRECISIONS = {"model": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -80,6 +92,23 @@ class FrameProgress:
     def __call__(self, done: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.bar.update_absolute(done, self.total)
+
+
+class ChartProgress:
+    """A progress bar whose preview is drawn from time to time; ends the run when the user cancels."""
+
+    def __init__(self, total: int, draw: Callable[[], Image], seconds: float = 1.0) -> None:
+        self.bar = comfy.utils.ProgressBar(total)
+        self.total, self.draw, self.seconds = total, draw, seconds
+        self.drawn = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        preview = None
+        if time.monotonic() - self.drawn >= self.seconds:
+            preview = ("JPEG", self.draw(), 512)
+            self.drawn = time.monotonic()
+        self.bar.update_absolute(done, self.total, preview)
 
 
 class StepProgress:

@@ -19,6 +19,7 @@ needs_comfyui()
         "tests/parity/test_ddcolor_pipeline.py",
         "tests/parity/test_lcad_sampling.py",
         "tests/parity/test_lcad_instances.py",
+        "tests/parity/test_vct_control.py",
     ],
 )
 def test_inside_comfyui(checkout, tests):

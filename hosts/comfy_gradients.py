@@ -1,0 +1,192 @@
+"""Gradients through a MODEL and a CLIP under ComfyUI's inference mode.
+
+ComfyUI runs nodes in inference mode, and weights that were loaded there cannot take part in differentiation. So what
+is learnt through is a private copy, made outside of it, patches (LoRA) applied; the MODEL and the CLIP that came in
+are not touched, and the copy goes away with the context.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepBlock
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+#: Losses of half-precision networks are multiplied by this on the way back: their gradients are below what float16 holds.
+HALF_SCALE = 4096.0
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Inside, tensors are made that can be differentiated, whatever mode the node runs in."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def outside(tensor: Tensor, device: torch.device | None = None) -> Tensor:
+    """A copy of a node's tensor that may take part in differentiation. Call it inside :func:`gradients`."""
+    return tensor.detach().clone().to(device or tensor.device)
+
+
+def private_module(patcher: Any) -> nn.Module:
+    """A frozen copy of what a ModelPatcher holds, on its load device, its patches applied.
+
+    Call it inside :func:`gradients`.
+    """
+    mm = comfy.model_management
+    if getattr(patcher, "is_dynamic", bool)() and "disable_dynamic" in inspect.signature(patcher.clone).parameters:
+        patcher = patcher.clone(disable_dynamic=True)  # weights that are paged in and out have no place in a copy
+    with torch.inference_mode():
+        # room for the copy beside it
+        mm.load_models_gpu([patcher], memory_required=int(1.1 * patcher.model_size()), force_full_load=True)
+    base = patcher.model
+    memo = {id(part): part for name in ("model_config", "latent_format") if (part := getattr(base, name, None)) is not None}
+    if getattr(base, "current_patcher", None) is not None:
+        memo[id(base.current_patcher)] = None
+    return copy.deepcopy(base, memo).to(patcher.load_device).eval().requires_grad_(False)
+
+
+class DifferentiableUNet:
+    """``predict(x, sigma, context, pooled=None) -> clean estimate``, differentiable in context and pooled.
+
+    x (B, C, h, w), sigma a number or (B,), context and pooled of 1 or B rows. Rows count as conditional for patches that
+    other packs installed. Attention is torch's, whatever was chosen for sampling: not every kernel has a backward pass.
+
+    :param extras: the rest of a CONDITIONING entry (SDXL's sizes and pooled prompt).
+    :param checkpointing: keep fewer activations and compute them again: less memory, about a third more time.
+    """
+
+    def __init__(self, model: Any, extras: dict[str, Any] | None = None, checkpointing: bool = False) -> None:
+        self.base = private_module(model)
+        self.base.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(model.load_device)
+        self.device: torch.device = model.load_device
+        self.half = self.base.get_dtype_inference() == torch.float16
+        self.options = dict(model.model_options.get("transformer_options", {}))
+        self.options["optimized_attention_override"] = lambda _chosen, *args, **kw: attention_pytorch(*args, **kw)
+        self.extras = {
+            name: outside(value, self.device) if isinstance(value, Tensor) else value
+            for name, value in (extras or {}).items()
+            if name not in ("control", "hooks", "area", "mask", "gligen")
+        }
+        if checkpointing:
+            recompute(self.base.diffusion_model)
+
+    def __call__(self, x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
+        rows = len(x)
+        sigmas = torch.as_tensor(sigma, dtype=torch.float32, device=self.device).reshape(-1).expand(rows)
+        given = dict(self.extras)
+        if pooled is not None:
+            given["pooled_output"] = pooled
+        conditions = self.base.extra_conds(
+            **{"width": x.shape[3] * 8, "height": x.shape[2] * 8, "prompt_type": "positive", **given},
+            device=self.device, noise=x, cross_attn=context,
+        )  # fmt: skip
+        conditions = {name: c.process_cond(batch_size=rows, area=None, device=self.device).cond
+                      for name, c in conditions.items()}  # fmt: skip
+        conditions["c_crossattn"] = context.to(self.device).expand(rows, -1, -1)
+        options = {**self.options, "cond_or_uncond": [0], "sigmas": sigmas}
+        return self.base.apply_model(x, sigmas, transformer_options=options, **conditions)
+
+
+class DifferentiableText:
+    """A CLIP as ``encode(vectors) -> (context, pooled or nothing)`` for a prompt that is nothing but vectors.
+
+    :param word: the initial word; its tokens give way to the vectors, and its rows are where they start.
+    :raises ValueError: an encoder without a token table, or a word without tokens.
+    """
+
+    def __init__(self, clip: Any, word: str) -> None:
+        self.clip = clip
+        self.module = private_module(clip.patcher)
+        for norm in self.module.modules():
+            if isinstance(norm, nn.LayerNorm):
+                # ComfyUI adds to a layer's input in place; the backward pass of the norm needs it as it was
+                norm.register_forward_pre_hook(lambda _, args: (args[0].clone(), *args[1:]))
+        self.rows = clip.tokenize(word, return_word_ids=True)
+        self.tables = {key: _token_table(self.module, key) for key in self.rows}
+        self.places = {key: [i for i, token in enumerate(rows[0]) if token[2]] for key, rows in self.rows.items()}
+        if not all(self.places.values()):
+            raise ValueError(f"The initial word '{word}' has no tokens in this text encoder: give a word that it knows.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Encoders in the order of their vectors: ("l",), ("h",), ("g", "l"), ("words",)."""
+        return tuple(self.rows)
+
+    @property
+    def room(self) -> int:
+        """Most vectors a prompt can hold."""
+        # what has a mark at its beginning has one at its end
+        return min(len(rows[0]) - 2 * self.places[key][0] for key, rows in self.rows.items())
+
+    def word_rows(self) -> tuple[Tensor, ...]:
+        """(m, width) of the initial word for each encoder."""
+        return tuple(
+            self.tables[key][[self.rows[key][0][i][0] for i in self.places[key]]].float() for key in self.names
+        )
+
+    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        tokens = {}
+        for key, group in zip(self.names, vectors, strict=True):
+            row = [token[:2] for token in self.rows[key][0]]
+            first, last = self.places[key][0], self.places[key][-1]
+            filled = [*row[:first], *((vector, 1.0) for vector in group), *row[last + 1 :]]
+            filled += [row[-1]] * (len(row) - len(filled))
+            tokens[key] = [filled[: len(row)]]
+        module, clip = self.module, self.clip
+        module.reset_clip_options()
+        if clip.layer_idx is not None:
+            module.set_clip_options({"layer": clip.layer_idx})
+        module.set_clip_options({"execution_device": clip.patcher.load_device})
+        context, pooled = module.encode_token_weights(tokens)[:2]
+        return (context,) if pooled is None else (context, pooled)
+
+
+def _token_table(module: nn.Module, key: str) -> Tensor:
+    """(vocabulary, width) of the encoder that reads the tokens under ``key``."""
+    inner = getattr(module, f"clip_{key}", None)
+    if inner is not None and hasattr(inner, "transformer"):
+        return inner.transformer.get_input_embeddings().weight
+    words = getattr(module, key, None)
+    if words is not None and hasattr(words, "emb"):
+        return words.emb.weight
+    raise ValueError(
+        f"Concept Inversion needs the CLIP of Stable Diffusion 1.x, 2.x or SDXL; this one ({type(module).__name__}) "
+        f"reads its tokens '{key}' in another way."
+    )
+
+
+class _Recomputed(nn.Module):
+    """A block whose activations are computed again on the way back."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kw: Any) -> Tensor:
+        # options say where in the network a call is; by the time of the backward pass the shared dict says otherwise
+        fixed = {name: dict(value) if isinstance(value, dict) else value for name, value in kw.items()}
+        return checkpoint(self.inner, *args, use_reentrant=False, **fixed)
+
+
+class _RecomputedResBlock(_Recomputed, TimestepBlock):
+    """ComfyUI asks what a layer is before it hands it the time embedding."""
+
+
+def recompute(unet: nn.Module) -> None:
+    """Put every transformer and residual block of a private UNet into a block that recomputes it."""
+    for module in list(unet.modules()):
+        for name, child in list(module.named_children()):
+            kind = type(child).__name__
+            if kind == "BasicTransformerBlock":
+                module.add_module(name, _Recomputed(child))
+            elif kind == "ResBlock":
+                module.add_module(name, _RecomputedResBlock(child))

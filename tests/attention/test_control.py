@@ -1,0 +1,203 @@
+"""Prompt-to-prompt control against its definition, spelled out with full maps."""
+
+import pytest
+import torch
+
+from comfyui_exemplar.attention.call import CROSS, SELF, AttentionCall
+from comfyui_exemplar.attention.control import (
+    SOURCE,
+    TARGET,
+    ControlledAttention,
+    PromptControl,
+    Refine,
+    Replace,
+    Reweight,
+    SourceFeatures,
+    cross_share,
+    self_active,
+    step_of,
+    unrepeat,
+)
+from comfyui_exemplar.attention.fused import sdpa
+from comfyui_exemplar.attention.layers import Layer
+
+from . import naive
+
+COLUMNS = 5
+SIGMAS = (8.0, 4.0, 2.0, 1.0, 0.0)
+ALWAYS = {"cross_window": 1.0, "self_window": 1.0}
+
+
+def call(kind, branches=(1, SOURCE, TARGET), batch=1, sigma=8.0, repeats=1, tokens=6):
+    rows = batch * len(branches)
+    made = naive.call(branches=branches, batch=batch, tokens=tokens, sigma=sigma)
+    if kind == SELF:
+        return made
+    k, v = (naive.rand(rows, COLUMNS, naive.WIDTH, seed=seed).repeat(1, repeats, 1) for seed in (11, 12))
+    return AttentionCall(**{**vars(made), "k": k, "v": v, "kind": CROSS})
+
+
+def edited(control, asked, **kw):
+    return ControlledAttention(control, SIGMAS, **kw)(asked, AttentionCall.plain)
+
+
+def maps(asked):
+    return naive.logits(asked.q, asked.k).softmax(-1)
+
+
+def of(asked, branch, picture=0):
+    return next(i for i in asked.rows_of(branch) if asked.pictures[i] == picture)
+
+
+def close(found, wanted):
+    assert float((found.double() - wanted.double()).abs().max()) < 1e-5
+
+
+def check_target_only(asked, out, weights, picture=0):
+    """The target's row is its edited map on its own values; every other row is plain."""
+    target, plain = of(asked, TARGET, picture), asked.plain()
+    close(out[target], naive.apply(weights[None], asked.v[target : target + 1])[0])
+    for row in range(len(asked.rows)):
+        if asked.branches[row] != TARGET:
+            assert torch.equal(out[row], plain[row]) or (out[row] - plain[row]).abs().max() < 1e-6
+
+
+class TestSelf:
+    @pytest.mark.parametrize("branches", [(1, SOURCE, TARGET), (TARGET, 1, SOURCE), (3, SOURCE, 1, TARGET)])
+    def test_source_map_on_own_values(self, branches):
+        asked = call(SELF, branches)
+        check_target_only(asked, edited(PromptControl((5, 5), **ALWAYS), asked), maps(asked)[of(asked, SOURCE)])
+
+    def test_each_picture_follows_its_own_source(self):
+        asked = call(SELF, batch=2)
+        out = edited(PromptControl((5, 5), **ALWAYS), asked)
+        for picture in (0, 1):
+            check_target_only(asked, out, maps(asked)[of(asked, SOURCE, picture)], picture)
+
+    def test_windows_layers_and_queries(self):
+        asked = call(SELF, sigma=4.0)
+        changed = edited(PromptControl((5, 5), self_window=0.5), asked)
+        assert not torch.equal(changed, asked.plain())
+        for control in (
+            PromptControl((5, 5), self_window=0.25),  # this is the second step of four
+            PromptControl((5, 5), self_window=(0.5, 1.0)),
+            PromptControl((5, 5), most_queries=5, **ALWAYS),
+            PromptControl((5, 5), self_layers=frozenset({Layer("middle", 0)}), **ALWAYS),
+        ):
+            assert torch.equal(edited(control, asked), asked.plain())
+
+    def test_earlier_edits_see_the_sources_queries(self):
+        """Whatever stood on the layer runs on what this edit hands it."""
+        asked, seen = call(SELF), []
+
+        def earlier(inner):
+            seen.append(inner)
+            return inner.plain()
+
+        ControlledAttention(PromptControl((5, 5), **ALWAYS), SIGMAS)(asked, earlier)
+        assert torch.equal(seen[0].q[of(asked, TARGET)], asked.q[of(asked, SOURCE)])
+        assert torch.equal(seen[0].v, asked.v)
+
+
+class TestCross:
+    REFINE = Refine(torch.tensor([0, -1, 1, 2, 3]), torch.tensor([1.0, 0, 1, 1, 1]))
+    SWAP = Replace(torch.eye(5).roll(1, 1))
+    LOUDER = Reweight(torch.tensor([1.0, 2, 1, 1, 0.5]))
+
+    def wanted(self, asked, *edits):
+        source, target = (maps(asked)[of(asked, branch)] for branch in (SOURCE, TARGET))
+        for edit in edits:
+            if isinstance(edit, Refine):
+                target = torch.where(edit.alphas > 0, source[..., edit.mapper.clamp_min(0)], target)
+            elif isinstance(edit, Replace):
+                target = source @ edit.mapper.double()
+            else:
+                target = target * edit.equalizer
+        return target
+
+    @pytest.mark.parametrize("edits", [(REFINE,), (SWAP,), (LOUDER,), (REFINE, LOUDER), (SWAP, LOUDER)])
+    def test_edits_compose_in_order(self, edits):
+        asked = call(CROSS)
+        check_target_only(asked, edited(PromptControl((5, 5), edits, **ALWAYS), asked), self.wanted(asked, *edits))
+
+    def test_repeated_prompts_are_the_same_prompt(self):
+        once, thrice = call(CROSS), call(CROSS, repeats=3)
+        control = PromptControl((5, 5), (self.REFINE, self.LOUDER), **ALWAYS)
+        close(edited(control, thrice), edited(control, once))
+
+    def test_words_have_windows_of_their_own(self):
+        control = PromptControl((5, 5), (self.REFINE,), 1.0, 0.0, {2: 0.0, 3: (0.5, 1.0)})
+        assert cross_share(0, 4, 1.0, 5, control.word_windows).tolist() == [1, 1, 0, 0, 1]
+        assert cross_share(3, 4, 1.0, 5, control.word_windows).tolist() == [1, 1, 0, 1, 1]
+        asked = call(CROSS)
+        own, all_of_it = maps(asked)[of(asked, TARGET)], self.wanted(asked, self.REFINE)
+        share = torch.tensor([1.0, 1, 0, 0, 1])
+        check_target_only(asked, edited(control, asked), torch.where(share > 0, all_of_it, own))
+
+    def test_outside_its_window_nothing_changes(self):
+        asked = call(CROSS, sigma=2.0)
+        assert torch.equal(edited(PromptControl((5, 5), (self.REFINE,), 0.4), asked), asked.plain())
+
+    def test_a_prompt_of_another_length_is_refused(self):
+        with pytest.raises(ValueError, match="5 text columns"):
+            edited(PromptControl((3, 3), (self.LOUDER,), **ALWAYS), call(CROSS))
+
+
+@pytest.mark.parametrize("kind", [SELF, CROSS])
+class TestSplitBatches:
+    """A host may run the source in a call of its own."""
+
+    CONTROL = PromptControl((5, 5), (TestCross.REFINE, TestCross.LOUDER), **ALWAYS)
+
+    def test_source_first(self, kind):
+        whole, features = call(kind), SourceFeatures()
+        first = edited(self.CONTROL, whole.select([1]), source=features)
+        second = edited(self.CONTROL, whole.select([0, 2]), source=features)
+        together = edited(self.CONTROL, whole)
+        close(torch.stack([second[0], first[0], second[1]]), together)
+        assert not features.missed
+
+    def test_target_first_is_noticed(self, kind):
+        whole, features = call(kind), SourceFeatures()
+        out = edited(self.CONTROL, whole.select([0, 2]), source=features)
+        assert features.missed and torch.equal(out, whole.select([0, 2]).plain())
+        features.forget()
+        assert not features.missed
+
+    def test_no_target_no_edit(self, kind):
+        asked = call(kind, branches=(1, 0)).select([0])
+        assert torch.equal(edited(self.CONTROL, asked), asked.plain())
+
+
+def test_steps_follow_sigma():
+    assert [step_of(s, SIGMAS) for s in (8.0, 7.9, 4.0, 3.99, 1.0, 0.5)] == [0, 0, 1, 1, 3, 3]
+    # levels that went through float32 arithmetic, and a sigma above all of them
+    assert step_of(4.0000001, SIGMAS) == 1 and step_of(9.0, SIGMAS) == 0
+
+
+def test_shares_are_cut_off_as_published():
+    assert [self_active(s, 4, 0.9) for s in range(4)] == [True, True, True, False]
+    assert [bool(cross_share(s, 5, 0.2, 1)) for s in range(5)] == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("window", [1.2, -0.1, (0.6, 0.4)])
+def test_windows_are_checked(window):
+    with pytest.raises(ValueError, match="must lie in"):
+        PromptControl((5, 5), cross_window=window)
+    with pytest.raises(ValueError, match="column 7"):
+        PromptControl((5, 5), word_windows={7: 0.5})
+
+
+def test_unrepeat_needs_whole_repetitions():
+    assert unrepeat(torch.ones(1, 2, 6), 3).tolist() == [[[2.0] * 3] * 2]
+    with pytest.raises(ValueError, match="7 text columns"):
+        unrepeat(torch.ones(1, 2, 7), 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    asked = call(CROSS)
+    half = AttentionCall(**{**vars(asked), **{n: getattr(asked, n).to(dtype) for n in "qkv"}, "attend": sdpa})
+    control = PromptControl((5, 5), (TestCross.REFINE,), **ALWAYS)
+    out = edited(control, half)
+    assert out.dtype == dtype and float((out.float() - edited(control, asked)).abs().max()) < 0.05

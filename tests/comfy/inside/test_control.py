@@ -1,0 +1,326 @@
+"""Concept Fusion and Prompt Control inside ComfyUI: its batches, its samplers, its other nodes."""
+
+import comfy.controlnet
+import comfy.samplers
+import pytest
+import torch
+
+from comfyui_exemplar.attention.control import PromptControl, Refine
+from comfyui_exemplar.hosts import comfy as host
+from comfyui_exemplar.hosts.comfy_control import ControlGuider, PairSettings
+from comfyui_exemplar.hosts.comfy_prompts import parse_words, prompt_tokens
+
+from .models import prompt, tiny
+from .sampling import Calls, difference, run, run_guider
+
+TOLERANCE = 1e-4
+STEPS = 4
+
+
+def encode(embedded, text):
+    clip = embedded[1]
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+@pytest.fixture(scope="module")
+def source(nodes, embedded, scene):
+    """A coloured picture, inverted over a whole schedule of four steps."""
+    model, _, vae, empty = embedded
+    with torch.inference_mode():
+        return nodes(
+            "ExemplarDDIMInversion", model=model, conditioning=empty, latent={"samples": vae.encode(scene[1])},
+            depth=STEPS, steps=STEPS, measure_round_trip=False,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def fusion(nodes, embedded, source):
+    """Concept Fusion on the embedded model: call it with settings -> GUIDER."""
+
+    def make(model=None, concept="blue heart", **settings):
+        concept = encode(embedded, concept) if isinstance(concept, str) else concept
+        return nodes(
+            "ExemplarConceptFusion", model=model or embedded[0], inversion=source[0], concept=concept, source=embedded[3],
+            **{"cfg": 4.0, "cross_ratio": 0.5, "self_ratio": 0.5, "vectors": 2, "concept_weight": 1.0, **settings},
+        )[0]  # fmt: skip
+
+    return make
+
+
+def sample(guider, source, sampler="euler", **kw):
+    return run_guider(guider, source[1], source[2], sampler, **kw)
+
+
+class TestFusion:
+    def test_three_rows_a_step(self, embedded, source, fusion):
+        with Calls(embedded[0]) as calls:
+            out = sample(fusion(), source)
+        assert calls.entered == [3] * STEPS and out.shape == source[1]["samples"].shape
+        with Calls(embedded[0]) as calls:
+            sample(fusion(cfg=1.0), source)
+        assert calls.entered == [2] * STEPS
+
+    @pytest.mark.parametrize("shares", [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+    def test_both_kinds_of_control_act(self, source, fusion, shares):
+        free = sample(fusion(cross_ratio=0.0, self_ratio=0.0), source)
+        assert difference(sample(fusion(cross_ratio=shares[0], self_ratio=shares[1]), source), free) > 0.01
+
+    def test_without_control_it_is_plain_guidance(self, embedded, source, fusion):
+        plain = run(embedded[0], encode(embedded, "blue heart"), source[1], source[2], 4.0, embedded[3])
+        assert difference(sample(fusion(cross_ratio=0.0, self_ratio=0.0), source), plain) < TOLERANCE
+
+    def test_the_model_passed_in_stays_as_it_was(self, embedded, source, fusion):
+        before, options = run(embedded[0], embedded[3], source[1], source[2]), str(embedded[0].model_options)
+        guider = fusion()
+        first = sample(guider, source)
+        assert torch.equal(run(embedded[0], embedded[3], source[1], source[2]), before)
+        assert str(embedded[0].model_options) == options
+        assert torch.equal(sample(guider, source), first), "a guider keeps nothing between runs"
+
+    @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m_sde"])
+    def test_other_samplers(self, source, fusion, sampler):
+        assert torch.isfinite(sample(fusion(), source, sampler)).all()
+
+    def test_a_mask_leaves_the_rest_exactly(self, embedded, source, fusion, scene):
+        mask = torch.zeros(1, 64, 64)
+        mask[..., :32] = 1
+        original = embedded[2].encode(scene[1])
+        for sampler in ("euler", "dpmpp_2m"):
+            out = sample(fusion(mask=mask, self_ratio=0.0), source, sampler)
+            assert difference(out[..., 8:], original[..., 8:]) < TOLERANCE
+            assert difference(out[..., :8], original[..., :8]) > 0.1
+
+    def test_a_repeated_latent(self, source, fusion):
+        one = sample(fusion(), source)
+        many = run_guider(fusion(), {"samples": source[1]["samples"].repeat(2, 1, 1, 1)}, source[2])
+        assert len(many) == 2 and all(difference(row, one[0]) < TOLERANCE for row in many)
+
+    def test_sampling_the_source_too(self, embedded, source, fusion):
+        """Four rows. Where the source can't be told apart from its replay, neither can the target: at the first step."""
+        with Calls(embedded[0]) as calls:
+            out = sample(fusion(source_stream="sampled"), source)
+        assert calls.entered == [4] * STEPS and out.shape == source[1]["samples"].shape
+        first = {}
+        for stream in ("sampled", "replayed"):
+            sample(fusion(source_stream=stream), source,
+                   callback=lambda step, denoised, x, total, at=stream: first.setdefault(at, denoised))  # fmt: skip
+        assert difference(*first.values()) < TOLERANCE
+
+    def test_other_latents_and_levels_are_refused(self, embedded, source, fusion):
+        with pytest.raises(ValueError, match="latent to sample is 8 x 8"):
+            run_guider(fusion(), {"samples": torch.ones(1, 4, 8, 8)}, source[2])
+        with pytest.raises(ValueError, match="inverted up to"):
+            run_guider(fusion(), source[1], source[2][1:])
+
+    def test_bad_input(self, embedded, fusion, nodes, source):
+        with pytest.raises(ValueError, match="holds 1 to 8"):
+            fusion(vectors=9)
+        with pytest.raises(ValueError, match="area"):
+            fusion(concept=[[embedded[3][0][0], {"area": (8, 8, 0, 0)}]])
+        model = tiny("sd1")
+        with pytest.raises(ValueError, match="another model"):
+            fusion(model=model)
+        model.model.diffusion_model.input_blocks = None
+        with pytest.raises(ValueError, match="Concept Fusion needs a Stable Diffusion"):
+            del model.model.diffusion_model.input_blocks
+            fusion(model=model)
+
+
+class TestSplitBatches:
+    """Whatever ComfyUI makes of the batch, the result is the same."""
+
+    def test_one_row_a_call(self, embedded, source, fusion, monkeypatch):
+        expected = sample(fusion(), source)
+        monkeypatch.setattr(embedded[0].model, "memory_required", lambda *_, **__: 1e30)
+        with Calls(embedded[0]) as calls:
+            found = sample(fusion(), source)
+        assert calls.entered == [1] * 3 * STEPS
+        assert difference(found, expected) < TOLERANCE
+
+    def test_a_longer_concept_repeats_the_others(self, embedded, source, fusion):
+        """16 columns beside 8: ComfyUI repeats the shorter prompts; the columns behind are nobody's."""
+        blue = encode(embedded, "blue heart")
+        long = [[torch.cat([blue[0][0], embedded[3][0][0]], 1), blue[0][1]]]
+        with Calls(embedded[0]) as calls:
+            assert torch.isfinite(sample(fusion(concept=long), source)).all()
+        assert calls.entered == [3] * STEPS
+
+    def test_the_target_runs_before_its_source(self, embedded, source, fusion):
+        """Prompts that can't share a batch: the first step is asked for twice, the others source first."""
+        blue = encode(embedded, "blue heart")
+        # 72 columns beside 8: too many repetitions for one batch
+        long = [[blue[0][0].repeat(1, 9, 1), blue[0][1]]]
+        with Calls(embedded[0]) as calls:
+            found = sample(fusion(concept=long), source)
+        assert calls.entered[:2] == [1, 2] and len(calls.entered) == 2 + 3 * STEPS
+        # nine copies of a word have its attention together; weights of columns would tell them apart, so there are none
+        plain = run(embedded[0], long, source[1], source[2], 4.0, embedded[3])
+        assert difference(found, plain) > 0.05
+
+    def test_split_by_a_control_net_alike(self, embedded, source, fusion):
+        """With a ControlNet the source runs by itself, so that the net sees the source's latents."""
+        guider = fusion()
+        expected, seen = sample(guider, source), []
+
+        class Net(comfy.controlnet.ControlBase):
+            """Adds nothing, and notes which latents it is shown."""
+
+            def get_control(self, x, *_):
+                seen.append(x.shape[0])
+
+        concept = encode(embedded, "blue heart")
+        guided = [[concept[0][0], {**concept[0][1], "control": Net(), "control_apply_to_uncond": False}]]
+        found = sample(fusion(concept=guided), source)
+        assert len(seen) == STEPS and difference(found, expected) < TOLERANCE
+
+
+class TestNeighbours:
+    @pytest.mark.parametrize("kind", ["attn1", "attn2"])
+    def test_an_earlier_replacement_stays(self, embedded, source, fusion, kind):
+        theirs, seen = embedded[0].clone(), []
+
+        def foreign(q, k, v, options):
+            seen.append(q.shape[0])
+            return v.mean(1, keepdim=True).expand(-1, q.shape[1], -1).contiguous()
+
+        getattr(theirs, f"set_model_{kind}_replace")(foreign, "middle", 0)
+        out = sample(fusion(model=theirs), source)
+        assert set(seen) == {3} and difference(out, sample(fusion(), source)) > 1e-3
+
+    def test_guidance_hooks_run(self, embedded, source, fusion):
+        theirs, seen = embedded[0].clone(), []
+        theirs.set_model_sampler_cfg_function(lambda a: (seen.append(a["cond_scale"]), a["cond"])[1])
+        out = sample(fusion(model=theirs), source)
+        assert seen == [4.0] * STEPS
+        assert difference(out, sample(fusion(cfg=1.0), source)) < TOLERANCE
+
+
+class TestPromptControl:
+    def make(self, nodes, embedded, **settings):
+        return nodes(
+            "ExemplarPromptControl", model=embedded[0], clip=embedded[1], negative=embedded[3],
+            **{"source": "red heart", "target": "blue heart", "cfg": 4.0, "cross_ratio": 0.8, "self_ratio": 0.8, **settings},
+        )[0]  # fmt: skip
+
+    def noise(self, seed=3):
+        return {"samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) * 14.6}
+
+    def sigmas(self, embedded):
+        return comfy.samplers.calculate_sigmas(embedded[0].get_model_object("model_sampling"), "normal", STEPS)
+
+    def test_both_streams_from_noise(self, nodes, embedded):
+        """The source is what its prompt draws alone; the target shares its layout."""
+        noise, sigmas = self.noise(), self.sigmas(embedded)
+        both = run_guider(self.make(nodes, embedded, both_pictures=True), noise, sigmas)
+        alone = run(embedded[0], encode(embedded, "red heart"), noise, sigmas, 4.0, embedded[3])
+        assert both.shape[0] == 2 and difference(both[1], alone[0]) < TOLERANCE
+        only = run_guider(self.make(nodes, embedded), noise, sigmas)
+        assert only.shape[0] == 1 and torch.equal(only[0], both[0])
+
+    def test_same_prompt_twice_is_the_source(self, nodes, embedded):
+        guider = self.make(nodes, embedded, target="red heart", both_pictures=True)
+        both = run_guider(guider, self.noise(), self.sigmas(embedded))
+        assert difference(both[0], both[1]) < TOLERANCE
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"words": "replace"},
+            {"words": "reweight only", "weights": "blue=2"},
+            {"target": "big blue heart", "weights": "big=0, blue=2"},
+            {"words": "replace", "word_ratios": "blue=0.2"},
+            {"self_layers": "all but the finest"},
+        ],
+    )
+    def test_options_change_the_target_only(self, nodes, embedded, settings):
+        noise, sigmas = self.noise(), self.sigmas(embedded)
+        usual = run_guider(self.make(nodes, embedded, both_pictures=True), noise, sigmas)
+        other = run_guider(self.make(nodes, embedded, both_pictures=True, **settings), noise, sigmas)
+        assert difference(usual[1], other[1]) < TOLERANCE and difference(usual[0], other[0]) > 1e-3
+
+    def test_local_blend(self, nodes, embedded):
+        """Away from the words the target is the source, at the last step exactly."""
+        noise = {"samples": torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(3)) * 14.6}
+        settings = {"both_pictures": True, "self_ratio": 0.0, "blend_words": "heart", "blend_threshold": 0.9}
+        target, source = run_guider(self.make(nodes, embedded, **settings), noise, self.sigmas(embedded))
+        same = (target - source).abs().amax(0) < TOLERANCE
+        assert 0.1 < float(same.float().mean()) < 0.98
+
+    def test_previews_show_the_target(self, nodes, embedded):
+        shapes = []
+        run_guider(self.make(nodes, embedded), self.noise(), self.sigmas(embedded),
+                   callback=lambda step, denoised, x, total: shapes.append(denoised.shape[0]))  # fmt: skip
+        assert shapes == [1] * STEPS
+
+    def test_an_inverted_picture(self, nodes, embedded, source):
+        with Calls(embedded[0]) as calls:
+            sample(self.make(nodes, embedded, source="", inversion=source[0]), source)
+        assert calls.entered == [3] * STEPS
+
+    @pytest.mark.parametrize(
+        "settings, message",
+        [
+            ({"weights": "green=2"}, "has no 'green'"),
+            ({"weights": "blue"}, "needs a number"),
+            ({"weights": "blue=x"}, "write word=number"),
+            ({"blend_words": "moon"}, "Neither prompt has the blend word 'moon'"),
+            ({"words": "replace", "target": "big blue heart"}, "replace swaps word for word"),
+            ({"word_ratios": "blue=3"}, "must lie in"),
+        ],
+    )
+    def test_bad_input(self, nodes, embedded, settings, message):
+        with pytest.raises(ValueError, match=message):
+            self.make(nodes, embedded, **settings)
+
+
+def test_words_and_their_columns(embedded):
+    clip = embedded[1]
+    tokens = prompt_tokens(clip, "red heart with a red leaf")
+    assert tokens.first == 0 and len(tokens.ids) == 4  # the embedded model drops 'with' and 'a'
+    assert tokens.columns_of(prompt_tokens(clip, "red")) == (0, 2)
+    assert tokens.columns_of(prompt_tokens(clip, "red leaf")) == (2, 3)
+    assert prompt_tokens(clip, "").ids == ()
+    assert parse_words("a=2, b c =0.5,\n d") == {"a": 2.0, "b c": 0.5, "d": None}
+
+
+def test_words_of_stable_diffusion():
+    """Begin and end marks, and learnt vectors in the middle of a text."""
+    import comfy.sd1_clip
+
+    tokenizer = comfy.sd1_clip.SD1Tokenizer()
+
+    class Clip:
+        @staticmethod
+        def tokenize(text, return_word_ids=False):
+            made = tokenizer.tokenize_with_weights(text, return_word_ids)
+            if "mine" in text:
+                made["l"][0] = [(torch.full((4,), 7.0), w, i) if i == 2 else (t, w, i) for t, w, i in made["l"][0]]
+            return made
+
+    empty, words = prompt_tokens(Clip, ""), prompt_tokens(Clip, "a cat")
+    assert empty.first == 1 and len(empty.ids) == 2 and len(words.ids) == 4
+    assert words.words[0] == words.words[-1] == 0 and words.columns_of(prompt_tokens(Clip, "cat")) == (2,)
+    assert min(prompt_tokens(Clip, "a (mine:1.0)").ids) < 0
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_families(family):
+    """The guider's four rows equal two separate plain samplings when nothing is edited, and differ when something is."""
+    model, text = tiny(family), prompt(family)
+    other = [[text[0][0].flip(1), text[0][1]]]
+    latent = {"samples": torch.randn(1, 4, 9, 8, generator=torch.Generator().manual_seed(5)) * 5}
+    sigmas = torch.tensor([5.0, 2.0, 0.5, 0.0])
+
+    def guided(edits, ratio):
+        control = PromptControl((77, 77), edits, ratio, ratio, most_queries=None)
+        guider = ControlGuider(model, PairSettings(control, both=True))
+        guider.set_prompts(other, text, text)
+        guider.set_cfg(3.0)
+        return run_guider(guider, latent, sigmas)
+
+    free = guided((), 0.0)
+    assert difference(free[0], run(model, other, latent, sigmas, negative=text)[0]) < TOLERANCE
+    assert difference(free[1], run(model, text, latent, sigmas)[0]) < TOLERANCE
+    held = guided((Refine(torch.arange(77), torch.ones(77)),), 1.0)
+    assert difference(held[1], free[1]) < TOLERANCE and difference(held[0], free[0]) > 1e-4
+    assert len(host.attention_layers(model)) > 0
