@@ -2,8 +2,9 @@
 
 Tensors are named ``unet.*`` (diffusers names), ``vae.*`` (:class:`~..networks.linear_autoencoder.LinearAutoencoder`)
 and ``text.*`` (:class:`~..networks.hashed_words.HashedWords`). Nothing heavy is imported until tensors are read.
-The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both). The one
-for colour by words has the first one's form, with ``gray.*`` and ``decoder.*`` besides (``hosts.lcad``).
+The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both), and so is
+the embedded model's DEADiff adapter (``hosts.deadiff``). The one for colour by words has the first one's form, with
+``gray.*`` and ``decoder.*`` besides (``hosts.lcad``).
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def ddcolor_path() -> Path:
 def lcad_path() -> Path:
     """Where the embedded L-CAD's file is installed."""
     return Path(__file__).resolve().parent / "lcad.safetensors"
+
+
+def deadiff_path() -> Path:
+    """Where the embedded model's DEADiff adapter is installed."""
+    return Path(__file__).resolve().parent / "deadiff.safetensors"
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ from . import (
     confidence,
     control,
     ddcolor,
+    deadiff,
     demo,
     demo_pictures,
     dual_attention,
@@ -30,6 +31,7 @@ NODES = [
     *lcad_instances.NODES,
     *referring_mask.NODES,
     *control.NODES,
+    *deadiff.NODES,
     *demo.NODES,
     *demo_pictures.NODES,
 ]
