@@ -3,6 +3,7 @@
     python -m comfyui_exemplar colorize photo.png --reference example.png --model sd15.safetensors
     python -m comfyui_exemplar auto photo.png --model ddcolor_modelscope.pth
     python -m comfyui_exemplar translate photo.png --reference painting.png --model sd15.safetensors
+    python -m comfyui_exemplar extract-deadiff deadiff.ckpt deadiff-adapter.safetensors
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_colorize(commands)
     _add_auto(commands)
     _add_translate(commands)
+    _add_extract_deadiff(commands)
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
@@ -228,6 +230,31 @@ def _translate(options: argparse.Namespace) -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         save_picture(result.images, output)
         print(output)
+    return 0
+
+
+def _add_extract_deadiff(commands) -> None:
+    command = commands.add_parser(
+        "extract-deadiff",
+        help="write what is new in DEADiff's checkpoint as a small file",
+        description="DEADiff's checkpoint (Qi et al. 2024) holds a whole Stable Diffusion 1.5 besides its own encoder and "
+        "projections. This writes only the latter, which is all that Load DEADiff reads.",
+    )
+    command.add_argument("checkpoint", type=Path, help="DEADiff's checkpoint, .ckpt or .safetensors")
+    command.add_argument("adapter", type=Path, help="the .safetensors file to write")
+    command.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16",
+                         help="float16 halves the file")  # fmt: skip
+    command.set_defaults(run=_extract_deadiff)
+
+
+def _extract_deadiff(options: argparse.Namespace) -> int:
+    import torch
+
+    from .hosts.deadiff import extract
+
+    done = extract(options.checkpoint, options.adapter, getattr(torch, options.dtype))
+    trunks = "both branches' image trunks are the same and kept once" if done["shared_trunk"] else "two image trunks"
+    print(f"{options.adapter}: {done['tensors']} tensors, {done['bytes'] / 1e6:.1f} MB ({trunks})")
     return 0
 
 

@@ -196,7 +196,7 @@ class DualAttentionColor:
         strength = self.settings.strength
         if self._source_mask is None:
             return None if strength == 1 else call.q.new_tensor(strength)
-        mask = _to_grid(self._source_mask, call.grid).to(call.q)
+        mask = to_grid(self._source_mask, call.grid).to(call.q)
         return strength * pick_rows(mask.unsqueeze(-1), call.pictures)
 
     def _select_keys(self, mask: Tensor | None) -> dict[Layer, list[Tensor]] | None:
@@ -276,10 +276,10 @@ def check_reference_mask(mask: Tensor) -> None:
 def tokens_in_mask(mask: Tensor, grid: tuple[int, int]) -> list[Tensor]:
     """For each mask of (B, H, W), the tokens of which it covers at least one half."""
     # a region smaller than a token still has one: the token that it covers best
-    return [torch.nonzero(row >= min(0.5, float(row.max()))).squeeze(1) for row in _to_grid(mask, grid)]
+    return [torch.nonzero(row >= min(0.5, float(row.max()))).squeeze(1) for row in to_grid(mask, grid)]
 
 
-def _to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+def to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """Share of each token that a mask covers: (B, H, W) -> (B, h·w)."""
     return F.adaptive_avg_pool2d(mask.float().unsqueeze(1), grid).flatten(1)
 

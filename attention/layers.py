@@ -11,6 +11,9 @@ Layers are chosen by what they are (encoder, middle, decoder; how coarse), so th
 ``fine``        the finest of the two ("shallow" in the paper)
 ``coarse``      the other one ("deep" in the paper)
 ``decoder``     every decoder layer; likewise ``encoder``, ``middle`` and ``all``
+``semantic``    where DEADiff (arXiv 2403.06951) listens to semantics: the coarsest encoder resolution that has attention,
+                the middle, and the coarsest decoder resolution but for its last block, from which the picture grows. On
+                SD 1.x ``input.7-8``, ``middle.0`` and ``output.3-4``
 ==============  =====================================================================================================
 """
 
@@ -110,6 +113,16 @@ def _decoder_levels(infos: Sequence[LayerInfo], levels: slice) -> list[LayerInfo
     return [info for info in infos if info.layer.block == "output" and info.downscale in scales]
 
 
+def _semantic(infos: Sequence[LayerInfo]) -> list[LayerInfo]:
+    found = []
+    for block in BLOCKS:
+        here = [info for info in infos if info.layer.block == block]
+        coarsest = [info for info in here if info.downscale == max(other.downscale for other in here)]
+        last = max((info.layer.index for info in coarsest), default=None) if block == "output" else None
+        found += [info for info in coarsest if info.layer.index != last]
+    return found
+
+
 _PRESETS = {
     "color": lambda infos: _decoder_levels(infos, slice(0, 2)),
     "fine": lambda infos: _decoder_levels(infos, slice(0, 1)),
@@ -118,6 +131,7 @@ _PRESETS = {
     "encoder": lambda infos: [info for info in infos if info.layer.block == "input"],
     "middle": lambda infos: [info for info in infos if info.layer.block == "middle"],
     "all": lambda infos: list(infos),
+    "semantic": _semantic,
 }
 
 

@@ -2,7 +2,8 @@
 
 Tensors are named ``unet.*`` (diffusers names), ``vae.*`` (:class:`~..networks.linear_autoencoder.LinearAutoencoder`)
 and ``text.*`` (:class:`~..networks.hashed_words.HashedWords`). Nothing heavy is imported until tensors are read.
-The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both).
+The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both), and so is
+the embedded model's DEADiff adapter (``hosts.deadiff``).
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def model_path() -> Path:
 def ddcolor_path() -> Path:
     """Where the embedded DDColor's file is installed."""
     return Path(__file__).resolve().parent / "ddcolor.safetensors"
+
+
+def deadiff_path() -> Path:
+    """Where the embedded model's DEADiff adapter is installed."""
+    return Path(__file__).resolve().parent / "deadiff.safetensors"
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

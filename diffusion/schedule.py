@@ -34,6 +34,19 @@ def sigmas_from_alphas(alphas_cumprod: Tensor) -> Tensor:
     return ((1 - alphas) / alphas).sqrt().float()
 
 
+def fractional_timestep(sigma_table: Tensor, sigma: Tensor) -> Tensor:
+    """The timestep of any sigma, linear in log sigma between training sigmas (k-diffusion's ``sigma_to_t``).
+
+    :param sigma_table: (train timesteps,) ascending sigmas.
+    :returns: of sigma's shape and dtype, 0 to the last timestep.
+    """
+    table = sigma_table.double().log()
+    wanted = sigma.to(table).log().clamp(float(table[0]), float(table[-1]))
+    above = torch.searchsorted(table, wanted).clamp(1, len(table) - 1)
+    low, high = table[above - 1], table[above]
+    return (above - 1 + (wanted - low) / (high - low)).to(sigma)
+
+
 def reread(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> Tensor:
     """Take a latent of one level, unchanged in variance-preserving form, as though it belonged to another level."""
     a, b = (torch.as_tensor(s, dtype=torch.float64) for s in (sigma_from, sigma_to))

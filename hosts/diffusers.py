@@ -15,7 +15,7 @@ from ..attention.capture import Capture
 from ..attention.fused import sdpa
 from ..attention.layers import Layer, LayerInfo
 from ..diffusion.sampling import guide, invert_ddim, sample_ddim
-from ..diffusion.schedule import InversionPlan, sigmas_from_alphas
+from ..diffusion.schedule import InversionPlan, fractional_timestep, sigmas_from_alphas
 
 if TYPE_CHECKING:
     from .checkpoint import StandaloneModel
@@ -99,11 +99,12 @@ class UNetDenoiser:
     """A diffusers UNet as ``denoiser(x, sigma, branches=(0,)) -> x0``.
 
     ``x`` is variance-exploding with unit-variance latents; ``branches`` says which branch each equal chunk of the batch
-    is, as ComfyUI's ``cond_or_uncond`` does. Timesteps are the nearest ones on a logarithmic sigma scale.
+    is, as ComfyUI's ``cond_or_uncond`` does. Timesteps are the nearest ones on a logarithmic sigma scale, unless
+    ``fractional``: then they lie between whole ones, as k-diffusion has them.
     """
 
-    def __init__(self, model: StandaloneModel) -> None:
-        self.model = model
+    def __init__(self, model: StandaloneModel, *, fractional: bool = False) -> None:
+        self.model, self.fractional = model, fractional
         self.sigma_table = sigmas_from_alphas(model.alphas_cumprod)
         self._layers = attention_layers(model.unet)
         self._running: _Running | None = None
@@ -127,7 +128,7 @@ class UNetDenoiser:
             self._running.sigma = level
             self._running.branches, self._running.pictures = batch_layout(branches, x.shape[0] * copies)
             self._running.size = tuple(x.shape[-2:])
-        timestep = int((self.sigma_table.log() - torch.tensor(level).log()).abs().argmin())
+        timestep = self.timestep(level)
         scale = (level**2 + 1) ** 0.5
         unet = self.model.unet
         weight = unet.conv_in.weight  # cheaper to ask than the network, which walks all its parameters
@@ -140,6 +141,12 @@ class UNetDenoiser:
         if self.model.prediction == "v_prediction":
             return x / scale**2 - predicted * (level / scale)
         return x - level * predicted
+
+    def timestep(self, level: float) -> float:
+        """The timestep at which the network is read at a sigma."""
+        if self.fractional:
+            return float(fractional_timestep(self.sigma_table, torch.tensor(level)))
+        return int((self.sigma_table.log() - torch.tensor(level).log()).abs().argmin())
 
     def context(self, branches: Sequence[int], rows: int) -> Tensor:
         """(rows, tokens, width): the text of every row; here one for all."""

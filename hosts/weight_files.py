@@ -6,7 +6,8 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ def digest(weight: Tensor, extra: str = "") -> str:
     return hashlib.sha1(numbers + extra.encode(), usedforsecurity=False).hexdigest()[:12]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a .safetensors file, or of a pickled checkpoint that holds nothing else, on the CPU as stored.
+def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a pickled checkpoint that holds nothing else, on the CPU as stored.
+
+    :param wanted: whether a tensor is, by its name; the others are not read from disk where the format allows it.
 
     Averaged copies (``model_ema.*``) are left out. Raises ValueError where the file is damaged or wants code to run.
     """
@@ -36,8 +39,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix.lower() in (".safetensors", ".sft"):
             with safe_open(str(path), framework="pt", device="cpu") as file:
                 names = [name for name in file.keys() if not name.startswith("model_ema.")]  # noqa: SIM118
-                return {name: file.get_tensor(name) for name in names}
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+                return {name: file.get_tensor(name) for name in names if wanted(name)}
+        # mapped, so that what nobody wants stays on disk; the format of before 2020 can't be
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
         code = re.search(r"\bGLOBAL ([\w.]+)", str(error))  # what torch's reader was asked to call and did not
         if code:
@@ -54,7 +58,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     loaded = loaded if isinstance(loaded, Mapping) else {}
     loaded = next((loaded[name] for name in _NESTS if isinstance(loaded.get(name), Mapping)), loaded)
     tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
-    return {name: value for name, value in tensors.items() if not name.startswith("model_ema.")}
+    return {name: value for name, value in tensors.items() if not name.startswith("model_ema.") and wanted(name)}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from . import (
     confidence,
     control,
     ddcolor,
+    deadiff,
     demo,
     demo_pictures,
     dual_attention,
     inversion,
+    lcad_instances,
     pivot,
+    referring_mask,
 )
 
 NODES = [
@@ -23,7 +26,10 @@ NODES = [
     *attention_map.NODES,
     *ddcolor.NODES,
     *confidence.NODES,
+    *lcad_instances.NODES,
+    *referring_mask.NODES,
     *control.NODES,
+    *deadiff.NODES,
     *demo.NODES,
     *demo_pictures.NODES,
 ]

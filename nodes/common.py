@@ -27,6 +27,13 @@ Inversion = io.Custom("INVERSION")
 #: A DDColor network under ComfyUI's model manager (``hosts.comfy_ddcolor.ComfyDDColor``).
 DDColorNetwork = io.Custom("DDCOLOR")
 
+#: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy_deadiff.ComfyDEADiff``), and what it made of references.
+DEADiffNetwork = io.Custom("DEADIFF")
+DEADiffTokens = io.Custom("DEADIFF_TOKENS")
+
+#: A referring segmenter under ComfyUI's model manager (``hosts.comfy_referring.ComfyReferring``).
+Referring = io.Custom("REFERRING")
+
 #: Per-step unconditional contexts of an inverted picture (``diffusion.pivot.Pivots``).
 Pivots = io.Custom("PIVOTS")
 

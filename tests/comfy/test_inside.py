@@ -17,6 +17,7 @@ needs_comfyui()
         "tests/comfy/inside",
         "tests/parity/test_exemplar.py",
         "tests/parity/test_ddcolor_pipeline.py",
+        "tests/parity/test_deadiff_unet.py",
         "tests/parity/test_lcad_sampling.py",
         "tests/parity/test_lcad_instances.py",
         "tests/parity/test_vct_control.py",

@@ -6,6 +6,7 @@ import torch
 from comfyui_exemplar.diffusion.schedule import (
     CONVENTIONS,
     ddim_timesteps,
+    fractional_timestep,
     inversion_plan,
     reread,
     sigmas_from_alphas,
@@ -167,3 +168,12 @@ def test_sigmas_from_alphas():
     # float32 alone would lose the digits of 1 - alpha
     near_one = torch.tensor([1 - 2**-20], dtype=torch.float32)
     torch.testing.assert_close(sigmas_from_alphas(near_one), torch.tensor([2.0**-10]), rtol=1e-6, atol=0)
+
+
+def test_fractional_timesteps():
+    """Whole ones at training sigmas, halfway at their geometric mean, and nothing beyond the ends."""
+    table = TABLE.float()
+    asked = torch.stack([table[0], table[7], (table[7] * table[8]).sqrt(), table[-1], table[-1] * 2, table[0] / 2])
+    found = fractional_timestep(table, asked)
+    assert found.dtype == asked.dtype
+    torch.testing.assert_close(found, torch.tensor([0.0, 7.0, 7.5, 999.0, 999.0, 0.0]), atol=1e-2, rtol=0)

@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from .ddcolor_set import DDColorSet
+from .deadiff_set import DEADiffSet
 from .lcad_set import LCADSet
 from .vct_set import VCTSet
 
@@ -57,6 +58,11 @@ def ddcolor_set() -> DDColorSet:
 def ddcolor_tiny_weights(ddcolor_set):
     """The smaller architecture's weights; about a second."""
     return ddcolor_set.weights("convnext_t")
+
+
+@pytest.fixture(scope="session")
+def deadiff_set() -> DEADiffSet:
+    return DEADiffSet(parity_folder("deadiff"))
 
 
 @pytest.fixture(scope="session")

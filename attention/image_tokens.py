@@ -1,0 +1,167 @@
+"""Image tokens beside the prompt (DEADiff, Qi et al. 2024, arXiv 2403.06951), as an edit of the text cross-attentions.
+
+A layer's second pair of projections turns image tokens into keys and values, which stand beside the text's in one
+softmax (section 3.2 of the paper):
+
+    k = [W_k text ; w · W_ik image]     v = [W_v text ; w · W_iv image]     o = softmax(q kᵀ / √d) v
+
+A layer listens to one kind of tokens only: the coarse ones to *semantic* tokens, the others to *style* tokens. Where the
+kind is missing, and in every unconditional row, the tokens are zeros. They have no value but still take their part
+of the softmax: the network was trained with that damping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .bank import pick_rows
+from .call import CONDITIONAL, AttentionCall
+from .dual import to_grid
+from .layers import Layer, LayerInfo, select_layers
+
+STYLE, SEMANTICS = "style", "semantics"
+KINDS = (STYLE, SEMANTICS)
+
+#: The layers of a kind that are left when the other kind has taken its own.
+REST = "rest"
+
+#: What a weight means. ``plain at 0``: from no image at all, over what was trained, to more. ``official``: keys and
+#: values times the weight, so that 0 is a picture of zeros, which still damps the text.
+WEIGHTINGS = ("plain at 0", "official")
+
+
+def route(infos: Sequence[LayerInfo], semantic_layers: str = "semantic", style_layers: str = REST) -> dict[Layer, str]:
+    """Which kind of tokens each cross-attention layer listens to.
+
+    :param infos: the model's transformer layers, in network order.
+    :param semantic_layers: a layer expression (``layers.select_layers``), or ``rest``.
+    :param style_layers: the same for style; ``rest`` is every layer that is not semantic. Layers of neither are left alone.
+    :raises ValueError: an expression that names nothing, a layer of both kinds, or two rests.
+    """
+    named = {STYLE: style_layers.strip().lower(), SEMANTICS: semantic_layers.strip().lower()}
+    if list(named.values()) == [REST, REST]:
+        raise ValueError("Style and semantic layers are both 'rest'; name one of them, such as 'semantic'.")
+    chosen = {
+        kind: {info.layer for info in select_layers(words, infos)} for kind, words in named.items() if words != REST
+    }
+    both = set.intersection(*chosen.values()) if len(chosen) == 2 else set()
+    if both:
+        raise ValueError(
+            f"{', '.join(layer.name for layer in sorted(both))} would listen to style and to semantics; a layer listens "
+            "to one of them. Take it out of one list."
+        )
+    for kind in KINDS:
+        if kind not in chosen:
+            other = next(iter(chosen.values()))
+            chosen[kind] = {info.layer for info in infos} - other
+    return {info.layer: kind for info in infos for kind in KINDS if info.layer in chosen[kind]}
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """Keys and values of image tokens at one layer: (pictures, tokens, channels) each; a layer without tokens of its own
+    has zeros."""
+
+    k: Tensor
+    v: Tensor
+
+
+def project_tokens(
+    tokens: Mapping[str, Tensor], projections: Mapping[Layer, tuple[Tensor, Tensor]], routing: Mapping[Layer, str]
+) -> dict[Layer, KeysValues]:
+    """Keys and values of every layer, once for a whole sampling.
+
+    :param tokens: kind -> (pictures, tokens, width); one kind or both, with as many pictures, or one.
+    :param projections: layer -> W_ik and W_iv, (channels, width), without bias.
+    :raises ValueError: no tokens at all.
+    """
+    if not tokens:
+        raise ValueError("There are no image tokens; connect DEADiff Encode.")
+    count = max(given.shape[1] for given in tokens.values())
+    made = {}
+    for layer, kind in routing.items():
+        w_k, w_v = (w.float() for w in projections[layer])
+        if kind in tokens:
+            given = tokens[kind].float()
+            made[layer] = KeysValues(given @ w_k.T, given @ w_v.T)
+        else:
+            nothing = w_k.new_zeros(1, count, w_k.shape[0])
+            made[layer] = KeysValues(nothing, nothing)
+    return made
+
+
+class ImageTokens:
+    """The edit. Conditional rows get a picture's tokens, all others as many zeros, as the published program does.
+
+    :param kept: what :func:`project_tokens` made.
+    :param weight: 0 or more; 1 is what was trained. What lies between 0 and 1 depends on ``weighting``.
+    :param weighting: one of ``WEIGHTINGS``.
+    :param mask: (B or 1, H, W) in 0..1, where in the picture the tokens act; None is everywhere.
+    :param text_tokens: length of one stretch of prompt. A host repeats prompts to give all rows one length; image tokens
+        are then repeated as well, because what counts is their share.
+    :raises ValueError: weight or weighting out of range.
+    """
+
+    def __init__(
+        self,
+        kept: Mapping[Layer, KeysValues],
+        weight: float = 1.0,
+        weighting: str = WEIGHTINGS[0],
+        mask: Tensor | None = None,
+        text_tokens: int = 77,
+    ) -> None:
+        if weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting is '{weighting}'; expected one of {', '.join(WEIGHTINGS)}.")
+        if weight < 0:
+            raise ValueError(f"weight is {weight}; it must be 0 or more.")
+        official = weighting == WEIGHTINGS[1]
+        # below 1 the expected weighting fades between two attentions, and the tokens themselves stay as trained
+        scale = weight if official else max(weight, 1.0)
+        self.kept = {at: KeysValues(scale * found.k, scale * found.v) for at, found in kept.items()}
+        self.share = 1.0 if official else min(weight, 1.0)
+        self.mask = mask
+        self.text_tokens = text_tokens
+        self._ready: dict[Layer, tuple[tuple, Tensor, Tensor]] = {}
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(self.kept)
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures have tokens of their own; a latent batch starts over after them."""
+        return max(len(found.k) for found in self.kept.values())
+
+    def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        share = self._share(call)
+        if isinstance(share, float) and share == 0:
+            return earlier(call)
+        k, v = self._rows(call)
+        joined = earlier(replace(call, k=torch.cat([call.k, k], 1), v=torch.cat([call.v, v], 1)))
+        if isinstance(share, float) and share == 1:
+            return joined
+        return torch.lerp(earlier(call), joined, torch.as_tensor(share).to(joined))
+
+    def _share(self, call: AttentionCall) -> float | Tensor:
+        """How much of the edit each token of the picture gets; a tensor is (rows, N, 1)."""
+        if self.mask is None:
+            return self.share
+        return self.share * pick_rows(to_grid(self.mask, call.grid).unsqueeze(-1), call.pictures)
+
+    def _rows(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
+        """Keys and values for the rows of a call, which hardly ever change between calls of one layer."""
+        copies = max(1, call.k.shape[1] // self.text_tokens)
+        known = (call.branches, call.pictures, copies, call.k.dtype, call.k.device)
+        found = self._ready.get(call.layer)
+        if found is None or found[0] != known:
+            kept = self.kept[call.layer]
+            given = torch.tensor([branch == CONDITIONAL for branch in call.branches])[:, None, None]
+            rows = [
+                (pick_rows(t, call.pictures) * given.to(t.device)).repeat(1, copies, 1).to(call.k) for t in (kept.k, kept.v)
+            ]
+            found = self._ready[call.layer] = (known, *rows)
+        return found[1], found[2]

@@ -1,0 +1,152 @@
+"""DEADiff's encoder under ComfyUI's model manager, and where its files are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import folder_paths
+import torch
+from torch import Tensor
+
+from .. import demo
+from ..attention.image_tokens import ImageTokens, project_tokens, route
+from ..attention.layers import Layer
+from .comfy import attention_layers
+from .comfy_tokens import check_model
+from .deadiff import CHUNK, DEADiffAdapter, combine, encode, load_deadiff
+
+#: What the small adapter is called that comes with the pack; it belongs to the embedded model.
+EMBEDDED = "embedded"
+
+#: Folders of ``models`` that are looked into, the first one first.
+FOLDERS = ("deadiff", "checkpoints")
+
+
+@dataclass(frozen=True)
+class DEADiffTokens:
+    """The type DEADIFF_TOKENS: what references became, and all that a MODEL needs to listen to it.
+
+    :param tokens: kind -> (pictures, tokens, hidden), float32 on the CPU.
+    :param projections: layer -> W_ik and W_iv.
+    :param hidden: width of the tokens, which is that of prompts.
+    :param text_tokens: length of one stretch of prompt.
+    :param name: of the file that they come from.
+    """
+
+    tokens: Mapping[str, Tensor]
+    projections: Mapping[Layer, tuple[Tensor, Tensor]]
+    hidden: int
+    text_tokens: int
+    name: str
+
+    def joined(self, other: DEADiffTokens) -> DEADiffTokens:
+        """These and the other's: one kind from each.
+
+        :raises ValueError: both have the same kind, come from different files, or from different numbers of pictures.
+        """
+        twice = sorted(set(self.tokens) & set(other.tokens))
+        if twice:
+            raise ValueError(
+                f"Both sets of tokens have {' and '.join(twice)}; join style with semantics. For several references of one "
+                "kind, put them into one batch and choose how they are combined."
+            )
+        if self.name != other.name or self.hidden != other.hidden:
+            raise ValueError(f"The tokens come from {self.name} and from {other.name}; make both with one file.")
+        counts = {len(t) for t in (*self.tokens.values(), *other.tokens.values())} - {1}
+        if len(counts) > 1:
+            raise ValueError(f"The tokens are for {' and '.join(map(str, sorted(counts)))} pictures; use as many, or one.")
+        return replace(self, tokens={**other.tokens, **self.tokens})
+
+    def edit_for(
+        self, model: Any, weight: float, weighting: str, mask: Tensor | None, semantic_layers: str, style_layers: str,
+        node: str,
+    ) -> ImageTokens:  # fmt: skip
+        """The edit for a MODEL.
+
+        :raises ValueError: a MODEL of another family, or layers that name nothing.
+        """
+        check_model(model, {layer: len(pair[0]) for layer, pair in self.projections.items()}, self.hidden, node)
+        routing = route(attention_layers(model), semantic_layers, style_layers)
+        return ImageTokens(
+            project_tokens(self.tokens, self.projections, routing), weight, weighting, mask, self.text_tokens
+        )
+
+
+class ComfyDEADiff:
+    """An adapter whose encoder ComfyUI loads, offloads and counts. This is the type DEADIFF.
+
+    :param adapter: on the CPU.
+    """
+
+    def __init__(self, adapter: DEADiffAdapter) -> None:
+        mm = comfy.model_management
+        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        self.adapter = adapter
+        self.patcher = patcher(
+            adapter.encoder, load_device=mm.text_encoder_device(), offload_device=mm.text_encoder_offload_device()
+        )
+
+    def tokens(
+        self, images: Tensor, words: Mapping[str, str], on_chunk: Callable[[int], None]
+    ) -> dict[str, Tensor]:
+        """References (n, H, W, 3) in 0..1 -> kind -> tokens (n, tokens, hidden), float32 on the CPU."""
+        # all of it: its layers are plain ones, which ComfyUI can't fetch one by one
+        comfy.model_management.load_models_gpu(
+            [self.patcher], memory_required=self._working_bytes(len(images)), force_full_load=True
+        )
+        return encode(self.adapter, images, words, on_chunk, self.patcher.load_device)
+
+    def combined(self, tokens: Mapping[str, Tensor], weights: Sequence[float], how: str) -> DEADiffTokens:
+        """What a MODEL is given, from the tokens of some references; see ``deadiff.combine``."""
+        given = {kind: combine(of_kind, weights, how) for kind, of_kind in tokens.items()}
+        adapter = self.adapter
+        return DEADiffTokens(given, adapter.projections, adapter.sizes.hidden, adapter.text_tokens, adapter.name)
+
+    def _working_bytes(self, images: int) -> int:
+        """What some references need on their way: some ten activations of a block, and its attention maps."""
+        sizes = self.adapter.sizes
+        tokens = sizes.vectors * (6 * sizes.width + 2 * sizes.trunk_inner) + sizes.trunk_heads * sizes.vectors**2
+        return min(images, CHUNK) * tokens * 4
+
+
+def register_folder() -> None:
+    """Make ``models/deadiff`` known to ComfyUI, beside the folders that its user may have added under that name."""
+    name = FOLDERS[0]
+    folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+    paths, suffixes = folder_paths.folder_names_and_paths[name]
+    folder_paths.folder_names_and_paths[name] = (paths, set(suffixes) | folder_paths.supported_pt_extensions)
+
+
+def list_files() -> list[str]:
+    """Names of files that may be DEADiff's: all of the first folder, then what only the second has."""
+    return list(dict.fromkeys(name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)))
+
+
+def load(name: str, dtype: torch.dtype) -> ComfyDEADiff:
+    """A file of the folders, by its name, or the embedded one.
+
+    :raises FileNotFoundError: no folder has it.
+    :raises ValueError: it cannot be read as plain weights, or they are not DEADiff's.
+    """
+    if name == EMBEDDED:
+        return ComfyDEADiff(load_deadiff(demo.deadiff_path(), dtype=dtype))
+    paths = (folder_paths.get_full_path(folder, name) for folder in FOLDERS)
+    path = next((path for path in paths if path is not None), None)
+    if path is None:
+        raise FileNotFoundError(missing(name))
+    return ComfyDEADiff(load_deadiff(path, dtype=dtype))
+
+
+def missing(name: str) -> str:
+    """What to say about a file that is in none of the folders."""
+    found = list_files()
+    there = f"there are {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" if found else "they are empty"
+    return (
+        f"There is no '{name}' in models/{' or models/'.join(FOLDERS)} ({there}). Download DEADiff's checkpoint "
+        f"(github.com/bytedance/DEADiff says where), put it into models/deadiff and reload the page; or choose '{EMBEDDED}'."
+    )

@@ -1,0 +1,91 @@
+"""Masks from texts: scores of a referring segmenter, taken to the picture's size and told apart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+#: (B, H, W, 3) in 0..1 and P phrases -> logits (B, P, h, w) of any size.
+Segmenter = Callable[[Tensor, Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class ReferringSettings:
+    """How scores become masks.
+
+    :param threshold: 0..1, probability from which a place is white; 0 gives the probabilities themselves.
+    :param exclusive: each place goes to the phrase with the highest score only.
+    """
+
+    threshold: float = 0.4
+    exclusive: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"threshold is {self.threshold}; it must be at least 0 and below 1.")
+
+
+def refer(
+    segment: Segmenter, images: Tensor, phrases: Sequence[str], settings: ReferringSettings,
+    on_picture: Callable[[int], None] | None = None,
+) -> Tensor:  # fmt: skip
+    """Where in pictures phrases apply.
+
+    :param images: (B, H, W, 3) in 0..1.
+    :param on_picture: called with the number of pictures done.
+    :returns: (B · P, H, W) in 0..1, picture after picture.
+    :raises ValueError: no phrases.
+    """
+    if not phrases or not all(phrase.strip() for phrase in phrases):
+        raise ValueError("There is no phrase to look for: write one a line.")
+    masks = []
+    for i in range(len(images)):
+        scores = segment(images[i : i + 1, ..., :3], phrases)
+        masks.append(masks_from_scores(scores, images.shape[1:3], settings)[0])
+        for phrase, score in zip(phrases, scores[0], strict=True):
+            likely = float(score.max().sigmoid())
+            if likely < settings.threshold:
+                log.warning(
+                    "'%s' is nowhere in picture %d at a threshold of %.2f; the likeliest place has %.2f.",
+                    phrase, i + 1, settings.threshold, likely,
+                )  # fmt: skip
+        if on_picture is not None:
+            on_picture(i + 1)
+    return torch.cat(masks)
+
+
+def masks_from_scores(scores: Tensor, size: tuple[int, int], settings: ReferringSettings) -> Tensor:
+    """(B, P, h, w) logits -> (B, P, H, W) masks in 0..1.
+
+    Scores are enlarged, not masks: edges run between the places of the coarse map.
+    """
+    large = F.interpolate(scores.float(), size=tuple(size), mode="bilinear", align_corners=False)
+    likely = large.sigmoid()
+    masks = likely if settings.threshold == 0 else (likely >= settings.threshold).float()
+    if settings.exclusive and scores.shape[1] > 1:
+        best = large.argmax(1, keepdim=True)
+        masks = masks * torch.zeros_like(masks).scatter_(1, best, 1.0)
+    return masks
+
+
+def tinted(images: Tensor, masks: Tensor) -> Tensor:
+    """Masks (B · P, H, W) as colours over the gray version of pictures (B, H, W, 3), one colour a phrase."""
+    colors = torch.tensor(_COLORS)
+    gray = images[..., :3].float().mean(-1, keepdim=True).expand(-1, -1, -1, 3).clone()
+    sets = masks.unflatten(0, (len(images), -1))
+    for i in range(sets.shape[1]):
+        gray = torch.lerp(gray, 0.4 * gray + 0.6 * colors[i % len(colors)], sets[:, i, ..., None].to(gray))
+    return gray
+
+
+# hues that colour-blind eyes tell apart (Okabe and Ito)
+_COLORS = (
+    (0.90, 0.62, 0.0), (0.34, 0.71, 0.91), (0.0, 0.62, 0.45), (0.94, 0.89, 0.26), (0.84, 0.37, 0.0), (0.80, 0.47, 0.65),
+)  # fmt: skip
