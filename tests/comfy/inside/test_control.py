@@ -354,12 +354,12 @@ class TestTranslate:
         from comfyui_exemplar.pipelines.translate import TranslateSettings, learn, translate
 
         image, _, error = self.run(nodes, embedded, scene)
-        other = DiffusersTranslator(load_standalone(model_path()), text=load_concept_text(model_path()))
         settings = TranslateSettings.recommended(
             {"resolution": 32}, steps=2, updates=2, pivot_iterations=1, vectors=2, word="red", concept_weight=0.5,
             learning_rate=5e-4,
         )  # fmt: skip
         with torch.inference_mode(False):
+            other = DiffusersTranslator(load_standalone(model_path()), text=load_concept_text(model_path()))
             picture = scene[1].clone()
             theirs = translate(other, picture, learn(other, picture, settings), settings)
         assert difference(theirs.images, image) < 2e-3
