@@ -23,3 +23,9 @@ def test_bench_of_automatic_color_runs_on_a_toy():
     found = report("bench.ddcolor", "--tiny", "--batch", "2", "--size", "64", "--repeat", "1")
     for line in ("pictures a second", "bare forward passes", "processor seconds"):
         assert line in found
+
+
+def test_bench_of_instances_runs_on_a_toy():
+    found = report("bench.lcad_instances", "--tiny", "--repeat", "1")
+    for line in ("naive, published schedule | 200", "ours, published schedule | 100", "one pass (default) | 50"):
+        assert line in found
