@@ -2,6 +2,7 @@
 
     python -m comfyui_exemplar colorize photo.png --reference example.png --model sd15.safetensors
     python -m comfyui_exemplar auto photo.png --model ddcolor_modelscope.pth
+    python -m comfyui_exemplar describe photo.png --prompt "a green apple" --model lcad.ckpt
     python -m comfyui_exemplar extract-deadiff deadiff.ckpt deadiff-adapter.safetensors
 """
 
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_colorize(commands)
     _add_auto(commands)
+    _add_describe(commands)
     _add_extract_deadiff(commands)
     options = parser.parse_args(arguments)
     try:
@@ -150,6 +152,67 @@ def _auto(options: argparse.Namespace) -> int:
     for picture, output in zip(colored, outputs, strict=True):
         output.parent.mkdir(parents=True, exist_ok=True)
         save_picture(picture[None], output)
+        print(output)
+    return 0
+
+
+def _add_describe(commands) -> None:
+    command = commands.add_parser(
+        "describe",
+        help="colour gray pictures by words",
+        description="Colours gray pictures by words, with L-CAD (Chang et al. 2023). Options left out are the published "
+        "program's, or the embedded model's own.",
+    )
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="gray picture(s), all described alike")
+    command.add_argument("--prompt", default="", help="what is where in which colour, things apart by commas: 'a green "
+                         "apple, a yellow bell'; left out, the colours are the model's choice")  # fmt: skip
+    command.add_argument("--negative", default="", help="what it should not be; usually left out")
+    command.add_argument("--model", type=Path, help="L-CAD's checkpoint (default: the embedded one, made for drawings)")
+    command.add_argument("--tokenizer", help="for a checkpoint: folder with CLIP's tokenizer, or its name on the hub, from "
+                         "which it is fetched (default: openai/clip-vit-large-patch14 from the hub's cache)")  # fmt: skip
+    command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
+    command.add_argument("--steps", type=int, help="sampling steps; more is slower and a little finer")
+    command.add_argument("--guidance", type=float, help="how much the words count; 1 is fastest, high is harsh")
+    command.add_argument("--resolution", type=int, help="side of the square whose area the networks work at; 0 keeps the "
+                         "pictures' own size")  # fmt: skip
+    command.add_argument("--shape", choices=("aspect", "official square"), default="aspect")
+    command.add_argument("--convention", choices=("consistent", "official"), default="consistent",
+                         help="official stops at the smallest noise level, as the published program does")  # fmt: skip
+    command.add_argument("--exact-luminance", type=float, default=1.0, help="1 keeps the picture's own lightness, 0 takes "
+                         "the decoder's picture")  # fmt: skip
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--device", default="cpu", help="cpu, cuda, mps ...")
+    command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    command.set_defaults(run=_describe)
+
+
+def _describe(options: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from .demo import lcad_path
+    from .diffusion.schedule import sampling_sigmas
+    from .hosts.lcad import load_lcad
+    from .pipelines.lcad import LCADSettings, describe
+    from .pipelines.pictures import load_picture, save_picture
+
+    outputs = _output_paths(options.inputs, options.output)
+    pictures = [load_picture(path) for path in options.inputs]
+    device, dtype = _device(options.device), getattr(torch, options.dtype)
+    host = load_lcad(options.model or lcad_path(), dtype=dtype, device=device, tokenizer=options.tokenizer)
+    chosen = {name: getattr(options, name) for name in ("steps", "guidance", "resolution")}
+    chosen = host.recommended | {name: value for name, value in chosen.items() if value is not None}
+    settings = LCADSettings(
+        shape=options.shape, convention=options.convention, exact_luminance=options.exact_luminance, seed=options.seed,
+        **chosen,
+    )  # fmt: skip
+    steps = len(sampling_sigmas(host.sigma_table, settings.steps)) - 1
+    for path, image, output in zip(options.inputs, pictures, outputs, strict=True):
+        with tqdm(desc=path.name, total=steps, unit="step") as bar:
+            host.on_step = lambda _, bar=bar: bar.update()
+            result = describe(host, image, options.prompt, settings, negative=options.negative)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(result, output)
         print(output)
     return 0
 

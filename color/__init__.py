@@ -7,7 +7,7 @@ and give back the caller's dtype, device and batch. Only :mod:`.official` needs 
 from .gray import as_picture, desaturate, drop_alpha, is_gray
 from .lab import fit_gamut, fitted_rgb, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
 from .merge import chroma_of, merge_chroma, merge_luminance
-from .metrics import ab_error, luminance_error, psnr
+from .metrics import ab_error, color_ghosting, luminance_error, psnr
 from .official import official_merge
 from .opencv_lab import opencv_lab_to_rgb, opencv_rgb_to_lab
 from .pictures import check_batch, check_picture, resize, to_uint8
@@ -21,6 +21,7 @@ __all__ = [
     "check_batch",
     "check_picture",
     "chroma_of",
+    "color_ghosting",
     "desaturate",
     "drop_alpha",
     "fit_gamut",

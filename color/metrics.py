@@ -56,6 +56,35 @@ def luminance_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (luminance(a.float()) - luminance(b.float()).to(a.device)).abs().mean((1, 2))
 
 
+def color_ghosting(
+    picture: torch.Tensor, gray: torch.Tensor, edge: float = 4.0, reach: int = 2
+) -> torch.Tensor:
+    """How much colour changes where lightness does not: halos, and colours that run over an edge.
+
+    The mean length of the steps of (a, b) to the right and downward, over the pixels that are further than ``reach`` from
+    any edge of the gray picture. 0 for one flat colour; a true picture has some, where things differ in colour alone.
+
+    :param picture: ``(B or 1, H, W, 3)`` sRGB in 0..1; ``gray`` the same, of which only L counts.
+    :param edge: a step of L between neighbours that counts as an edge, Lab units.
+    :param reach: pixels around an edge that are left out.
+    :returns: ``(B,)`` float32, Lab units a pixel; 0 where every pixel is near an edge.
+    :raises ValueError: when sizes or batches do not fit.
+    """
+    _check_pair(picture, gray, (3,))
+    chroma = _steps(rgb_to_lab(picture.float())[..., 1:].movedim(-1, 1))
+    lightness = _steps(luminance(gray.float())[:, None].to(chroma.device))
+    edges = torch.nn.functional.max_pool2d((lightness > edge).float(), 2 * reach + 1, 1, reach)
+    flat = 1 - edges[:, 0]
+    return (chroma[:, 0] * flat).sum((1, 2)) / flat.expand_as(chroma[:, 0]).sum((1, 2)).clamp_min(1)
+
+
+def _steps(maps: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) -> (B, 1, H, W): the length of the step to the right and downward, 0 over the last row and column."""
+    right = torch.nn.functional.pad(maps.diff(dim=-1), (0, 1))
+    down = torch.nn.functional.pad(maps.diff(dim=-2), (0, 0, 0, 1))
+    return (right.square() + down.square()).sum(1, keepdim=True).sqrt()
+
+
 def _check_pair(a: torch.Tensor, b: torch.Tensor, channels: tuple[int, ...]) -> None:
     check_picture(a, "first picture", channels)
     check_picture(b, "second picture", channels)

@@ -3,7 +3,8 @@
 Tensors are named ``unet.*`` (diffusers names), ``vae.*`` (:class:`~..networks.linear_autoencoder.LinearAutoencoder`)
 and ``text.*`` (:class:`~..networks.hashed_words.HashedWords`). Nothing heavy is imported until tensors are read.
 The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both), and so is
-the embedded model's DEADiff adapter (``hosts.deadiff``).
+the embedded model's DEADiff adapter (``hosts.deadiff``). The one for colour by words has the first one's form, with
+``gray.*`` and ``decoder.*`` besides (``hosts.lcad``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ CONFIG_KEY = "exemplar.config"
 FORMAT = "1"
 #: Side in pixels of the squares that the embedded DDColor was trained on.
 DDCOLOR_SIDE = 128
+#: The same of the embedded L-CAD.
+LCAD_SIDE = 128
 _SECTIONS = ("latent", "unet", "text", "schedule", "recommended")
 _HEADER_LIMIT = 100_000_000  # safetensors' own limit; a larger number means that this is another kind of file
 
@@ -32,6 +35,11 @@ def model_path() -> Path:
 def ddcolor_path() -> Path:
     """Where the embedded DDColor's file is installed."""
     return Path(__file__).resolve().parent / "ddcolor.safetensors"
+
+
+def lcad_path() -> Path:
+    """Where the embedded L-CAD's file is installed."""
+    return Path(__file__).resolve().parent / "lcad.safetensors"
 
 
 def deadiff_path() -> Path:

@@ -222,16 +222,11 @@ def _check_conditions(path: Path, config: Any, added: dict[str, Tensor] | None) 
 
 def _load_embedded(path: Path, device: torch.device) -> dict[str, Any]:
     """The pack's own file; its header says what no shape does (heads, norm groups, schedule)."""
-    from diffusers import UNet2DConditionModel
-
     config, tensors = demo.read_config(path), demo.load_state_dict(path)
     unexpected = [name for name in tensors if not name.startswith(("unet.", "vae.", "text."))]
     if unexpected:
         raise ValueError(f"{path}: unexpected {ldm.listed(unexpected)}: reinstall the pack to restore the file.")
-    arguments = {key: value for key, value in config["unet"].items() if key not in ("class", "key_prefix", "note")}
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(**arguments)
-    ldm.load_strictly(unet, ldm.part(tensors, "unet."), f"{path}: UNet")
+    unet = embedded_unet(config, ldm.part(tensors, "unet."), f"{path}: UNet")
     words = HashedWords.from_state_dict(ldm.part(tensors, "text."), tokens=config["text"]["tokens"])
     schedule = config["schedule"]
     return {
@@ -247,6 +242,16 @@ def _load_embedded(path: Path, device: torch.device) -> dict[str, Any]:
         "added": None,
         "recommended": {"resolution": config["image_size"], **config["recommended"]},
     }
+
+
+def embedded_unet(config: Mapping[str, Any], weights: Mapping[str, Tensor], what: str) -> Any:
+    """The UNet that an embedded file's configuration describes; raises ValueError where its weights do not fit."""
+    from diffusers import UNet2DConditionModel
+
+    arguments = {key: value for key, value in config["unet"].items() if key not in ("class", "key_prefix", "note")}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**arguments)
+    return ldm.load_strictly(unet, weights, what)
 
 
 def _prediction(path: Path, name: str) -> str:

@@ -14,11 +14,9 @@ import comfy.latent_formats
 import comfy.ldm.models.autoencoder
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.sd1_clip
-import comfy.supported_models_base
 import comfy.utils
 import torch
 from torch import Tensor, nn
@@ -26,8 +24,8 @@ from torch import Tensor, nn
 from .. import demo
 from ..networks.hashed_words import NULL_TOKEN, HashedWords, tokenize
 from ..networks.linear_autoencoder import LinearAutoencoder, preview_factors
-from .comfy_unet import unet_options
-from .ldm_config import check_fit, part
+from .comfy_unet import build_model, model_config, patcher_class, unet_options
+from .ldm_config import part
 
 _PREDICTIONS = {
     "epsilon": comfy.model_base.ModelType.EPS,
@@ -44,28 +42,18 @@ def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
     config = demo.read_config(path)
     tensors = demo.load_state_dict(path)
     autoencoder = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
-    model = _load_unet(config, part(tensors, "unet."), autoencoder)
-    return model, _load_clip(config, part(tensors, "text.")), _load_vae(autoencoder)
+    model = load_unet(config, part(tensors, "unet."), autoencoder)
+    return model, load_clip(config, part(tensors, "text.")), _load_vae(autoencoder)
 
 
-def _load_unet(config: dict[str, Any], weights: dict[str, Tensor], autoencoder: LinearAutoencoder) -> Any:
-    mm = comfy.model_management
-    device, offload = mm.get_torch_device(), mm.unet_offload_device()
-    parameters = sum(t.numel() for t in weights.values())
-    dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=[torch.float16, torch.bfloat16, torch.float32])
-    cast = mm.unet_manual_cast(dtype, device)
-    model_config = _model_config(config, autoencoder)
-    model_config.set_inference_dtype(dtype, cast)
-    model = model_config.get_model({}, "", device=offload)
-    renamed = _rename(weights, model_config.unet_config)
-    check_fit(model.diffusion_model, renamed, "the embedded UNet")
-    model.diffusion_model.load_state_dict(renamed, strict=True)
-    model.eval().requires_grad_(False)
-    return _patcher_class()(model, load_device=device, offload_device=offload)
+def load_unet(
+    config: dict[str, Any], weights: dict[str, Tensor], autoencoder: LinearAutoencoder,
+    model_class: type[comfy.model_base.BaseModel] = comfy.model_base.BaseModel,
+) -> Any:  # fmt: skip
+    """A MODEL from an embedded file's configuration and its UNet's tensors, in diffusers' names.
 
-
-def _model_config(config: dict[str, Any], autoencoder: LinearAutoencoder) -> Any:
-    """ComfyUI's model configuration from diffusers' words for the same things."""
+    :raises ValueError: tensors that do not fit the configuration.
+    """
     schedule = config["schedule"]
     factors, bias = preview_factors(autoencoder)
 
@@ -76,21 +64,19 @@ def _model_config(config: dict[str, Any], autoencoder: LinearAutoencoder) -> Any
         latent_rgb_factors = factors.tolist()
         latent_rgb_factors_bias = bias.tolist()
 
-    class Embedded(comfy.supported_models_base.BASE):
-        unet_config = {}
-        unet_extra_config = {}
-        latent_format = EmbeddedLatent
-        sampling_settings = {
+    made = model_config(
+        unet_options(config["unet"]),
+        latent_format=EmbeddedLatent,
+        schedule={
             "beta_schedule": "linear" if schedule["type"] == "scaled_linear" else schedule["type"],
             "linear_start": schedule["beta_start"],
             "linear_end": schedule["beta_end"],
             "timesteps": schedule["steps"],
-        }
-
-        def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> comfy.model_base.ModelType:
-            return _PREDICTIONS[schedule["prediction"]]
-
-    return Embedded(unet_options(config["unet"]))
+        },
+        prediction=_PREDICTIONS[schedule["prediction"]],
+        model_class=model_class,
+    )
+    return build_model(_rename(weights, made.unet_config), made, "the embedded UNet")
 
 
 def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str, Tensor]:
@@ -101,11 +87,8 @@ def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str
     return {names[name]: tensor for name, tensor in weights.items()}
 
 
-def _patcher_class() -> type:
-    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-
-
-def _load_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+def load_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+    """A CLIP around the word table of an embedded file."""
     words = HashedWords.from_state_dict(weights, tokens=config["text"]["tokens"])
 
     class Target:
@@ -192,7 +175,7 @@ def _load_vae(autoencoder: LinearAutoencoder) -> Any:
     shell = comfy.ldm.models.autoencoder.AutoencoderKL(**smallest)
     vae = comfy.sd.VAE(sd=shell.state_dict(), config={"params": smallest}, dtype=torch.float32)
     vae.first_stage_model = _VAEModule(autoencoder).eval().requires_grad_(False)
-    vae.patcher = _patcher_class()(
+    vae.patcher = patcher_class()(
         vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
     )
     vae.downscale_ratio = vae.upscale_ratio = autoencoder.factor

@@ -1,9 +1,19 @@
-"""ComfyUI's words for a UNet's layout, from diffusers' words for the same thing."""
+"""UNets that ComfyUI's own detection does not know: their layout in ComfyUI's words, and the MODEL around them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models_base
+import torch
+from torch import Tensor
+
+from .ldm_config import check_fit
 
 
 def unet_options(unet: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,3 +62,57 @@ def _heads(unet: Mapping[str, Any]) -> dict[str, int]:
             "the file again."
         )
     return {"num_heads": -1, "num_head_channels": found.pop()}
+
+
+def model_config(
+    options: Mapping[str, Any],
+    *,
+    latent_format: type[comfy.latent_formats.LatentFormat] = comfy.latent_formats.SD15,
+    schedule: Mapping[str, Any] | None = None,
+    prediction: comfy.model_base.ModelType = comfy.model_base.ModelType.EPS,
+    model_class: type[comfy.model_base.BaseModel] = comfy.model_base.BaseModel,
+) -> Any:
+    """ComfyUI's configuration of a model.
+
+    :param options: of its UNet, see :func:`unet_options`.
+    :param schedule: ComfyUI's sampling settings; default: Stable Diffusion's.
+    :param model_class: what ``get_model`` makes.
+    """
+
+    class Config(comfy.supported_models_base.BASE):
+        unet_config: dict[str, Any] = {}
+        unet_extra_config: dict[str, Any] = {}
+        sampling_settings = dict(schedule or {})
+
+        def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> comfy.model_base.ModelType:
+            return prediction
+
+        def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> Any:
+            return model_class(self, model_type=prediction, device=device)
+
+    Config.latent_format = latent_format
+    return Config(dict(options))
+
+
+def build_model(weights: Mapping[str, Tensor], config: Any, what: str) -> Any:
+    """A MODEL from a UNet's tensors, in the precision that ComfyUI chooses for them.
+
+    :param weights: ComfyUI's (LDM) names without prefix.
+    :param config: see :func:`model_config`.
+    :param what: what it is called in messages.
+    :raises ValueError: tensors that are missing, unexpected or of another shape, named.
+    """
+    mm = comfy.model_management
+    device, offload = mm.get_torch_device(), mm.unet_offload_device()
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=[torch.float16, torch.bfloat16, torch.float32])
+    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device))
+    model = config.get_model({}, "", device=offload)
+    check_fit(model.diffusion_model, weights, what)
+    model.diffusion_model.load_state_dict(dict(weights), strict=True)
+    model.eval().requires_grad_(False)
+    return patcher_class()(model, load_device=device, offload_device=offload)
+
+
+def patcher_class() -> type:
+    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)

@@ -1,22 +1,80 @@
-"""L-CAD from a file, and its UNet as a denoiser under diffusers."""
+"""L-CAD from a file, and the whole of it under diffusers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import demo
 from ..attention.call import CONDITIONAL, batch_layout
-from ..diffusion.sampling import guide
-from ..networks.lcad import GrayEncoder, GuidedDecoder, LCADAutoencoder
-from ..networks.lcad_weights import LCADParts
-from .diffusers import UNetDenoiser
-from .ldm_config import load_strictly
+from ..diffusion.sampling import guide, sample_ddim
+from ..diffusion.schedule import sigmas_from_alphas
+from ..networks.hashed_words import HashedWords
+from ..networks.lcad import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
+from ..networks.lcad_weights import TEXT, LCADParts, take_apart
+from ..networks.linear_autoencoder import LinearAutoencoder
+from .checkpoint import StandaloneModel, alphas_cumprod, embedded_unet, fingerprint
+from .diffusers import StepCallback, UNetDenoiser
+from .ldm_config import load_strictly, part, unet_from_ldm
+from .text_encoders import clip_from_ldm
+from .weight_files import read_tensors
 
-if TYPE_CHECKING:
-    from .checkpoint import StandaloneModel
+#: The published text encoder's tokenizer, by its name on the hub.
+TOKENIZER = "openai/clip-vit-large-patch14"
+SCALE = 0.18215  # of Stable Diffusion 1.x's latents
+
+
+@dataclass(frozen=True, eq=False)
+class LCADFile:
+    """What a file holds, before a host builds its models.
+
+    :param config: the header of an embedded file; None for a published one, whose names tell everything.
+    :param unet: diffusers' names in an embedded file, LDM names in a published one.
+    :param text: the table of words, or CLIP in transformers' names; empty where a published file has none.
+    """
+
+    autoencoder: LCADAutoencoder
+    unet: dict[str, Tensor]
+    text: dict[str, Tensor]
+    config: dict[str, Any] | None = None
+
+
+def read_lcad(path: Path) -> LCADFile:
+    """Read the embedded L-CAD or a published checkpoint.
+
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: it cannot be read as plain weights, or they are not L-CAD's; the file is named.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: give L-CAD's checkpoint, or reinstall the pack if it is its own.")
+    try:
+        if path.suffix == ".safetensors" and demo.is_embedded(path):
+            return _read_embedded(path)
+        parts = take_apart(read_tensors(path))
+        return LCADFile(build_autoencoder(parts), parts.unet, parts.text)
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if str(path) in said else f"{path}: {said}") from error
+
+
+def _read_embedded(path: Path) -> LCADFile:
+    config, tensors = demo.read_config(path), demo.load_state_dict(path)
+    described = config.get("lcad")
+    if described is None:
+        raise ValueError("this is the embedded model of another system; choose L-CAD's checkpoint.")
+    sizes = LCADSizes(tuple(described["widths"]), described["blocks"], config["latent"]["channels"], 3, described["groups"])
+    with torch.device("meta"):
+        encoder, decoder = GrayEncoder(sizes), GuidedDecoder(sizes)
+    load_strictly(encoder, part(tensors, "gray."), "the embedded gray encoder")
+    load_strictly(decoder, part(tensors, "decoder."), "the embedded decoder")
+    base = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
+    autoencoder = LCADAutoencoder(encoder, decoder, base).float()
+    return LCADFile(autoencoder, part(tensors, "unet."), part(tensors, "text."), config)
 
 
 def build_autoencoder(parts: LCADParts) -> LCADAutoencoder:
@@ -66,3 +124,122 @@ class LCADDenoiser(UNetDenoiser):
             )
         gray = self.gray.to(scaled).repeat(len(scaled) // len(self.gray), 1, 1, 1)
         return torch.cat([scaled, gray], 1)
+
+
+@dataclass(eq=False)
+class DiffusersLCAD:
+    """What ``pipelines.lcad`` asks of a host, on models that diffusers and transformers hold.
+
+    :param encode_text: a prompt -> (1, tokens, width).
+    :param scale: of the UNet's latents against the autoencoder's.
+    :param recommended: the embedded model's own settings, {} for others.
+    :param on_step: called with the clean estimate after every step.
+    """
+
+    model: StandaloneModel
+    autoencoder: LCADAutoencoder
+    encode_text: Callable[[str], Tensor]
+    scale: float
+    recommended: dict[str, Any]
+    on_step: StepCallback | None = None
+
+    @property
+    def sigma_table(self) -> Tensor:
+        return sigmas_from_alphas(self.model.alphas_cumprod)
+
+    @property
+    def channels(self) -> int:
+        return self.autoencoder.sizes.latent
+
+    @property
+    def factor(self) -> int:
+        return self.autoencoder.sizes.factor
+
+    @property
+    def multiple(self) -> int:
+        return self.factor * 2 ** (len(self.model.unet.down_blocks) - 1)
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, H, W, 3) in 0..1 -> the gray maps."""
+        return self.autoencoder.encode(image)
+
+    def sample(self, x: Tensor, sigmas: Tensor, gray: Tensor, prompt: str, negative: str, guidance: float) -> Tensor:
+        """Plain DDIM sampling; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``, on the CPU."""
+        denoiser = LCADDenoiser(self.model, gray, {CONDITIONAL: self.encode_text(prompt), 1: self.encode_text(negative)})
+
+        def note(step: dict[str, Any]) -> None:
+            if self.on_step is not None:
+                self.on_step(step["denoised"])
+
+        x = x.to(self.model.unet.device)
+        return sample_ddim(denoiser.guided(guidance), x, sigmas, callback=note, disable=True).cpu()
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """(B, C, h, w) in the UNet's scale -> (B, H, W, 3) in 0..1."""
+        return self.autoencoder.decode(latent.to(maps[-1].device) / self.scale, maps).cpu()
+
+
+def load_lcad(
+    path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
+    tokenizer: str | Path | None = None,
+) -> DiffusersLCAD:  # fmt: skip
+    """The embedded L-CAD or a published checkpoint, ready to run.
+
+    :param dtype: of the UNet; gray encoder, decoder and text stay float32.
+    :param tokenizer: for published checkpoints: a folder with CLIP's tokenizer, or its name on the hub, from which it is
+        fetched. None takes what the hub's cache has.
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: it is not L-CAD's, or there is no tokenizer.
+    """
+    path = Path(path)
+    read = read_lcad(path)
+    if read.config is None:
+        unet, encode = unet_from_ldm(read.unet, dtype=None), _clip_text(read.text, tokenizer, device)
+        alphas, prediction, scale, recommended = alphas_cumprod(), "epsilon", SCALE, {}
+    else:
+        unet = embedded_unet(read.config, read.unet, f"{path}: UNet")
+        words = HashedWords.from_state_dict(read.text, tokens=read.config["text"]["tokens"]).to(device)
+        schedule, scale = read.config["schedule"], read.config["latent"]["scale_factor"]
+        alphas = alphas_cumprod(schedule["type"], schedule["beta_start"], schedule["beta_end"], schedule["steps"])
+        prediction, recommended = schedule["prediction"], read.config["recommended"]
+        recommended = {"resolution": read.config["image_size"], **recommended}
+
+        def encode(text: str) -> Tensor:
+            return words.encode([text])
+
+    mark = fingerprint(unet.conv_in.weight, unet.config)
+    torch.nn.Module.to(unet, device=device, dtype=dtype)
+    model = StandaloneModel(
+        unet=unet, vae=None, alphas_cumprod=alphas.to(device), prediction=prediction, context=encode(""), added=None,
+        name=path.stem, fingerprint=mark,
+    )  # fmt: skip
+    return DiffusersLCAD(model, read.autoencoder.to(device), encode, scale, recommended)
+
+
+def _clip_text(
+    weights: Mapping[str, Tensor], tokenizer: str | Path | None, device: str | torch.device
+) -> Callable[[str], Tensor]:
+    """A published text encoder: 77 tokens padded with the end mark, no mask, the normed last layer."""
+    from transformers import CLIPTokenizer
+
+    if not weights:
+        raise ValueError("the file has no text encoder (cond_stage_model.*): get the full checkpoint.")
+    encoder = clip_from_ldm({TEXT + name: tensor for name, tensor in weights.items()}, TEXT).to(device)
+    length, end = encoder.config.max_position_embeddings, encoder.config.vocab_size - 1
+    cure = f"give --tokenizer a folder with vocab.json and merges.txt, or the name {TOKENIZER} to fetch it from the hub."
+    try:
+        # a name that is given may be fetched; the usual one must be there
+        words = CLIPTokenizer.from_pretrained(str(tokenizer or TOKENIZER), local_files_only=tokenizer is None)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"CLIP's tokenizer was not found ({str(error).splitlines()[0]}): {cure}") from error
+    if words.eos_token_id != end:  # a folder without one gives an empty one
+        raise ValueError(f"CLIP's tokenizer was not found (its end mark is {words.eos_token_id}, expected {end}): {cure}")
+
+    @torch.no_grad()
+    def encode(text: str) -> Tensor:
+        ids = words(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+        return encoder(input_ids=ids.to(device)).last_hidden_state
+
+    return encode

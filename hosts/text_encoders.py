@@ -51,19 +51,23 @@ def clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str) -> Any:
     from transformers import CLIPTextConfig
 
     weights = convert_ldm_clip_checkpoint({name: t for name, t in state_dict.items() if name.startswith(prefix)})
-    weights = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
-    config = CLIPTextConfig(
-        **_clip_sizes(
-            weights,
-            "embeddings.token_embedding.weight",
-            "embeddings.position_embedding.weight",
-            "encoder.layers.0.mlp.fc1.weight",
-            prefix,
-        ),
-        num_hidden_layers=count(weights, "encoder.layers."),
-        hidden_act="quick_gelu",
-    )
+    config = CLIPTextConfig(**clip_sizes(weights, prefix), hidden_act="quick_gelu")
     return clip_model(config, weights, f"text encoder {prefix}*")
+
+
+def clip_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
+    """The sizes of OpenAI's CLIP text encoder by their names in transformers (and in ComfyUI), from its shapes.
+
+    :param weights: transformers' names, with or without ``text_model.``.
+    :param prefix: what they are called in messages.
+    :raises ValueError: a tensor that tells a size is missing.
+    """
+    weights = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
+    sizes = _clip_sizes(
+        weights, "embeddings.token_embedding.weight", "embeddings.position_embedding.weight",
+        "encoder.layers.0.mlp.fc1.weight", prefix,
+    )  # fmt: skip
+    return {**sizes, "num_hidden_layers": count(weights, "encoder.layers.")}
 
 
 def open_clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str, *, projection: bool) -> Any:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 VOCABULARY = 1024
@@ -31,9 +32,15 @@ def tokenize(text: str, *, vocabulary: int = VOCABULARY, tokens: int = TOKENS) -
 
 
 class HashedWords(nn.Module):
-    """Embedding table ``emb.weight`` (vocabulary, width), looked up for ``tokens`` hashed words a text."""
+    """Embedding table ``emb.weight`` (vocabulary, width), looked up for ``tokens`` hashed words a text.
 
-    def __init__(self, vocabulary: int = VOCABULARY, width: int = 96, tokens: int = TOKENS) -> None:
+    With ``bound``, a word also hears the one before it, through ``left.weight`` (width, width): the only grammar there is,
+    enough to tell "red apple, yellow bell" from "yellow apple, red bell".
+    """
+
+    def __init__(
+        self, vocabulary: int = VOCABULARY, width: int = 96, tokens: int = TOKENS, bound: bool = False
+    ) -> None:
         """vocabulary >= 2 (row 0 is "no word"), width = the UNet's cross-attention width, tokens = sequence length."""
         super().__init__()
         if vocabulary < 2 or width < 1 or tokens < 1:
@@ -43,33 +50,40 @@ class HashedWords(nn.Module):
             )
         self.tokens = tokens
         self.emb = nn.Embedding(vocabulary, width)
+        self.left = nn.Linear(width, width, bias=False) if bound else None
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], *, tokens: int = TOKENS) -> HashedWords:
-        """Build from ``{"emb.weight": (vocabulary, width)}``, converted to float32; ``tokens`` is not in any shape.
+        """Build from ``emb.weight`` (vocabulary, width) and, if words are bound, ``left.weight`` (width, width), as
+        float32; ``tokens`` is not in any shape.
 
-        Raises ValueError naming missing and unexpected keys, or the table's shape.
+        Raises ValueError naming missing and unexpected keys, or the shapes.
         """
         missing = sorted({"emb.weight"} - set(state_dict))
-        unexpected = sorted(set(state_dict) - {"emb.weight"})
+        unexpected = sorted(set(state_dict) - {"emb.weight", "left.weight"})
         if missing or unexpected:
             raise ValueError(
-                f"hashed-word weights: missing {missing}, unexpected {unexpected}, expected exactly ['emb.weight']: "
-                "pass the file's tensors with their `text.` prefix removed."
+                f"hashed-word weights: missing {missing}, unexpected {unexpected}, expected ['emb.weight'] and perhaps "
+                "['left.weight']: pass the file's tensors with their `text.` prefix removed."
             )
-        table = state_dict["emb.weight"]
-        if table.ndim != 2:
+        table, left = state_dict["emb.weight"], state_dict.get("left.weight")
+        if table.ndim != 2 or (left is not None and tuple(left.shape) != (table.shape[1],) * 2):
+            found = tuple(table.shape) if left is None else (tuple(table.shape), tuple(left.shape))
             raise ValueError(
-                f"the hashed-word table has shape {tuple(table.shape)}, expected (vocabulary, width): the file is "
-                "damaged or is another model's."
+                f"the hashed-word table has shape {found}, expected (vocabulary, width), and (width, width) for bound "
+                "words: the file is damaged or is another model's."
             )
-        model = cls(vocabulary=table.shape[0], width=table.shape[1], tokens=tokens)
-        model.load_state_dict({"emb.weight": table.float()}, strict=True)
+        model = cls(vocabulary=table.shape[0], width=table.shape[1], tokens=tokens, bound=left is not None)
+        model.load_state_dict({name: tensor.float() for name, tensor in state_dict.items()}, strict=True)
         return model.eval().requires_grad_(False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (B, tokens), integer -> embeddings (B, tokens, width)."""
-        return self.emb(ids)
+        words = self.emb(ids)
+        if self.left is None:
+            return words
+        before = F.pad(words[:, :-1], (0, 0, 1, 0))  # nothing stands before the first word
+        return words + self.left(before) * (ids != NULL_TOKEN).unsqueeze(-1)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """B texts -> (B, tokens, width), on the table's device and in its dtype."""

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from ..color import luminance, to_uint8
 from .linear_autoencoder import LinearAutoencoder
 
-GROUPS = 32  # of every group norm
 EPS = 1e-6
+
+#: Of the linear autoencoder's latent: mean Y, mean Cb, mean Cr, detail of Y.
+COLOR_CHANNELS = (0.0, 1.0, 1.0, 0.0)
 
 #: Side of the square that the published program squeezes every picture into.
 OFFICIAL_SIDE = 256
@@ -35,12 +37,15 @@ class LCADSizes:
     :param blocks: residual blocks a level in the gray encoder, which emits a map after each; the decoder has one more.
     :param latent: channels of the latent.
     :param pictures: channels that come out, 3.
+    :param groups: of every group norm, 32 in published files, and no shape tells; 0 is no norms at all, with which a small
+        network keeps the level of flat places.
     """
 
     widths: tuple[int, ...]
     blocks: int
     latent: int = 4
     pictures: int = 3
+    groups: int = 32
 
     @property
     def factor(self) -> int:
@@ -56,6 +61,15 @@ class LCADSizes:
     def maps(self) -> int:
         """How many maps the encoder emits."""
         return self.blocks * len(self.widths) + 2
+
+
+def working_bytes(sizes: LCADSizes, height: int, width: int, number_bytes: int) -> int:
+    """Memory that one picture needs on its way through encoder or decoder, without the weights.
+
+    The peak is at full size: the maps that wait there, and input, norm and result of a convolution in a residual block; half
+    as much again is left to the convolutions' own work space.
+    """
+    return int(1.5 * (sizes.blocks + 5) * sizes.widths[0] * height * width * number_bytes)
 
 
 def luminance_input(image: Tensor) -> Tensor:
@@ -86,14 +100,18 @@ def official_square(image: Tensor, side: int = OFFICIAL_SIDE) -> Tensor:
     return torch.from_numpy(np.stack(squeezed)).float() / 255
 
 
+def _norm(channels: int, groups: int) -> nn.Module:
+    return nn.GroupNorm(groups, channels, EPS) if groups else nn.Identity()
+
+
 class ResidualBlock(nn.Module):
     """norm, SiLU, 3x3 convolution, twice; added to the input."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, inputs, EPS)
+        self.norm1 = _norm(inputs, groups)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2 = nn.GroupNorm(GROUPS, outputs, EPS)
+        self.norm2 = _norm(outputs, groups)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         if inputs != outputs:
             self.nin_shortcut = nn.Conv2d(inputs, outputs, 1)
@@ -108,9 +126,9 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention with one head over all places; added to the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels, EPS)
+        self.norm = _norm(channels, groups)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,11 +140,11 @@ class AttentionBlock(nn.Module):
 
 
 class _Middle(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
-        self.block_1 = ResidualBlock(channels, channels)
-        self.attn_1 = AttentionBlock(channels)
-        self.block_2 = ResidualBlock(channels, channels)
+        self.block_1 = ResidualBlock(channels, channels, groups)
+        self.attn_1 = AttentionBlock(channels, groups)
+        self.block_2 = ResidualBlock(channels, channels, groups)
 
 
 class _Resample(nn.Module):
@@ -150,13 +168,15 @@ class GrayEncoder(nn.Module):
         inputs = widths[0]
         for number, width in enumerate(widths):
             level = nn.Module()
-            level.block = nn.ModuleList(ResidualBlock(inputs if b == 0 else width, width) for b in range(sizes.blocks))
+            level.block = nn.ModuleList(
+                ResidualBlock(inputs if b == 0 else width, width, sizes.groups) for b in range(sizes.blocks)
+            )
             level.zero_conv = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(sizes.blocks))
             if number < len(widths) - 1:
                 level.downsample = _Resample(width, 2)
             self.down.append(level)
             inputs = width
-        self.mid = _Middle(inputs)
+        self.mid = _Middle(inputs, sizes.groups)
         self.zero_conv_mid1 = nn.Conv2d(inputs, inputs, 1)
         self.zero_conv_mid2 = nn.Conv2d(inputs, inputs, 1)
 
@@ -197,20 +217,21 @@ class GuidedDecoder(nn.Module):
         widths = sizes.widths
         self.post_quant_conv = nn.Conv2d(sizes.latent, sizes.latent, 1)
         self.conv_in = nn.Conv2d(sizes.latent, widths[-1], 3, padding=1)
-        self.mid = _Middle(widths[-1])
+        self.mid = _Middle(widths[-1], sizes.groups)
         levels = []
         inputs = widths[-1]
         for number in reversed(range(len(widths))):
             level = nn.Module()
             level.block = nn.ModuleList(
-                ResidualBlock(inputs if b == 0 else widths[number], widths[number]) for b in range(sizes.blocks + 1)
+                ResidualBlock(inputs if b == 0 else widths[number], widths[number], sizes.groups)
+                for b in range(sizes.blocks + 1)
             )
             if number > 0:
                 level.upsample = _Resample(widths[number], 1)
             levels.append(level)
             inputs = widths[number]
         self.up = nn.ModuleList(reversed(levels))  # stored fine to coarse, run coarse to fine
-        self.norm_out = nn.GroupNorm(GROUPS, inputs, EPS)
+        self.norm_out = _norm(inputs, sizes.groups)
         self.conv_out = nn.Conv2d(inputs, sizes.pictures, 3, padding=1)
 
     def forward(self, latent: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
@@ -251,8 +272,8 @@ class GuidedDecoder(nn.Module):
 class LCADAutoencoder(nn.Module):
     """Gray encoder and decoder together, between pictures and latents.
 
-    :param base: a linear autoencoder that decodes on its own; the decoder then only adds what that one lacks. None for
-        published files, whose decoder gives the whole picture.
+    :param base: a linear autoencoder, from whose latent lightness can be told apart; it then gives the colours, and the
+        decoder adds the rest. None for published files, whose decoder gives the whole picture.
     """
 
     def __init__(self, encoder: GrayEncoder, decoder: GuidedDecoder, base: LinearAutoencoder | None = None) -> None:
@@ -270,7 +291,10 @@ class LCADAutoencoder(nn.Module):
     def forward(self, latent: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
         """Latent (B, C, h, w), not scaled, and maps -> (B, 3, H, W), about −1..1, not clamped."""
         picture = self.decoder(latent, maps)
-        return picture if self.base is None else picture + self.base.decode(latent.to(picture.dtype))
+        if self.base is None:
+            return picture
+        colors = latent.to(picture.dtype) * torch.tensor(COLOR_CHANNELS, device=latent.device).view(1, -1, 1, 1)
+        return picture + self.base.decode(colors)
 
     def decode(self, latent: Tensor, maps: Sequence[Tensor] | None) -> Tensor:
         """Latent (B, C, h, w), not scaled, and maps -> (B, H, W, 3) float32 in 0..1."""

@@ -27,6 +27,9 @@ Inversion = io.Custom("INVERSION")
 #: A DDColor network under ComfyUI's model manager (``hosts.comfy_ddcolor.ComfyDDColor``).
 DDColorNetwork = io.Custom("DDCOLOR")
 
+#: L-CAD's gray encoder and decoder under ComfyUI's model manager (``hosts.comfy_lcad.ComfyLCADVAE``).
+LCADVae = io.Custom("LCAD_VAE")
+
 #: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy_deadiff.ComfyDEADiff``), and what it made of references.
 DEADiffNetwork = io.Custom("DEADIFF")
 DEADiffTokens = io.Custom("DEADIFF_TOKENS")

@@ -202,6 +202,48 @@ class Scenes:
         toned = random.random(count) < 0.3
         return torch.where(_each(toned, pictures), self._tone(pictures), pictures)
 
+    def vivid(self, count: int, size: int) -> Tensor:
+        """:meth:`colored`, half of them recoloured, for learning what does not depend on which colour a thing has."""
+        pictures = self.colored(count, size)
+        return torch.where(_each(self.random.random(count) < 0.5, pictures), _recolor(pictures, self.random), pictures)
+
+    def told(self, count: int, size: int) -> tuple[Tensor, list[str]]:
+        """Pictures of one or two things of the core, each recoloured by itself, and captions that say its colour:
+        (count, 3, size, size) in 0..1, "green apple" or "green apple, red house". For learning colour from words.
+
+        A word that names the colour a thing had goes out of its name; a fifth of the things stand without any colour.
+        """
+        random = self.random
+        things = random.choice((1, 2), count, p=(0.4, 0.6))
+        picture, ids, names = self.core_scenes(things, size)
+        phrases: list[list[str]] = [[] for _ in range(count)]
+        for j in range(2):
+            changed = random.random(count) < 0.75
+            new = torch.where(_each(changed, picture), _dyed(picture, random), picture)
+            here = (ids == j)[:, None]
+            picture = torch.where(here, new, picture)
+            for i in np.flatnonzero(things > j):
+                words = [names[i][j]]
+                if random.random() < 0.8 and bool(here[i].any()):
+                    words.insert(0, color_word(picture[i], here[i, 0].float()))
+                phrases[i].append(" ".join(filter(None, words)))
+        return picture, [", ".join(phrase) for phrase in phrases]
+
+    def core_scenes(self, things: np.ndarray, size: int) -> tuple[Tensor, Tensor, list[list[str]]]:
+        """Different things of the core on grounds without colour: pictures (n, 3, size, size) in 0..1, the number of the
+        thing at each pixel or BACKGROUND (n, size, size), and their names without words of colour.
+
+        :param things: (n,), how many in each.
+        """
+        random, count = self.random, len(things)
+        best = [i for i, name in enumerate(self.names) if name in set(core())]
+        names = np.array([random.choice(best, MOST_THINGS, replace=False) for _ in range(count)])
+        rows = np.array([self._drawing(self.names[i]) for i in names.flat]).reshape(names.shape)
+        ground = np.where(random.random((count, 1)) < 0.6, 1.0, random.uniform(0.3, 1, (count, 1))).repeat(3, 1)
+        picture, ids, _ = self._compose(self._shade(ground, size), rows, things)
+        plain = [[" ".join(w for w in self.names[i].split("-") if w not in COLOR_WORDS) for i in row] for row in names]
+        return picture, ids, plain
+
     def photographed_pairs(self, count: int, size: int, *, recolored: float = 0.3) -> Pairs:
         """Two crops each of random photographs, mirrored and lit differently; a share of them in colours of its own."""
         assert self.photographs is not None
@@ -328,6 +370,20 @@ def _recolor(pictures: Tensor, random: np.random.Generator, repeat: int = 1) -> 
         matrices.extend([matrix] * repeat)
     stacked = torch.from_numpy(np.stack(matrices)).float().to(pictures.device)
     return torch.einsum("nij,njhw->nihw", stacked, pictures).clamp(0, 1)
+
+
+def _dyed(pictures: Tensor, random: np.random.Generator) -> Tensor:
+    """Half recoloured (:func:`_recolor`), half dyed with one hue: their lightness stays, their chroma becomes that of one
+    of COLOR_WORDS' hues, so that every hue is met on every thing."""
+    luma = torch.tensor((0.299, 0.587, 0.114)).to(pictures)
+    gray = torch.einsum("c,nchw->nhw", luma, pictures)[:, None]
+    words = [np.array(rgb) for word, rgb in COLOR_WORDS.items() if word not in ("black", "gray", "white")]
+    picked = torch.from_numpy(np.stack([words[i] for i in random.choice(len(words), len(pictures))])).to(pictures)
+    tint = picked / (picked @ luma)[:, None]  # of lightness 1
+    # chroma fades toward black and white, where there is none
+    depth = (4 * gray * (1 - gray)).clamp(0, 1)
+    dyed = (gray + (tint[:, :, None, None] - 1) * gray * depth.sqrt()).clamp(0, 1)
+    return torch.where(_each(random.random(len(pictures)) < 0.5, pictures), dyed, _recolor(pictures, random))
 
 
 def _mean_colors(pictures: np.ndarray) -> np.ndarray:

@@ -1,0 +1,166 @@
+"""Train a tiny L-CAD: the embedded model's UNet with gray features beside the latent, taught colours by their names.
+
+It starts from the embedded model. The first convolution gets input channels for the gray encoder's last map (guided.py),
+at first zero; text becomes a table whose words hear the word before them, at first not at all. So the first step predicts
+what the embedded model does, and training adds the two things that colouring by words needs: structure from the gray
+picture, and which colour belongs to which thing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from comfyui_exemplar.networks.hashed_words import HashedWords
+from comfyui_exemplar.networks.lcad import LCADAutoencoder
+
+from .drawings import Drawings
+from .guided import SIZES, averaged
+from .model import TEXT, UNET, signal_levels
+from .resumable import Resumable, stage_at
+from .scenes import Scenes
+from .words import load_exported
+
+LEARNING_RATE, WARM_UP, LAST_SHARE, EMA = 4e-4, 40, 0.03, 0.99
+#: What is new learns faster than what is there.
+NEW_SCALE = 4
+#: Chroma is what is asked for; the lightness of the latent is given.
+CHANNEL_WEIGHT = (0.25, 1.0, 1.0, 0.25)
+DROPPED = 0.12
+
+
+@dataclass(frozen=True)
+class Stage:
+    size: int
+    steps: int
+    pictures: int
+
+
+# Small pictures teach which colour goes where at a fifth of the price.
+STAGES = (Stage(64, 400, 16), Stage(96, 130, 8), Stage(128, 70, 6))
+
+
+class LCADNet(nn.Module):
+    """UNet with 4 + G input channels and bound words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from diffusers import UNet2DConditionModel
+
+        self.unet = UNet2DConditionModel(**{**UNET, "in_channels": SIZES.latent + SIZES.features})
+        self.text = HashedWords(TEXT["vocab"], UNET["cross_attention_dim"], TEXT["tokens"], bound=True)
+
+    def begin_from(self, model: Path) -> None:
+        """Take over an embedded model; what it lacks starts at zero."""
+        net, _ = load_exported(model)
+        weights = {name: value for name, value in net.state_dict().items()}
+        first = weights["unet.conv_in.weight"]
+        weights["unet.conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), SIZES.features, 3, 3)], 1)
+        weights["text.left.weight"] = torch.zeros_like(self.text.left.weight)
+        self.load_state_dict(weights)
+
+    def forward(self, latents: Tensor, gray: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
+        """(B, 4, h, w), gray features (B, G, h, w), (B,) and B captions -> predicted v (B, 4, h, w)."""
+        joined = torch.cat([latents, gray], 1)
+        return self.unet(joined, timesteps, encoder_hidden_states=self.text.encode(captions), return_dict=False)[0]
+
+
+class Trainer(Resumable):
+    """Everything that a checkpoint holds."""
+
+    def __init__(self, folder: Path, model: Path, seed: int) -> None:
+        self.checkpoint = folder / "lcad.pt"
+        torch.manual_seed(seed)
+        self.net = LCADNet()
+        self.net.begin_from(model)
+        new = [self.net.unet.conv_in.weight, self.net.text.left.weight, self.net.text.emb.weight]
+        rest = [p for p in self.net.parameters() if all(p is not each for each in new)]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": rest}, {"params": new}], LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        )
+        self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.step = 0
+
+    def update(self, loss: Tensor) -> None:
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / total_steps()))
+        rate = LEARNING_RATE * min(1, (self.step + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+        for group, scale in zip(self.optimizer.param_groups, (1, NEW_SCALE), strict=True):
+            group["lr"] = scale * rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        if self.step % 4 == 0:
+            keep = min(EMA, self.step / (self.step + 40)) ** 4
+            current = self.net.state_dict()
+            torch._foreach_lerp_([self.average[name] for name in current], list(current.values()), 1 - keep)
+
+
+def total_steps() -> int:
+    return sum(stage.steps for stage in STAGES)
+
+
+def told_loss(
+    net: LCADNet, guided: LCADAutoencoder, levels: Tensor, told: tuple[Tensor, list[str]], generator: torch.Generator
+) -> tuple[Tensor, dict[str, float]]:
+    """One step's loss: predicted v of coloured pictures, mostly at high noise, where colours are decided."""
+    pictures, captions = told
+    with torch.no_grad():
+        latents = guided.base.encode(pictures * 2 - 1)
+        gray = guided.encode(pictures.movedim(1, -1))[-1]
+    count = len(pictures)
+
+    def uniform() -> Tensor:
+        return torch.rand(count, generator=generator)
+
+    timesteps = torch.where(uniform() < 0.75, 450 + uniform() * 550, uniform() * 1000).long()
+    a = levels[timesteps][:, None, None, None]
+    noise = torch.randn(latents.shape, generator=generator)
+    target = a.sqrt() * noise - (1 - a).sqrt() * latents
+    captions = ["" if float(drop) < DROPPED else caption for drop, caption in zip(uniform(), captions, strict=True)]
+    found = net(a.sqrt() * latents + (1 - a).sqrt() * noise, gray, timesteps, captions)
+    by_channel = (found - target).square().mean((0, 2, 3))
+    loss = (by_channel * torch.tensor(CHANNEL_WEIGHT)).sum() / sum(CHANNEL_WEIGHT)
+    return loss, {"chroma": by_channel[1:3].mean().item(), "lightness": by_channel[::3].mean().item()}
+
+
+def train(folder: Path, model: Path, *, seed: int, threads: int | None = None) -> None:
+    """Train to the end of the plan, from the folder's checkpoint if there is one. Writes ``lcad.pt`` and ``lcad.jsonl``.
+
+    :param model: the embedded model to start from; its autoencoder must be the one that ``guided`` was trained with.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    guided = averaged(folder)
+    trainer = Trainer(folder, model, seed)
+    if trainer.checkpoint.exists():
+        trainer.resume()
+    levels = signal_levels()
+    scenes = Scenes(Drawings.load(folder / "drawings.npz"), seed=seed + trainer.step)
+    generator = torch.Generator().manual_seed(seed + trainer.step)
+    means: dict[str, float] = {}
+    started = time.monotonic()
+    with tqdm(total=total_steps(), initial=trainer.step, desc="lcad", mininterval=5) as progress:
+        while trainer.step < total_steps():
+            stage = stage_at(STAGES, trainer.step)
+            told = scenes.told(stage.pictures, stage.size)
+            loss, parts = told_loss(trainer.net, guided, levels, told, generator)
+            trainer.update(loss)
+            for name, value in parts.items():
+                means[name] = means.get(name, value) * 0.98 + value * 0.02
+            progress.update()
+            if trainer.step % 25 == 0:
+                row = {"step": trainer.step, "size": stage.size, "seconds": round(time.monotonic() - started)}
+                row |= {name: round(value, 4) for name, value in means.items()}
+                with (folder / "lcad.jsonl").open("a") as log:
+                    log.write(json.dumps(row) + "\n")
+            if trainer.step % 50 == 0 or trainer.step == total_steps():
+                trainer.save()
