@@ -42,13 +42,6 @@ def main() -> int:
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made.add_argument("--split", choices=("dev", "test"), default="test")
-    made = command("evaluate-translation", _evaluate_translation, "measure the translation on held-out drawings")
-    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
-    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
-    made.add_argument("--split", choices=("dev", "test"), default="test")
-    made.add_argument("--references", type=int, default=5)
-    made.add_argument("--contents", type=int, default=4, help="for each reference")
-    made.add_argument("--no-pivots", action="store_true", help="leave out the slow variant")
     options = parser.parse_args()
     try:
         options.run(options)
@@ -135,15 +128,6 @@ def _tune(options: argparse.Namespace) -> None:
     from .tuning import tune
 
     tune(options.folder, options.model, options.output)
-
-
-def _evaluate_translation(options: argparse.Namespace) -> None:
-    from .translation import evaluate_translation
-
-    evaluate_translation(
-        options.folder, options.model, options.output, options.split, references=options.references,
-        contents=options.contents, pivots=not options.no_pivots,
-    )  # fmt: skip
 
 
 def _evaluate(options: argparse.Namespace) -> None:
