@@ -23,3 +23,9 @@ def test_bench_of_automatic_color_runs_on_a_toy():
     found = report("bench.ddcolor", "--tiny", "--batch", "2", "--size", "64", "--repeat", "1")
     for line in ("pictures a second", "bare forward passes", "processor seconds"):
         assert line in found
+
+
+def test_bench_of_words_runs_on_a_toy():
+    found = report("bench.lcad", "--tiny", "--size", "32", "--steps", "1", "--repeat", "1")
+    assert "At 50 steps: 1 gray encode, 50 UNet calls of 2 rows, 1 decode." in found
+    assert "one step, both texts in one call" in found
