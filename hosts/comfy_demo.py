@@ -7,6 +7,7 @@ and count them.
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import comfy.ops
 import comfy.sd
 import comfy.sd1_clip
 import comfy.utils
+import folder_paths
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,11 @@ from ..networks.hashed_words import NULL_TOKEN, HashedWords, tokenize
 from ..networks.linear_autoencoder import LinearAutoencoder, preview_factors
 from .comfy_unet import build_model, model_config, patcher_class, unet_options
 from .ldm_config import part
+
+#: Under which the embedded model's vectors stand in a file that holds several encoders'.
+EMBEDDING_KEY = "clip_words"
+
+_EMBEDDING = re.compile(r"\bembedding:([\w.-]+)")
 
 _PREDICTIONS = {
     "epsilon": comfy.model_base.ModelType.EPS,
@@ -100,30 +107,54 @@ def load_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
 
         @staticmethod
         def tokenizer(embedding_directory=None, tokenizer_data=None) -> WordsTokenizer:
-            return WordsTokenizer(words.emb.num_embeddings, words.tokens)
+            return WordsTokenizer(words.emb.num_embeddings, words.tokens, words.emb.embedding_dim, embedding_directory)
 
-    return comfy.sd.CLIP(Target, embedding_directory=None)
+    return comfy.sd.CLIP(Target, embedding_directory=folder_paths.get_folder_paths("embeddings"))
 
 
 class WordsTokenizer:
-    """Prompts to weighted word ids, with ComfyUI's (word:1.2) syntax."""
+    """Prompts to weighted word ids, with ComfyUI's (word:1.2) and embedding:name syntax.
 
-    def __init__(self, vocabulary: int, tokens: int) -> None:
-        self.vocabulary, self.tokens = vocabulary, tokens
+    :param width: of a word's vector.
+    :param embeddings: folders of embedding files; None where there are none.
+    """
+
+    def __init__(self, vocabulary: int, tokens: int, width: int = 0, embeddings: list[str] | None = None) -> None:
+        self.vocabulary, self.tokens, self.width, self.embeddings = vocabulary, tokens, width, embeddings
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list]:
         pairs: list[tuple] = []
+        word = 0
         parts = comfy.sd1_clip.token_weights(comfy.sd1_clip.escape_important(text), 1.0)
         for phrase, weight in parts:
-            for token in tokenize(phrase, vocabulary=self.vocabulary, tokens=self.tokens):
-                if token != NULL_TOKEN:
-                    pairs.append((token, weight, len(pairs) + 1))
+            # the odd pieces are names of files: split keeps what stands in the parentheses
+            for i, piece in enumerate(_EMBEDDING.split(phrase)):
+                groups = [self._embedding(piece)] if i % 2 else [[token] for token in self._words(piece)]
+                for group in groups:
+                    word += 1
+                    pairs += [(token, weight, word) for token in group]
         if len(pairs) > self.tokens:
             logging.getLogger(__name__).info(
                 "The embedded model reads %d words; the prompt has %d.", self.tokens, len(pairs)
             )
         pairs = pairs[: self.tokens] + [(NULL_TOKEN, 1.0, 0)] * (self.tokens - len(pairs))
         return {"words": [pairs if return_word_ids else [pair[:2] for pair in pairs]]}
+
+    def _words(self, text: str) -> list[int]:
+        found = tokenize(text, vocabulary=self.vocabulary, tokens=self.tokens)
+        return [token for token in found if token != NULL_TOKEN]
+
+    def _embedding(self, name: str) -> list[Tensor]:
+        """The vectors of an embedding file; none, with a line in the log, where it is missing or another model's."""
+        found = comfy.sd1_clip.load_embed(name, self.embeddings, self.width, EMBEDDING_KEY) if self.embeddings else None
+        if found is None or found.shape[-1] != self.width:
+            logging.getLogger(__name__).warning(
+                "The embedding '%s' is left out: %s.", name,
+                "there is no such file" if found is None
+                else f"its vectors are {found.shape[-1]} wide, the embedded model's {self.width}",
+            )  # fmt: skip
+            return []
+        return list(found.reshape(-1, self.width))
 
     def untokenize(self, pairs: list) -> list:
         return [(pair, str(pair[0])) for pair in pairs]
@@ -151,11 +182,13 @@ class WordsEncoder(nn.Module):
 
     def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, Tensor]:
         """(1, tokens, width) and its mean; a weight scales a word's distance from "no word", as ComfyUI's CLIP does."""
-        ids = torch.tensor([[pair[0] for pair in row] for row in tokens["words"]])
+        table = self.words.emb.weight
+        rows = [[pair[0] for pair in row] for row in tokens["words"]]
+        vectors = torch.stack(
+            [torch.stack([t.to(table) if isinstance(t, Tensor) else table[t] for t in row]) for row in rows]
+        )
         weight = torch.tensor([[float(pair[1]) for pair in row] for row in tokens["words"]]).unsqueeze(-1)
-        device = self.words.emb.weight.device
-        vectors, nothing = self.words(ids.to(device)), self.words(torch.zeros_like(ids, device=device))
-        vectors = torch.lerp(nothing, vectors, weight.to(vectors))
+        vectors = torch.lerp(table[NULL_TOKEN].expand_as(vectors), vectors, weight.to(vectors))
         vectors = vectors.to(comfy.model_management.intermediate_device())
         return vectors, vectors.mean(1)
 

@@ -133,7 +133,8 @@ class DifferentiableText:
             self.tables[key][[self.rows[key][0][i][0] for i in self.places[key]]].float() for key in self.names
         )
 
-    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def tokens(self, vectors: Sequence[Tensor]) -> dict[str, list]:
+        """The prompt as the CLIP's own tokens: weighted vectors between its marks and padding."""
         tokens = {}
         for key, group in zip(self.names, vectors, strict=True):
             row = [token[:2] for token in self.rows[key][0]]
@@ -141,6 +142,16 @@ class DifferentiableText:
             filled = [*row[:first], *((vector, 1.0) for vector in group), *row[last + 1 :]]
             filled += [row[-1]] * (len(row) - len(filled))
             tokens[key] = [filled[: len(row)]]
+        return tokens
+
+    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return self._encode(self.tokens(vectors))
+
+    def nothing(self) -> tuple[Tensor, ...]:
+        """The empty prompt."""
+        return self._encode(self.clip.tokenize(""))
+
+    def _encode(self, tokens: dict[str, list]) -> tuple[Tensor, ...]:
         module, clip = self.module, self.clip
         module.reset_clip_options()
         if clip.layer_idx is not None:

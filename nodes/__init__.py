@@ -4,6 +4,7 @@ from . import (
     attention_map,
     color,
     colorize,
+    concept,
     confidence,
     control,
     ddcolor,
@@ -21,6 +22,7 @@ from . import (
 NODES = [
     *colorize.NODES,
     *inversion.NODES,
+    *concept.NODES,
     *pivot.NODES,
     *dual_attention.NODES,
     *color.NODES,

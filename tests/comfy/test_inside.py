@@ -19,6 +19,8 @@ needs_comfyui()
         "tests/parity/test_ddcolor_pipeline.py",
         "tests/parity/test_deadiff_unet.py",
         "tests/parity/test_lcad_sampling.py",
+        "tests/parity/test_vct_concept.py",
+        "tests/parity/test_vct_pivot.py",
         "tests/parity/test_lcad_instances.py",
         "tests/parity/test_vct_control.py",
     ],

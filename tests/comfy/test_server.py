@@ -24,7 +24,7 @@ NODES = {
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
     "ExemplarLatentLuminance", "ExemplarAttentionMap", "ExemplarLoadDemoModel", "ExemplarLoadDemoPictures",
     "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend",
-    "ExemplarPivotInversion",
+    "ExemplarPivotInversion", "ExemplarConceptInversion",
 }  # fmt: skip
 
 

@@ -1,8 +1,22 @@
 """Hosts on the tiny UNet of a parity set: the same weights under diffusers and under ComfyUI."""
 
+import importlib.util
+
 import torch
 
 PREFIX = "model.diffusion_model."
+
+
+def differentiable(parity):
+    """The tiny UNet as ``predict(x, sigma, context)`` with gradients: ComfyUI's where that is, else diffusers'."""
+    if importlib.util.find_spec("comfy") is None:
+        from comfyui_exemplar.hosts.diffusers_gradients import differentiable_unet
+
+        return differentiable_unet(diffusers_host(parity).model)
+    from comfyui_exemplar.hosts.comfy_gradients import DifferentiableUNet, gradients
+
+    with gradients():
+        return DifferentiableUNet(comfy_model(parity))
 
 
 class LinearMaps:
@@ -109,3 +123,40 @@ def comfy_model(parity, patcher=None):
     core = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     device = comfy.model_management.get_torch_device()
     return (patcher or core)(model, load_device=device, offload_device=torch.device("cpu"))
+
+
+def comfy_clip(parity):
+    """VCT's recorded text encoder as a ComfyUI CLIP whose tokenizer knows the recorded words."""
+    import comfy.sd
+    import comfy.sd1_clip
+
+    sizes = parity.meta["clip"]
+    config, begin, end = sizes["config"], sizes["bos"], sizes["eos_and_pad"]
+
+    class Tokenizer:
+        def __init__(self, embedding_directory=None, tokenizer_data=None):
+            pass
+
+        def tokenize_with_weights(self, text, return_word_ids=False, **_):
+            row = [(begin, 1.0, 0), *((i, 1.0, 1) for i in sizes["ids_of"].get(text, ()))]
+            row += [(end, 1.0, 0)] * (config["max_position_embeddings"] - len(row))
+            return {"l": [row if return_word_ids else [token[:2] for token in row]]}
+
+    class Target:
+        params = {}
+        tokenizer, clip = Tokenizer, comfy.sd1_clip.SD1ClipModel
+
+    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "hidden_act", "eos_token_id")
+    options = {"clip_l_model_config": {name: config[name] for name in names}, "dtype": torch.float32}
+    clip = comfy.sd.CLIP(Target, embedding_directory=None, model_options=options)
+    encoder = clip.cond_stage_model.clip_l
+    encoder.special_tokens = {"start": begin, "end": end, "pad": end}
+    weights = {name: tensor.clone() for name, tensor in parity.clip_weights().items()}
+    (key,) = (name for name in weights if name.endswith("token_embedding.weight"))
+    table = torch.zeros_like(encoder.transformer.get_input_embeddings().weight)
+    table[: len(weights[key])] = weights[key]
+    weights[key] = table
+    missing, unexpected = encoder.transformer.load_state_dict(weights, strict=False)
+    assert missing == ["text_projection.weight"] and not unexpected  # pooling, which nothing here reads
+    torch.nn.init.zeros_(encoder.transformer.text_projection.weight)
+    return clip

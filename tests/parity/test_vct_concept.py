@@ -1,5 +1,7 @@
 """Multi-concept inversion against VCT's recorded training: losses, gradients through the text encoder, vectors."""
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -11,19 +13,54 @@ from comfyui_exemplar.diffusion.concept import (
     learn_concept,
 )
 from comfyui_exemplar.diffusion.schedule import sigmas_from_alphas
-from comfyui_exemplar.hosts.diffusers_gradients import differentiable_unet, encode_concept
+from comfyui_exemplar.hosts.diffusers_gradients import encode_concept
 
 from . import hosts
+
+INSIDE_COMFY = importlib.util.find_spec("comfy") is not None
+
+
+@pytest.fixture(autouse=True)
+def gradients():
+    """Inside ComfyUI they are switched off for all tests."""
+    with torch.enable_grad():
+        yield
 
 
 @pytest.fixture(scope="module")
 def predict(vct_set):
-    return differentiable_unet(hosts.diffusers_host(vct_set).model)
+    return hosts.differentiable(vct_set)
+
+
+class TransformersText:
+    """The recorded text encoder under transformers."""
+
+    def __init__(self, parity, word):
+        self.clip, sizes = parity.clip_model().requires_grad_(False), parity.meta["clip"]
+        self.marks = sizes["bos"], sizes["eos_and_pad"], sizes["eos_and_pad"]
+        self.ids = sizes["ids_of"].get(word)
+
+    def word_rows(self):
+        return (self.clip.get_input_embeddings().weight[self.ids],)
+
+    def __call__(self, vectors):
+        return (encode_concept(self.clip, vectors[0], *self.marks),)
 
 
 @pytest.fixture(scope="module")
-def clip(vct_set):
-    return vct_set.clip_model().requires_grad_(False)
+def text_of(vct_set):
+    """word -> the recorded text encoder with that initial word: ComfyUI's where that is, else transformers'."""
+
+    def make(word):
+        if not INSIDE_COMFY:
+            return TransformersText(vct_set, word)
+        from comfyui_exemplar.hosts.comfy_gradients import DifferentiableText
+        from comfyui_exemplar.hosts.comfy_gradients import gradients as allowed
+
+        with allowed():
+            return DifferentiableText(hosts.comfy_clip(vct_set), word)
+
+    return make
 
 
 def recorded_copies(vct_set, recorded, meta):
@@ -43,23 +80,20 @@ def options_of(meta, rows):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
-def test_training(vct_set, predict, clip, rows):
+def test_training(vct_set, predict, text_of, rows):
     """One copy at a time, as released; in unequal parts; all copies of an update in one call."""
-    sizes = vct_set.meta["clip"]
     for case in vct_set.cases("g5"):
         recorded, meta = vct_set.file(f"5_training_{case}"), vct_set.meta["g5"][case]
         group = meta["grad_accumulation"]
         options = options_of(meta, rows)
         assert options.rate == pytest.approx(meta["effective_lr"])
-        words = clip.get_input_embeddings().weight[sizes["ids_of"][meta["initializer"]]]
+        text = text_of(meta["initializer"])
+        (words,) = text.word_rows()
         start = initial_vectors(words, meta["num_vectors"])
         assert torch.equal(start, recorded["emb_init"])
-
-        def encode(vectors):
-            return (encode_concept(clip, vectors[0], sizes["bos"], sizes["eos_and_pad"], sizes["eos_and_pad"]),)
-
         copies = recorded_copies(vct_set, recorded, meta)
-        seen = list(learn_concept(predict, encode, ConceptState.fresh([start]), copies, options))
+        state = ConceptState.fresh([start])
+        seen = list(learn_concept(predict, lambda vectors, text=text: text(vectors)[:1], state, copies, options))
         assert len(seen) == meta["updates"]
         for update, found in enumerate(seen):
             part = slice(update * group, (update + 1) * group)
@@ -73,7 +107,7 @@ def test_training(vct_set, predict, clip, rows):
 
 
 @torch.no_grad()
-def test_noised_copies_and_predictions(vct_set, predict):
+def test_noised_copies_and_predictions(vct_set, predict, text_of):
     """In between: what the network sees, what it predicts, the clean latent that follows."""
     looked = 0
     for case in vct_set.cases("g5"):
@@ -86,11 +120,7 @@ def test_noised_copies_and_predictions(vct_set, predict):
             x = recorded["latents"][i] + sigma * recorded["noise"][i]
             assert (x * alpha**0.5 - recorded["noisy_latents"][i]).abs().max() <= 1e-5
             if i == 0:  # before the first update the context is known: it is the recorded text encoder's
-                clip, sizes = vct_set.clip_model(), vct_set.meta["clip"]
-                context = encode_concept(
-                    clip, recorded["emb_init"], sizes["bos"], sizes["eos_and_pad"], sizes["eos_and_pad"]
-                )
-                denoised = predict(x, sigma.view(1), context)
+                denoised = predict(x, sigma.view(1), text_of(meta["initializer"])([recorded["emb_init"]])[0])
                 assert ((x - denoised) / sigma - recorded["model_pred"][i]).abs().max() <= 1e-5
                 assert (denoised - recorded["x0_pred"][i]).abs().max() <= 1e-5
                 looked += 1
@@ -98,8 +128,7 @@ def test_noised_copies_and_predictions(vct_set, predict):
 
 
 @torch.no_grad()
-def test_recorded_contexts(vct_set, clip):
-    base, sizes = vct_set.file("base"), vct_set.meta["clip"]
-    end = sizes["eos_and_pad"]
-    context = encode_concept(clip, base["learned"], sizes["bos"], end, end)
+def test_recorded_contexts(vct_set, text_of):
+    base, word = vct_set.file("base"), next(iter(vct_set.meta["clip"]["ids_of"]))
+    context = text_of(word)([base["learned"]])[0]
     assert (context - base["ctx_concept"]).abs().max() <= 1e-5

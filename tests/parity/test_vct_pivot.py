@@ -1,4 +1,4 @@
-"""DDIM inversion and pivot turning inversion against VCT's recorded trajectories, under diffusers."""
+"""DDIM inversion and pivot turning inversion against VCT's recorded trajectories, in both hosts."""
 
 from dataclasses import replace
 
@@ -14,17 +14,17 @@ from comfyui_exemplar.diffusion.schedule import inversion_plan, sigmas_from_alph
 from . import hosts
 
 
+@pytest.fixture(autouse=True)
+def gradients():
+    """Inside ComfyUI they are switched off for all tests."""
+    with torch.enable_grad():
+        yield
+
+
 @pytest.fixture(scope="module")
 def predict(vct_set):
-    """The tiny UNet as ``predict(x, sigma, context)``."""
-    unet = hosts.diffusers_host(vct_set).model.unet.requires_grad_(False)
-    table = sigmas_from_alphas(vct_set.file("base")["alphas_cumprod"])
-
-    def denoise(x, sigma, context):
-        timestep = int((table - sigma).abs().argmin())
-        return x - sigma * unet(x / (1 + sigma**2) ** 0.5, timestep, encoder_hidden_states=context).sample
-
-    return denoise
+    """The tiny UNet as ``predict(x, sigma, context)``, under the host that is there."""
+    return hosts.differentiable(vct_set)
 
 
 def plan_of(vct_set, steps):

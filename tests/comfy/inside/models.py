@@ -4,6 +4,9 @@ import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sd
+import comfy.sd1_clip
+import comfy.sdxl_clip
 import comfy.supported_models_base
 import torch
 
@@ -12,6 +15,7 @@ FAMILIES = {
     "sd1": ([1, 1, 1, 0], 64, None),
     "sd2": ([1, 1, 1, 0], 64, None),
     "sdxl": ([0, 2, 3], 64, 2816),
+    "sdxl-small": ([0, 1, 1], 64, 32 + 6 * 256),  # labels for a text encoder 32 wide
 }
 
 
@@ -23,14 +27,14 @@ def tiny(family, dtype=torch.float32):
     class Config(comfy.supported_models_base.BASE):
         unet_config = {}
         unet_extra_config = {}
-        latent_format = comfy.latent_formats.SDXL if family == "sdxl" else comfy.latent_formats.SD15
+        latent_format = comfy.latent_formats.SDXL if family.startswith("sdxl") else comfy.latent_formats.SD15
 
         def model_type(self, state_dict, prefix=""):
             kinds = comfy.model_base.ModelType
             return kinds.V_PREDICTION if family == "sd2" else kinds.EPS
 
         def get_model(self, state_dict, prefix="", device=None):
-            kind = comfy.model_base.SDXL if family == "sdxl" else comfy.model_base.BaseModel
+            kind = comfy.model_base.SDXL if family.startswith("sdxl") else comfy.model_base.BaseModel
             return kind(self, model_type=self.model_type(state_dict), device=device)
 
     config = Config(
@@ -63,3 +67,45 @@ def prompt(family):
     generator = torch.Generator().manual_seed(3)
     extra = {"pooled_output": torch.randn(1, 1280, generator=generator)} if labels else {}
     return [[torch.randn(1, 77, width, generator=generator), extra]]
+
+
+def text_encoder(family, folders=None):
+    """A tiny random CLIP of a family's kind, with ComfyUI's own tokenizer and encoder.
+
+    :param folders: of embedding files.
+    """
+    sizes = {"intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3}
+    if family == "sdxl-small":
+        kinds = (comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel)
+        options = {f"clip_{key}_model_config": {**sizes, "hidden_size": 32, "projection_dim": 32} for key in "lg"}
+    else:
+        kinds = (comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+        options = {"clip_l_model_config": {**sizes, "hidden_size": 64, "projection_dim": 64}}
+
+    class Target:
+        params = {}
+        tokenizer, clip = kinds
+
+    clip = comfy.sd.CLIP(Target, embedding_directory=folders, model_options={**options, "dtype": torch.float32})
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for name, parameter in clip.cond_stage_model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+            elif parameter.ndim == 1:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+    return clip
+
+
+class FlatVAE:
+    """Means of 8 x 8 pixels, as a VAE."""
+
+    def spacial_compression_encode(self):
+        return 8
+
+    def encode(self, image):
+        small = torch.nn.functional.avg_pool2d(image.movedim(-1, 1), 8) * 2 - 1
+        return torch.cat([small, small.mean(1, keepdim=True)], 1)
+
+    def decode(self, latent):
+        return (latent[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2).movedim(1, -1) / 2 + 0.5).clamp(0, 1)

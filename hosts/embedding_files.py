@@ -1,0 +1,113 @@
+"""Learnt word vectors as the files that other programs read, with what it takes to go on learning in the header.
+
+One tensor named ``emb_params`` for a single text encoder, ``clip_l`` and ``clip_g`` for SDXL: the names that ComfyUI,
+the web UIs and diffusers know. More tensors would keep some of them from reading the file, so the optimiser's moments
+stand in the safetensors header, which they pass over.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..diffusion.concept import ConceptState
+
+SINGLE = "emb_params"
+HEADER = "exemplar"
+#: What a prompt can name after ``embedding:``.
+NAME = re.compile(r"\w[\w.-]*")
+
+
+@dataclass(frozen=True)
+class ConceptFile:
+    """A concept on disk.
+
+    :param encoders: names of the text encoders, in the order of the state's vectors: ("l",), ("g", "l"), ...
+    :param settings: what was learnt and how, to be compared before learning goes on.
+    :param losses: of every update so far.
+    """
+
+    encoders: tuple[str, ...]
+    state: ConceptState
+    settings: dict[str, Any]
+    losses: list[float] = field(default_factory=list)
+
+
+def check_name(name: str) -> None:
+    """:raises ValueError: not a name that a prompt can hold."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"'{name}' cannot be the name of an embedding: use letters, digits, '-', '_' and '.', without spaces, "
+            "folders and ending, so that a prompt can say embedding:name."
+        )
+
+
+def embedding_path(folder: str | Path, name: str) -> Path:
+    """:raises ValueError: see :func:`check_name`."""
+    check_name(name)
+    return Path(folder) / f"{name}.safetensors"
+
+
+def tensor_names(encoders: tuple[str, ...]) -> tuple[str, ...]:
+    return (SINGLE,) if len(encoders) == 1 else tuple(f"clip_{name}" for name in encoders)
+
+
+def save_concept(path: Path, concept: ConceptFile) -> None:
+    """Write the file whole or not at all."""
+    names = tensor_names(concept.encoders)
+    state = concept.state
+    header = {
+        "encoders": list(concept.encoders),
+        "updates": state.updates,
+        "settings": concept.settings,
+        "losses": [round(loss, 6) for loss in concept.losses],
+        "first": [_packed(m) for m in state.first],
+        "second": [_packed(m) for m in state.second],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    vectors = {name: v.float().contiguous() for name, v in zip(names, state.vectors, strict=True)}
+    save_file(vectors, part, metadata={HEADER: json.dumps(header)})
+    os.replace(part, path)
+
+
+def read_concept(path: Path) -> ConceptFile | None:
+    """What :func:`save_concept` wrote; None where the file is another program's.
+
+    :raises ValueError: the header does not fit the tensors.
+    """
+    with safe_open(path, framework="pt") as file:
+        header = (file.metadata() or {}).get(HEADER)
+        if header is None:
+            return None
+        found = json.loads(header)
+        encoders = tuple(found["encoders"])
+        names = tensor_names(encoders)
+        if sorted(file.keys()) != sorted(names):
+            raise ValueError(f"{path} holds {sorted(file.keys())}; its header says {sorted(names)}. Learn it anew.")
+        vectors = tuple(file.get_tensor(name) for name in names)
+    moments = {
+        key: tuple(_unpacked(text, v) for text, v in zip(found[key], vectors, strict=True)) for key in ("first", "second")
+    }
+    state = ConceptState(vectors, **moments, updates=found["updates"])
+    return ConceptFile(encoders, state, found["settings"], found["losses"])
+
+
+def _packed(tensor: Tensor) -> str:
+    return base64.b64encode(tensor.float().contiguous().cpu().numpy().tobytes()).decode("ascii")
+
+
+def _unpacked(text: str, like: Tensor) -> Tensor:
+    values = np.frombuffer(base64.b64decode(text), dtype=np.float32).copy()
+    return torch.from_numpy(values).reshape(like.shape)
