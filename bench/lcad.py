@@ -138,7 +138,8 @@ def _report(options: argparse.Namespace, found: dict[str, float], counts: Counts
     share = around / (around + PUBLISHED_STEPS * per[1])
     print(f"\nAt {PUBLISHED_STEPS} steps: {counts.encodes} gray encode, {counts.calls} UNet calls of "
           f"{counts.rows / counts.calls:.0f} rows, {counts.decodes} decode. The gray encoder takes "
-          f"{found['gray encoder']:.2f} s, the decoder {found['decoder']:.2f} s, together {share:.1%} of such a run.")  # fmt: skip
+          f"{found['gray encoder']:.2f} s, the decoder {found['decoder']:.2f} s, together {share:.1%} of such "
+          "a run.")  # fmt: skip
 
 
 if __name__ == "__main__":

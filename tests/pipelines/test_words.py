@@ -1,7 +1,6 @@
 """The embedded L-CAD does what words say: the example picture, an apple and an umbrella."""
 
 import pytest
-import torch
 
 from comfyui_exemplar import demo
 from comfyui_exemplar.color import luminance, rgb_to_lab
@@ -36,7 +35,7 @@ def things(gray):
 
 @pytest.fixture(scope="module")
 def colored(host, gray):
-    """Mean a and b of apple and umbrella for a prompt: call it with words -> picture."""
+    """Describe the picture: call it with words -> picture."""
     made = {}
 
     def make(prompt):
@@ -50,3 +49,32 @@ def colored(host, gray):
 
 def chroma(picture, where):
     return rgb_to_lab(picture)[0][where][:, 1:].mean(0)
+
+
+class TestOneThing:
+    def test_it_takes_the_colour_that_is_said(self, colored, things):
+        apple, _ = things
+        green, red = (chroma(colored(f"{color} apple"), apple) for color in ("green", "red"))
+        assert green[0] < -10 and red[0] > 20  # a: from green to red
+
+    def test_lightness_is_the_pictures(self, colored, gray):
+        assert float((luminance(colored("green apple")) - luminance(gray)).abs().max()) < 0.1
+
+
+class TestTwoThings:
+    """Another word for one thing changes that thing and leaves the other."""
+
+    @pytest.mark.parametrize("before, after, which", [
+        ("red apple, blue umbrella", "green apple, blue umbrella", 0),
+        ("red apple, blue umbrella", "red apple, green umbrella", 1),
+    ])  # fmt: skip
+    def test_the_other_keeps_its_colour(self, colored, things, before, after, which):
+        moved = [float((chroma(colored(before), where) - chroma(colored(after), where)).norm()) for where in things]
+        assert moved[which] > 30
+        assert moved[1 - which] < moved[which] / 3
+
+
+def test_nothing_said_is_fine(colored, gray):
+    automatic = colored("")
+    assert automatic.shape == gray.shape
+    assert float(rgb_to_lab(automatic)[..., 1:].norm(dim=-1).mean()) > 1
