@@ -26,6 +26,7 @@ NODES = {
     "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend", "ExemplarLoadLCAD", "ExemplarLCADCondition",
     "ExemplarLCADDecode",
     "ExemplarPivotInversion", "ExemplarConceptInversion",
+    "ExemplarConceptFusion", "ExemplarPromptControl", "ExemplarTranslate",
 }  # fmt: skip
 
 
