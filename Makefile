@@ -24,6 +24,7 @@ test: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(RUN) -m bench
 	$(RUN) -m bench.ddcolor
+	$(RUN) -m bench.vct
 
 ## Measure the embedded model on held-out pairs beside simple ways to colour. Fetches drawings with npm; about an hour.
 evaluate: $(VENV)/.ready
