@@ -19,6 +19,12 @@ def test_bench_runs_on_a_toy():
         assert line in found
 
 
+def test_bench_of_image_tokens_runs_on_a_toy():
+    found = report("bench.deadiff", "--tiny", "--size", "64", "--repeat", "1")
+    for line in ("plain", "tokens, projected once", "tokens, projected in every step", "processor"):
+        assert line in found
+
+
 def test_bench_of_automatic_color_runs_on_a_toy():
     found = report("bench.ddcolor", "--tiny", "--batch", "2", "--size", "64", "--repeat", "1")
     for line in ("pictures a second", "bare forward passes", "processor seconds"):
@@ -40,3 +46,16 @@ def test_bench_of_translation_runs_on_a_toy():
     assert cells["pivots: passes"][:3] == [steps * passes for passes in a_step]
     assert cells["fusion: passes"] == [4 * steps, 4 * steps, 3 * steps, 3 * steps]
     assert "ours against naive, largest difference" in found and "peak memory" in found
+
+
+def test_bench_of_fusion_runs_on_a_toy():
+    found = report("bench.vct_control", "--tiny", "--steps", "1")
+    assert "| UNet rows | 4 | 3 | 1.33x |" in found
+    # both walked the same way
+    assert float(found.split()[-1]) < 1e-3
+
+
+def test_bench_of_instances_runs_on_a_toy():
+    found = report("bench.lcad_instances", "--tiny", "--repeat", "1")
+    for line in ("naive, published schedule | 200", "ours, published schedule | 100", "one pass (default) | 50"):
+        assert line in found

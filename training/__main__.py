@@ -25,8 +25,11 @@ def main() -> int:
     unet.add_argument("--device", default="cpu")
     unet.add_argument("--seed", type=int, default=1)
     unet.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    unet.add_argument("--start", type=Path, help="without a checkpoint: an exported model to go on from")
+    unet.add_argument("--step", type=int, default=0, help="the step of --start")
     made = command("export", _export, "write the model's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/model.safetensors"))
+    made.add_argument("--weights", choices=("average", "net"), default="average", help="averaged over steps, or the last")
     automatic = command("automatic", _automatic, "train the embedded DDColor; resumes")
     automatic.add_argument("--seed", type=int, default=1)
     automatic.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
@@ -34,6 +37,16 @@ def main() -> int:
     made.add_argument("--output", type=Path, default=Path("out/training/ddcolor.safetensors"))
     made = command("evaluate-automatic", _evaluate_automatic, "measure the embedded DDColor on held-out things")
     made.add_argument("--model", type=Path, default=Path("demo/ddcolor.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    adapter = command("adapter", _adapter, "train the embedded model's DEADiff adapter; resumes")
+    adapter.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    adapter.add_argument("--seed", type=int, default=1)
+    adapter.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    made = command("export-adapter", _export_adapter, "write the DEADiff adapter's one file")
+    made.add_argument("--output", type=Path, default=Path("out/training/deadiff.safetensors"))
+    made = command("evaluate-adapter", _evaluate_adapter, "measure what style and semantic tokens do")
+    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    made.add_argument("--adapter", type=Path, default=Path("demo/deadiff.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
@@ -97,13 +110,14 @@ def _autoencoder(options: argparse.Namespace) -> None:
 def _unet(options: argparse.Namespace) -> None:
     from .unet import train
 
-    train(options.folder, plan=options.plan, device=options.device, seed=options.seed, threads=options.threads)
+    start = (options.start, options.step) if options.start else None
+    train(options.folder, plan=options.plan, device=options.device, seed=options.seed, threads=options.threads, start=start)
 
 
 def _export(options: argparse.Namespace) -> None:
     from .export import export
 
-    export(options.folder, options.output)
+    export(options.folder, options.output, options.weights)
 
 
 def _automatic(options: argparse.Namespace) -> None:
@@ -122,6 +136,24 @@ def _evaluate_automatic(options: argparse.Namespace) -> None:
     from .automatic_file import evaluate_automatic
 
     evaluate_automatic(options.folder, options.model, options.output)
+
+
+def _adapter(options: argparse.Namespace) -> None:
+    from .adapter import train
+
+    train(options.folder, options.model, seed=options.seed, threads=options.threads)
+
+
+def _export_adapter(options: argparse.Namespace) -> None:
+    from .adapter_file import export_adapter
+
+    export_adapter(options.folder, options.output)
+
+
+def _evaluate_adapter(options: argparse.Namespace) -> None:
+    from .adapter_measure import evaluate_adapter
+
+    evaluate_adapter(options.folder, options.model, options.adapter, options.output)
 
 
 def _tune(options: argparse.Namespace) -> None:
