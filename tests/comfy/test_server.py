@@ -18,7 +18,7 @@ from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only,
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor")
+WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor", "translate_one_node", "translate_stages", "prompt_control")
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
