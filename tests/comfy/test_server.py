@@ -18,7 +18,8 @@ from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only,
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor", "translate_one_node", "translate_stages", "prompt_control")
+QUICK = (*COLORING, "embedded_model_words", "ddcolor", "prompt_control")
+WORKFLOWS = (*QUICK, "translate_one_node", "translate_stages")
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
@@ -259,7 +260,7 @@ def test_blueprint_is_listed_and_fits_the_nodes(server, object_info):
 # What is computed again
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize("name", QUICK)
 def test_second_run_is_cached(server, name):
     prompt = to_prompt(load_workflow(name))
     assert server.run(prompt).status == "success"
