@@ -31,6 +31,12 @@ def test_bench_of_automatic_color_runs_on_a_toy():
         assert line in found
 
 
+def test_bench_of_words_runs_on_a_toy():
+    found = report("bench.lcad", "--tiny", "--size", "32", "--steps", "1", "--repeat", "1")
+    assert "At 50 steps: 1 gray encode, 50 UNet calls of 2 rows, 1 decode." in found
+    assert "one step, both texts in one call" in found
+
+
 def test_bench_of_translation_runs_on_a_toy():
     """Passes are counts, not times, so these are the same everywhere: of both phases with their formulas."""
     found = report("bench.vct", "--tiny", "--stop-below", "0")
