@@ -1,9 +1,8 @@
 """Train a tiny L-CAD: the embedded model's UNet with gray features beside the latent, taught colours by their names.
 
 It starts from the embedded model. The first convolution gets input channels for the gray encoder's last map (guided.py),
-at first zero; text becomes a table whose words hear the word before them, at first not at all. So the first step predicts
-what the embedded model does, and training adds the two things that colouring by words needs: structure from the gray
-picture, and which colour belongs to which thing.
+at first zero; text becomes a table whose words hear their neighbours. Training adds the two things that colouring by words
+needs: structure from the gray picture, and which colour belongs to which thing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .drawings import Drawings
 from .guided import SIZES, averaged
 from .model import TEXT, UNET, signal_levels
 from .resumable import Resumable, stage_at
-from .scenes import Scenes
+from .scenes import COLOR_WORDS, Scenes
 from .words import load_exported
 
 LEARNING_RATE, WARM_UP, LAST_SHARE, EMA = 4e-4, 40, 0.03, 0.99
@@ -38,13 +37,25 @@ DROPPED = 0.12
 
 @dataclass(frozen=True)
 class Stage:
+    """With ``binding`` all scenes have two things, both recoloured and both described, at high noise: only who has which
+    colour is left to learn. With a ``rate`` the learning rate starts anew from there, and falls until the next stage that
+    has one."""
+
     size: int
     steps: int
     pictures: int
+    binding: bool = False
+    rate: float = 0.0
 
 
 # Small pictures teach which colour goes where at a fifth of the price.
-STAGES = (Stage(64, 400, 16), Stage(96, 130, 8), Stage(128, 70, 6))
+STAGES = (
+    Stage(64, 400, 16),
+    Stage(96, 130, 8),
+    Stage(128, 70, 6),
+    Stage(64, 270, 16, binding=True, rate=6e-4),
+    Stage(128, 25, 6),
+)
 
 
 class LCADNet(nn.Module):
@@ -63,13 +74,25 @@ class LCADNet(nn.Module):
         weights = {name: value for name, value in net.state_dict().items()}
         first = weights["unet.conv_in.weight"]
         weights["unet.conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), SIZES.features, 3, 3)], 1)
-        weights["text.left.weight"] = torch.zeros_like(self.text.left.weight)
+        weights |= {f"text.{name}.weight": value for name, value in hearing(net.text).items()}
         self.load_state_dict(weights)
 
     def forward(self, latents: Tensor, gray: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
         """(B, 4, h, w), gray features (B, G, h, w), (B,) and B captions -> predicted v (B, 4, h, w)."""
         joined = torch.cat([latents, gray], 1)
         return self.unet(joined, timesteps, encoder_hidden_states=self.text.encode(captions), return_dict=False)[0]
+
+
+def hearing(text: HashedWords) -> dict[str, Tensor]:
+    """What words hear of their neighbours at first: a thing the colour before it, a colour the thing after it.
+
+    ``left`` passes what lies in the span of the colours' vectors, ``right`` the rest, so that neither "apple, red umbrella"
+    makes a red apple nor a colour hears the thing before it.
+    """
+    colors = text.encode(list(COLOR_WORDS))[:, 0]
+    span = torch.linalg.qr(colors.T)[0]
+    left = span @ span.T
+    return {"left": left, "right": torch.eye(len(left)) - left}
 
 
 class Trainer(Resumable):
@@ -80,7 +103,8 @@ class Trainer(Resumable):
         torch.manual_seed(seed)
         self.net = LCADNet()
         self.net.begin_from(model)
-        new = [self.net.unet.conv_in.weight, self.net.text.left.weight, self.net.text.emb.weight]
+        text = self.net.text
+        new = [self.net.unet.conv_in.weight, text.left.weight, text.right.weight, text.emb.weight]
         rest = [p for p in self.net.parameters() if all(p is not each for each in new)]
         self.optimizer = torch.optim.AdamW(
             [{"params": rest}, {"params": new}], LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
@@ -88,9 +112,21 @@ class Trainer(Resumable):
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.step = 0
 
+    def learning_rate(self) -> float:
+        """A warm-up and half a cosine wave over each run of stages that begins with a ``rate``."""
+        start, length, peak = 0, 0, LEARNING_RATE
+        for stage in STAGES:
+            if stage.rate:
+                if self.step < start + length:
+                    break
+                start, length, peak = start + length, 0, stage.rate
+            length += stage.steps
+        done = self.step - start
+        cosine = 0.5 * (1 + math.cos(math.pi * done / length))
+        return peak * min(1, (done + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+
     def update(self, loss: Tensor) -> None:
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / total_steps()))
-        rate = LEARNING_RATE * min(1, (self.step + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+        rate = self.learning_rate()
         for group, scale in zip(self.optimizer.param_groups, (1, NEW_SCALE), strict=True):
             group["lr"] = scale * rate
         self.optimizer.zero_grad()
@@ -109,9 +145,13 @@ def total_steps() -> int:
 
 
 def told_loss(
-    net: LCADNet, guided: LCADAutoencoder, levels: Tensor, told: tuple[Tensor, list[str]], generator: torch.Generator
-) -> tuple[Tensor, dict[str, float]]:
-    """One step's loss: predicted v of coloured pictures, mostly at high noise, where colours are decided."""
+    net: LCADNet, guided: LCADAutoencoder, levels: Tensor, told: tuple[Tensor, list[str]], generator: torch.Generator,
+    binding: bool = False,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    """One step's loss: predicted v of coloured pictures, mostly at high noise, where colours are decided.
+
+    :param binding: at high noise only.
+    """
     pictures, captions = told
     with torch.no_grad():
         latents = guided.base.encode(pictures * 2 - 1)
@@ -121,7 +161,8 @@ def told_loss(
     def uniform() -> Tensor:
         return torch.rand(count, generator=generator)
 
-    timesteps = torch.where(uniform() < 0.75, 450 + uniform() * 550, uniform() * 1000).long()
+    high = uniform() < (1.0 if binding else 0.75)
+    timesteps = torch.where(high, 450 + uniform() * 550, uniform() * 1000).long()
     a = levels[timesteps][:, None, None, None]
     noise = torch.randn(latents.shape, generator=generator)
     target = a.sqrt() * noise - (1 - a).sqrt() * latents
@@ -151,8 +192,8 @@ def train(folder: Path, model: Path, *, seed: int, threads: int | None = None) -
     with tqdm(total=total_steps(), initial=trainer.step, desc="lcad", mininterval=5) as progress:
         while trainer.step < total_steps():
             stage = stage_at(STAGES, trainer.step)
-            told = scenes.told(stage.pictures, stage.size)
-            loss, parts = told_loss(trainer.net, guided, levels, told, generator)
+            told = scenes.told(stage.pictures, stage.size, binding=stage.binding)
+            loss, parts = told_loss(trainer.net, guided, levels, told, generator, stage.binding)
             trainer.update(loss)
             for name, value in parts.items():
                 means[name] = means.get(name, value) * 0.98 + value * 0.02
