@@ -25,6 +25,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m bench
 	$(RUN) -m bench.ddcolor
 	$(RUN) -m bench.lcad_instances
+	$(RUN) -m bench.vct_control
 
 ## Measure the embedded model on held-out pairs beside simple ways to colour. Fetches drawings with npm; about an hour.
 evaluate: $(VENV)/.ready

@@ -2,6 +2,7 @@
 
     python -m comfyui_exemplar colorize photo.png --reference example.png --model sd15.safetensors
     python -m comfyui_exemplar auto photo.png --model ddcolor_modelscope.pth
+    python -m comfyui_exemplar translate photo.png --reference painting.png --model sd15.safetensors
     python -m comfyui_exemplar describe photo.png --prompt "a green apple" --model lcad.ckpt
     python -m comfyui_exemplar extract-deadiff deadiff.ckpt deadiff-adapter.safetensors
 """
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_colorize(commands)
     _add_auto(commands)
+    _add_translate(commands)
     _add_describe(commands)
     _add_extract_deadiff(commands)
     options = parser.parse_args(arguments)
@@ -156,6 +158,83 @@ def _auto(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_translate(commands) -> None:
+    command = commands.add_parser(
+        "translate",
+        help="draw pictures again with one reference picture's concept",
+        description="Draws pictures again in the style, the material or as the thing of one reference picture, their "
+        "content kept (VCT, Cheng et al. 2023). Options left out are the published program's, or the embedded model's own.",
+    )
+    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture(s) whose content is kept")
+    concept = command.add_mutually_exclusive_group(required=True)
+    concept.add_argument("--reference", type=Path, help="picture whose concept is learnt")
+    concept.add_argument("--concept", type=Path, help="embedding file that was learnt before, for this model")
+    command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
+    command.add_argument("--model", type=Path, help="SD 1.x or 2.x checkpoint file or diffusers folder (default: the "
+                         "embedded model)")  # fmt: skip
+    command.add_argument("--guidance", type=float, help="higher gives more of the concept")
+    command.add_argument("--cross-ratio", type=float, help="0..1, how long places keep what they are about")
+    command.add_argument("--self-ratio", type=float, help="0..1, how long the layout is kept")
+    command.add_argument("--concept-weight", type=float, help="factor on the concept's attention at first")
+    command.add_argument("--weight-place", choices=("intended", "official"), help="official repeats the published program")
+    command.add_argument("--steps", type=int, help="of the schedule")
+    command.add_argument("--pivot-iterations", type=int, help="most updates a step of the prompts that hold the picture; 0 "
+                         "does without")  # fmt: skip
+    command.add_argument("--updates", type=int, help="optimiser steps of the concept")
+    command.add_argument("--learning-rate", type=float, help="of the concept")
+    command.add_argument("--vectors", type=int, help="of the concept")
+    command.add_argument("--word", help="where the concept starts")
+    command.add_argument("--resolution", type=int, help="side of the square whose area the model works at; 0 keeps the "
+                         "pictures' own size")  # fmt: skip
+    command.add_argument("--convention", choices=("consistent", "diffusers"), help="diffusers has the published levels")
+    command.add_argument("--seed", type=int, help="of learning")
+    command.add_argument("--save-concept", type=Path, help="write the learnt vectors to this .safetensors file")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, mps ...")
+    command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    command.set_defaults(run=_translate)
+
+
+def _translate(options: argparse.Namespace) -> int:
+    import torch
+    from safetensors.torch import save_file
+    from tqdm import tqdm
+
+    from .demo import model_path
+    from .hosts.checkpoint import load_standalone
+    from .hosts.diffusers_translate import DiffusersTranslator
+    from .hosts.standalone_text import load_concept_text, read_vectors
+    from .pipelines.pictures import load_picture, save_picture
+    from .pipelines.translate import TranslateSettings, learn, translate
+
+    outputs = _output_paths(options.inputs, options.output, "translated")
+    pictures = [load_picture(path) for path in options.inputs]
+    reference = load_picture(options.reference) if options.reference else None
+    device, dtype, path = _device(options.device), getattr(torch, options.dtype), options.model or model_path()
+    text = load_concept_text(path, device)
+    model = load_standalone(path, dtype=dtype, device=device)
+    names = ("guidance", "cross_ratio", "self_ratio", "concept_weight", "weight_place", "steps", "pivot_iterations",
+             "updates", "learning_rate", "vectors", "word", "resolution", "convention", "seed")  # fmt: skip
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    settings = TranslateSettings.recommended(model.recommended, **chosen)
+    host = DiffusersTranslator(model, text=text)
+    if reference is not None:
+        with tqdm(total=settings.concept.updates, desc="concept", unit="update") as bar:
+            concept = learn(host, reference, settings, lambda _, __: bar.update())
+    else:
+        concept = host.of_vectors(read_vectors(options.concept, text.width))
+    if options.save_concept and concept.learnt:
+        save_file({"emb_params": concept.learnt[0].contiguous()}, options.save_concept)
+        print(options.save_concept)
+    for picture, source, output in zip(pictures, options.inputs, outputs, strict=True):
+        with tqdm(desc=source.name, unit="step") as bar:
+            host.on_step = lambda _, bar=bar: bar.update()
+            result = translate(host, picture, concept, settings, tell=lambda _, __, bar=bar: bar.update())
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(result.images, output)
+        print(output)
+    return 0
+
+
 def _add_describe(commands) -> None:
     command = commands.add_parser(
         "describe",
@@ -242,9 +321,9 @@ def _extract_deadiff(options: argparse.Namespace) -> int:
     return 0
 
 
-def _output_paths(inputs: list[Path], output: Path | None) -> list[Path]:
+def _output_paths(inputs: list[Path], output: Path | None, what: str = "colored") -> list[Path]:
     """Where each result goes; several inputs need a folder."""
-    names = [f"{path.stem}_colored.png" for path in inputs]
+    names = [f"{path.stem}_{what}.png" for path in inputs]
     if output is None:
         return [path.with_name(name) for path, name in zip(inputs, names, strict=True)]
     if len(inputs) == 1 and output.suffix:
@@ -252,7 +331,7 @@ def _output_paths(inputs: list[Path], output: Path | None) -> list[Path]:
     if output.suffix:
         raise ValueError(f"There are {len(inputs)} inputs, but --output names one file, {output}; name a folder.")
     if len(set(names)) < len(names):
-        raise ValueError("Two inputs have the same file name; colour them into different folders.")
+        raise ValueError("Two inputs have the same file name; put their results into different folders.")
     return [output / name for name in names]
 
 

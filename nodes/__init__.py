@@ -17,10 +17,12 @@ from . import (
     lcad_instances,
     pivot,
     referring_mask,
+    translate,
 )
 
 NODES = [
     *colorize.NODES,
+    *translate.NODES,
     *inversion.NODES,
     *concept.NODES,
     *pivot.NODES,

@@ -10,7 +10,7 @@ one size go through inversion and fusion together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,28 +22,13 @@ from ..attention.bank import FeatureBank
 from ..attention.control import SELF_LAYERS, PromptControl, self_layer_options
 from ..color import as_picture, resize
 from ..diffusion.concept import ConceptOptions, ConceptProgress
+from ..diffusion.concept_prompt import ConceptPrompt
 from ..diffusion.inversion import Inversion
 from ..diffusion.pivot import PivotOptions, PivotProgress, Pivots
 from ..diffusion.replay import Replay
 from ..diffusion.schedule import InversionPlan, inversion_plan
 from .colorize import working_size
 from .host import Host
-
-
-@dataclass(frozen=True, eq=False)
-class Concept:
-    """A learnt concept, as a host's prompt.
-
-    :param prompt: what the host hands to its model: CONDITIONING, or a context (1, columns, width).
-    :param columns: length of that prompt.
-    :param vectors: how many of the columns are the concept's.
-    :param first: the first of them.
-    """
-
-    prompt: Any
-    columns: int
-    vectors: int
-    first: int
 
 
 class TranslationHost(Host, Protocol):
@@ -60,7 +45,7 @@ class TranslationHost(Host, Protocol):
         options: ConceptOptions,
         seed: int,
         on_update: Callable[[ConceptProgress], None],
-    ) -> Concept:
+    ) -> ConceptPrompt:
         """Concept inversion of latents (P, C, h, w)."""
 
     def find_pivots(
@@ -72,7 +57,7 @@ class TranslationHost(Host, Protocol):
         self,
         start: Tensor,
         plan: InversionPlan,
-        concept: Concept,
+        concept: ConceptPrompt,
         control: PromptControl,
         replay: Replay | None,
         pivots: Pivots | None,
@@ -113,11 +98,39 @@ class TranslateSettings:
     seed: int = 0
     resolution: int = 512
 
+    @classmethod
+    def recommended(cls, letters: Mapping[str, Any], **chosen: Any) -> TranslateSettings:
+        """The published program's settings, or the embedded model's, overridden by what the user chose.
+
+        :param letters: ``recommended`` of a loaded model, {} for all but the embedded one.
+        :param chosen: any of our fields, ``updates``, ``learning_rate`` and ``l1_weight`` of the concept, and
+            ``pivot_iterations`` (0: no pivots).
+        """
+        values = {**(_EMBEDDED | {"resolution": letters["resolution"]} if "resolution" in letters else {}), **chosen}
+        learning = {name: values.pop(name) for name in ("updates", "learning_rate", "l1_weight") if name in values}
+        iterations = values.pop("pivot_iterations", PivotOptions.iterations)
+        guidance = values.get("guidance", cls.guidance)
+        pivots = held(guidance, iterations) if iterations and guidance > 1 else None
+        return cls(**values, concept=ConceptOptions(**learning), pivots=pivots)
+
     def calls(self, pictures: int, learning: bool) -> int:
         """Units of progress: an update of the concept, a step of an inversion, an iteration, a step of a fusion."""
         searching = self.steps * self.pivots.iterations if self.pivots is not None else 0
         rounds = pictures if self.pivots is not None else 1
         return (self.concept.updates if learning else 0) + rounds * (2 * self.steps + searching)
+
+
+#: What the embedded model likes: it is native at 128 pixels and reads no weight on padding.
+_EMBEDDED = {
+    "steps": 10, "guidance": 4.0, "concept_weight": 1.0, "pivot_iterations": 3, "updates": 40, "learning_rate": 5e-3,
+}  # fmt: skip
+
+
+def held(guidance: float, iterations: int) -> PivotOptions:
+    """Pivots that hold a picture at a guidance weight, by the economical variant of the search."""
+    return PivotOptions(
+        guidance=guidance, advance_guidance=None, iterations=iterations, keep_last_update=False
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +141,7 @@ class Translation:
     """
 
     images: Tensor
-    concept: Concept
+    concept: ConceptPrompt
     reconstruction_errors: tuple[float, ...] = ()
 
 
@@ -136,7 +149,7 @@ class Translation:
 Told = Callable[[str, Any], None]
 
 
-def learn(host: TranslationHost, references: Tensor, settings: TranslateSettings, tell: Told | None = None) -> Concept:
+def learn(host: TranslationHost, references: Tensor, settings: TranslateSettings, tell: Told | None = None) -> ConceptPrompt:
     """The concept of one or more pictures (B, H, W, 3) of one thing or style."""
     references = as_picture(references, "reference")
     size = working_size(*references.shape[1:3], settings.resolution, host.size_multiple, host.factor)
@@ -150,7 +163,7 @@ def learn(host: TranslationHost, references: Tensor, settings: TranslateSettings
 def translate(
     host: TranslationHost,
     contents: Tensor,
-    concept: Concept,
+    concept: ConceptPrompt,
     settings: TranslateSettings,
     mask: Tensor | None = None,
     tell: Told | None = None,

@@ -25,6 +25,13 @@ def test_bench_of_automatic_color_runs_on_a_toy():
         assert line in found
 
 
+def test_bench_of_fusion_runs_on_a_toy():
+    found = report("bench.vct_control", "--tiny", "--steps", "1")
+    assert "| UNet rows | 4 | 3 | 1.33x |" in found
+    # both walked the same way
+    assert float(found.split()[-1]) < 1e-3
+
+
 def test_bench_of_instances_runs_on_a_toy():
     found = report("bench.lcad_instances", "--tiny", "--repeat", "1")
     for line in ("naive, published schedule | 200", "ours, published schedule | 100", "one pass (default) | 50"):

@@ -287,3 +287,28 @@ def test_cuda_that_is_not_there(folder, capfd):
         pytest.skip("there is one")
     assert run("colorize", folder / "gray.png", "--reference", folder / "reference.png", "--device", "cuda") == 1
     assert "error: --device cuda can't be used here" in capfd.readouterr().err
+
+
+class TestTranslate:
+    QUICK = ("--steps", "2", "--resolution", "32", "--updates", "1", "--pivot-iterations", "1")
+
+    def test_a_concept_is_learnt_kept_and_used_again(self, folder, capsys, monkeypatch):
+        monkeypatch.chdir(folder)
+        kept = folder / "concept.safetensors"
+        assert run("translate", "reference.png", "--reference", "reference.png", *self.QUICK, "--save-concept", kept) == 0
+        assert capsys.readouterr().out.split() == [str(kept), "reference_translated.png"]
+        first = load_picture(folder / "reference_translated.png")
+        assert size_of(folder / "reference_translated.png") == (64, 64)
+        assert run("translate", "reference.png", "--concept", kept, *self.QUICK, "--output", "again.png") == 0
+        assert torch.equal(load_picture(folder / "again.png"), first)
+
+    def test_what_cannot_be(self, folder, capsys, monkeypatch):
+        monkeypatch.chdir(folder)
+        for arguments, message in (
+            (("--reference", "nothing.png"), "no picture nothing.png"),
+            (("--reference", "reference.png", "--word", "?"), "no word that the embedded model reads"),
+            (("--reference", "reference.png", "--self-ratio", "2"), "must lie in"),
+            (("--concept", "reference.png"), "reference.png"),
+        ):
+            assert run("translate", "reference.png", *arguments, *self.QUICK) == 1
+            assert message in capsys.readouterr().err

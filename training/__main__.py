@@ -25,8 +25,11 @@ def main() -> int:
     unet.add_argument("--device", default="cpu")
     unet.add_argument("--seed", type=int, default=1)
     unet.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    unet.add_argument("--start", type=Path, help="without a checkpoint: an exported model to go on from")
+    unet.add_argument("--step", type=int, default=0, help="the step of --start")
     made = command("export", _export, "write the model's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/model.safetensors"))
+    made.add_argument("--weights", choices=("average", "net"), default="average", help="averaged over steps, or the last")
     automatic = command("automatic", _automatic, "train the embedded DDColor; resumes")
     automatic.add_argument("--seed", type=int, default=1)
     automatic.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
@@ -97,13 +100,14 @@ def _autoencoder(options: argparse.Namespace) -> None:
 def _unet(options: argparse.Namespace) -> None:
     from .unet import train
 
-    train(options.folder, plan=options.plan, device=options.device, seed=options.seed, threads=options.threads)
+    start = (options.start, options.step) if options.start else None
+    train(options.folder, plan=options.plan, device=options.device, seed=options.seed, threads=options.threads, start=start)
 
 
 def _export(options: argparse.Namespace) -> None:
     from .export import export
 
-    export(options.folder, options.output)
+    export(options.folder, options.output, options.weights)
 
 
 def _automatic(options: argparse.Namespace) -> None:

@@ -49,10 +49,14 @@ def configuration() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def export(folder: Path, output: Path) -> None:
-    """The averaged weights of ``folder/unet.pt`` and its autoencoder -> one safetensors file."""
-    averaged = torch.load(folder / "unet.pt", map_location="cpu", weights_only=True)["average"]
-    tensors = {name: value.half().contiguous() for name, value in averaged.items()}
+def export(folder: Path, output: Path, weights: str = "average") -> None:
+    """``folder/unet.pt`` and its autoencoder -> one safetensors file.
+
+    :param weights: "average", or "net": the last step's own. After a short last stage the average is still half of what
+        was before it.
+    """
+    chosen = torch.load(folder / "unet.pt", map_location="cpu", weights_only=True)[weights]
+    tensors = {name: value.half().contiguous() for name, value in chosen.items()}
     tensors |= {f"vae.{name}": value for name, value in load_file(folder / "autoencoder.safetensors").items()}
     metadata = {
         "format": "pt", FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(configuration()), "exemplar.credit": CREDIT,

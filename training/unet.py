@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,6 +25,8 @@ from .sheets import words_sheet
 
 LEARNING_RATE, WARM_UP, LAST_SHARE = 8e-4, 100, 0.03
 WORDS_SCALE = 5  # a word is met once in hundreds of steps
+# Where attention looks is learned from pairs; steps of words alone leave it as it is.
+_LOOKING = re.compile(r"unet\.up_blocks\.[12]\..*attn1\.to_[qk]\.weight")
 EMA = 0.996
 
 
@@ -49,8 +53,8 @@ STAGES = {
         Stage(128, 800, 1, 16),
         Stage(128, 600, 2, 10),
         # the words alone, then everything again
-        Stage(128, 400, 0, 36, rate=6e-4),
-        Stage(128, 300, 2, 10, rate=2e-4),
+        Stage(128, 500, 0, 18, rate=6e-4),
+        Stage(128, 140, 2, 10, rate=2e-4),
     ),
     "gpu": (Stage(64, 20_000, 24, 64), Stage(96, 20_000, 24, 48), Stage(128, 20_000, 24, 32)),
 }
@@ -67,9 +71,18 @@ class Trainer(Resumable):
         groups = [{"params": list(self.net.unet.parameters())}, {"params": list(self.net.text.parameters())}]
         self.optimizer = torch.optim.AdamW(groups, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.looking = [weight for name, weight in self.net.named_parameters() if _LOOKING.fullmatch(name)]
         self.step = 0
         self.levels = signal_levels().to(self.device)
         self.precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+    def begin_from(self, exported: Path, step: int) -> None:
+        """Go on from an exported file, which was that of ``step``, where its checkpoint is lost: the averaged weights with
+        Adam's moments anew."""
+        tensors = {name: value.float() for name, value in load_file(exported).items() if not name.startswith("vae.")}
+        self.net.load_state_dict(tensors)
+        self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.step = step
 
     @property
     def total(self) -> int:
@@ -96,6 +109,9 @@ class Trainer(Resumable):
             group["lr"] = scale * self.learning_rate()
         self.optimizer.zero_grad()
         losses.total.backward()
+        if not self.stage().pairs:
+            for weight in self.looking:
+                weight.grad = None
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -106,15 +122,20 @@ class Trainer(Resumable):
             torch._foreach_lerp_([self.average[n] for n in floating], [current[n] for n in floating], 1 - keep)
 
 
-def train(folder: Path, *, plan: str, device: str, seed: int, threads: int | None = None) -> None:
-    """Train to the end of the plan, from the folder's checkpoint if there is one. Writes ``unet.pt``, ``unet.jsonl``
-    (running means of the losses) and ``sheets/words-*.png`` (what prompts give on the way)."""
+def train(
+    folder: Path, *, plan: str, device: str, seed: int, threads: int | None = None, start: tuple[Path, int] | None = None
+) -> None:  # fmt: skip
+    """Train to the end of the plan, from the folder's checkpoint if there is one, else from ``start``: an exported file
+    and the step that it is of. Writes ``unet.pt``, ``unet.jsonl`` (running means of the losses) and
+    ``sheets/words-*.png`` (what prompts give on the way)."""
     if threads:
         torch.set_num_threads(threads)
     autoencoder = load_autoencoder(folder).to(device)
     trainer = Trainer(folder, plan, device, seed)
     if trainer.checkpoint.exists():
         trainer.resume()
+    elif start is not None:
+        trainer.begin_from(*start)
     photographs = load_photographs(folder, "train")
     # The step is part of the seed: a resumed run goes on with pictures that it has not seen in this order before.
     scenes = Scenes(Drawings.load(folder / "drawings.npz"), photographs, device=device, seed=seed + trainer.step)
@@ -154,8 +175,6 @@ def averaged(trainer: Trainer) -> Net:
 
 
 def load_autoencoder(folder: Path) -> LinearAutoencoder:
-    from safetensors.torch import load_file
-
     path = folder / "autoencoder.safetensors"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `python -m training autoencoder` first.")

@@ -25,6 +25,7 @@ NODES = {
     "ExemplarLatentLuminance", "ExemplarAttentionMap", "ExemplarLoadDemoModel", "ExemplarLoadDemoPictures",
     "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend",
     "ExemplarPivotInversion", "ExemplarConceptInversion",
+    "ExemplarConceptFusion", "ExemplarPromptControl", "ExemplarTranslate",
 }  # fmt: skip
 
 
