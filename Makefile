@@ -26,6 +26,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m bench.ddcolor
 	$(RUN) -m bench.lcad_instances
 	$(RUN) -m bench.vct_control
+	$(RUN) -m bench.lcad
 
 ## Measure the embedded model on held-out pairs beside simple ways to colour. Fetches drawings with npm; about an hour.
 evaluate: $(VENV)/.ready

@@ -14,6 +14,7 @@ PAIRS = {
     "drawing": ("drawing-gray.png", "drawing-reference.png"),
     "scene": ("scene-gray.png", "scene-reference.png"),
     "photo": ("photo-gray.png", "photo-reference.jpg"),
+    "words": ("words-gray.png", "words-reference.png"),
 }
 
 
@@ -33,7 +34,8 @@ class LoadDemoPictures(io.ComfyNode):
                     options=list(PAIRS),
                     default="drawing",
                     tooltip="drawing: a flower drawn by two hands. scene: two things that change places. photo: a cat seen "
-                    "twice. The embedded model knows drawings; photographs want Stable Diffusion.",
+                    "twice. words: an apple and an umbrella, for L-CAD. The embedded models know drawings; photographs want Stable "
+                    "Diffusion.",
                 ),
             ],
             outputs=[

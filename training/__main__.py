@@ -38,6 +38,20 @@ def main() -> int:
     made = command("evaluate-automatic", _evaluate_automatic, "measure the embedded DDColor on held-out things")
     made.add_argument("--model", type=Path, default=Path("demo/ddcolor.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    guided = command("guided", _guided, "train the embedded L-CAD's gray encoder and decoder; resumes")
+    guided.add_argument("--model", type=Path, default=Path("demo/model.safetensors"), help="the embedded model")
+    guided.add_argument("--seed", type=int, default=1)
+    guided.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    lcad = command("lcad", _lcad, "train the embedded L-CAD's UNet and words; resumes")
+    lcad.add_argument("--model", type=Path, default=Path("demo/model.safetensors"), help="the embedded model")
+    lcad.add_argument("--seed", type=int, default=1)
+    lcad.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    made = command("export-lcad", _export_lcad, "write the embedded L-CAD's one file")
+    made.add_argument("--output", type=Path, default=Path("out/training/lcad.safetensors"))
+    made = command("evaluate-lcad", _evaluate_lcad, "measure whether things take the colours that they are told")
+    made.add_argument("--model", type=Path, default=Path("demo/lcad.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    command("evaluate-guided", _evaluate_guided, "measure that decoder on held-out pictures")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
@@ -126,6 +140,41 @@ def _evaluate_automatic(options: argparse.Namespace) -> None:
     from .automatic_file import evaluate_automatic
 
     evaluate_automatic(options.folder, options.model, options.output)
+
+
+def _guided(options: argparse.Namespace) -> None:
+    from .guided import train
+
+    train(options.folder, options.model, seed=options.seed, threads=options.threads)
+
+
+def _lcad(options: argparse.Namespace) -> None:
+    from .lcad import train
+
+    train(options.folder, options.model, seed=options.seed, threads=options.threads)
+
+
+def _export_lcad(options: argparse.Namespace) -> None:
+    from .lcad_file import export_lcad
+
+    export_lcad(options.folder, options.output)
+
+
+def _evaluate_lcad(options: argparse.Namespace) -> None:
+    from .lcad_report import evaluate_lcad
+
+    found = evaluate_lcad(options.folder, options.model, options.output)
+    print(", ".join(f"{name} {value:.2f}" for name, value in found.items()))
+
+
+def _evaluate_guided(options: argparse.Namespace) -> None:
+    from .guided import averaged, evaluate, held_out
+
+    net = averaged(options.folder)
+    for kind, pictures in zip(("drawings", "photographs"), held_out(options.folder), strict=True):
+        for name, numbers in evaluate(net, pictures).items():
+            values = ", ".join(f"{key} {value:.2f}" for key, value in numbers.items())
+            print(f"{len(pictures)} held-out {kind}, {name}: {values}")
 
 
 def _tune(options: argparse.Namespace) -> None:

@@ -38,13 +38,26 @@ DROPPED = 0.12
 
 @dataclass(frozen=True)
 class Stage:
+    """With ``binding`` all scenes have two things, both recoloured and both described, at high noise: only who has which
+    colour is left to learn. With a ``rate`` the learning rate starts anew from there, and falls until the next stage that
+    has one."""
+
     size: int
     steps: int
     pictures: int
+    binding: bool = False
+    rate: float = 0.0
 
 
 # Small pictures teach which colour goes where at a fifth of the price.
-STAGES = (Stage(64, 400, 16), Stage(96, 130, 8), Stage(128, 70, 6))
+STAGES = (
+    Stage(64, 400, 16),
+    Stage(96, 130, 8),
+    Stage(128, 70, 6),
+    # after these, colours followed the words, but often on the wrong thing
+    Stage(64, 380, 16, binding=True, rate=6e-4),
+    Stage(128, 40, 6),
+)
 
 
 class LCADNet(nn.Module):
@@ -88,9 +101,21 @@ class Trainer(Resumable):
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.step = 0
 
+    def learning_rate(self) -> float:
+        """A warm-up and half a cosine wave over each run of stages that begins with a ``rate``."""
+        start, length, peak = 0, 0, LEARNING_RATE
+        for stage in STAGES:
+            if stage.rate:
+                if self.step < start + length:
+                    break
+                start, length, peak = start + length, 0, stage.rate
+            length += stage.steps
+        done = self.step - start
+        cosine = 0.5 * (1 + math.cos(math.pi * done / length))
+        return peak * min(1, (done + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+
     def update(self, loss: Tensor) -> None:
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / total_steps()))
-        rate = LEARNING_RATE * min(1, (self.step + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+        rate = self.learning_rate()
         for group, scale in zip(self.optimizer.param_groups, (1, NEW_SCALE), strict=True):
             group["lr"] = scale * rate
         self.optimizer.zero_grad()
@@ -109,9 +134,13 @@ def total_steps() -> int:
 
 
 def told_loss(
-    net: LCADNet, guided: LCADAutoencoder, levels: Tensor, told: tuple[Tensor, list[str]], generator: torch.Generator
-) -> tuple[Tensor, dict[str, float]]:
-    """One step's loss: predicted v of coloured pictures, mostly at high noise, where colours are decided."""
+    net: LCADNet, guided: LCADAutoencoder, levels: Tensor, told: tuple[Tensor, list[str]], generator: torch.Generator,
+    binding: bool = False,
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    """One step's loss: predicted v of coloured pictures, mostly at high noise, where colours are decided.
+
+    :param binding: at high noise only.
+    """
     pictures, captions = told
     with torch.no_grad():
         latents = guided.base.encode(pictures * 2 - 1)
@@ -121,7 +150,8 @@ def told_loss(
     def uniform() -> Tensor:
         return torch.rand(count, generator=generator)
 
-    timesteps = torch.where(uniform() < 0.75, 450 + uniform() * 550, uniform() * 1000).long()
+    high = uniform() < (1.0 if binding else 0.75)
+    timesteps = torch.where(high, 450 + uniform() * 550, uniform() * 1000).long()
     a = levels[timesteps][:, None, None, None]
     noise = torch.randn(latents.shape, generator=generator)
     target = a.sqrt() * noise - (1 - a).sqrt() * latents
@@ -151,8 +181,8 @@ def train(folder: Path, model: Path, *, seed: int, threads: int | None = None) -
     with tqdm(total=total_steps(), initial=trainer.step, desc="lcad", mininterval=5) as progress:
         while trainer.step < total_steps():
             stage = stage_at(STAGES, trainer.step)
-            told = scenes.told(stage.pictures, stage.size)
-            loss, parts = told_loss(trainer.net, guided, levels, told, generator)
+            told = scenes.told(stage.pictures, stage.size, binding=stage.binding)
+            loss, parts = told_loss(trainer.net, guided, levels, told, generator, stage.binding)
             trainer.update(loss)
             for name, value in parts.items():
                 means[name] = means.get(name, value) * 0.98 + value * 0.02

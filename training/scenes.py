@@ -207,24 +207,26 @@ class Scenes:
         pictures = self.colored(count, size)
         return torch.where(_each(self.random.random(count) < 0.5, pictures), _recolor(pictures, self.random), pictures)
 
-    def told(self, count: int, size: int) -> tuple[Tensor, list[str]]:
+    def told(self, count: int, size: int, *, binding: bool = False) -> tuple[Tensor, list[str]]:
         """Pictures of one or two things of the core, each recoloured by itself, and captions that say its colour:
         (count, 3, size, size) in 0..1, "green apple" or "green apple, red house". For learning colour from words.
 
         A word that names the colour a thing had goes out of its name; a fifth of the things stand without any colour.
+
+        :param binding: always two things, both recoloured and both with their colour.
         """
         random = self.random
-        things = random.choice((1, 2), count, p=(0.4, 0.6))
+        things = np.full(count, 2) if binding else random.choice((1, 2), count, p=(0.4, 0.6))
         picture, ids, names = self.core_scenes(things, size)
         phrases: list[list[str]] = [[] for _ in range(count)]
         for j in range(2):
-            changed = random.random(count) < 0.75
+            changed = random.random(count) < (1.0 if binding else 0.75)
             new = torch.where(_each(changed, picture), _dyed(picture, random), picture)
             here = (ids == j)[:, None]
             picture = torch.where(here, new, picture)
             for i in np.flatnonzero(things > j):
                 words = [names[i][j]]
-                if random.random() < 0.8 and bool(here[i].any()):
+                if (binding or random.random() < 0.8) and bool(here[i].any()):
                     words.insert(0, color_word(picture[i], here[i, 0].float()))
                 phrases[i].append(" ".join(filter(None, words)))
         return picture, [", ".join(phrase) for phrase in phrases]

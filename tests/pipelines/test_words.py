@@ -1,0 +1,80 @@
+"""The embedded L-CAD does what words say: the example picture, an apple and an umbrella."""
+
+import pytest
+
+from comfyui_exemplar import demo
+from comfyui_exemplar.color import luminance, rgb_to_lab
+from comfyui_exemplar.hosts.lcad import load_lcad
+from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
+from comfyui_exemplar.pipelines.pictures import load_picture
+
+PICTURES = demo.lcad_path().parent / "pictures"
+SETTINGS = {"steps": 8}
+
+
+@pytest.fixture(scope="module")
+def host():
+    return load_lcad(demo.lcad_path())
+
+
+@pytest.fixture(scope="module")
+def gray():
+    return load_picture(PICTURES / "words-gray.png")
+
+
+@pytest.fixture(scope="module")
+def things(gray):
+    """(apple, umbrella): where lightness is below the ground's, left and right; without the apple's leaf."""
+    drawn = luminance(gray)[0] < 90
+    left, right = drawn.clone(), drawn.clone()
+    left[:, 128:] = right[:, :128] = False
+    left[:76] = False
+    right[108:] = False  # the handle
+    return left, right
+
+
+@pytest.fixture(scope="module")
+def colored(host, gray):
+    """Describe the picture: call it with words -> picture."""
+    made = {}
+
+    def make(prompt):
+        if prompt not in made:
+            settings = LCADSettings(**(host.recommended | SETTINGS))
+            made[prompt] = describe(host, gray, prompt, settings)
+        return made[prompt]
+
+    return make
+
+
+def chroma(picture, where):
+    return rgb_to_lab(picture)[0][where][:, 1:].mean(0)
+
+
+class TestOneThing:
+    def test_it_takes_the_colour_that_is_said(self, colored, things):
+        apple, _ = things
+        green, red = (chroma(colored(f"{color} apple"), apple) for color in ("green", "red"))
+        assert green[0] < -10 and red[0] > 20  # a: from green to red
+
+    def test_lightness_is_the_pictures(self, colored, gray):
+        assert float((luminance(colored("green apple")) - luminance(gray)).abs().max()) < 0.1
+
+
+class TestTwoThings:
+    """Another word for one thing changes that thing and leaves the other."""
+
+    @pytest.mark.parametrize("before, after, which", [
+        ("red apple, blue umbrella", "green apple, blue umbrella", 0),
+        ("red apple, blue umbrella", "red apple, green umbrella", 1),
+    ])  # fmt: skip
+    def test_the_other_keeps_its_colour(self, colored, things, before, after, which):
+        moved = [float((chroma(colored(before), where) - chroma(colored(after), where)).norm()) for where in things]
+        assert moved[which] > 30
+        assert moved[1 - which] < moved[which] / 3
+
+
+def test_nothing_said_is_fine(colored, gray):
+    automatic = colored("")
+    assert automatic.shape == gray.shape
+    assert float(rgb_to_lab(automatic)[..., 1:].norm(dim=-1).mean()) > 1
