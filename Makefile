@@ -24,6 +24,7 @@ test: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(RUN) -m bench
 	$(RUN) -m bench.ddcolor
+	$(RUN) -m bench.deadiff
 	$(RUN) -m bench.lcad_instances
 	$(RUN) -m bench.vct_control
 	$(RUN) -m bench.lcad

@@ -28,13 +28,17 @@ KINDS = (STYLE, SEMANTICS)
 
 #: The layers of a kind that are left when the other kind has taken its own.
 REST = "rest"
+#: The split that the published model was taught, as expressions for semantic and style layers.
+PUBLISHED_SPLIT = ("semantic", REST)
 
 #: What a weight means. ``plain at 0``: from no image at all, over what was trained, to more. ``official``: keys and
 #: values times the weight, so that 0 is a picture of zeros, which still damps the text.
 WEIGHTINGS = ("plain at 0", "official")
 
 
-def route(infos: Sequence[LayerInfo], semantic_layers: str = "semantic", style_layers: str = REST) -> dict[Layer, str]:
+def route(
+    infos: Sequence[LayerInfo], semantic_layers: str = PUBLISHED_SPLIT[0], style_layers: str = PUBLISHED_SPLIT[1]
+) -> dict[Layer, str]:
     """Which kind of tokens each cross-attention layer listens to.
 
     :param infos: the model's transformer layers, in network order.

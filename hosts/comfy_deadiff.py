@@ -23,6 +23,9 @@ from .deadiff import CHUNK, DEADiffAdapter, combine, encode, load_deadiff
 #: What the small adapter is called that comes with the pack; it belongs to the embedded model.
 EMBEDDED = "embedded"
 
+#: The layers that a file was taught to speak to.
+AUTO = "auto"
+
 #: Folders of ``models`` that are looked into, the first one first.
 FOLDERS = ("deadiff", "checkpoints")
 
@@ -35,6 +38,7 @@ class DEADiffTokens:
     :param projections: layer -> W_ik and W_iv.
     :param hidden: width of the tokens, which is that of prompts.
     :param text_tokens: length of one stretch of prompt.
+    :param split: the file's own expressions for semantic and for style layers.
     :param name: of the file that they come from.
     """
 
@@ -42,6 +46,7 @@ class DEADiffTokens:
     projections: Mapping[Layer, tuple[Tensor, Tensor]]
     hidden: int
     text_tokens: int
+    split: tuple[str, str]
     name: str
 
     def joined(self, other: DEADiffTokens) -> DEADiffTokens:
@@ -66,12 +71,14 @@ class DEADiffTokens:
         self, model: Any, weight: float, weighting: str, mask: Tensor | None, semantic_layers: str, style_layers: str,
         node: str,
     ) -> ImageTokens:  # fmt: skip
-        """The edit for a MODEL.
+        """The edit for a MODEL; ``auto`` layers are the file's own.
 
         :raises ValueError: a MODEL of another family, or layers that name nothing.
         """
         check_model(model, {layer: len(pair[0]) for layer, pair in self.projections.items()}, self.hidden, node)
-        routing = route(attention_layers(model), semantic_layers, style_layers)
+        chosen = (semantic_layers, style_layers)
+        split = (own if given.strip() == AUTO else given for own, given in zip(self.split, chosen, strict=True))
+        routing = route(attention_layers(model), *split)
         return ImageTokens(
             project_tokens(self.tokens, self.projections, routing), weight, weighting, mask, self.text_tokens
         )
@@ -105,7 +112,9 @@ class ComfyDEADiff:
         """What a MODEL is given, from the tokens of some references; see ``deadiff.combine``."""
         given = {kind: combine(of_kind, weights, how) for kind, of_kind in tokens.items()}
         adapter = self.adapter
-        return DEADiffTokens(given, adapter.projections, adapter.sizes.hidden, adapter.text_tokens, adapter.name)
+        return DEADiffTokens(
+            given, adapter.projections, adapter.sizes.hidden, adapter.text_tokens, adapter.split, adapter.name
+        )
 
     def _working_bytes(self, images: int) -> int:
         """What some references need on their way: some ten activations of a block, and its attention maps."""

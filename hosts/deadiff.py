@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import demo
-from ..attention.image_tokens import SEMANTICS, STYLE
+from ..attention.image_tokens import PUBLISHED_SPLIT, SEMANTICS, STYLE
 from ..attention.layers import Layer
 from ..networks import deadiff_weights as published
 from ..networks.deadiff import Branch, ImageEncoder, to_pixels
@@ -92,6 +92,7 @@ class DEADiffAdapter:
     :param projections: layer -> W_ik and W_iv, (channels, hidden).
     :param words: instruction word -> token ids.
     :param text_tokens: length of one stretch of prompt in the model that it belongs to.
+    :param split: which layers it was taught to speak to, as expressions for semantic and for style tokens.
     :param name: the file's name.
     """
 
@@ -100,6 +101,7 @@ class DEADiffAdapter:
     sizes: DEADiffSizes
     words: Mapping[str, tuple[int, ...]]
     text_tokens: int
+    split: tuple[str, str]
     name: str
 
     def instruction(self, word: str) -> Tensor:
@@ -135,7 +137,8 @@ def load_deadiff(
         for place, pair in published.read_projections(weights).items()
     }
     words = {word: tuple(ids) for word, ids in about.get("words", WORDS).items()}
-    return DEADiffAdapter(encoder, projections, sizes, words, int(about.get("text_tokens", 77)), path.name)
+    split = tuple(about.get("split", PUBLISHED_SPLIT))
+    return DEADiffAdapter(encoder, projections, sizes, words, int(about.get("text_tokens", 77)), split, path.name)
 
 
 def read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..attention.image_tokens import KINDS, REST, SEMANTICS, STYLE, WEIGHTINGS
+from ..attention.image_tokens import KINDS, SEMANTICS, STYLE, WEIGHTINGS
 from ..color import as_picture
 from ..hosts import comfy_deadiff as host
 from ..hosts.comfy_tokens import fractional_timesteps, install_tokens
@@ -120,13 +120,13 @@ class ApplyDEADiff(io.ComfyNode):
                 io.Combo.Input("weighting", options=list(WEIGHTINGS), default=WEIGHTINGS[0], advanced=True,
                                tooltip="plain at 0: below 1 the reference fades out. official: keys and values times weight, as in the "
                                "published program; there even 0 damps the prompt, because tokens of zeros still take part."),
-                io.String.Input("semantic_layers", default="semantic", advanced=True,
-                                tooltip="Layers that listen to semantic tokens: semantic (the coarsest ones, as published), other "
-                                "presets (middle, encoder, decoder, coarse), or ranges such as output.3-4. More and finer layers "
-                                "copy more of the reference."),
-                io.String.Input("style_layers", default=REST, advanced=True,
-                                tooltip="Layers that listen to style tokens; rest is every layer that is not semantic. Layers in neither "
-                                "list hear the prompt alone."),
+                io.String.Input("semantic_layers", default=host.AUTO, advanced=True,
+                                tooltip="Layers that listen to semantic tokens. auto is what the file was taught (DEADiff's own: semantic, "
+                                "the coarsest layers). Or other presets (middle, encoder, decoder, coarse), or ranges such as "
+                                "output.3-4. More and finer layers copy more of the reference."),
+                io.String.Input("style_layers", default=host.AUTO, advanced=True,
+                                tooltip="Layers that listen to style tokens. auto is what the file was taught (DEADiff's own: rest, every "
+                                "layer that is not semantic). Layers in neither list hear the prompt alone."),
                 io.Combo.Input("timesteps", options=list(TIMESTEPS), default=TIMESTEPS[0], advanced=True,
                                tooltip="nearest is ComfyUI's own. fractional reads the model between whole timesteps, as the published "
                                "program does with Euler a; with ddim it makes no difference."),
@@ -139,8 +139,8 @@ class ApplyDEADiff(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, tokens, weight, start_percent=0.0, end_percent=1.0, weighting=WEIGHTINGS[0], semantic_layers="semantic",
-        style_layers=REST, timesteps=TIMESTEPS[0], mask=None,
+        cls, model, tokens, weight, start_percent=0.0, end_percent=1.0, weighting=WEIGHTINGS[0], semantic_layers=host.AUTO,
+        style_layers=host.AUTO, timesteps=TIMESTEPS[0], mask=None,
     ) -> io.NodeOutput:  # fmt: skip
         edit = tokens.edit_for(model, weight, weighting, mask, semantic_layers, style_layers, "Apply DEADiff")
         patched = fractional_timesteps(model) if timesteps == "fractional" else model.clone()

@@ -19,6 +19,12 @@ def test_bench_runs_on_a_toy():
         assert line in found
 
 
+def test_bench_of_image_tokens_runs_on_a_toy():
+    found = report("bench.deadiff", "--tiny", "--size", "64", "--repeat", "1")
+    for line in ("plain", "tokens, projected once", "tokens, projected in every step", "processor"):
+        assert line in found
+
+
 def test_bench_of_automatic_color_runs_on_a_toy():
     found = report("bench.ddcolor", "--tiny", "--batch", "2", "--size", "64", "--repeat", "1")
     for line in ("pictures a second", "bare forward passes", "processor seconds"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from comfyui_exemplar.hosts.deadiff import ABOUT_KEY
 from comfyui_exemplar.networks.deadiff_weights import projection_name, published_shapes
 
-from .adapter import SIZES, WORDS
+from .adapter import SIZES, SPLIT, WORDS
 from .export import CREDIT, LICENSE
 from .model import TEXT
 
@@ -35,7 +35,7 @@ def export_adapter(folder: Path, output: Path) -> None:
     tensors = {name: tensor.half().contiguous() for name, tensor in publish(averaged).items()}
     about = {
         "what": "A small network of DEADiff's architecture for the embedded model; none of the published weights are in it.",
-        "words": WORDS, "text_tokens": TEXT["tokens"], "side": SIZES.side,
+        "words": WORDS, "text_tokens": TEXT["tokens"], "side": SIZES.side, "split": SPLIT,
     }  # fmt: skip
     metadata = {"format": "pt", ABOUT_KEY: json.dumps(about), "exemplar.credit": CREDIT, "exemplar.license": LICENSE}
     output.parent.mkdir(parents=True, exist_ok=True)

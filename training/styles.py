@@ -123,9 +123,11 @@ class Styles:
 
     def print(self) -> Print:
         """A random one."""
+        return PLAIN if self.random.random() < _OWN_COLORS else self.colored_print()
+
+    def colored_print(self) -> Print:
+        """A random one with little or nothing of the drawing's colours."""
         random = self.random
-        if random.random() < _OWN_COLORS:
-            return PLAIN
         paper = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0.1, 0.7), random.uniform(0.7, 1)))
         ink = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0.3, 1), random.uniform(0.05, 0.45)))
         return Print(paper, ink, float(random.choice([1.0, random.uniform(0.6, 1)])))
