@@ -24,10 +24,10 @@ test: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(RUN) -m bench
 	$(RUN) -m bench.ddcolor
+	$(RUN) -m bench.lcad
 	$(RUN) -m bench.deadiff
 	$(RUN) -m bench.lcad_instances
 	$(RUN) -m bench.vct_control
-	$(RUN) -m bench.lcad
 
 ## Measure the embedded model on held-out pairs beside simple ways to colour. Fetches drawings with npm; about an hour.
 evaluate: $(VENV)/.ready

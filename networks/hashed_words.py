@@ -34,8 +34,8 @@ def tokenize(text: str, *, vocabulary: int = VOCABULARY, tokens: int = TOKENS) -
 class HashedWords(nn.Module):
     """Embedding table ``emb.weight`` (vocabulary, width), looked up for ``tokens`` hashed words a text.
 
-    With ``bound``, a word also hears the one before it, through ``left.weight`` (width, width): the only grammar there is,
-    enough to tell "red apple, yellow bell" from "yellow apple, red bell".
+    With ``bound``, a word also hears the one before it and the one after it, through ``left.weight`` and ``right.weight``
+    (width, width): the only grammar there is, enough to tell "red apple, yellow bell" from "yellow apple, red bell".
     """
 
     def __init__(
@@ -51,29 +51,32 @@ class HashedWords(nn.Module):
         self.tokens = tokens
         self.emb = nn.Embedding(vocabulary, width)
         self.left = nn.Linear(width, width, bias=False) if bound else None
+        self.right = nn.Linear(width, width, bias=False) if bound else None
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], *, tokens: int = TOKENS) -> HashedWords:
-        """Build from ``emb.weight`` (vocabulary, width) and, if words are bound, ``left.weight`` (width, width), as
-        float32; ``tokens`` is not in any shape.
+        """Build from ``emb.weight`` (vocabulary, width) and, if words are bound, ``left.weight`` and ``right.weight``
+        (width, width), as float32; ``tokens`` is not in any shape.
 
         Raises ValueError naming missing and unexpected keys, or the shapes.
         """
-        missing = sorted({"emb.weight"} - set(state_dict))
-        unexpected = sorted(set(state_dict) - {"emb.weight", "left.weight"})
+        neighbours = {"left.weight", "right.weight"}
+        bound = not neighbours.isdisjoint(state_dict)
+        expected = {"emb.weight"} | (neighbours if bound else set())
+        missing, unexpected = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected)
         if missing or unexpected:
             raise ValueError(
-                f"hashed-word weights: missing {missing}, unexpected {unexpected}, expected ['emb.weight'] and perhaps "
-                "['left.weight']: pass the file's tensors with their `text.` prefix removed."
+                f"hashed-word weights: missing {missing}, unexpected {unexpected}, expected exactly {sorted(expected)}: "
+                "pass the file's tensors with their `text.` prefix removed."
             )
-        table, left = state_dict["emb.weight"], state_dict.get("left.weight")
-        if table.ndim != 2 or (left is not None and tuple(left.shape) != (table.shape[1],) * 2):
-            found = tuple(table.shape) if left is None else (tuple(table.shape), tuple(left.shape))
+        table = state_dict["emb.weight"]
+        shapes = [tuple(state_dict[name].shape) for name in sorted(expected)]
+        if table.ndim != 2 or any(shape != (table.shape[1],) * 2 for shape in shapes[1:]):
             raise ValueError(
-                f"the hashed-word table has shape {found}, expected (vocabulary, width), and (width, width) for bound "
-                "words: the file is damaged or is another model's."
+                f"the hashed-word table has shape {', '.join(map(str, shapes))}, expected (vocabulary, width), and (width, "
+                "width) for bound words: the file is damaged or is another model's."
             )
-        model = cls(vocabulary=table.shape[0], width=table.shape[1], tokens=tokens, bound=left is not None)
+        model = cls(vocabulary=table.shape[0], width=table.shape[1], tokens=tokens, bound=bound)
         model.load_state_dict({name: tensor.float() for name, tensor in state_dict.items()}, strict=True)
         return model.eval().requires_grad_(False)
 
@@ -82,8 +85,10 @@ class HashedWords(nn.Module):
         words = self.emb(ids)
         if self.left is None:
             return words
-        before = F.pad(words[:, :-1], (0, 0, 1, 0))  # nothing stands before the first word
-        return words + self.left(before) * (ids != NULL_TOKEN).unsqueeze(-1)
+        said = words * (ids != NULL_TOKEN).unsqueeze(-1)
+        # nothing stands before the first word and after the last one
+        heard = self.left(F.pad(said[:, :-1], (0, 0, 1, 0))) + self.right(F.pad(said[:, 1:], (0, 0, 0, 1)))
+        return words + heard * (ids != NULL_TOKEN).unsqueeze(-1)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """B texts -> (B, tokens, width), on the table's device and in its dtype."""

@@ -31,6 +31,12 @@ def test_bench_of_automatic_color_runs_on_a_toy():
         assert line in found
 
 
+def test_bench_of_words_runs_on_a_toy():
+    found = report("bench.lcad", "--tiny", "--size", "32", "--steps", "1", "--repeat", "1")
+    assert "At 50 steps: 1 gray encode, 50 UNet calls of 2 rows, 1 decode." in found
+    assert "one step, both texts in one call" in found
+
+
 def test_bench_of_fusion_runs_on_a_toy():
     found = report("bench.vct_control", "--tiny", "--steps", "1")
     assert "| UNet rows | 4 | 3 | 1.33x |" in found
@@ -42,9 +48,3 @@ def test_bench_of_instances_runs_on_a_toy():
     found = report("bench.lcad_instances", "--tiny", "--repeat", "1")
     for line in ("naive, published schedule | 200", "ours, published schedule | 100", "one pass (default) | 50"):
         assert line in found
-
-
-def test_bench_of_words_runs_on_a_toy():
-    found = report("bench.lcad", "--tiny", "--size", "32", "--steps", "1", "--repeat", "1")
-    assert "At 50 steps: 1 gray encode, 50 UNet calls of 2 rows, 1 decode." in found
-    assert "one step, both texts in one call" in found

@@ -282,6 +282,31 @@ class TestAuto:
         assert run("auto", folder / "gray.png") == 1
 
 
+class TestDescribe:
+    QUICK = ("--steps", "2", "--resolution", "32")
+
+    def test_words_and_none(self, folder, capsys):
+        inputs, found = (folder / "gray.png",), {}
+        for name, options in (("red", ("--prompt", "red apple")), ("blue", ("--prompt", "blue apple")), ("none", ())):
+            out = folder / f"{name}.png"
+            assert run("describe", *inputs, "--output", out, *options, *self.QUICK) == 0
+            found[name] = load_picture(out)
+            assert size_of(out) == (48, 40)
+        assert not torch.equal(found["red"], found["blue"]) and not torch.equal(found["red"], found["none"])
+        gray = load_picture(folder / "gray.png")
+        assert float((luminance(found["red"]) - luminance(gray)).abs().max()) < 1  # 8 bits
+        assert len(capsys.readouterr().out.split()) == 3
+
+    @pytest.mark.parametrize("options, expected", [
+        (("--steps", "0"), "steps is 0"), (("--exact-luminance", "2"), "exact_luminance is 2.0"),
+        (("--model", "none.ckpt"), "none.ckpt does not exist"), (("--model", "gray.png"), "could not be read"),
+    ])  # fmt: skip
+    def test_bad_options(self, folder, capsys, monkeypatch, options, expected):
+        monkeypatch.chdir(folder)
+        assert run("describe", "gray.png", "--output", "out.png", *options) == 1
+        assert expected in capsys.readouterr().err and not (folder / "out.png").exists()
+
+
 def test_cuda_that_is_not_there(folder, capfd):
     if torch.cuda.is_available():
         pytest.skip("there is one")

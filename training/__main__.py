@@ -38,6 +38,16 @@ def main() -> int:
     made = command("evaluate-automatic", _evaluate_automatic, "measure the embedded DDColor on held-out things")
     made.add_argument("--model", type=Path, default=Path("demo/ddcolor.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    adapter = command("adapter", _adapter, "train the embedded model's DEADiff adapter; resumes")
+    adapter.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    adapter.add_argument("--seed", type=int, default=1)
+    adapter.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    made = command("export-adapter", _export_adapter, "write the DEADiff adapter's one file")
+    made.add_argument("--output", type=Path, default=Path("out/training/deadiff.safetensors"))
+    made = command("evaluate-adapter", _evaluate_adapter, "measure what style and semantic tokens do")
+    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    made.add_argument("--adapter", type=Path, default=Path("demo/deadiff.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     guided = command("guided", _guided, "train the embedded L-CAD's gray encoder and decoder; resumes")
     guided.add_argument("--model", type=Path, default=Path("demo/model.safetensors"), help="the embedded model")
     guided.add_argument("--seed", type=int, default=1)
@@ -54,16 +64,6 @@ def main() -> int:
     made = command("evaluate-instances", _evaluate_instances, "measure whether phrases' colours keep to their masks")
     made.add_argument("--model", type=Path, default=Path("demo/lcad.safetensors"))
     command("evaluate-guided", _evaluate_guided, "measure that decoder on held-out pictures")
-    adapter = command("adapter", _adapter, "train the embedded model's DEADiff adapter; resumes")
-    adapter.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
-    adapter.add_argument("--seed", type=int, default=1)
-    adapter.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    made = command("export-adapter", _export_adapter, "write the DEADiff adapter's one file")
-    made.add_argument("--output", type=Path, default=Path("out/training/deadiff.safetensors"))
-    made = command("evaluate-adapter", _evaluate_adapter, "measure what style and semantic tokens do")
-    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
-    made.add_argument("--adapter", type=Path, default=Path("demo/deadiff.safetensors"))
-    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
@@ -154,6 +154,24 @@ def _evaluate_automatic(options: argparse.Namespace) -> None:
     evaluate_automatic(options.folder, options.model, options.output)
 
 
+def _adapter(options: argparse.Namespace) -> None:
+    from .adapter import train
+
+    train(options.folder, options.model, seed=options.seed, threads=options.threads)
+
+
+def _export_adapter(options: argparse.Namespace) -> None:
+    from .adapter_file import export_adapter
+
+    export_adapter(options.folder, options.output)
+
+
+def _evaluate_adapter(options: argparse.Namespace) -> None:
+    from .adapter_measure import evaluate_adapter
+
+    evaluate_adapter(options.folder, options.model, options.adapter, options.output)
+
+
 def _guided(options: argparse.Namespace) -> None:
     from .guided import train
 
@@ -194,24 +212,6 @@ def _evaluate_guided(options: argparse.Namespace) -> None:
         for name, numbers in evaluate(net, pictures).items():
             values = ", ".join(f"{key} {value:.2f}" for key, value in numbers.items())
             print(f"{len(pictures)} held-out {kind}, {name}: {values}")
-
-
-def _adapter(options: argparse.Namespace) -> None:
-    from .adapter import train
-
-    train(options.folder, options.model, seed=options.seed, threads=options.threads)
-
-
-def _export_adapter(options: argparse.Namespace) -> None:
-    from .adapter_file import export_adapter
-
-    export_adapter(options.folder, options.output)
-
-
-def _evaluate_adapter(options: argparse.Namespace) -> None:
-    from .adapter_measure import evaluate_adapter
-
-    evaluate_adapter(options.folder, options.model, options.adapter, options.output)
 
 
 def _tune(options: argparse.Namespace) -> None:

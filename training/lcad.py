@@ -1,9 +1,8 @@
 """Train a tiny L-CAD: the embedded model's UNet with gray features beside the latent, taught colours by their names.
 
 It starts from the embedded model. The first convolution gets input channels for the gray encoder's last map (guided.py),
-at first zero; text becomes a table whose words hear the word before them, at first not at all. So the first step predicts
-what the embedded model does, and training adds the two things that colouring by words needs: structure from the gray
-picture, and which colour belongs to which thing.
+at first zero; text becomes a table whose words hear their neighbours. Training adds the two things that colouring by words
+needs: structure from the gray picture, and which colour belongs to which thing.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .drawings import Drawings
 from .guided import SIZES, averaged
 from .model import TEXT, UNET, signal_levels
 from .resumable import Resumable, stage_at
-from .scenes import Scenes
+from .scenes import COLOR_WORDS, Scenes
 from .words import load_exported
 
 LEARNING_RATE, WARM_UP, LAST_SHARE, EMA = 4e-4, 40, 0.03, 0.99
@@ -54,9 +53,8 @@ STAGES = (
     Stage(64, 400, 16),
     Stage(96, 130, 8),
     Stage(128, 70, 6),
-    # after these, colours followed the words, but often on the wrong thing
-    Stage(64, 380, 16, binding=True, rate=6e-4),
-    Stage(128, 40, 6),
+    Stage(64, 270, 16, binding=True, rate=6e-4),
+    Stage(128, 25, 6),
 )
 
 
@@ -76,13 +74,25 @@ class LCADNet(nn.Module):
         weights = {name: value for name, value in net.state_dict().items()}
         first = weights["unet.conv_in.weight"]
         weights["unet.conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), SIZES.features, 3, 3)], 1)
-        weights["text.left.weight"] = torch.zeros_like(self.text.left.weight)
+        weights |= {f"text.{name}.weight": value for name, value in hearing(net.text).items()}
         self.load_state_dict(weights)
 
     def forward(self, latents: Tensor, gray: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
         """(B, 4, h, w), gray features (B, G, h, w), (B,) and B captions -> predicted v (B, 4, h, w)."""
         joined = torch.cat([latents, gray], 1)
         return self.unet(joined, timesteps, encoder_hidden_states=self.text.encode(captions), return_dict=False)[0]
+
+
+def hearing(text: HashedWords) -> dict[str, Tensor]:
+    """What words hear of their neighbours at first: a thing the colour before it, a colour the thing after it.
+
+    ``left`` passes what lies in the span of the colours' vectors, ``right`` the rest, so that neither "apple, red umbrella"
+    makes a red apple nor a colour hears the thing before it.
+    """
+    colors = text.encode(list(COLOR_WORDS))[:, 0]
+    span = torch.linalg.qr(colors.T)[0]
+    left = span @ span.T
+    return {"left": left, "right": torch.eye(len(left)) - left}
 
 
 class Trainer(Resumable):
@@ -93,7 +103,8 @@ class Trainer(Resumable):
         torch.manual_seed(seed)
         self.net = LCADNet()
         self.net.begin_from(model)
-        new = [self.net.unet.conv_in.weight, self.net.text.left.weight, self.net.text.emb.weight]
+        text = self.net.text
+        new = [self.net.unet.conv_in.weight, text.left.weight, text.right.weight, text.emb.weight]
         rest = [p for p in self.net.parameters() if all(p is not each for each in new)]
         self.optimizer = torch.optim.AdamW(
             [{"params": rest}, {"params": new}], LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True

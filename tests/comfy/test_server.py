@@ -18,12 +18,13 @@ from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only,
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor")
+WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor", "lcad_words")
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
     "ExemplarLatentLuminance", "ExemplarAttentionMap", "ExemplarLoadDemoModel", "ExemplarLoadDemoPictures",
-    "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend",
+    "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend", "ExemplarLoadLCAD", "ExemplarLCADCondition",
+    "ExemplarLCADDecode",
     "ExemplarPivotInversion", "ExemplarConceptInversion",
     "ExemplarConceptFusion", "ExemplarPromptControl", "ExemplarTranslate",
 }  # fmt: skip
@@ -211,6 +212,32 @@ def test_automatic_color_by_a_file_of_the_user(server, ddcolor_file):
     found, _ = automatic(server, prompt)
     assert found.shape == embedded.shape and chroma(found) > 2
     assert not torch.equal(found, embedded)
+
+
+def test_color_from_words(server):
+    prompt = to_prompt(load_workflow("lcad_words"))
+    gray = demo_picture("words-gray")
+    first = saved(server, prompt)
+    assert first.shape == gray.shape and chroma(first) > 2
+    assert float((rgb_to_lab(first)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
+    (words,) = [node for node, body in prompt.items() if body["inputs"].get("text")]
+    prompt[words]["inputs"]["text"] = "a green apple, a blue umbrella"
+    run = server.run(prompt)
+    assert run.status == "success" and only(prompt, "ExemplarLoadLCAD") in run.cached
+    (path,) = run.files[only(prompt, "SaveImage")]
+    # the left half has the apple: less of a, which is green to red
+    redness = [float(rgb_to_lab(each[:, 80:, :128])[..., 1].mean()) for each in (first, picture(path))]
+    assert redness[1] < redness[0] - 5
+
+
+def test_words_without_the_gray_picture(server):
+    prompt = to_prompt(load_workflow("lcad_words"))
+    condition = only(prompt, "ExemplarLCADCondition")
+    plain = prompt[condition]["inputs"]["positive"]
+    for body in prompt.values():
+        if body["class_type"] == "KSampler":
+            body["inputs"]["positive"] = plain
+    assert "put L-CAD Condition between" in message(server, prompt)
 
 
 def test_a_missing_network_is_said_before_anything_runs(server):

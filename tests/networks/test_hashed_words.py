@@ -60,3 +60,28 @@ def test_bad_weights_are_named(weights, words):
     with pytest.raises(ValueError) as error:
         HashedWords.from_state_dict(weights)
     assert words in str(error.value)
+
+
+class TestBoundWords:
+    def model(self):
+        generator = torch.Generator().manual_seed(0)
+        matrix = torch.randn(5, 5, generator=generator)
+        return HashedWords.from_state_dict(
+            {"emb.weight": torch.randn(64, 5, generator=generator), "left.weight": matrix, "right.weight": matrix.T},
+            tokens=4,
+        )
+
+    def test_a_word_hears_its_neighbours(self):
+        model = self.model()
+        first, second, alone = model.encode(["red apple, yellow bell", "yellow apple, red bell", "apple"])
+        assert not torch.allclose(first[1], second[1])  # the apple
+        assert torch.equal(alone[0], model.emb.weight[tokenize("apple", vocabulary=64)[0]])
+        # nobody is heard from where there is no word, and nothing is heard there
+        assert torch.equal(alone[1:], model.emb.weight[:1].expand(3, -1))
+
+    def test_both_matrices_or_none(self):
+        tensors = {name: tensor for name, tensor in self.model().state_dict().items() if name != "right.weight"}
+        with pytest.raises(ValueError, match=r"missing \['right.weight'\]"):
+            HashedWords.from_state_dict(tensors)
+        with pytest.raises(ValueError, match="for bound words"):
+            HashedWords.from_state_dict(self.model().state_dict() | {"left.weight": torch.zeros(4, 5)})
