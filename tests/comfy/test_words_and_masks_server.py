@@ -61,7 +61,7 @@ def test_template_and_nodes(server):
 
 
 def test_masks_say_where_words_are(server, prompt, things):
-    """The prompt alone would make the apple red and the umbrella blue; the masks turn it around."""
+    """The prompt makes the apple red and the umbrella blue; the masks exchange them."""
     apple, umbrella = colors(server, prompt, things)
     assert umbrella[0] > 30 and umbrella[1] > -5, f"the umbrella is not red: {umbrella}"
     assert apple[1] < -20 and apple[0] < 25, f"the apple is not blue: {apple}"
@@ -85,7 +85,7 @@ def test_wrong_phrase_is_named(server, prompt):
     instances(prompt)[0]["phrases"] = "green"
     run = server.run(prompt)
     assert run.status == "error"
-    assert "The prompt 'red, blue' does not contain 'green'" in run.error
+    assert "The prompt 'red apple, blue umbrella' does not contain 'green'" in run.error
 
 
 def test_missing_network_is_said(server):
