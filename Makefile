@@ -25,6 +25,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m bench
 	$(RUN) -m bench.ddcolor
 	$(RUN) -m bench.lcad
+	$(RUN) -m bench.vct
 	$(RUN) -m bench.deadiff
 	$(RUN) -m bench.lcad_instances
 	$(RUN) -m bench.vct_control

@@ -32,7 +32,7 @@ from .ldm_config import part
 #: Under which the embedded model's vectors stand in a file that holds several encoders'.
 EMBEDDING_KEY = "clip_words"
 
-_EMBEDDING = re.compile(r"\bembedding:([\w.-]+)")
+_EMBEDDING = re.compile(r"\bembedding:([\w.-]*\w)")
 
 _PREDICTIONS = {
     "epsilon": comfy.model_base.ModelType.EPS,

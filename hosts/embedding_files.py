@@ -26,7 +26,7 @@ from ..diffusion.concept import ConceptState
 SINGLE = "emb_params"
 HEADER = "exemplar"
 #: What a prompt can name after ``embedding:``.
-NAME = re.compile(r"\w[\w.-]*")
+NAME = re.compile(r"\w([\w.-]*\w)?")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,23 @@ def test_bench_of_words_runs_on_a_toy():
     assert "one step, both texts in one call" in found
 
 
+def test_bench_of_translation_runs_on_a_toy():
+    """Passes are counts, not times, so these are the same everywhere: of both phases with their formulas."""
+    found = report("bench.vct", "--tiny", "--stop-below", "0")
+    cells = {}
+    for line in found.splitlines():
+        if line.startswith("| ") and ":" in line:
+            name, *values = (cell.strip() for cell in line.strip("|").split("|"))
+            cells[name] = [int(value) for value in values[:4]]
+    steps, iterations, copies = 2, 2, 4  # of the toy: naive, released, ours, economical
+    assert cells["concept: passes"] == [2 * copies] * 4
+    assert cells["concept: calls"] == [2 * copies, 2 * copies, 2, 2]
+    a_step = [4 * iterations + 2, 2 * iterations + 3, 2 * iterations + 2]
+    assert cells["pivots: passes"][:3] == [steps * passes for passes in a_step]
+    assert cells["fusion: passes"] == [4 * steps, 4 * steps, 3 * steps, 3 * steps]
+    assert "ours against naive, largest difference" in found and "peak memory" in found
+
+
 def test_bench_of_fusion_runs_on_a_toy():
     found = report("bench.vct_control", "--tiny", "--steps", "1")
     assert "| UNet rows | 4 | 3 | 1.33x |" in found

@@ -264,8 +264,8 @@ def to_prompt(workflow: dict) -> dict:
             continue
         widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
         values = list(node.get("widgets_values") or [])
-        if "seed" in widgets:
-            del values[widgets.index("seed") + 1]
+        for seed in {"seed", "noise_seed"} & set(widgets):
+            del values[widgets.index(seed) + 1]
         inputs = dict(zip(widgets, values, strict=True))
         inputs.update({slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None})
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}

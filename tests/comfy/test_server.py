@@ -18,7 +18,8 @@ from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only,
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-WORKFLOWS = (*COLORING, "embedded_model_words", "ddcolor", "lcad_words")
+QUICK = (*COLORING, "embedded_model_words", "ddcolor", "lcad_words", "prompt_control")
+WORKFLOWS = (*QUICK, "translate_one_node", "translate_stages")
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
@@ -286,7 +287,7 @@ def test_blueprint_is_listed_and_fits_the_nodes(server, object_info):
 # What is computed again
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize("name", QUICK)
 def test_second_run_is_cached(server, name):
     prompt = to_prompt(load_workflow(name))
     assert server.run(prompt).status == "success"
