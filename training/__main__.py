@@ -61,6 +61,8 @@ def main() -> int:
     made = command("evaluate-lcad", _evaluate_lcad, "measure whether things take the colours that they are told")
     made.add_argument("--model", type=Path, default=Path("demo/lcad.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made = command("evaluate-instances", _evaluate_instances, "measure whether phrases' colours keep to their masks")
+    made.add_argument("--model", type=Path, default=Path("demo/lcad.safetensors"))
     command("evaluate-guided", _evaluate_guided, "measure that decoder on held-out pictures")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
@@ -193,6 +195,13 @@ def _evaluate_lcad(options: argparse.Namespace) -> None:
 
     found = evaluate_lcad(options.folder, options.model, options.output)
     print(", ".join(f"{name} {value:.2f}" for name, value in found.items()))
+
+
+def _evaluate_instances(options: argparse.Namespace) -> None:
+    from .instances_report import evaluate_instances
+
+    for way, (inside, elsewhere) in evaluate_instances(options.folder, options.model).items():
+        print(f"{way}: {inside:.2f} of the colour inside a phrase's mask is its own, {elsewhere:.2f} on the other thing")
 
 
 def _evaluate_guided(options: argparse.Namespace) -> None:

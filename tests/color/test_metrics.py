@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from comfyui_exemplar.color import ab_error, desaturate, lab_to_rgb, luminance_error, psnr
+from comfyui_exemplar.color import ab_error, color_ghosting, desaturate, lab_to_rgb, luminance_error, psnr
 
 
 def random(*shape, seed=0):
@@ -49,3 +49,29 @@ def test_what_does_not_fit_is_refused():
         ab_error(random(1, 4, 4, 3), random(1, 4, 4, 3), torch.zeros(1, 4, 4))
     with pytest.raises(ValueError, match="mask"):
         ab_error(random(1, 4, 4, 3), random(1, 4, 4, 3), torch.ones(1, 4, 5))
+
+
+class TestGhosting:
+    def edge(self, where):
+        """Left dark, right light, at column ``where`` of 32."""
+        gray = torch.full((1, 16, 32, 3), 0.3)
+        gray[:, :, where:] = 0.7
+        return gray
+
+    def test_colour_that_follows_the_edge_is_none(self):
+        gray = self.edge(16)
+        colored = gray.clone()
+        colored[:, :, 16:, 0] += 0.2
+        assert float(color_ghosting(colored, gray)) < 1e-4
+
+    def test_colour_that_runs_over_the_edge_is_some_and_more_of_it_is_more(self):
+        gray, found = self.edge(16), []
+        for extra in (0.05, 0.2):
+            colored = gray.clone()
+            colored[:, :, 8:, 0] += extra
+            found.append(float(color_ghosting(colored, gray)))
+        assert 0.05 < found[0] < found[1]
+
+    def test_one_number_a_picture(self):
+        gray = self.edge(16).repeat(3, 1, 1, 1)
+        assert color_ghosting(gray, gray).shape == (3,)

@@ -248,6 +248,7 @@ class Server:
 
 
 VIRTUAL = {"Note", "MarkdownNote"}
+MUTED = 2  # a node that the page leaves out of the prompt
 
 
 def to_prompt(workflow: dict) -> dict:
@@ -259,7 +260,7 @@ def to_prompt(workflow: dict) -> dict:
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
-        if node["type"] in VIRTUAL:
+        if node["type"] in VIRTUAL or node.get("mode") == MUTED:
             continue
         widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
         values = list(node.get("widgets_values") or [])

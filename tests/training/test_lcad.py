@@ -1,0 +1,49 @@
+"""What the embedded L-CAD is taught with: pictures that say their colours, words that hear their neighbours."""
+
+import torch
+
+from comfyui_exemplar.networks.hashed_words import HashedWords
+
+
+def scenes(drawings):
+    from training.scenes import Scenes
+
+    return Scenes(drawings, seed=3)
+
+
+def test_captions_say_the_colours(drawings):
+    from training.scenes import COLOR_WORDS
+
+    pictures, captions = scenes(drawings).told(24, 64)
+    assert pictures.shape == (24, 3, 64, 64)
+    phrases = [phrase for caption in captions for phrase in caption.split(", ")]
+    named = [phrase for phrase in phrases if phrase.split()[0] in COLOR_WORDS]
+    assert 0.5 < len(named) / len(phrases) < 1  # some things stand without
+    assert {len(caption.split(", ")) for caption in captions} == {1, 2}
+    # a recoloured "blue heart" is not blue in its name as well
+    assert all(sum(word in COLOR_WORDS for word in phrase.split()) <= 1 for phrase in phrases)
+    _, captions = scenes(drawings).told(8, 64, binding=True)
+    for caption in captions:
+        first, second = caption.split(", ")
+        assert first.split()[0] in COLOR_WORDS and second.split()[0] in COLOR_WORDS
+
+
+def test_each_thing_has_a_colour_of_its_own(drawings):
+    """Recolouring stays inside the thing."""
+    made = scenes(drawings)
+    pictures, _ = made.told(6, 64, binding=True)
+    grounds = [picture[:, :3, :3].reshape(3, -1) for picture in pictures]
+    assert all(float((ground.amax(0) - ground.amin(0)).max()) < 1e-5 for ground in grounds)  # gray
+
+
+def test_things_hear_the_colour_before_and_colours_the_thing_after():
+    from training.lcad import hearing
+    from training.scenes import COLOR_WORDS
+
+    torch.manual_seed(0)
+    words = HashedWords(512, 32, 8).requires_grad_(False)
+    made = hearing(words)
+    colors = words.encode(list(COLOR_WORDS))[:, 0]
+    assert torch.allclose(colors @ made["left"], colors, atol=1e-4)
+    assert float((colors @ made["right"]).abs().max()) < 1e-4
+    assert torch.allclose(made["left"] + made["right"], torch.eye(32), atol=1e-6)

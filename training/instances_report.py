@@ -1,0 +1,102 @@
+"""What masks do to the embedded L-CAD: how much of a phrase's colour lies inside its mask, and on the other thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from comfyui_exemplar.attention.instances import Instance, InstanceSettings
+from comfyui_exemplar.attention.phrases import PromptTokens, find_phrases
+from comfyui_exemplar.color import luminance, luminance_to_rgb, rgb_to_lab
+from comfyui_exemplar.diffusion.sampling import sample_ddim
+from comfyui_exemplar.diffusion.schedule import sampling_sigmas
+from comfyui_exemplar.hosts.instances import guided_instances
+from comfyui_exemplar.hosts.lcad import DiffusersLCAD, LCADDenoiser, load_lcad
+from comfyui_exemplar.networks.hashed_words import NULL_TOKEN, tokenize
+
+from .drawings import Drawings
+from .lcad_report import ASKED, SEED
+from .scenes import COLOR_WORDS, Scenes
+
+OFFICIAL = InstanceSettings(step="official", schedule="official")
+#: How scenes are coloured: settings, and whether each phrase gets its own thing's mask or the other one's.
+WAYS = {
+    "no masks": (None, False),
+    "published step": (OFFICIAL, False),
+    "normalized step": (InstanceSettings(), False),
+    "crossed masks, published step": (OFFICIAL, True),
+    "crossed masks, normalized step": (InstanceSettings(), True),
+}
+
+
+@torch.no_grad()
+def evaluate_instances(
+    folder: Path, model: Path, *, scenes: int = 6, size: int = 96, steps: int = 10
+) -> dict[str, tuple[float, float]]:
+    """Colour compositions of two things under "red apple, blue house", with each way of using their masks.
+
+    :returns: for each of :data:`WAYS`, of the colour inside a phrase's mask the share that is the phrase's, and of the
+        colour on the other thing the share that is; weighted with chroma, by hue among ASKED (chance 0.2). Without masks
+        a phrase's mask is the thing that it names.
+    """
+    host = load_lcad(model)
+    drawn = Scenes(Drawings.load(folder / "drawings.npz"), seed=SEED)
+    pictures, ids, names = drawn.core_scenes(np.full(scenes, 2), size)
+    gray = luminance_to_rgb(luminance(pictures.movedim(1, -1)))
+    random = np.random.default_rng(SEED)
+    colors = [random.choice(ASKED, 2, replace=False) for _ in range(scenes)]
+    found = {}
+    for way, (settings, crossed) in WAYS.items():
+        shares = []
+        for i in tqdm(range(scenes), desc=way, leave=False):
+            phrases = [f"{colors[i][j]} {names[i][j]}" for j in range(2)]
+            masks = [(ids[i : i + 1] == (1 - j if crossed else j)).float() for j in range(2)]
+            shown = describe_with_masks(host, gray[i : i + 1], phrases, masks, settings, steps)
+            hues = [hue_share(shown, colors[i][j]) for j in range(2)]
+            shares += [(share_in(*hues[j], masks[j]), share_in(*hues[j], masks[1 - j])) for j in range(2)]
+        found[way] = tuple(np.nanmean(shares, axis=0).tolist())
+    return found
+
+
+def describe_with_masks(
+    host: DiffusersLCAD, gray: Tensor, phrases: list[str], masks: list[Tensor], settings: InstanceSettings | None, steps: int
+) -> Tensor:
+    """(1, S, S, 3) gray in 0..1 -> a picture of the same size, the decoder's own; ``settings`` None leaves masks out."""
+    prompt = ", ".join(phrases)
+    maps = host.autoencoder.encode(gray)
+    sigmas = sampling_sigmas(host.sigma_table, steps)
+    noise = torch.randn(1, host.channels, *maps[-1].shape[-2:], generator=torch.Generator().manual_seed(SEED))
+    texts = {0: host.encode_text(prompt), 1: host.encode_text("")}
+    denoiser = LCADDenoiser(host.model, maps[-1], texts)
+    words = [tuple(token for token in tokenize(text) if token != NULL_TOKEN) for text in (prompt, *phrases)]
+    length = texts[0].shape[1]
+    tokens = PromptTokens(words[0], tuple(range(len(words[0]))), length)
+    places = find_phrases(tokens, prompt, list(zip(phrases, words[1:], strict=True)))
+    instances = [
+        Instance(phrase, at, length, mask, settings)
+        for phrase, at, mask in zip(phrases, places, masks, strict=True)
+        if settings is not None
+    ]
+    guided = guided_instances(denoiser, host.recommended["guidance"], instances, host.factor)
+    start = noise * float(1 + sigmas[0] ** 2) ** 0.5
+    return host.decode(sample_ddim(guided, start, sigmas, disable=True), maps)
+
+
+def hue_share(picture: Tensor, word: str) -> tuple[Tensor, Tensor]:
+    """(H, W) chroma of a picture (1, H, W, 3), and the part of it whose hue is nearest to a word's."""
+    ab = rgb_to_lab(picture)[0, ..., 1:]
+    words = rgb_to_lab(torch.tensor([COLOR_WORDS[name] for name in ASKED]).view(1, 1, -1, 3))[0, 0, :, 1:]
+    chroma = ab.norm(dim=-1)
+    nearest = F.cosine_similarity(ab.unsqueeze(-2), words, dim=-1).argmax(-1)
+    return chroma, chroma * (nearest == ASKED.index(word))
+
+
+def share_in(chroma: Tensor, part: Tensor, mask: Tensor) -> float:
+    """How much of a masked place's colour is a word's; NaN for a place without any."""
+    whole = float((chroma * mask[0]).sum())
+    return float((part * mask[0]).sum()) / whole if whole else float("nan")
