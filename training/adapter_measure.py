@@ -29,12 +29,13 @@ from .drawings import Drawings, core
 from .scenes import PLAIN_HAND, Scenes
 from .styles import Styles
 
-SIZE, STEPS, GUIDANCE, SEED = 128, 16, 3.0, 5
-CASES = 16
+SIZE, STEPS, GUIDANCE, SEED = 128, 12, 3.0, 5
+CASES = 8
 GRID = 16  # cells a side when shapes are compared
 #: Of all pixels, those that count as paper, and as many as ink.
 SHARE = 0.25
 PLAIN, NO_WORDS = "words alone", "no words"
+HALF_STYLE = "words and style tokens, weight 0.5"
 WITH_STYLE, WITH_SEMANTICS, WITH_BOTH = "words and style tokens", "semantic tokens", "style and semantic tokens"
 
 
@@ -148,6 +149,7 @@ def run_ways(sampler: Sampler, cases: Cases, **settings) -> dict[str, Tensor]:
     return {
         PLAIN: sampler(prompts, None, **settings),
         WITH_STYLE: sampler(prompts, {STYLE: tokens[STYLE]}, **settings),
+        HALF_STYLE: sampler(prompts, {STYLE: tokens[STYLE]}, weight=0.5, **settings),
         NO_WORDS: sampler(nothing, None, **settings),
         WITH_SEMANTICS: sampler(nothing, {SEMANTICS: tokens[SEMANTICS]}, **settings),
         WITH_BOTH: sampler(nothing, tokens, **settings),

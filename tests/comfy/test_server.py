@@ -18,14 +18,15 @@ from .server import PACK, ROOT, descendants, load_workflow, needs_comfyui, only,
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-QUICK = (*COLORING, "embedded_model_words", "ddcolor", "lcad_words", "prompt_control")
-WORKFLOWS = (*QUICK, "translate_one_node", "translate_stages")
+QUICK = (*COLORING, "embedded_model_words", "ddcolor", "lcad_words", "prompt_control", "deadiff_style")
+WORKFLOWS = (*QUICK, "deadiff_style_and_color", "translate_one_node", "translate_stages")
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
     "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
     "ExemplarLatentLuminance", "ExemplarAttentionMap", "ExemplarLoadDemoModel", "ExemplarLoadDemoPictures",
     "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend", "ExemplarLoadLCAD", "ExemplarLCADCondition",
     "ExemplarLCADDecode",
+    "ExemplarLoadDEADiff", "ExemplarDEADiffEncode", "ExemplarApplyDEADiff",
     "ExemplarPivotInversion", "ExemplarConceptInversion",
     "ExemplarConceptFusion", "ExemplarPromptControl", "ExemplarTranslate",
 }  # fmt: skip
@@ -187,6 +188,59 @@ def test_workflow_colors_the_picture(server, name):
     # nearer to the drawing's true colours than without any, and as light as the gray picture to within 8 bit
     assert psnr(result, truth) > psnr(gray, truth) + 1
     assert float((rgb_to_lab(result)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
+
+
+def pictures_of(server, prompt: dict) -> torch.Tensor:
+    """All pictures that the prompt's Save Image writes."""
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+    return torch.cat([picture(path) for path in run.files[only(prompt, "SaveImage")]])
+
+
+def test_style_of_a_reference(server):
+    """The paper of the reference is in every picture; without the node, and at weight 0, the model is what it was."""
+    prompt = to_prompt(load_workflow("deadiff_style"))
+    apply = only(prompt, "ExemplarApplyDEADiff")
+    paper = torch.tensor([0x55, 0xC2, 0xB8]) / 255
+    styled = pictures_of(server, prompt)
+    prompt[apply]["inputs"]["weight"] = 0
+    plain = pictures_of(server, prompt)
+    prompt[only(prompt, "KSampler")]["inputs"]["model"] = prompt[apply]["inputs"]["model"]
+    assert torch.equal(pictures_of(server, prompt), plain)
+    far, near = (float((p.mean((1, 2)) - paper).norm(dim=1).mean()) for p in (plain, styled))
+    assert near < 0.75 * far
+
+
+def test_style_and_colors_on_one_picture(server):
+    """Both act: taking either away changes the picture."""
+    prompt = to_prompt(load_workflow("deadiff_style_and_color"))
+    both = saved(server, prompt)
+    guidance, apply = only(prompt, "ExemplarColorGuidance"), only(prompt, "ExemplarApplyDEADiff")
+    colors = only(prompt, "ExemplarDualAttentionColor")
+    prompt[guidance]["inputs"]["model"] = [colors, 0]
+    without_style = saved(server, prompt)
+    prompt[guidance]["inputs"]["model"] = [apply, 0]
+    prompt[apply]["inputs"]["model"] = prompt[colors]["inputs"]["model"]
+    without_colors = saved(server, prompt)
+    assert float((both - without_style).abs().mean()) > 0.003
+    assert float((both - without_colors).abs().mean()) > 0.003
+
+
+def test_a_missing_deadiff_is_said_before_anything_runs(server):
+    prompt = to_prompt(load_workflow("deadiff_style"))
+    for node in [node for node, body in prompt.items() if body["class_type"] == "PreviewImage"]:
+        del prompt[node]
+    prompt[only(prompt, "ExemplarLoadDEADiff")]["inputs"]["model_name"] = "deadiff_v1.ckpt"
+    status, text = server.refusal(prompt)
+    assert status == 400
+    assert "no 'deadiff_v1.ckpt'" in text and "put it into models/deadiff" in text
+
+
+def test_more_references_than_weights(server):
+    prompt = to_prompt(load_workflow("deadiff_style"))
+    prompt[only(prompt, "ExemplarDEADiffEncode")]["inputs"]["weights"] = "1, 0.5"
+    run = server.run(prompt)
+    assert run.status == "error" and "1 references and 2 weights" in str(run.error)
 
 
 def automatic(server, prompt: dict) -> list[torch.Tensor]:
