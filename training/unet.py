@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -79,8 +79,8 @@ class Trainer(Resumable):
     def begin_from(self, exported: Path, step: int) -> None:
         """Go on from an exported file, which was that of ``step``, where its checkpoint is lost: the averaged weights with
         Adam's moments anew."""
-        tensors = {name: value.float() for name, value in load_file(exported).items() if not name.startswith("vae.")}
-        self.net.load_state_dict(tensors)
+        tensors = load_file(exported)
+        self.net.load_state_dict({name: t.float() for name, t in tensors.items() if not name.startswith("vae.")})
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.step = step
 
@@ -130,8 +130,10 @@ def train(
     ``sheets/words-*.png`` (what prompts give on the way)."""
     if threads:
         torch.set_num_threads(threads)
-    autoencoder = load_autoencoder(folder).to(device)
     trainer = Trainer(folder, plan, device, seed)
+    if start is not None and not trainer.checkpoint.exists():
+        _keep_autoencoder(start[0], folder)
+    autoencoder = load_autoencoder(folder).to(device)
     if trainer.checkpoint.exists():
         trainer.resume()
     elif start is not None:
@@ -179,6 +181,13 @@ def load_autoencoder(folder: Path) -> LinearAutoencoder:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: run `python -m training autoencoder` first.")
     return LinearAutoencoder.from_state_dict(load_file(path))
+
+
+def _keep_autoencoder(exported: Path, folder: Path) -> None:
+    """The folder's autoencoder becomes the exported file's: a fit to other pictures is another latent space, in which the
+    weights are worth nothing."""
+    tensors = {n.removeprefix("vae."): t for n, t in load_file(exported).items() if n.startswith("vae.")}
+    save_file(tensors, folder / "autoencoder.safetensors")
 
 
 def load_photographs(folder: Path, split: str) -> Tensor:

@@ -276,6 +276,23 @@ def load_workflow(name: str) -> dict:
     return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8"))
 
 
+def check_inputs(object_info: dict, node_id: str, body: dict) -> None:
+    """A node of a prompt names inputs that exist, has the required ones, and values that they take."""
+    info = object_info[body["class_type"]]
+    specs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    where = f"node {node_id} ({body['class_type']})"
+    assert set(body["inputs"]) <= set(specs), where
+    assert set(info["input"].get("required", {})) <= set(body["inputs"]), where
+    for key, value in body["inputs"].items():
+        kind, options = (*specs[key], {})[:2]
+        if isinstance(value, list):
+            continue
+        choices = kind if isinstance(kind, list) else options.get("options")
+        assert choices is None or value in choices, f"{where}.{key}"
+        if "min" in options:
+            assert options["min"] <= value <= options["max"], f"{where}.{key}"
+
+
 def only(prompt: dict, class_type: str) -> str:
     """Id of the one node of a type."""
     (found,) = [node for node, body in prompt.items() if body["class_type"] == class_type]

@@ -8,8 +8,7 @@ from PIL import Image
 from comfyui_exemplar.color import luminance, rgb_to_lab
 from comfyui_exemplar.pipelines.pictures import load_picture
 
-from .server import PACK, ROOT, load_workflow, needs_comfyui, only, to_prompt
-from .test_server import check_inputs
+from .server import PACK, ROOT, check_inputs, load_workflow, needs_comfyui, only, to_prompt
 
 needs_comfyui()
 

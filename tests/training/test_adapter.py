@@ -141,3 +141,30 @@ def test_the_embedded_file_belongs_to_the_embedded_model():
     infos = attention_layers(load_exported(model_path())[0].unet).values()
     assert {info.layer: info.channels for info in infos} == {at: len(pair[0]) for at, pair in loaded.projections.items()}
     assert load_state_dict(model_path())["text.emb.weight"].shape[1] == loaded.sizes.hidden
+
+
+def test_what_the_embedded_tokens_do(styles):
+    """Style tokens bring their own reference's paper and ink, and less of it at half weight; semantic tokens leave the style
+    to the model."""
+    from comfyui_exemplar.demo import deadiff_path
+    from training.adapter_measure import Sampler, style_distance
+    from training.styles import Print
+
+    prints = [Print(np.array(paper), np.array(ink), 1.0) for paper, ink in
+              (((0.35, 0.8, 0.75), (0.1, 0.1, 0.3)), ((0.95, 0.7, 0.4), (0.35, 0.05, 0.05)))]  # fmt: skip
+    rows = [styles.by_hand[name]["noto"] for name in ("fox", "bell")]
+    references = styles.printed(styles.drawn(rows, 64), prints)
+    sampler = Sampler(model_path(), load_deadiff(deadiff_path()))
+    tokens = encode(sampler.adapter, references.movedim(1, -1), {"style": "style", "semantics": "content"})
+    prompts, settings = ["blue heart", "sun"], {"size": 64, "steps": 8}
+    plain = sampler(prompts, None, **settings)
+    styled, half = (sampler(prompts, {"style": tokens["style"]}, weight=w, **settings) for w in (1.0, 0.5))
+    distances = [float(style_distance(p, references).mean()) for p in (styled, half, plain)]
+    assert distances[0] < 0.6 * distances[2] and distances[0] < distances[1] < distances[2]
+    assert bool((style_distance(styled, references) < style_distance(styled, references.flip(0))).all())
+    nothing = ["", ""]
+    semantic = sampler(nothing, {"semantics": tokens["semantics"]}, **settings)
+    alone = sampler(nothing, None, **settings)
+    assert float((semantic - alone).abs().mean()) > 0.01
+    moved = float(style_distance(semantic, references).mean()) / float(style_distance(alone, references).mean())
+    assert 0.75 < moved < 1.25
