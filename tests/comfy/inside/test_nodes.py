@@ -30,6 +30,8 @@ class TestFamilies:
         if family == "sdxl":
             # three transformers in each of output.0-2, two in each of output.3-5
             assert chosen == [f"output.{i}{'' if d == 0 else f'.{d}'}" for i in range(6) for d in range(3 if i < 3 else 2)]
+        elif family == "sdxl-small":
+            assert chosen == [f"output.{i}" for i in range(6)]  # the same levels, one transformer in each block
         else:
             assert chosen == [f"output.{i}" for i in range(6, 12)]
 
