@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import comfy.model_management
 import comfy.model_patcher
-import folder_paths
 import torch
 from torch import Tensor
 
 from .. import demo
+from . import comfy_folders
 from .ddcolor import LoadedDDColor, fitting, load_ddcolor, memory_of, ran_out
 
 #: What the small network is called that comes with the pack.
@@ -67,15 +65,12 @@ class ComfyDDColor:
 
 def register_folder() -> None:
     """Make ``models/ddcolor`` known to ComfyUI, beside the folders that its user may have added under that name."""
-    name = FOLDERS[0]
-    folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
-    paths, suffixes = folder_paths.folder_names_and_paths[name]
-    folder_paths.folder_names_and_paths[name] = (paths, set(suffixes) | folder_paths.supported_pt_extensions)
+    comfy_folders.register(FOLDERS[0])
 
 
 def list_files() -> list[str]:
     """Names of files that may be DDColor's: all of the first folder, then what only the second has."""
-    return list(dict.fromkeys(name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)))
+    return comfy_folders.list_files(FOLDERS)
 
 
 def load(name: str, dtype: torch.dtype) -> ComfyDDColor:
@@ -86,8 +81,7 @@ def load(name: str, dtype: torch.dtype) -> ComfyDDColor:
     """
     if name == EMBEDDED:
         return ComfyDDColor(load_ddcolor(demo.ddcolor_path(), dtype=dtype))
-    paths = (folder_paths.get_full_path(folder, name) for folder in FOLDERS)
-    path = next((path for path in paths if path is not None), None)
+    path = comfy_folders.find(name, FOLDERS)
     if path is None:
         raise FileNotFoundError(missing(name))
     return ComfyDDColor(load_ddcolor(path, dtype=dtype))
@@ -95,10 +89,8 @@ def load(name: str, dtype: torch.dtype) -> ComfyDDColor:
 
 def missing(name: str) -> str:
     """What to say about a file that is in none of the folders."""
-    found = list_files()
-    there = f"there are {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" if found else "they are empty"
     return (
-        f"There is no '{name}' in models/{' or models/'.join(FOLDERS)} ({there}). Download one of DDColor's four files, "
+        f"{comfy_folders.not_there(name, FOLDERS)} Download one of DDColor's four files, "
         "such as ddcolor_modelscope.pth (github.com/piddnad/DDColor says where), put it into models/ddcolor and reload the "
         f"page; or choose '{EMBEDDED}'."
     )

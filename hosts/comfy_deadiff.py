@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import folder_paths
 import torch
 from torch import Tensor
 
 from .. import demo
 from ..attention.image_tokens import ImageTokens, project_tokens, route
 from ..attention.layers import Layer
+from . import comfy_folders
 from .comfy import attention_layers
 from .comfy_tokens import check_model
 from .deadiff import CHUNK, DEADiffAdapter, combine, encode, load_deadiff
@@ -125,15 +124,12 @@ class ComfyDEADiff:
 
 def register_folder() -> None:
     """Make ``models/deadiff`` known to ComfyUI, beside the folders that its user may have added under that name."""
-    name = FOLDERS[0]
-    folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
-    paths, suffixes = folder_paths.folder_names_and_paths[name]
-    folder_paths.folder_names_and_paths[name] = (paths, set(suffixes) | folder_paths.supported_pt_extensions)
+    comfy_folders.register(FOLDERS[0])
 
 
 def list_files() -> list[str]:
     """Names of files that may be DEADiff's: all of the first folder, then what only the second has."""
-    return list(dict.fromkeys(name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)))
+    return comfy_folders.list_files(FOLDERS)
 
 
 def load(name: str, dtype: torch.dtype) -> ComfyDEADiff:
@@ -144,8 +140,7 @@ def load(name: str, dtype: torch.dtype) -> ComfyDEADiff:
     """
     if name == EMBEDDED:
         return ComfyDEADiff(load_deadiff(demo.deadiff_path(), dtype=dtype))
-    paths = (folder_paths.get_full_path(folder, name) for folder in FOLDERS)
-    path = next((path for path in paths if path is not None), None)
+    path = comfy_folders.find(name, FOLDERS)
     if path is None:
         raise FileNotFoundError(missing(name))
     return ComfyDEADiff(load_deadiff(path, dtype=dtype))
@@ -153,9 +148,7 @@ def load(name: str, dtype: torch.dtype) -> ComfyDEADiff:
 
 def missing(name: str) -> str:
     """What to say about a file that is in none of the folders."""
-    found = list_files()
-    there = f"there are {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" if found else "they are empty"
     return (
-        f"There is no '{name}' in models/{' or models/'.join(FOLDERS)} ({there}). Download DEADiff's checkpoint "
+        f"{comfy_folders.not_there(name, FOLDERS)} Download DEADiff's checkpoint "
         f"(github.com/bytedance/DEADiff says where), put it into models/deadiff and reload the page; or choose '{EMBEDDED}'."
     )

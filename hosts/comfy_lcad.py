@@ -19,6 +19,7 @@ from torch import Tensor
 from .. import demo
 from ..color import resize
 from ..networks.lcad import LCADAutoencoder, working_bytes
+from . import comfy_folders
 from .comfy_demo import load_clip as load_words
 from .comfy_demo import load_unet as load_embedded_unet
 from .comfy_unet import build_model, model_config, patcher_class, unet_options
@@ -175,8 +176,7 @@ def load(name: str) -> tuple[Any, Any, ComfyLCADVAE]:
     """
     if name == EMBEDDED:
         return load_file(demo.lcad_path())
-    paths = (folder_paths.get_full_path(folder, name) for folder in FOLDERS)
-    path = next((path for path in paths if path is not None), None)
+    path = comfy_folders.find(name, FOLDERS)
     if path is None:
         raise FileNotFoundError(missing(name))
     return load_file(Path(path))
@@ -241,23 +241,18 @@ def with_gray(conditioning: list, gray: Tensor) -> list:
 
 def register_folder() -> None:
     """Make ``models/lcad`` known to ComfyUI, beside the folders that its user may have added under that name."""
-    name = FOLDERS[0]
-    folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
-    paths, suffixes = folder_paths.folder_names_and_paths[name]
-    folder_paths.folder_names_and_paths[name] = (paths, set(suffixes) | folder_paths.supported_pt_extensions)
+    comfy_folders.register(FOLDERS[0])
 
 
 def list_files() -> list[str]:
     """Names of files that may be L-CAD's: all of the first folder, then what only the second has."""
-    return list(dict.fromkeys(name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)))
+    return comfy_folders.list_files(FOLDERS)
 
 
 def missing(name: str) -> str:
     """What to say about a file that is in none of the folders."""
-    found = list_files()
-    there = f"there are {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" if found else "they are empty"
     return (
-        f"There is no '{name}' in models/{' or models/'.join(FOLDERS)} ({there}). Download L-CAD's checkpoint "
+        f"{comfy_folders.not_there(name, FOLDERS)} Download L-CAD's checkpoint "
         "(github.com/changzheng123/L-CAD says where; its licence is non-commercial), put it into models/lcad and reload the "
         f"page; or choose '{EMBEDDED}'."
     )
