@@ -170,7 +170,7 @@ def _add_translate(commands) -> None:
     concept.add_argument("--reference", type=Path, help="picture whose concept is learnt")
     concept.add_argument("--concept", type=Path, help="embedding file that was learnt before, for this model")
     command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
-    command.add_argument("--model", type=Path, help="SD 1.x or 2.x checkpoint file or diffusers folder (default: the "
+    command.add_argument("--model", type=Path, help="SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the "
                          "embedded model)")  # fmt: skip
     command.add_argument("--guidance", type=float, help="higher gives more of the concept")
     command.add_argument("--cross-ratio", type=float, help="0..1, how long places keep what they are about")
@@ -196,13 +196,12 @@ def _add_translate(commands) -> None:
 
 def _translate(options: argparse.Namespace) -> int:
     import torch
-    from safetensors.torch import save_file
     from tqdm import tqdm
 
     from .demo import model_path
     from .hosts.checkpoint import load_standalone
     from .hosts.diffusers_translate import DiffusersTranslator
-    from .hosts.standalone_text import load_concept_text, read_vectors
+    from .hosts.standalone_text import load_concept_text, read_vectors, save_vectors
     from .pipelines.pictures import load_picture, save_picture
     from .pipelines.translate import TranslateSettings, learn, translate
 
@@ -221,9 +220,9 @@ def _translate(options: argparse.Namespace) -> int:
         with tqdm(total=settings.concept.updates, desc="concept", unit="update") as bar:
             concept = learn(host, reference, settings, lambda _, __: bar.update())
     else:
-        concept = host.of_vectors(read_vectors(options.concept, text.width))
+        concept = host.of_vectors(*read_vectors(options.concept, text))
     if options.save_concept and concept.learnt:
-        save_file({"emb_params": concept.learnt[0].contiguous()}, options.save_concept)
+        save_vectors(options.save_concept, text, concept.learnt)
         print(options.save_concept)
     for picture, source, output in zip(pictures, options.inputs, outputs, strict=True):
         with tqdm(desc=source.name, unit="step") as bar:
@@ -246,6 +245,10 @@ def _add_describe(commands) -> None:
     command.add_argument("--prompt", default="", help="what is where in which colour, things apart by commas: 'a green "
                          "apple, a yellow bell'; left out, the colours are the model's choice")  # fmt: skip
     command.add_argument("--negative", default="", help="what it should not be; usually left out")
+    command.add_argument("--region", action="append", default=[], metavar="PHRASE=MASK", help="keep a phrase of the "
+                         "prompt to a mask, a picture that is white there: 'green apple=apple.png'; may be "
+                         "repeated")  # fmt: skip
+    command.add_argument("--region-strength", type=float, default=1.0, help="how firmly; 0 leaves the masks out")
     command.add_argument("--model", type=Path, help="L-CAD's checkpoint (default: the embedded one, made for drawings)")
     command.add_argument("--tokenizer", help="for a checkpoint: folder with CLIP's tokenizer, or its name on the hub, from "
                          "which it is fetched (default: openai/clip-vit-large-patch14 from the hub's cache)")  # fmt: skip
@@ -269,6 +272,7 @@ def _describe(options: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from .attention.instances import InstanceSettings
     from .demo import lcad_path
     from .diffusion.schedule import sampling_sigmas
     from .hosts.lcad import load_lcad
@@ -277,6 +281,7 @@ def _describe(options: argparse.Namespace) -> int:
 
     outputs = _output_paths(options.inputs, options.output)
     pictures = [load_picture(path) for path in options.inputs]
+    regions = [_region(text) for text in options.region]
     device, dtype = _device(options.device), getattr(torch, options.dtype)
     host = load_lcad(options.model or lcad_path(), dtype=dtype, device=device, tokenizer=options.tokenizer)
     chosen = {name: getattr(options, name) for name in ("steps", "guidance", "resolution")}
@@ -289,11 +294,24 @@ def _describe(options: argparse.Namespace) -> int:
     for path, image, output in zip(options.inputs, pictures, outputs, strict=True):
         with tqdm(desc=path.name, total=steps, unit="step") as bar:
             host.on_step = lambda _, bar=bar: bar.update()
-            result = describe(host, image, options.prompt, settings, negative=options.negative)
+            result = describe(
+                host, image, options.prompt, settings, negative=options.negative, regions=regions,
+                drawing=InstanceSettings(strength=options.region_strength),
+            )  # fmt: skip
         output.parent.mkdir(parents=True, exist_ok=True)
         save_picture(result, output)
         print(output)
     return 0
+
+
+def _region(text: str) -> tuple:
+    """``phrase=mask.png`` -> the phrase and its mask (1, H, W) in 0..1."""
+    from .pipelines.pictures import load_picture
+
+    phrase, _, path = text.rpartition("=")
+    if not phrase.strip() or not path.strip():
+        raise ValueError(f"--region '{text}' is not understood; write PHRASE=MASK, such as 'green apple=apple.png'.")
+    return phrase.strip(), load_picture(Path(path.strip())).mean(-1)
 
 
 def _add_extract_deadiff(commands) -> None:

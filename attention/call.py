@@ -39,6 +39,7 @@ class AttentionCall:
     :param grid: (height, width) of the N tokens, row-major.
     :param attend: the host's fused attention.
     :param kind: self-attention, or cross-attention (whose M tokens are the prompt's, repeated at times).
+    :param alone: nothing else stands on the layer, so that ``earlier`` is plain attention.
     """
 
     layer: Layer
@@ -53,6 +54,7 @@ class AttentionCall:
     grid: tuple[int, int]
     attend: Attend
     kind: str = SELF
+    alone: bool = True
 
     def rows_of(self, branch: int) -> list[int]:
         """Positions in this call of the rows that belong to a branch."""
@@ -86,6 +88,14 @@ class Edit(Protocol):
 
         The tensor is the host's from then on: it may work on it in place.
         """
+
+
+def composed(call: AttentionCall, earlier: Callable[[AttentionCall], Tensor], own: Tensor) -> Tensor:
+    """An edit's own answer to a call, beside whatever stood on the layer: what it changes is added to that.
+
+    :param own: (rows, N, heads · d), what the edit makes of plain attention.
+    """
+    return own if call.alone else earlier(call) + (own - call.plain())
 
 
 def batch_layout(entries: Sequence[int], rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .call import CONDITIONAL, CROSS, AttentionCall
+from .call import CONDITIONAL, CROSS, AttentionCall, composed
 from .layers import Layer, LayerInfo, decoder_resolutions
 from .word_maps import WordMaps
 
@@ -306,13 +306,15 @@ class ControlledAttention:
         when: tuple[int, int] | None,
     ) -> Tensor:
         mine = call.select(targets)
-        source, target = self._maps(mine, found)
+        source, target, others = self._maps(mine, found)
         if self.words is not None and self.words.wants(call.layer):
             self.words.add(call.grid, mine.pictures, source, target)
         if when is None:
             return earlier(call)
-        edited = self.control.edit_map(source, target, *when)
-        out = _apply(edited, mine.v[:, : self.control.columns[1]], call.heads)
+        own = self.control.columns[1]
+        edited = torch.cat([self.control.edit_map(source, target, *when), others], dim=-1)
+        values = torch.cat([mine.v[:, :own], mine.v[:, mine.v.shape[1] - others.shape[-1] :]], dim=1)
+        out = composed(mine, earlier, _apply(edited, values, call.heads))
         if len(targets) == len(call.rows):
             return out
         rest = [i for i in range(len(call.rows)) if i not in targets]
@@ -321,15 +323,14 @@ class ControlledAttention:
         whole[rest] = earlier(call.select(rest)).to(out)
         return whole
 
-    def _maps(self, mine: AttentionCall, found: Mapping[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Maps of each target row's source, and of the row itself: (rows, heads, N, columns) in float32."""
+    def _maps(self, mine: AttentionCall, found: Mapping[int, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps of each target row's source, and of the row itself, and what the latter gives to keys that are no words:
+        (rows, heads, N, columns) in float32."""
         q = torch.stack([found[picture][0] for picture in mine.pictures]).to(mine.q)
         k = torch.stack([found[picture][1] for picture in mine.pictures]).to(mine.k)
         before, own = self.control.columns
-        return (
-            unrepeat(attention_map(q, k, mine.heads), before),
-            unrepeat(attention_map(mine.q, mine.k, mine.heads), own),
-        )
+        source, _ = split_columns(attention_map(q, k, mine.heads), before)
+        return source, *split_columns(attention_map(mine.q, mine.k, mine.heads), own)
 
 
 def attention_map(q: Tensor, k: Tensor, heads: int) -> Tensor:
@@ -338,23 +339,23 @@ def attention_map(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
 
 
-def unrepeat(maps: Tensor, columns: int) -> Tensor:
-    """Undo a host's repetition of a prompt: (..., r · columns) -> (..., columns).
+def split_columns(maps: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """The prompt's columns of a map, and those behind it: (..., r · columns + others) -> (..., columns), (..., others).
 
     ComfyUI repeats prompts of different lengths to a common one. Copies of a word share its attention, so their sum is
-    the word's.
+    the word's. Other nodes may append keys of their own, such as image tokens; as many as the prompt has would count as
+    a repetition.
 
-    :raises ValueError: not a whole number of repetitions.
+    :raises ValueError: fewer columns than the prompt has.
     """
     found = maps.shape[-1]
-    if found == columns:
-        return maps
-    if found % columns:
+    if found < columns:
         raise ValueError(
             f"The prompt has {found} text columns where the control was made for {columns}: use the CONDITIONING that "
-            "the control was made for, without other nodes that add tokens to it."
+            "the control was made for."
         )
-    return maps.unflatten(-1, (found // columns, columns)).sum(-2)
+    text = found // columns * columns
+    return maps[..., :text].unflatten(-1, (-1, columns)).sum(-2), maps[..., text:]
 
 
 def _apply(maps: Tensor, v: Tensor, heads: int) -> Tensor:

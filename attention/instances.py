@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .bank import pick_rows
-from .call import CONDITIONAL, CROSS, AttentionCall
+from .call import CONDITIONAL, CROSS, AttentionCall, composed
 from .fused import attend_with_bias, sdpa
 
 STEPS = ("normalized", "official")
@@ -109,7 +109,8 @@ class InstanceEdit:
         acting = [instance for instance in self.instances if instance.settings.acts(call.sigma)]
         if call.kind != CROSS or not rows or not acting:
             return earlier(call)
-        drawn = self._attention(call.select(rows), acting)
+        mine = call.select(rows)
+        drawn = composed(mine, earlier, self._attention(mine, acting))
         if len(rows) == len(call.rows):
             return drawn
         rest = [i for i in range(len(call.rows)) if i not in rows]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .call import CONDITIONAL, AttentionCall, Edit
+from .call import CONDITIONAL, AttentionCall, Edit, composed
 from .layers import Layer
 
 #: A row of a batch that is the same row in the next call: branch, picture, and how many rows of both came before it.
@@ -46,7 +46,7 @@ class LogitCache:
         if any(pair is None or pair[0].shape != call.q.shape[1:] or pair[1].shape != call.k.shape[1:] for pair in pairs):
             return None
         q, k = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-        return replace(call, q=q.to(call.q), k=k.to(call.k))
+        return replace(call, q=q.to(call.q), k=k.to(call.k), alone=True)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class ReuseLogits:
         kept = self.cache.take(call)
         if kept is None:
             return earlier(call)
-        return kept.plain() if self.change is None else self.change(kept, AttentionCall.plain)
+        own = kept.plain() if self.change is None else self.change(kept, AttentionCall.plain)
+        return composed(call, earlier, own)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class StaleLogits:
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         kept = self.cache.take(call)
         if kept is not None:
-            return kept.plain()
+            return composed(call, earlier, kept.plain())
         self.cache.keep(call)
         return earlier(call)
 

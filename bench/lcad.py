@@ -72,7 +72,7 @@ def build(tiny: bool) -> DiffusersLCAD:
         context=texts[""], added=None, name="bench", fingerprint="bench",
     )  # fmt: skip
     autoencoder = LCADAutoencoder(GrayEncoder(sizes), GuidedDecoder(sizes)).eval().requires_grad_(False)
-    return DiffusersLCAD(model, autoencoder, texts.__getitem__, SCALE, {})
+    return DiffusersLCAD(model, autoencoder, texts.__getitem__, None, SCALE, {})
 
 
 def main() -> int:

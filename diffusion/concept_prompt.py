@@ -17,6 +17,7 @@ class ConceptPrompt:
     :param vectors: how many of the columns are the concept's.
     :param first: the first of them: 1 behind a begin mark, else 0.
     :param learnt: the vectors themselves, (n, width) for each text encoder; () when only the prompt is known.
+    :param pooled: (1, P), SDXL's pooled prompt, where ``prompt`` does not hold it itself.
     """
 
     prompt: Any
@@ -24,3 +25,4 @@ class ConceptPrompt:
     vectors: int
     first: int
     learnt: tuple[Tensor, ...] = ()
+    pooled: Tensor | None = None

@@ -6,6 +6,7 @@ chain. Rows of a batch are told apart by ``cond_or_uncond``, never by position.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -164,7 +165,7 @@ def replacement(edit: Edit, wanted: frozenset[Layer], kind: str, before: Callabl
                 whole = before(q, k, v, options)
             return whole.index_select(0, torch.tensor(call.rows, device=whole.device))
 
-        call = attention_call(layer, q, k, v, options, kind)
+        call = dataclasses.replace(attention_call(layer, q, k, v, options, kind), alone=before is None)
         everything = call.rows
         return edit(call, earlier) if layer in wanted else earlier(call)
 

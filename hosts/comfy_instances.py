@@ -13,13 +13,13 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ..attention.call import CONDITIONAL, CROSS, SELF, AttentionCall, Edit, batch_layout
+from ..attention.call import CONDITIONAL, CROSS, SELF, Edit, batch_layout
 from ..attention.instances import Instance, InstanceEdit
 from ..attention.layers import Layer
 from ..attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from ..attention.phrases import PromptTokens, find_phrases, split_prompt
-from .comfy import attention_layers, on_sampling, replacement
-from .weight_files import digest
+from .comfy import attention_layers, on_sampling, with_edit
+from .comfy_prompts import read_columns
 
 #: Where the phrases stand in a MODEL's transformer options, and a run's cache of logits.
 INSTANCES, CACHE = "exemplar_instances", "exemplar_logits"
@@ -71,14 +71,9 @@ def reuse_logits(model: Any) -> Any:
 
 def prompt_tokens(clip: Any, text: str) -> PromptTokens:
     """A prompt's words as a CLIP reads them, with their places in its conditioning."""
-    # encoders that are read side by side (SDXL) put the same words at the same places
-    chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
-    words = [
-        (token if isinstance(token, int) else digest(token), at)
-        for at, (token, _, word) in enumerate(entry for chunk in chunks for entry in chunk)
-        if word != 0
-    ]
-    return PromptTokens(tuple(t for t, _ in words), tuple(at for _, at in words), sum(map(len, chunks)))
+    columns = read_columns(clip, text)
+    words = [(token, at) for at, (token, word) in enumerate(columns) if word]
+    return PromptTokens(tuple(token for token, _ in words), tuple(at for _, at in words), len(columns))
 
 
 def phrase_places(clip: Any, text: str, phrases: Sequence[str]) -> tuple[list[str], list[tuple[int, ...]], int]:
@@ -133,27 +128,8 @@ def _instance_aware(model: Any) -> Callable:
 
 
 def _edited(options: dict[str, Any], edit: Edit, layers: frozenset[Layer], kinds: Sequence[str]) -> dict[str, Any]:
-    """Options of one call of the network with an edit on these layers, on top of what is there."""
-    replaced = {name: dict(patches) for name, patches in options.get("patches_replace", {}).items()}
-    blocks = {(layer.block, layer.index) for layer in layers}
-    for kind in kinds:
-        here = replaced.setdefault(kind, {})
-        for key in [*here, *(blocks - here.keys())]:
-            before = here.get(key)
-            if key[:2] in blocks:
-                alone = before is None or isinstance(edit, KeepLogits)
-                here[key] = replacement(edit if alone else _added(edit), layers, kind, before)
-    return {**options, "patches_replace": replaced}
-
-
-def _added(edit: Edit) -> Edit:
-    """An edit whose change is added to what another pack makes of the layer."""
-
-    def both(call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
-        change = edit(call, AttentionCall.plain) - call.plain()
-        return earlier(call) + change
-
-    return both
+    """Transformer options of one call of the network with an edit on top of what is there."""
+    return with_edit({"transformer_options": options}, edit, layers, kinds)["transformer_options"]
 
 
 def _copied(control: Any) -> Any:

@@ -47,7 +47,7 @@ class PromptTokens:
 
 def prompt_tokens(clip: Any, text: str) -> PromptTokens:
     """The tokens of a prompt. Of several encoders the first one's: they split texts alike."""
-    flat, empty = _flat(clip, text), _flat(clip, "")
+    flat, empty = read_columns(clip, text), read_columns(clip, "")
     # an encoder with marks begins even an empty prompt with something else than padding
     first = int(empty[0][0] != empty[-1][0])
     last = max((i for i, (_, word) in enumerate(flat) if word), default=first - 1)
@@ -55,8 +55,8 @@ def prompt_tokens(clip: Any, text: str) -> PromptTokens:
     return PromptTokens(text, tuple(i for i, _ in used), tuple(word for _, word in used), first)
 
 
-def _flat(clip: Any, text: str) -> list[tuple[int, int]]:
-    """(id, word) of every column, padding included."""
+def read_columns(clip: Any, text: str) -> list[tuple[int, int]]:
+    """(id, word) of every column, padding included; word 0 is none. Of several encoders the first one's."""
     chunks = next(iter(clip.tokenize(text, return_word_ids=True).values()))
     return [(_identity(token), word) for chunk in chunks for token, _, word in chunk]
 

@@ -133,7 +133,7 @@ class UNetDenoiser:
         unet = self.model.unet
         weight = unet.conv_in.weight  # cheaper to ask than the network, which walks all its parameters
         context = self.context(branches, x.shape[0]).to(weight.device, weight.dtype)
-        added = self.model.added_conditions(x.shape[0], x.shape[-2:])
+        added = self.added_conditions(branches, x)
         seen = self.unet_input(x / scale).to(weight.dtype)
         with _parting(unet, copies, split_at):
             predicted = unet(seen, timestep, encoder_hidden_states=context, added_cond_kwargs=added).sample.to(x.dtype)
@@ -151,6 +151,10 @@ class UNetDenoiser:
     def context(self, branches: Sequence[int], rows: int) -> Tensor:
         """(rows, tokens, width): the text of every row; here one for all."""
         return self.model.context.expand(rows, -1, -1)
+
+    def added_conditions(self, branches: Sequence[int], x: Tensor) -> dict[str, Tensor] | None:
+        """What SDXL's UNet is told of every row of latents beside the text; here the empty prompt's. None for others."""
+        return self.model.added_conditions(x.shape[0], x.shape[-2:])
 
     def unet_input(self, scaled: Tensor) -> Tensor:
         """What the first convolution reads, from the latents at unit scale; here nothing else."""

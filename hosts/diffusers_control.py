@@ -27,11 +27,14 @@ class PairDenoiser(UNetDenoiser):
     """A UNet under several prompts at once.
 
     :param contexts: each branch's text; all with the same number of tokens.
+    :param pooled: SDXL's pooled prompts (1, P) of branches that do not have the empty prompt's.
     """
 
-    def __init__(self, model: StandaloneModel, contexts: Mapping[int, Context]) -> None:
+    def __init__(
+        self, model: StandaloneModel, contexts: Mapping[int, Context], pooled: Mapping[int, Tensor] | None = None
+    ) -> None:
         super().__init__(model)
-        self.contexts = dict(contexts)
+        self.contexts, self.pooled = dict(contexts), dict(pooled or {})
         self._sigma = 0.0
 
     def at(self, sigma: float) -> PairDenoiser:
@@ -51,6 +54,16 @@ class PairDenoiser(UNetDenoiser):
             raise ValueError(f"The prompts have different numbers of tokens, by branch {sizes}; pad them to one number.")
         rows_of = zip(of_row, pictures, strict=True)
         return torch.stack([texts[branch][picture % len(texts[branch])] for branch, picture in rows_of])
+
+    def added_conditions(self, branches: Sequence[int], x: Tensor) -> dict[str, Tensor] | None:
+        added = super().added_conditions(branches, x)
+        if added is None or not self.pooled:
+            return added
+        embeds = added["text_embeds"].clone()
+        for row, branch in enumerate(batch_layout(branches, len(x))[0]):
+            if branch in self.pooled:
+                embeds[row] = self.pooled[branch][0].to(embeds)
+        return {**added, "text_embeds": embeds}
 
 
 def sample_pair(

@@ -51,19 +51,27 @@ def differentiable_unet(model: StandaloneModel, checkpointing: bool = False) -> 
     return predict
 
 
-def encode_concept(encoder: Any, vectors: Tensor, begin: int, end: int, pad: int) -> Tensor:
-    """(1, tokens, width): the normed last hidden state of a CLIP text encoder for a prompt of nothing but vectors.
+def encode_concept(
+    encoder: Any, vectors: Tensor, begin: int, end: int, pad: int, layer: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """A CLIP text encoder's answer to a prompt of nothing but vectors: hidden states (1, tokens, width), and pooled (1, P)
+    where it has a projection.
 
     The prompt is begin, n vectors, end, then padding. The vectors take the places of ``end`` tokens through a hook on
     the embedding table, which is removed again, so the encoder stays as it is and gradients reach the vectors.
 
     :param encoder: transformers' CLIPTextModel.
     :param vectors: (n, width), n at most two less than the encoder's positions.
+    :param layer: None for the normed output of the last layer, else an index into all layers' outputs, not normed.
     """
-    return _run(encoder, vectors, begin, end, pad).last_hidden_state
+    output = _run(encoder, vectors, begin, end, pad, layer is not None)
+    hidden = output.last_hidden_state if layer is None else output.hidden_states[layer]
+    projection = getattr(encoder, "text_projection", None)
+    # pooling is at the end mark
+    return hidden, None if projection is None else projection(output.last_hidden_state[:, 1 + len(vectors)])
 
 
-def _run(encoder: Any, vectors: Tensor, begin: int, end: int, pad: int) -> Any:
+def _run(encoder: Any, vectors: Tensor, begin: int, end: int, pad: int, layers: bool) -> Any:
     table = encoder.get_input_embeddings()
     positions = encoder.config.max_position_embeddings
     count = len(vectors)
@@ -78,6 +86,6 @@ def _run(encoder: Any, vectors: Tensor, begin: int, end: int, pad: int) -> Any:
 
     hook = table.register_forward_hook(put)
     try:
-        return encoder(input_ids=ids)
+        return encoder(input_ids=ids, output_hidden_states=layers)
     finally:
         hook.remove()

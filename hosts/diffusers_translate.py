@@ -53,11 +53,11 @@ class DiffusersTranslator(DiffusersHost):
 
     @torch.no_grad()
     def of_vectors(self, *vectors: Tensor) -> ConceptPrompt:
-        """Learnt vectors (n, width) as a concept."""
+        """Learnt vectors (n, width) for each text encoder as a concept."""
         if self.text is None:
             raise ValueError("A concept needs the model's text encoder; load it with load_concept_text.")
-        (context,) = self.text([group.to(self.device) for group in vectors])
-        return ConceptPrompt(context, context.shape[1], len(vectors[0]), self.text.first, vectors)
+        context, *pooled = self.text([group.to(self.device) for group in vectors])
+        return ConceptPrompt(context, context.shape[1], len(vectors[0]), self.text.first, vectors, *pooled)
 
     def learn(
         self,
@@ -71,7 +71,7 @@ class DiffusersTranslator(DiffusersHost):
         if self.text is None:
             raise ValueError("Learning a concept needs the model's text encoder; load it with load_concept_text.")
         text = self.text
-        state = ConceptState.fresh([initial_vectors(text.rows(word), vectors)])
+        state = ConceptState.fresh([initial_vectors(rows, vectors) for rows in text.rows(word)])
         copies = draw_copies(latents.to(self.device), self.sigma_table, options.accumulation, seed)
         unet = differentiable_unet(self.model, self.checkpointing)
         with torch.enable_grad():
@@ -110,7 +110,7 @@ class DiffusersTranslator(DiffusersHost):
         texts = {
             UNCONDITIONAL: plain, SOURCE_UNCONDITIONAL: plain, SOURCE: self.model.context, TARGET: concept.prompt,
         }  # fmt: skip
-        denoiser = PairDenoiser(self.model, texts)
+        denoiser = PairDenoiser(self.model, texts, {} if concept.pooled is None else {TARGET: concept.pooled})
         run = ControlledRun(control, plan.sigmas, denoiser.layers, replay, mask=mask)
         streams = sample_pair(denoiser, run, start.to(self.device), guidance, self._callback)
         return streams[: len(start)]

@@ -12,14 +12,17 @@ from torch import Tensor
 
 from .. import demo
 from ..attention.call import CONDITIONAL, batch_layout
+from ..attention.instances import Instance
+from ..attention.phrases import PromptTokens, find_phrases
 from ..diffusion.sampling import guide, sample_ddim
 from ..diffusion.schedule import sigmas_from_alphas
-from ..networks.hashed_words import HashedWords
+from ..networks.hashed_words import NULL_TOKEN, HashedWords, tokenize
 from ..networks.lcad import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
 from ..networks.lcad_weights import TEXT, LCADParts, take_apart
 from ..networks.linear_autoencoder import LinearAutoencoder
 from .checkpoint import StandaloneModel, alphas_cumprod, embedded_unet, fingerprint
 from .diffusers import StepCallback, UNetDenoiser
+from .instances import guided_instances
 from .ldm_config import load_strictly, part, unet_from_ldm
 from .text_encoders import clip_from_ldm
 from .weight_files import read_tensors
@@ -131,6 +134,7 @@ class DiffusersLCAD:
     """What ``pipelines.lcad`` asks of a host, on models that diffusers and transformers hold.
 
     :param encode_text: a prompt -> (1, tokens, width).
+    :param read_text: a prompt -> its words' tokens and their places in what ``encode_text`` gives.
     :param scale: of the UNet's latents against the autoencoder's.
     :param recommended: the embedded model's own settings, {} for others.
     :param on_step: called with the clean estimate after every step.
@@ -139,6 +143,7 @@ class DiffusersLCAD:
     model: StandaloneModel
     autoencoder: LCADAutoencoder
     encode_text: Callable[[str], Tensor]
+    read_text: Callable[[str], PromptTokens]
     scale: float
     recommended: dict[str, Any]
     on_step: StepCallback | None = None
@@ -164,8 +169,20 @@ class DiffusersLCAD:
         """(1, H, W, 3) in 0..1 -> the gray maps."""
         return self.autoencoder.encode(image)
 
-    def sample(self, x: Tensor, sigmas: Tensor, gray: Tensor, prompt: str, negative: str, guidance: float) -> Tensor:
-        """Plain DDIM sampling; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``, on the CPU."""
+    def phrase_places(self, prompt: str, phrases: Sequence[str]) -> tuple[list[tuple[int, ...]], int]:
+        """Places of phrases in a prompt's context, and the length of that context.
+
+        :raises ValueError: phrases that the prompt doesn't contain, named.
+        """
+        words = self.read_text(prompt)
+        return find_phrases(words, prompt, [(name, self.read_text(name).tokens) for name in phrases]), words.length
+
+    def sample(
+        self, x: Tensor, sigmas: Tensor, gray: Tensor, prompt: str, negative: str, guidance: float,
+        instances: Sequence[Instance] = (),
+    ) -> Tensor:  # fmt: skip
+        """DDIM sampling, phrases drawn into their masks if there are any; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``, on
+        the CPU."""
         denoiser = LCADDenoiser(self.model, gray, {CONDITIONAL: self.encode_text(prompt), 1: self.encode_text(negative)})
 
         def note(step: dict[str, Any]) -> None:
@@ -173,7 +190,8 @@ class DiffusersLCAD:
                 self.on_step(step["denoised"])
 
         x = x.to(self.model.unet.device)
-        return sample_ddim(denoiser.guided(guidance), x, sigmas, callback=note, disable=True).cpu()
+        guided = guided_instances(denoiser, guidance, instances, self.factor) if instances else denoiser.guided(guidance)
+        return sample_ddim(guided, x, sigmas, callback=note, disable=True).cpu()
 
     @torch.no_grad()
     def decode(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
@@ -196,7 +214,7 @@ def load_lcad(
     path = Path(path)
     read = read_lcad(path)
     if read.config is None:
-        unet, encode = unet_from_ldm(read.unet, dtype=None), _clip_text(read.text, tokenizer, device)
+        unet, (encode, words_of) = unet_from_ldm(read.unet, dtype=None), _clip_text(read.text, tokenizer, device)
         alphas, prediction, scale, recommended = alphas_cumprod(), "epsilon", SCALE, {}
     else:
         unet = embedded_unet(read.config, read.unet, f"{path}: UNet")
@@ -209,19 +227,25 @@ def load_lcad(
         def encode(text: str) -> Tensor:
             return words.encode([text])
 
+        def words_of(text: str) -> PromptTokens:
+            ids = tokenize(text, vocabulary=words.emb.num_embeddings, tokens=words.tokens)
+            used = [(i, at) for at, i in enumerate(ids) if i != NULL_TOKEN]
+            return PromptTokens(tuple(i for i, _ in used), tuple(at for _, at in used), len(ids))
+
     mark = fingerprint(unet.conv_in.weight, unet.config)
     torch.nn.Module.to(unet, device=device, dtype=dtype)
     model = StandaloneModel(
         unet=unet, vae=None, alphas_cumprod=alphas.to(device), prediction=prediction, context=encode(""), added=None,
         name=path.stem, fingerprint=mark,
     )  # fmt: skip
-    return DiffusersLCAD(model, read.autoencoder.to(device), encode, scale, recommended)
+    return DiffusersLCAD(model, read.autoencoder.to(device), encode, words_of, scale, recommended)
 
 
 def _clip_text(
     weights: Mapping[str, Tensor], tokenizer: str | Path | None, device: str | torch.device
-) -> Callable[[str], Tensor]:
-    """A published text encoder: 77 tokens padded with the end mark, no mask, the normed last layer."""
+) -> tuple[Callable[[str], Tensor], Callable[[str], PromptTokens]]:
+    """A published text encoder: 77 tokens padded with the end mark, no mask, the normed last layer; and its reading of a
+    text, whose first word stands behind the begin mark."""
     from transformers import CLIPTokenizer
 
     if not weights:
@@ -242,4 +266,8 @@ def _clip_text(
         ids = words(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
         return encoder(input_ids=ids.to(device)).last_hidden_state
 
-    return encode
+    def words_of(text: str) -> PromptTokens:
+        ids = words(text, add_special_tokens=False).input_ids[: length - 2]
+        return PromptTokens(tuple(ids), tuple(range(1, 1 + len(ids))), length)
+
+    return encode, words_of

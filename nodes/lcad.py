@@ -10,10 +10,13 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..color.merge import GAMUTS, UPSAMPLINGS
 from ..hosts import comfy_lcad as host
+from ..hosts.comfy_instances import reuse_logits
 from ..pipelines.lcad import SHAPES, finish, prepare
 from .common import CATEGORY, LCADVae, latent_samples, share, warn_if_colored
 
 log = logging.getLogger(__name__)
+
+ATTENTIONS = ("fresh", "official")
 
 # here, so that the folder is known before any file list is asked for
 host.register_folder()
@@ -33,6 +36,9 @@ class LoadLCAD(io.ComfyNode):
                 io.Combo.Input("model_name", options=[host.EMBEDDED, *host.list_files()], default=host.EMBEDDED,
                                tooltip="L-CAD's checkpoint in models/lcad or models/checkpoints. embedded is a tiny one that comes "
                                "with the pack, knows drawings of a few dozen things by name and wants a resolution of 128."),
+                io.Combo.Input("attention", options=list(ATTENTIONS), default=ATTENTIONS[0], advanced=True,
+                               tooltip="fresh lets every step attend for itself. official uses the attention of each odd step again in "
+                               "the step after it, as the published program does: for comparing with its results."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For any sampler. Its prompts must go through L-CAD Condition."),
@@ -48,8 +54,9 @@ class LoadLCAD(io.ComfyNode):
         return True if known else host.missing(model_name)
 
     @classmethod
-    def execute(cls, model_name) -> io.NodeOutput:
-        return io.NodeOutput(*host.load(model_name))
+    def execute(cls, model_name, attention=ATTENTIONS[0]) -> io.NodeOutput:
+        model, clip, lcad_vae = host.load(model_name)
+        return io.NodeOutput(reuse_logits(model) if attention == ATTENTIONS[1] else model, clip, lcad_vae)
 
 
 class LCADCondition(io.ComfyNode):

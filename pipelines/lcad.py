@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..attention.instances import Instance, InstanceSettings
 from ..color import as_picture, merge_luminance, resize
 from ..diffusion.schedule import CONVENTIONS, reread, sampling_sigmas
 from ..networks.lcad import OFFICIAL_SIDE, official_square
@@ -38,8 +39,14 @@ class LCADHost(Protocol):
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         """(1, H, W, 3) in 0..1 -> the gray maps."""
 
-    def sample(self, x: Tensor, sigmas: Tensor, gray: Tensor, prompt: str, negative: str, guidance: float) -> Tensor:
-        """Plain DDIM sampling with the gray encoder's last map; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``."""
+    def phrase_places(self, prompt: str, phrases: Sequence[str]) -> tuple[list[tuple[int, ...]], int]:
+        """Places of phrases in a prompt's context, and its length; raises ValueError for those that it lacks."""
+
+    def sample(
+        self, x: Tensor, sigmas: Tensor, gray: Tensor, prompt: str, negative: str, guidance: float,
+        instances: Sequence[Instance] = (),
+    ) -> Tensor:  # fmt: skip
+        """DDIM sampling with the gray encoder's last map; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``."""
 
     def decode(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """(B, C, h, w) in the UNet's scale -> (B, H, W, 3) in 0..1."""
@@ -112,22 +119,30 @@ def finish(
 
 
 def describe(
-    host: LCADHost, image: Tensor, prompt: str = "", settings: LCADSettings | None = None, *, negative: str = ""
-) -> Tensor:
+    host: LCADHost, image: Tensor, prompt: str = "", settings: LCADSettings | None = None, *, negative: str = "",
+    regions: Sequence[tuple[str, Tensor]] = (), drawing: InstanceSettings | None = None,
+) -> Tensor:  # fmt: skip
     """Colour a gray picture by words; without any the colours are the model's own choice.
 
     :param image: (1, H, W, 3) in 0..1; only luminance is used.
+    :param regions: phrases as they stand in the prompt, each with a mask (1, H, W) in 0..1 where its colours belong.
+    :param drawing: how firmly, and when (``attention.instances``); None is its default.
     :returns: (1, H, W, 3) at the picture's own size.
     :raises ValueError: a picture or settings that do not fit, before the networks run.
     """
     settings = settings or LCADSettings()
     image = as_picture(image, "image")
+    places, length = host.phrase_places(prompt, [phrase for phrase, _ in regions]) if regions else ([], 0)
+    instances = [
+        Instance(phrase, at, length, mask, drawing or InstanceSettings())
+        for (phrase, mask), at in zip(regions, places, strict=True)
+    ]
     prepared = prepare(image, settings.resolution, settings.shape, host.multiple, host.factor)
     maps = host.encode(prepared)
     sigmas = sampling_sigmas(host.sigma_table, settings.steps, settings.convention)
     size = (len(image), host.channels, *(side // host.factor for side in prepared.shape[1:3]))
     noise = torch.randn(size, generator=torch.Generator().manual_seed(settings.seed))
     x = reread(noise, 0.0, float(sigmas[0]))
-    end = host.sample(x, sigmas, maps[-1], prompt, negative, settings.guidance)
+    end = host.sample(x, sigmas, maps[-1], prompt, negative, settings.guidance, instances)
     decoded = host.decode(reread(end, float(sigmas[-1]), 0.0), maps)
     return finish(decoded, image, settings.exact_luminance)

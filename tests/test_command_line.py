@@ -297,8 +297,28 @@ class TestDescribe:
         assert float((luminance(found["red"]) - luminance(gray)).abs().max()) < 1  # 8 bits
         assert len(capsys.readouterr().out.split()) == 3
 
+    def test_regions(self, folder):
+        """Colours stay where a mask puts them: crossed masks exchange the picture's halves."""
+        prompt, found = "red apple, blue apple", {}
+        for side, box in (("left", (0, 0, 20, 48)), ("right", (20, 0, 40, 48))):
+            mask = Image.new("L", (40, 48))
+            mask.paste(255, box)
+            mask.save(folder / f"{side}.png")
+        for name, sides in (("one", ("left", "right")), ("other", ("right", "left"))):
+            regions = [f"{phrase}={folder / side}.png" for phrase, side in zip(prompt.split(", "), sides, strict=True)]
+            options = [part for region in regions for part in ("--region", region)]
+            out = folder / f"{name}.png"
+            assert run("describe", folder / "gray.png", "--prompt", prompt, "--output", out, *options, *self.QUICK) == 0
+            found[name] = load_picture(out)
+        redness = {name: (picture[..., 0] - picture[..., 2])[0] for name, picture in found.items()}
+        change = redness["one"] - redness["other"]
+        assert float(change[:, :20].mean()) > 0 > float(change[:, 20:].mean())
+
     @pytest.mark.parametrize("options, expected", [
-        (("--steps", "0"), "steps is 0"), (("--exact-luminance", "2"), "exact_luminance is 2.0"),
+        (("--steps", "0"), "steps is 0"), (("--region", "red apple"), "write PHRASE=MASK"),
+        (("--prompt", "red apple", "--region", "pear=gray.png"), "does not contain 'pear'"),
+        (("--prompt", "red apple", "--region", "red apple=none.png"), "none.png"),
+        (("--exact-luminance", "2"), "exact_luminance is 2.0"),
         (("--model", "none.ckpt"), "none.ckpt does not exist"), (("--model", "gray.png"), "could not be read"),
     ])  # fmt: skip
     def test_bad_options(self, folder, capsys, monkeypatch, options, expected):

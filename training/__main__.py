@@ -56,6 +56,8 @@ def main() -> int:
     lcad.add_argument("--model", type=Path, default=Path("demo/model.safetensors"), help="the embedded model")
     lcad.add_argument("--seed", type=int, default=1)
     lcad.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    lcad.add_argument("--start", type=Path, help="without a checkpoint: an exported L-CAD to go on from")
+    lcad.add_argument("--step", type=int, default=0, help="the step of --start")
     made = command("export-lcad", _export_lcad, "write the embedded L-CAD's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/lcad.safetensors"))
     made = command("evaluate-lcad", _evaluate_lcad, "measure whether things take the colours that they are told")
@@ -64,6 +66,13 @@ def main() -> int:
     made = command("evaluate-instances", _evaluate_instances, "measure whether phrases' colours keep to their masks")
     made.add_argument("--model", type=Path, default=Path("demo/lcad.safetensors"))
     command("evaluate-guided", _evaluate_guided, "measure that decoder on held-out pictures")
+    made = command("evaluate-translation", _evaluate_translation, "measure translation beside image-to-image")
+    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made.add_argument("--split", choices=("dev", "test"), default="test")
+    made.add_argument("--references", type=int, help="how many concepts (default: five)")
+    made.add_argument("--contents", type=int, help="pictures for each reference (default: four)")
+    made.add_argument("--pivots", action="store_true", help="also with pivots, which is slow")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
@@ -181,7 +190,8 @@ def _guided(options: argparse.Namespace) -> None:
 def _lcad(options: argparse.Namespace) -> None:
     from .lcad import train
 
-    train(options.folder, options.model, seed=options.seed, threads=options.threads)
+    start = (options.start, options.step) if options.start else None
+    train(options.folder, options.model, seed=options.seed, threads=options.threads, start=start)
 
 
 def _export_lcad(options: argparse.Namespace) -> None:
@@ -212,6 +222,15 @@ def _evaluate_guided(options: argparse.Namespace) -> None:
         for name, numbers in evaluate(net, pictures).items():
             values = ", ".join(f"{key} {value:.2f}" for key, value in numbers.items())
             print(f"{len(pictures)} held-out {kind}, {name}: {values}")
+
+
+def _evaluate_translation(options: argparse.Namespace) -> None:
+    from .translation import CONTENTS, REFERENCES, evaluate_translation
+
+    evaluate_translation(
+        options.folder, options.model, options.output, options.split, references=options.references or REFERENCES,
+        contents=options.contents or CONTENTS, pivots=options.pivots,
+    )  # fmt: skip
 
 
 def _tune(options: argparse.Namespace) -> None:

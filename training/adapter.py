@@ -27,7 +27,7 @@ from comfyui_exemplar.networks.hashed_words import tokenize
 from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
 from .drawings import Drawings, world
-from .model import Net, signal_levels
+from .model import Net, quick_precision, signal_levels
 from .resumable import Resumable, stage_at
 from .scenes import Scenes
 from .styles import StylePairs, Styles
@@ -63,7 +63,7 @@ class Stage:
     both: int = 0
 
 
-STAGES = (Stage(64, 700, 32), Stage(64, 100, 8, 6, 6, 3), Stage(128, 150, 6, 3, 3, 1))
+STAGES = (Stage(64, 700, 32), Stage(64, 900, 8, 12, 9, 4), Stage(128, 250, 6, 6, 4, 2))
 
 
 class Adapter(nn.Module):
@@ -126,6 +126,7 @@ def attach(net: Net, adapter: Adapter) -> dict[str, Tensor]:
         processors[f"{cross_attention(name)}.processor"] = TokenAttention(adapter, info.layer, given)
     net.unet.set_attn_processor(processors)
     net.requires_grad_(False)
+    net.precision = quick_precision(torch.device("cpu"))
     return given
 
 

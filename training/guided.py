@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from comfyui_exemplar.color import color_ghosting, luminance, luminance_to_rgb, psnr
+from comfyui_exemplar.hosts.lcad import read_lcad
 from comfyui_exemplar.hosts.ldm_config import part
 from comfyui_exemplar.networks.lcad import (
     COLOR_CHANNELS,
@@ -61,6 +63,7 @@ STEPS = sum(stage.steps for stage in STAGES)
 
 #: Layers of the encoder whose result only the decoder sees.
 _EMITS = re.compile(r"zero_conv(?!_mid2)")
+_EXPORTED = "guided.safetensors"
 #: Largest deviation of the noise on latents, whose own deviation is 1.
 NOISE = 0.3
 
@@ -200,14 +203,22 @@ def averaged(folder: Path) -> LCADAutoencoder:
     :raises FileNotFoundError: nothing was trained.
     """
     path = folder / "guided.pt"
-    if not path.exists():
+    if path.exists():
+        weights = torch.load(path, map_location="cpu", weights_only=True)["average"]
+    elif (folder / _EXPORTED).exists():
+        weights = load_file(folder / _EXPORTED)
+    else:
         raise FileNotFoundError(f"{path} is missing: run `python -m training guided` first.")
-    weights = torch.load(path, map_location="cpu", weights_only=True)["average"]
     ours = {name: value for name, value in weights.items() if not name.startswith("probe.")}
     base = LinearAutoencoder.from_state_dict(part(ours, "base."))
     net = LCADAutoencoder(GrayEncoder(SIZES), GuidedDecoder(SIZES), base)
     net.load_state_dict(ours)
     return net.eval().requires_grad_(False)
+
+
+def keep_exported(lcad: Path, folder: Path) -> None:
+    """An exported L-CAD's gray encoder and decoder become the folder's, in place of a checkpoint that is lost."""
+    save_file(read_lcad(lcad).autoencoder.state_dict(), folder / _EXPORTED)
 
 
 @torch.no_grad()

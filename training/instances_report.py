@@ -10,18 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from comfyui_exemplar.attention.instances import Instance, InstanceSettings
-from comfyui_exemplar.attention.phrases import PromptTokens, find_phrases
+from comfyui_exemplar.attention.instances import InstanceSettings
 from comfyui_exemplar.color import luminance, luminance_to_rgb, rgb_to_lab
-from comfyui_exemplar.diffusion.sampling import sample_ddim
-from comfyui_exemplar.diffusion.schedule import sampling_sigmas
-from comfyui_exemplar.hosts.instances import guided_instances
-from comfyui_exemplar.hosts.lcad import DiffusersLCAD, LCADDenoiser, load_lcad
-from comfyui_exemplar.networks.hashed_words import NULL_TOKEN, tokenize
+from comfyui_exemplar.hosts.lcad import DiffusersLCAD, load_lcad
+from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
 
 from .drawings import Drawings
 from .lcad_report import ASKED, SEED
-from .scenes import COLOR_WORDS, Scenes
+from .recoloring import COLOR_WORDS
+from .scenes import Scenes
 
 OFFICIAL = InstanceSettings(step="official", schedule="official")
 #: How scenes are coloured: settings, and whether each phrase gets its own thing's mask or the other one's.
@@ -64,27 +61,13 @@ def evaluate_instances(
 
 
 def describe_with_masks(
-    host: DiffusersLCAD, gray: Tensor, phrases: list[str], masks: list[Tensor], settings: InstanceSettings | None, steps: int
+    host: DiffusersLCAD, gray: Tensor, phrases: list[str], masks: list[Tensor], drawing: InstanceSettings | None, steps: int
 ) -> Tensor:
-    """(1, S, S, 3) gray in 0..1 -> a picture of the same size, the decoder's own; ``settings`` None leaves masks out."""
-    prompt = ", ".join(phrases)
-    maps = host.autoencoder.encode(gray)
-    sigmas = sampling_sigmas(host.sigma_table, steps)
-    noise = torch.randn(1, host.channels, *maps[-1].shape[-2:], generator=torch.Generator().manual_seed(SEED))
-    texts = {0: host.encode_text(prompt), 1: host.encode_text("")}
-    denoiser = LCADDenoiser(host.model, maps[-1], texts)
-    words = [tuple(token for token in tokenize(text) if token != NULL_TOKEN) for text in (prompt, *phrases)]
-    length = texts[0].shape[1]
-    tokens = PromptTokens(words[0], tuple(range(len(words[0]))), length)
-    places = find_phrases(tokens, prompt, list(zip(phrases, words[1:], strict=True)))
-    instances = [
-        Instance(phrase, at, length, mask, settings)
-        for phrase, at, mask in zip(phrases, places, masks, strict=True)
-        if settings is not None
-    ]
-    guided = guided_instances(denoiser, host.recommended["guidance"], instances, host.factor)
-    start = noise * float(1 + sigmas[0] ** 2) ** 0.5
-    return host.decode(sample_ddim(guided, start, sigmas, disable=True), maps)
+    """(1, S, S, 3) gray in 0..1 -> a picture of the same size, the decoder's own; ``drawing`` None leaves masks out."""
+    side = gray.shape[1]
+    settings = LCADSettings(steps, host.recommended["guidance"], resolution=side, exact_luminance=0, seed=SEED)
+    regions = list(zip(phrases, masks, strict=True)) if drawing else []
+    return describe(host, gray, ", ".join(phrases), settings, regions=regions, drawing=drawing)
 
 
 def hue_share(picture: Tensor, word: str) -> tuple[Tensor, Tensor]:

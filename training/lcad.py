@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,10 +22,11 @@ from comfyui_exemplar.networks.hashed_words import HashedWords
 from comfyui_exemplar.networks.lcad import LCADAutoencoder
 
 from .drawings import Drawings
-from .guided import SIZES, averaged
-from .model import TEXT, UNET, signal_levels
+from .guided import SIZES, averaged, keep_exported
+from .model import TEXT, UNET, quick_precision, signal_levels
+from .recoloring import COLOR_WORDS
 from .resumable import Resumable, stage_at
-from .scenes import COLOR_WORDS, Scenes
+from .scenes import Scenes
 from .words import load_exported
 
 LEARNING_RATE, WARM_UP, LAST_SHARE, EMA = 4e-4, 40, 0.03, 0.99
@@ -55,6 +57,10 @@ STAGES = (
     Stage(128, 70, 6),
     Stage(64, 270, 16, binding=True, rate=6e-4),
     Stage(128, 25, 6),
+    # which thing has which colour is what takes long
+    Stage(64, 1600, 24, binding=True, rate=6e-4),
+    Stage(96, 250, 14, binding=True),
+    Stage(128, 120, 10),
 )
 
 
@@ -67,6 +73,7 @@ class LCADNet(nn.Module):
 
         self.unet = UNet2DConditionModel(**{**UNET, "in_channels": SIZES.latent + SIZES.features})
         self.text = HashedWords(TEXT["vocab"], UNET["cross_attention_dim"], TEXT["tokens"], bound=True)
+        self.precision = torch.float32
 
     def begin_from(self, model: Path) -> None:
         """Take over an embedded model; what it lacks starts at zero."""
@@ -80,7 +87,9 @@ class LCADNet(nn.Module):
     def forward(self, latents: Tensor, gray: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
         """(B, 4, h, w), gray features (B, G, h, w), (B,) and B captions -> predicted v (B, 4, h, w)."""
         joined = torch.cat([latents, gray], 1)
-        return self.unet(joined, timesteps, encoder_hidden_states=self.text.encode(captions), return_dict=False)[0]
+        with torch.autocast(joined.device.type, self.precision, enabled=self.precision != torch.float32):
+            context = self.text.encode(captions)
+            return self.unet(joined, timesteps, encoder_hidden_states=context, return_dict=False)[0].float()
 
 
 def hearing(text: HashedWords) -> dict[str, Tensor]:
@@ -103,6 +112,7 @@ class Trainer(Resumable):
         torch.manual_seed(seed)
         self.net = LCADNet()
         self.net.begin_from(model)
+        self.net.precision = quick_precision(torch.device("cpu"))
         text = self.net.text
         new = [self.net.unet.conv_in.weight, text.left.weight, text.right.weight, text.emb.weight]
         rest = [p for p in self.net.parameters() if all(p is not each for each in new)]
@@ -111,6 +121,13 @@ class Trainer(Resumable):
         )
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.step = 0
+
+    def go_on_from(self, exported: Path, step: int) -> None:
+        """From an exported L-CAD, which was that of ``step``, where its checkpoint is lost: Adam's moments begin anew."""
+        ours = {n: t.float() for n, t in load_file(exported).items() if n.startswith(("unet.", "text."))}
+        self.net.load_state_dict(ours)
+        self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self.step = step
 
     def learning_rate(self) -> float:
         """A warm-up and half a cosine wave over each run of stages that begins with a ``rate``."""
@@ -173,17 +190,23 @@ def told_loss(
     return loss, {"chroma": by_channel[1:3].mean().item(), "lightness": by_channel[::3].mean().item()}
 
 
-def train(folder: Path, model: Path, *, seed: int, threads: int | None = None) -> None:
-    """Train to the end of the plan, from the folder's checkpoint if there is one. Writes ``lcad.pt`` and ``lcad.jsonl``.
+def train(
+    folder: Path, model: Path, *, seed: int, threads: int | None = None, start: tuple[Path, int] | None = None
+) -> None:  # fmt: skip
+    """Train to the end of the plan, from the folder's checkpoint if there is one, else from ``start``: an exported L-CAD,
+    whose gray encoder and decoder are kept, and the step that it is of. Writes ``lcad.pt`` and ``lcad.jsonl``.
 
     :param model: the embedded model to start from; its autoencoder must be the one that ``guided`` was trained with.
     """
     if threads:
         torch.set_num_threads(threads)
-    guided = averaged(folder)
     trainer = Trainer(folder, model, seed)
     if trainer.checkpoint.exists():
         trainer.resume()
+    elif start is not None:
+        keep_exported(start[0], folder)
+        trainer.go_on_from(*start)
+    guided = averaged(folder)
     levels = signal_levels()
     scenes = Scenes(Drawings.load(folder / "drawings.npz"), seed=seed + trainer.step)
     generator = torch.Generator().manual_seed(seed + trainer.step)

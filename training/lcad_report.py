@@ -18,7 +18,8 @@ from comfyui_exemplar.diffusion.schedule import sampling_sigmas
 from comfyui_exemplar.hosts.lcad import DiffusersLCAD, LCADDenoiser, load_lcad
 
 from .drawings import Drawings
-from .scenes import COLOR_WORDS, Scenes
+from .recoloring import COLOR_WORDS
+from .scenes import Scenes
 
 #: Colours to ask for; their hues are far apart.
 ASKED = ("red", "yellow", "green", "blue", "purple")

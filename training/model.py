@@ -88,7 +88,8 @@ class LessonAttention:
 
 
 class Net(nn.Module):
-    """UNet and words; ``lesson`` is shared by the attention layers of the two finest decoder levels."""
+    """UNet and words; ``lesson`` is shared by the attention layers of the two finest decoder levels, and ``precision`` is
+    what the layers compute in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,16 +99,24 @@ class Net(nn.Module):
         self.text = HashedWords(TEXT["vocab"], UNET["cross_attention_dim"], TEXT["tokens"])
         nn.init.normal_(self.text.emb.weight, std=0.3)
         self.lesson = Lesson()
+        self.precision = torch.float32
         self.unet.set_attn_processor({name: LessonAttention(self.lesson, _level(name)) for name in
                                       self.unet.attn_processors})  # fmt: skip
 
     def forward(self, latents: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
         """(B, 4, h, w), (B,) and B captions ("" is no words) -> predicted v (B, 4, h, w)."""
-        context = self.text.encode(captions)
-        return self.unet(latents, timesteps, encoder_hidden_states=context, return_dict=False)[0]
+        with torch.autocast(latents.device.type, self.precision, enabled=self.precision != torch.float32):
+            context = self.text.encode(captions)
+            return self.unet(latents, timesteps, encoder_hidden_states=context, return_dict=False)[0].float()
 
 
 def _level(name: str) -> str | None:
     if "attn1" not in name or not name.startswith(("up_blocks.1.", "up_blocks.2.")):
         return None
     return "fine" if name.startswith("up_blocks.2.") else "coarse"
+
+
+def quick_precision(device: torch.device) -> torch.dtype:
+    """What training computes in: bfloat16 where the hardware has it, as the weights stay float32."""
+    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if fast else torch.float32

@@ -69,15 +69,15 @@ def words_loss(
     """One step's loss from singles alone: beside even one pair, whose losses vary much more, Adam takes small steps on
     words."""
     words = words_to_predict(autoencoder, levels, singles, generator)
-    single = (net(words.noised, words.timesteps, words.captions).float() - words.targets).square().mean()
+    single = (net(words.noised, words.timesteps, words.captions) - words.targets).square().mean()
     return Losses(single, {"single": single.item()})
 
 
 def training_loss(
-    net: Net, autoencoder: LinearAutoencoder, levels: Tensor, pairs: Pairs, singles: tuple[Tensor, list[str]],
+    net: Net, autoencoder: LinearAutoencoder, levels: Tensor, pairs: Pairs, singles: tuple[Tensor, list[str]] | None,
     generator: torch.Generator,
 ) -> Losses:  # fmt: skip
-    """One step's loss. ``singles``: pictures (m, 3, S, S) in 0..1 and their captions."""
+    """One step's loss. ``singles``, if any: pictures (m, 3, S, S) in 0..1 and their captions."""
     device = pairs.a.pictures.device
     n, size = len(pairs.captions), pairs.a.pictures.shape[-1]
 
@@ -89,7 +89,7 @@ def training_loss(
 
     color_a, gray_a = _encode(autoencoder, pairs.a.pictures)
     color_b, gray_b = _encode(autoencoder, pairs.b.pictures)
-    words = words_to_predict(autoencoder, levels, singles, generator)
+    words = words_to_predict(autoencoder, levels, singles, generator) if singles else None
 
     early = uniform(n) < 0.85  # the method works at low noise
     t_pairs = torch.where(early, uniform(n) * 400, uniform(n) * 1000).long()
@@ -109,20 +109,25 @@ def training_loss(
     lesson = net.lesson
     lesson.pairs, lesson.maps = n, []
     lesson.gamma = {level: (0.5, 1.0, float(uniform(1)))[int(uniform(1) * 3)] for level in ("coarse", "fine")}
-    timesteps = torch.cat([t_pairs.repeat(4), words.timesteps])
-    predicted = net(torch.cat([*noised, words.noised]), timesteps, captions * 4 + words.captions).float()
+    latents, timesteps, captions = torch.cat(noised), t_pairs.repeat(4), captions * 4
+    if words:
+        latents, timesteps = torch.cat([latents, words.noised]), torch.cat([timesteps, words.timesteps])
+        captions = captions + words.captions
+    predicted = net(latents, timesteps, captions)
     lesson.pairs = 0
     streams_out, singles_out = predicted[: 4 * n].unflatten(0, (4, n)), predicted[4 * n :]
 
     plain = [(found - target).square().mean() for found, target in zip(streams_out[:3], targets, strict=True)]
     weight = torch.minimum(a, 4 * (1 - a))  # at hardly any noise the target explodes
     colored = (weight * (streams_out[3] - target_x).square()).mean()
-    single = (singles_out - words.targets).square().mean()
     warp, match = _matching_loss(lesson.maps, pairs, color_a[:, 1:3], color_b[:, 1:3], size // autoencoder.factor)
     lesson.maps = []
-    total = (plain[0] + 0.5 * plain[1] + plain[2]) / 2.5 + 2 * colored + single
+    total = (plain[0] + 0.5 * plain[1] + plain[2]) / 2.5 + 2 * colored
     total = total + WARP_WEIGHT * warp + MATCH_WEIGHT * match
-    parts = {"gray": plain[0], "color": plain[2], "single": single, "colored": colored, "warp": warp, "match": match}
+    parts = {"gray": plain[0], "color": plain[2], "colored": colored, "warp": warp, "match": match}
+    if words:
+        parts["single"] = (singles_out - words.targets).square().mean()
+        total = total + parts["single"]
     return Losses(total, {name: value.item() for name, value in parts.items()})
 
 

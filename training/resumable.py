@@ -35,12 +35,14 @@ class Resumable:
     optimizer: torch.optim.Optimizer
     step: int
 
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By the names that they have in a checkpoint."""
+        return {"optimizer": self.optimizer}
+
     def save(self) -> None:
         """Written beside the old checkpoint first, so that an interruption leaves one of them whole."""
-        state = {
-            "step": self.step, "net": self.net.state_dict(), "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-        }  # fmt: skip
+        state = {"step": self.step, "net": self.net.state_dict(), "average": self.average}
+        state |= {name: optimizer.state_dict() for name, optimizer in self.optimizers().items()}
         scratch = self.checkpoint.with_suffix(".part")
         torch.save(state, scratch)
         scratch.replace(self.checkpoint)
@@ -49,5 +51,6 @@ class Resumable:
         state = torch.load(self.checkpoint, map_location=next(self.net.parameters()).device, weights_only=True)
         self.step = state["step"]
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in self.optimizers().items():
+            optimizer.load_state_dict(state[name])
         self.average = state["average"]

@@ -6,7 +6,6 @@ and where on that thing it lies. That is what attention is taught with (objectiv
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .drawings import FLUENT_3D, Drawings, core, shows_people, world
+from .recoloring import COLOR_WORDS, color_word, dyed, each, mean_colors, recolor
 
 MOST_THINGS = 3
 BACKGROUND = -1
@@ -75,7 +75,7 @@ class Scenes:
         share = np.array([1 - CORE_SHARE - WORLD_SHARE, WORLD_SHARE, CORE_SHARE])
         self.single_weight = (share / np.bincount(kind, minlength=3).clip(1))[kind]
         self.single_weight /= self.single_weight.sum()
-        self.colors = _mean_colors(drawings.pictures)
+        self.colors = mean_colors(drawings.pictures)
 
     def pairs(self, count: int, size: int) -> Pairs:
         """``count`` pairs of ``size`` pixels a side; about a tenth are two views of a photograph, if there are any."""
@@ -101,15 +101,15 @@ class Scenes:
         picked = [self.names[i] for i in self.random.choice(len(self.names), count, p=self.single_weight)]
         rows = [self._drawing(name) for name in picked]
         canvas = torch.ones(count, 3, size, size, device=self.device)
-        place = self._placements(count, 1, jitter=0.02, scale=(0.9, 0.96), turn=0.0)
+        place = self.placements(count, 1, jitter=0.02, scale=(0.9, 0.96), turn=0.0)
         place[..., 4] = 0  # a name alone has one picture, and not its mirror image besides
-        picture, _, _ = self._paste(canvas, rows, place[:, 0], size)
-        recolor = self.random.random(count) < 0.15
-        picture = torch.where(_each(recolor, picture), _recolor(picture, self.random), picture)
+        picture, _, _ = self.paste(canvas, rows, place[:, 0], size)
+        changed = self.random.random(count) < 0.15
+        picture = torch.where(each(changed, picture), recolor(picture, self.random), picture)
         captions = []
         for i, (name, row) in enumerate(zip(picked, rows, strict=True)):
-            color = color_word(picture[i], self._alpha(row)) if recolor[i] or self.random.random() < 0.25 else ""
-            captions.append(self._caption(name, row, color, recolored=bool(recolor[i])))
+            color = color_word(picture[i], self._alpha(row)) if changed[i] or self.random.random() < 0.25 else ""
+            captions.append(self.caption(name, row, color, recolored=bool(changed[i])))
         return picture, captions
 
     def _drawing(self, name: str) -> int:
@@ -119,7 +119,7 @@ class Scenes:
             return int(plain[0])
         return int(self.random.choice(rows))
 
-    def _caption(self, name: str, row: int, color: str, *, recolored: bool) -> str:
+    def caption(self, name: str, row: int, color: str, *, recolored: bool) -> str:
         hand = self.drawings.hands[row]
         style = "" if hand == PLAIN_HAND and self.random.random() < 0.8 else _STYLE_WORDS.get(hand, hand.split("-")[0])
         words = name.replace("-", " ")
@@ -150,12 +150,12 @@ class Scenes:
         grounds = self._grounds(count)
         views = [self._compose(self._shade(grounds[side], size), rows[side], things) for side in range(2)]
         recolored = random.random(count) < 0.5
-        both = _recolor(torch.stack([views[0][0], views[1][0]], 1).flatten(0, 1), random, repeat=2)
+        both = recolor(torch.stack([views[0][0], views[1][0]], 1).flatten(0, 1), random, repeat=2)
         both = both.unflatten(0, (count, 2))
         for side, view in enumerate(views):
-            view[0] = torch.where(_each(recolored, both), both[:, side], view[0])
+            view[0] = torch.where(each(recolored, both), both[:, side], view[0])
             toned = random.random(count) < 0.5
-            view[0] = torch.where(_each(toned, both), self._tone(view[0]), view[0])
+            view[0] = torch.where(each(toned, both), self._tone(view[0]), view[0])
         captions = ["" if again else caption for caption, again in zip(captions, recolored, strict=True)]
         return Pairs(View(*views[0]), View(*views[1]), torch.from_numpy(exact).to(self.device), captions)
 
@@ -171,13 +171,13 @@ class Scenes:
         placement = np.zeros((count, MOST_THINGS, 5))
         for i in range(count):
             order = self.random.permutation(things[i])
-            placement[i, : things[i]] = self._placements(1, int(things[i]), jitter=0.04, turn=20.0)[0, order]
+            placement[i, : things[i]] = self.placements(1, int(things[i]), jitter=0.04, turn=20.0)[0, order]
         for j in range(MOST_THINGS):
             present = np.flatnonzero(things > j)
             if not len(present):
                 continue
             here = torch.from_numpy(present).to(self.device)
-            drawn, alpha, place = self._paste(
+            drawn, alpha, place = self.paste(
                 canvas[here], [int(r) for r in rows[present, j]], placement[present, j], size
             )
             canvas[here] = drawn
@@ -200,12 +200,12 @@ class Scenes:
         if photographs:
             pictures = torch.cat([pictures, self.photographed_pairs(photographs, size, recolored=0).a.pictures])
         toned = random.random(count) < 0.3
-        return torch.where(_each(toned, pictures), self._tone(pictures), pictures)
+        return torch.where(each(toned, pictures), self._tone(pictures), pictures)
 
     def vivid(self, count: int, size: int) -> Tensor:
         """:meth:`colored`, half of them recoloured, for learning what does not depend on which colour a thing has."""
         pictures = self.colored(count, size)
-        return torch.where(_each(self.random.random(count) < 0.5, pictures), _recolor(pictures, self.random), pictures)
+        return torch.where(each(self.random.random(count) < 0.5, pictures), recolor(pictures, self.random), pictures)
 
     def told(self, count: int, size: int, *, binding: bool = False) -> tuple[Tensor, list[str]]:
         """Pictures of one or two things of the core, each recoloured by itself, and captions that say its colour:
@@ -221,7 +221,7 @@ class Scenes:
         phrases: list[list[str]] = [[] for _ in range(count)]
         for j in range(2):
             changed = random.random(count) < (1.0 if binding else 0.75)
-            new = torch.where(_each(changed, picture), _dyed(picture, random), picture)
+            new = torch.where(each(changed, picture), dyed(picture, random), picture)
             here = (ids == j)[:, None]
             picture = torch.where(here, new, picture)
             for i in np.flatnonzero(things > j):
@@ -251,8 +251,8 @@ class Scenes:
         assert self.photographs is not None
         picked = torch.from_numpy(self.random.choice(len(self.photographs), count))
         textures = self.photographs[picked].to(self.device).float() / 255
-        changed = _each(self.random.random(count) < recolored, textures)
-        textures = torch.where(changed, _recolor(textures, self.random), textures)
+        changed = each(self.random.random(count) < recolored, textures)
+        textures = torch.where(changed, recolor(textures, self.random), textures)
         views = []
         for _ in range(2):
             width = self.random.uniform(0.5, 0.95, count)
@@ -278,7 +278,7 @@ class Scenes:
         pairs = [(a, b) for a in rows for b in rows if a != b and np.abs(self.colors[a] - self.colors[b]).max() < 25]
         return pairs[self.random.integers(len(pairs))] if pairs else None
 
-    def _placements(
+    def placements(
         self, count: int, things: int, *, jitter: float, turn: float, scale: tuple[float, float] | None = None
     ) -> np.ndarray:
         """(count, things, 5): centre x and y, size, angle in radians, mirrored; lengths in picture widths."""
@@ -308,7 +308,7 @@ class Scenes:
         v = (cos * y - sin * x) / half
         return torch.stack([u, v.expand_as(u)], -1)
 
-    def _paste(self, canvas: Tensor, rows: list[int], place: np.ndarray, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def paste(self, canvas: Tensor, rows: list[int], place: np.ndarray, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """(canvas with the drawings on it, their alpha (n, S, S), their own coordinates (n, 2, S, S))."""
         grid = self._grid(place, size)
         textures = self.textures[rows].to(self.device).float() / 255
@@ -353,70 +353,3 @@ class Scenes:
     def _tone(self, pictures: Tensor) -> Tensor:
         gamma = np.exp(self.random.uniform(-0.35, 0.35, len(pictures)))
         return pictures.clamp(1e-4, 1) ** torch.from_numpy(gamma).float().to(pictures)[:, None, None, None]
-
-
-def _each(flags: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.asarray(flags)).to(like.device)[:, None, None, None]
-
-
-def _recolor(pictures: Tensor, random: np.random.Generator, repeat: int = 1) -> Tensor:
-    """A permutation of the colour channels or a turn of the hue, one for every ``repeat`` pictures in a row."""
-    matrices = []
-    for _ in range(len(pictures) // repeat):
-        if random.random() < 0.5:
-            matrix = np.eye(3)[random.permutation(3)]
-        else:
-            angle, axis = random.uniform(0, 2 * math.pi), 1 / math.sqrt(3)
-            cross = np.array([[0, -axis, axis], [axis, 0, -axis], [-axis, axis, 0]])
-            matrix = np.eye(3) * math.cos(angle) + (1 - math.cos(angle)) / 3 + math.sin(angle) * cross
-        matrices.extend([matrix] * repeat)
-    stacked = torch.from_numpy(np.stack(matrices)).float().to(pictures.device)
-    return torch.einsum("nij,njhw->nihw", stacked, pictures).clamp(0, 1)
-
-
-def _dyed(pictures: Tensor, random: np.random.Generator) -> Tensor:
-    """Half recoloured (:func:`_recolor`), half dyed with one hue: their lightness stays, their chroma becomes that of one
-    of COLOR_WORDS' hues, so that every hue is met on every thing."""
-    luma = torch.tensor((0.299, 0.587, 0.114)).to(pictures)
-    gray = torch.einsum("c,nchw->nhw", luma, pictures)[:, None]
-    words = [np.array(rgb) for word, rgb in COLOR_WORDS.items() if word not in ("black", "gray", "white")]
-    picked = torch.from_numpy(np.stack([words[i] for i in random.choice(len(words), len(pictures))])).to(pictures)
-    tint = picked / (picked @ luma)[:, None]  # of lightness 1
-    # chroma fades toward black and white, where there is none
-    depth = (4 * gray * (1 - gray)).clamp(0, 1)
-    dyed = (gray + (tint[:, :, None, None] - 1) * gray * depth.sqrt()).clamp(0, 1)
-    return torch.where(_each(random.random(len(pictures)) < 0.5, pictures), dyed, _recolor(pictures, random))
-
-
-def _mean_colors(pictures: np.ndarray) -> np.ndarray:
-    """Red-green and blue-yellow of every drawing, averaged over what is not transparent, 0..255: (n, 2)."""
-    found = []
-    for start in range(0, len(pictures), 256):
-        part = pictures[start : start + 256, ::4, ::4].astype(np.float32)
-        alpha = part[..., 3] / 255
-        red, green, blue = (part[..., c] for c in range(3))
-        total = alpha.sum((1, 2)) + 1e-6
-        found.append(
-            np.stack([((red - green) * alpha).sum((1, 2)) / total,
-                      ((blue - (red + green) / 2) * alpha).sum((1, 2)) / total], 1)
-        )  # fmt: skip
-    return np.concatenate(found)
-
-
-COLOR_WORDS = {
-    "red": (0.85, 0.1, 0.1), "orange": (0.95, 0.5, 0.1), "yellow": (0.98, 0.85, 0.2), "green": (0.25, 0.65, 0.2),
-    "cyan": (0.2, 0.75, 0.8), "blue": (0.15, 0.35, 0.85), "purple": (0.55, 0.25, 0.75), "pink": (0.95, 0.5, 0.65),
-    "brown": (0.5, 0.3, 0.15), "black": (0.1, 0.1, 0.1), "gray": (0.55, 0.55, 0.55), "white": (0.95, 0.95, 0.95),
-}  # fmt: skip
-
-
-def color_word(picture: Tensor, alpha: Tensor) -> str:
-    """The basic colour nearest to most of a drawing's pixels; picture (3, S, S) in 0..1, alpha of any size."""
-    mask = F.interpolate(alpha[None, None].to(picture), size=picture.shape[-2:])[0, 0] > 0.5
-    pixels = picture[:, mask].T[::7]
-    if not len(pixels):
-        return ""
-    names = list(COLOR_WORDS)
-    colors = torch.tensor([COLOR_WORDS[name] for name in names]).to(pixels)
-    nearest = torch.cdist(pixels, colors).argmin(1)
-    return names[int(torch.bincount(nearest, minlength=len(names)).argmax())]

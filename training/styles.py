@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .autoencoder import YCBCR
 from .drawings import world
-from .scenes import PLAIN_HAND, Scenes, _each
+from .recoloring import each
+from .scenes import PLAIN_HAND, Scenes
 
 #: Of all prints, those in the drawing's own colours on white.
 _OWN_COLORS = 0.2
@@ -76,7 +77,7 @@ class Styles:
             if i < style:
                 captions.append(name.replace("-", " "))
             elif i < style + semantics:
-                captions.append(self.scenes._caption("", rows[2, i], "", recolored=False))
+                captions.append(self.scenes.caption("", rows[2, i], "", recolored=False))
             else:
                 captions.append("")
             shown.append("" if i < style else name.replace("-", " "))
@@ -117,9 +118,9 @@ class Styles:
         """Drawings alone on white, (n, 3, size, size) in 0..1."""
         scenes = self.scenes
         canvas = torch.ones(len(rows), 3, size, size, device=scenes.device)
-        place = scenes._placements(len(rows), 1, jitter=0.02, scale=(0.9, 0.96), turn=0.0)
+        place = scenes.placements(len(rows), 1, jitter=0.02, scale=(0.9, 0.96), turn=0.0)
         place[..., 4] = 0
-        return scenes._paste(canvas, rows, place[:, 0], size)[0]
+        return scenes.paste(canvas, rows, place[:, 0], size)[0]
 
     def print(self) -> Print:
         """A random one."""
@@ -139,7 +140,7 @@ class Styles:
             torch.from_numpy(np.stack([getattr(p, part) for p in prints])).float().to(pictures)[..., None, None]
             for part in ("paper", "ink")
         )
-        strength = _each(np.array([p.strength for p in prints], dtype=np.float32), pictures)
+        strength = each(np.array([p.strength for p in prints], dtype=np.float32), pictures)
         gray = torch.einsum("c,nchw->nhw", torch.tensor(YCBCR[0]).to(pictures), pictures)[:, None]
         on_paper = pictures * torch.where(strength > 0, paper, 1.0)
         return torch.lerp(on_paper, torch.lerp(ink, paper, gray), strength).clamp(0, 1)

@@ -14,7 +14,6 @@ trade content for concept, so they are compared pair by pair at equal content di
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -258,25 +257,3 @@ def contact_sheet(found: Cases, ways: dict[str, list[Tensor]], path: Path) -> No
             image = Image.fromarray(to_uint8(picture).numpy())
             sheet.paste(image, (column * (side + gap), head + row * (side + gap)))
     sheet.save(path, quality=88)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="training.translation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--folder", type=Path, default=Path("out/training"), help="where `prepare` left the drawings")
-    parser.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
-    parser.add_argument("--output", type=Path, default=Path("out/evaluate"))
-    parser.add_argument("--split", choices=("dev", "test"), default="test")
-    parser.add_argument("--references", type=int, default=REFERENCES)
-    parser.add_argument("--contents", type=int, default=CONTENTS, help="for each reference")
-    parser.add_argument("--pivots", action="store_true", help="also with pivots, which is slow")
-    options = parser.parse_args()
-    evaluate_translation(
-        options.folder, options.model, options.output, options.split, references=options.references,
-        contents=options.contents, pivots=options.pivots,
-    )  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

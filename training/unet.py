@@ -7,6 +7,7 @@ import math
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
 from .drawings import Drawings
-from .model import Net, signal_levels
+from .model import Net, quick_precision, signal_levels
 from .objectives import Losses, training_loss, words_loss
 from .resumable import Resumable, stage_at
 from .scenes import Scenes
@@ -33,13 +34,15 @@ EMA = 0.996
 @dataclass(frozen=True)
 class Stage:
     """``pairs`` go through the network as four streams each, ``singles`` as one. With a ``rate`` the learning rate starts
-    anew from there and falls until the next stage that has one, or the end."""
+    anew from there and falls until the next stage that has one, or the end. In ``turns`` every second step is pairs alone
+    and every second one singles alone."""
 
     size: int
     steps: int
     pairs: int
     singles: int
     rate: float = 0.0
+    turns: bool = False
 
 
 # Small pictures teach shapes, words and matching at a third of the price; the large ones come last.
@@ -52,9 +55,7 @@ STAGES = {
         Stage(96, 900, 1, 24),
         Stage(128, 800, 1, 16),
         Stage(128, 600, 2, 10),
-        # the words alone, then everything again
-        Stage(128, 500, 0, 18, rate=6e-4),
-        Stage(128, 140, 2, 10, rate=2e-4),
+        Stage(128, 2000, 4, 28, rate=5e-4, turns=True),
     ),
     "gpu": (Stage(64, 20_000, 24, 64), Stage(96, 20_000, 24, 48), Stage(128, 20_000, 24, 32)),
 }
@@ -69,12 +70,14 @@ class Trainer(Resumable):
         torch.manual_seed(seed)
         self.net = Net().to(self.device)
         groups = [{"params": list(self.net.unet.parameters())}, {"params": list(self.net.text.parameters())}]
-        self.optimizer = torch.optim.AdamW(groups, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+        adam = partial(torch.optim.AdamW, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
+        # Losses of pairs vary so much more than those of words that with shared moments words would take small steps.
+        self.optimizer, self.words_optimizer = adam(groups), adam([dict(group) for group in groups])
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.looking = [weight for name, weight in self.net.named_parameters() if _LOOKING.fullmatch(name)]
         self.step = 0
         self.levels = signal_levels().to(self.device)
-        self.precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.net.precision = quick_precision(self.device)
 
     def begin_from(self, exported: Path, step: int) -> None:
         """Go on from an exported file, which was that of ``step``, where its checkpoint is lost: the averaged weights with
@@ -84,12 +87,22 @@ class Trainer(Resumable):
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.step = step
 
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return super().optimizers() | {"words_optimizer": self.words_optimizer}
+
     @property
     def total(self) -> int:
         return sum(stage.steps for stage in self.stages)
 
     def stage(self) -> Stage:
         return stage_at(self.stages, self.step)
+
+    def batch(self) -> tuple[int, int]:
+        """Pairs and singles of the step to come."""
+        stage = self.stage()
+        if not stage.turns:
+            return stage.pairs, stage.singles
+        return (0, stage.singles) if self.step % 2 else (stage.pairs, 0)
 
     def learning_rate(self) -> float:
         """A warm-up and half a cosine wave over each run of stages that begins with a ``rate``."""
@@ -105,15 +118,17 @@ class Trainer(Resumable):
         return peak * min(1, (done + 1) / min(WARM_UP, length / 10)) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
 
     def update(self, losses: Losses) -> None:
-        for group, scale in zip(self.optimizer.param_groups, (1, WORDS_SCALE), strict=True):
+        words_alone = not self.batch()[0]
+        optimizer = self.words_optimizer if words_alone else self.optimizer
+        for group, scale in zip(optimizer.param_groups, (1, WORDS_SCALE), strict=True):
             group["lr"] = scale * self.learning_rate()
-        self.optimizer.zero_grad()
+        optimizer.zero_grad()
         losses.total.backward()
-        if not self.stage().pairs:
+        if words_alone:
             for weight in self.looking:
                 weight.grad = None
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
+        optimizer.step()
         self.step += 1
         if self.step % 4 == 0:
             keep = min(EMA, self.step / (self.step + 100)) ** 4
@@ -147,13 +162,13 @@ def train(
     with tqdm(total=trainer.total, initial=trainer.step, desc="unet", mininterval=5) as progress:
         while trainer.step < trainer.total:
             stage = trainer.stage()
-            pairs = scenes.pairs(stage.pairs, stage.size) if stage.pairs else None
-            singles = scenes.singles(stage.singles, stage.size)
-            with torch.autocast(trainer.device.type, trainer.precision, enabled=trainer.precision != torch.float32):
-                if pairs is None:
-                    losses = words_loss(trainer.net, autoencoder, trainer.levels, singles, generator)
-                else:
-                    losses = training_loss(trainer.net, autoencoder, trainer.levels, pairs, singles, generator)
+            pairs, singles = trainer.batch()
+            drawn = scenes.singles(singles, stage.size) if singles else None
+            if pairs:
+                shown = scenes.pairs(pairs, stage.size)
+                losses = training_loss(trainer.net, autoencoder, trainer.levels, shown, drawn, generator)
+            else:
+                losses = words_loss(trainer.net, autoencoder, trainer.levels, drawn, generator)
             trainer.update(losses)
             for name, value in losses.parts.items():
                 means[name] = means.get(name, value) * 0.98 + value * 0.02

@@ -1,5 +1,7 @@
 """Prompt-to-prompt control against its definition, spelled out with full maps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,8 +17,8 @@ from comfyui_exemplar.attention.control import (
     SourceFeatures,
     cross_share,
     self_active,
+    split_columns,
     step_of,
-    unrepeat,
 )
 from comfyui_exemplar.attention.fused import sdpa
 from comfyui_exemplar.attention.layers import Layer
@@ -138,9 +140,9 @@ class TestCross:
         asked = call(CROSS, sigma=2.0)
         assert torch.equal(edited(PromptControl((5, 5), (self.REFINE,), 0.4), asked), asked.plain())
 
-    def test_a_prompt_of_another_length_is_refused(self):
+    def test_a_prompt_of_fewer_columns_is_refused(self):
         with pytest.raises(ValueError, match="5 text columns"):
-            edited(PromptControl((3, 3), (self.LOUDER,), **ALWAYS), call(CROSS))
+            edited(PromptControl((7, 7), (self.LOUDER,), **ALWAYS), call(CROSS))
 
 
 @pytest.mark.parametrize("kind", [SELF, CROSS])
@@ -188,10 +190,40 @@ def test_windows_are_checked(window):
         PromptControl((5, 5), word_windows={7: 0.5})
 
 
-def test_unrepeat_needs_whole_repetitions():
-    assert unrepeat(torch.ones(1, 2, 6), 3).tolist() == [[[2.0] * 3] * 2]
-    with pytest.raises(ValueError, match="7 text columns"):
-        unrepeat(torch.ones(1, 2, 7), 3)
+def test_columns_behind_whole_repetitions_are_others():
+    text, others = split_columns(torch.ones(1, 2, 6), 3)
+    assert text.tolist() == [[[2.0] * 3] * 2] and others.shape == (1, 2, 0)
+    text, others = split_columns(torch.arange(8.0).expand(1, 1, 8), 3)
+    assert text.tolist() == [[[3.0, 5.0, 7.0]]] and others.tolist() == [[[6.0, 7.0]]]
+    with pytest.raises(ValueError, match="2 text columns"):
+        split_columns(torch.ones(1, 2, 2), 3)
+
+
+def test_what_others_put_on_a_layer_stays_beside_a_cross_edit():
+    """An earlier replacement that adds a picture's features: the edit's own change comes on top of them."""
+    control = PromptControl((COLUMNS, COLUMNS), (TestCross.SWAP,), **ALWAYS)
+    asked = call(CROSS)
+    added = naive.rand(*asked.q.shape, seed=21)
+    crowded = replace(asked, alone=False)
+
+    def earlier(asked):
+        return asked.plain() + added[list(asked.rows)]
+
+    out = ControlledAttention(control, SIGMAS)(crowded, earlier)
+    assert torch.allclose(out, edited(control, asked) + added, atol=1e-6)
+    assert float((out - earlier(asked)).abs().max()) > 0.01
+
+
+def test_keys_that_are_no_words_keep_what_they_had():
+    """Image tokens behind the prompt's keys: an edit that changes no word changes nothing."""
+    asked = call(CROSS)
+    rows = len(asked.rows)
+    more = {n: torch.cat([getattr(asked, n), naive.rand(rows, 3, naive.WIDTH, seed=31 + i)], 1) for i, n in enumerate("kv")}
+    asked = replace(asked, **more)
+    same = PromptControl((COLUMNS, COLUMNS), (Reweight(torch.ones(COLUMNS)),), **ALWAYS)
+    assert torch.allclose(edited(same, asked), asked.plain(), atol=1e-6)
+    louder = PromptControl((COLUMNS, COLUMNS), (Reweight(torch.full((COLUMNS,), 2.0)),), **ALWAYS)
+    assert float((edited(louder, asked) - asked.plain())[asked.rows_of(TARGET)].abs().max()) > 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -44,7 +44,7 @@ class TransformersText:
         return (self.clip.get_input_embeddings().weight[self.ids],)
 
     def __call__(self, vectors):
-        return (encode_concept(self.clip, vectors[0], *self.marks),)
+        return encode_concept(self.clip, vectors[0], *self.marks)[:1]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from comfyui_exemplar.attention.instances import InstanceSettings
 from comfyui_exemplar.color import luminance
 from comfyui_exemplar.diffusion.schedule import sampling_sigmas
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe, finish, prepare
@@ -25,8 +26,13 @@ class Host:
         self.encoded.append(image)
         return (image, torch.ones(1, 6, *(side // 8 for side in image.shape[1:3])))
 
-    def sample(self, x, sigmas, gray, prompt, negative, guidance):
+    def phrase_places(self, prompt, phrases):
+        words = prompt.split()
+        return [(words.index(phrase),) for phrase in phrases], len(words)
+
+    def sample(self, x, sigmas, gray, prompt, negative, guidance, instances=()):
         self.sampled.append((x, sigmas, gray, prompt, negative, guidance))
+        self.instances = instances
         return torch.full_like(x, 1.0 if "red" in prompt else -1.0) * (1 + float(sigmas[-1]) ** 2) ** 0.5
 
     def decode(self, latent, maps):
@@ -66,6 +72,19 @@ def test_words_and_seed_reach_the_sampler():
     assert not torch.equal(first[0], second[0]) and torch.equal(second[0], third[0])
     # noise of the first level
     assert abs(float(first[0].std() / first[1][0]) - 1) < 0.2
+
+
+def test_regions_reach_the_sampler():
+    host, image = Host(), picture()
+    mask = torch.ones(1, 48, 72)
+    describe(host, image, "a red car", SETTINGS, regions=[("car", mask)], drawing=InstanceSettings(strength=2.0))
+    (instance,) = host.instances
+    assert (instance.phrase, instance.tokens, instance.length, instance.settings.strength) == ("car", (2,), 3, 2.0)
+    assert torch.equal(instance.masks, mask)
+    host = Host()
+    with pytest.raises(ValueError, match=r"mask of 'car'.* is empty"):
+        describe(host, image, "a red car", SETTINGS, regions=[("car", torch.zeros(1, 48, 72))])
+    assert not host.encoded  # before the networks run
 
 
 def test_shapes():

@@ -38,7 +38,7 @@ def difference(a, b):
 def test_learning_moves_the_vectors_and_nothing_else(host, pictures, concept):
     before = [p.clone() for p in host.model.unet.parameters()][:3]
     assert concept.vectors == 2 and concept.first == 0 and concept.columns == host.columns
-    assert difference(concept.prompt[0, :2], host.text.rows("red").repeat(2, 1)) > 1e-4
+    assert difference(concept.prompt[0, :2], host.text.rows("red")[0].repeat(2, 1)) > 1e-4
     assert torch.equal(concept.prompt[0, 2:], host.model.context[0, 2:])
     assert all(p.grad is None for p in host.model.unet.parameters())
     learn(host, pictures[:1], FEW)
@@ -49,7 +49,7 @@ def test_result_has_the_contents_size_and_changes_with_the_concept(host, picture
     result = translate(host, pictures, concept, FEW)
     assert result.images.shape == pictures.shape and result.reconstruction_errors == ()
     assert float(result.images.min()) >= 0 and float(result.images.max()) <= 1
-    other = host.of_vectors(host.text.rows("blue"))
+    other = host.of_vectors(*host.text.rows("blue"))
     assert difference(translate(host, pictures, other, FEW).images, result.images) > 0.01
 
 
@@ -160,7 +160,7 @@ class TestClipText:
         (context,) = text([rows])
         ids = torch.tensor([[48, 5, 6, 49, 49, 49, 49, 49, 49]])
         assert difference(context, encoder(input_ids=ids).last_hidden_state) < 1e-6
-        assert (text.columns, text.first, text.width) == (9, 1, 16)
+        assert (text.columns, text.first, text.names, text.widths) == (9, 1, ("l",), (16,))
 
     def test_only_one_word_without_a_tokenizer(self, encoder):
         with pytest.raises(ValueError, match="comes without a tokenizer"):

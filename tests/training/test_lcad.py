@@ -12,7 +12,7 @@ def scenes(drawings):
 
 
 def test_captions_say_the_colours(drawings):
-    from training.scenes import COLOR_WORDS
+    from training.recoloring import COLOR_WORDS
 
     pictures, captions = scenes(drawings).told(24, 64)
     assert pictures.shape == (24, 3, 64, 64)
@@ -38,7 +38,7 @@ def test_each_thing_has_a_colour_of_its_own(drawings):
 
 def test_things_hear_the_colour_before_and_colours_the_thing_after():
     from training.lcad import hearing
-    from training.scenes import COLOR_WORDS
+    from training.recoloring import COLOR_WORDS
 
     torch.manual_seed(0)
     words = HashedWords(512, 32, 8).requires_grad_(False)

@@ -124,32 +124,61 @@ def test_matching_targets():
     assert (importance[0][~ground] == 0).all()
 
 
-def test_training_resumes_and_exports(drawings, autoencoder, tmp_path, monkeypatch):
+@pytest.fixture
+def prepared(drawings, autoencoder, tmp_path, monkeypatch):
+    """A folder as `prepare` and `autoencoder` leave it."""
     import numpy as np
     from safetensors.torch import save_file
 
+    from training import unet
+
+    np.savez(tmp_path / "drawings.npz", pictures=drawings.pictures, names=drawings.names, hands=drawings.hands)
+    np.save(tmp_path / "photographs-train.npy", np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8))
+    save_file(autoencoder.state_dict(), tmp_path / "autoencoder.safetensors")
+    monkeypatch.setattr(unet, "words_sheet", lambda *_: None)
+    return tmp_path
+
+
+def test_pairs_and_words_take_turns(prepared, monkeypatch):
+    """Each with moments of its own, and words leave alone where attention looks, which pairs have taught it."""
+    from training import unet
+
+    seen, update = [], unet.Trainer.update
+
+    def watched(trainer, losses):
+        before = trainer.looking[0].clone()
+        update(trainer, losses)
+        seen.append(("single" in losses.parts, "warp" in losses.parts, not torch.equal(before, trainer.looking[0])))
+
+    monkeypatch.setattr(unet.Trainer, "update", watched)
+    monkeypatch.setitem(unet.STAGES, "cpu", (unet.Stage(32, 4, 1, 2, turns=True),))
+    unet.train(prepared, plan="cpu", device="cpu", seed=1)
+    assert seen == [(False, True, True), (True, False, False)] * 2
+    state = torch.load(prepared / "unet.pt", weights_only=True)
+    moments = [state[name]["state"] for name in ("optimizer", "words_optimizer")]
+    assert all(float(m[0]["step"]) == 2 for m in moments)
+    assert not torch.equal(moments[0][0]["exp_avg"], moments[1][0]["exp_avg"])
+
+
+def test_training_resumes_and_exports(prepared, monkeypatch):
     from comfyui_exemplar import demo
     from comfyui_exemplar.hosts.checkpoint import load_standalone
     from training import unet
     from training.export import export
     from training.model import SCHEDULE
 
-    np.savez(tmp_path / "drawings.npz", pictures=drawings.pictures, names=drawings.names, hands=drawings.hands)
-    np.save(tmp_path / "photographs-train.npy", np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8))
-    save_file(autoencoder.state_dict(), tmp_path / "autoencoder.safetensors")
-    monkeypatch.setattr(unet, "words_sheet", lambda *_: None)
     for steps in (1, 3):
         monkeypatch.setitem(unet.STAGES, "cpu", (unet.Stage(32, steps, 2, 2),))
-        unet.train(tmp_path, plan="cpu", device="cpu", seed=1)
-        state = torch.load(tmp_path / "unet.pt", weights_only=True)
+        unet.train(prepared, plan="cpu", device="cpu", seed=1)
+        state = torch.load(prepared / "unet.pt", weights_only=True)
         assert state["step"] == steps
-    export(tmp_path, tmp_path / "model.safetensors")
-    model = load_standalone(tmp_path / "model.safetensors")
+    export(prepared, prepared / "model.safetensors")
+    model = load_standalone(prepared / "model.safetensors")
     weights = model.unet.state_dict()
     assert all(torch.equal(weights[k.removeprefix("unet.")], v.half().float())
                for k, v in state["average"].items() if k.startswith("unet."))  # fmt: skip
     assert model.prediction == SCHEDULE["prediction"]
-    assert demo.read_config(tmp_path / "model.safetensors")["image_size"] == 128
+    assert demo.read_config(prepared / "model.safetensors")["image_size"] == 128
 
 
 def test_baselines_and_report(tmp_path):

@@ -93,7 +93,7 @@ def test_a_name_alone_means_one_hand(drawings):
 
 
 def test_color_words():
-    from training.scenes import color_word
+    from training.recoloring import color_word
 
     alpha = torch.zeros(1, 16, 16)
     alpha[:, 4:12, 4:12] = 1

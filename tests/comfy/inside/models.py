@@ -1,9 +1,12 @@
 """Tiny random MODELs of the families that ComfyUI tells apart."""
 
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.sd1_clip
 import comfy.sdxl_clip
@@ -21,9 +24,6 @@ FAMILIES = {
 
 def tiny(family, dtype=torch.float32):
     """A MODEL of 32 channels with a family's layout; the last layer is small, so that inversion converges."""
-    depths, context, labels = FAMILIES[family]
-    levels = len(depths)
-
     class Config(comfy.supported_models_base.BASE):
         unet_config = {}
         unet_extra_config = {}
@@ -37,29 +37,57 @@ def tiny(family, dtype=torch.float32):
             kind = comfy.model_base.SDXL if family.startswith("sdxl") else comfy.model_base.BaseModel
             return kind(self, model_type=self.model_type(state_dict), device=device)
 
-    config = Config(
-        {
-            "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [2] * levels,
-            "channel_mult": [1, 2, 2, 2][:levels], "num_heads": 4, "num_head_channels": -1,
-            "use_spatial_transformer": True, "use_linear_in_transformer": family != "sd1", "legacy": False,
-            "context_dim": context, "adm_in_channels": labels, "num_classes": "sequential" if labels else None,
-            "transformer_depth": [d for d in depths for _ in range(2)], "transformer_depth_middle": max(depths),
-            "transformer_depth_output": [d for d in depths for _ in range(3)],
-        }
-    )  # fmt: skip
+    config = Config(_unet_config(family))
     config.set_inference_dtype(dtype, None)
     model = config.get_model({}, "", device=torch.device("cpu"))
-    generator = torch.Generator().manual_seed(7)
+    _fill(model.diffusion_model, seed=7)
+    model.eval().requires_grad_(False)
+    core = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return core(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+
+
+def control_net(family, size):
+    """A ControlNet of a family's layout with random weights, as the loader node gives it, with a picture to follow.
+
+    :param size: (height, width) in pixels.
+    """
+    net = comfy.cldm.cldm.ControlNet(
+        **{name: value for name, value in _unet_config(family).items() if name != "out_channels"}, hint_channels=3,
+        dtype=torch.float32, device=torch.device("cpu"), operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    _fill(net, seed=11)
+    net.eval().requires_grad_(False)
+    hint = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(8))
+    return comfy.controlnet.ControlNet(net, load_device=torch.device("cpu")).set_cond_hint(hint, 0.5)
+
+
+def under_control(conditioning, net):
+    """CONDITIONING that a ControlNet acts on, as the applying node writes it."""
+    return [[context, {**options, "control": net, "control_apply_to_uncond": False}] for context, options in conditioning]
+
+
+def _unet_config(family):
+    depths, context, labels = FAMILIES[family]
+    levels = len(depths)
+    return {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [2] * levels,
+        "channel_mult": [1, 2, 2, 2][:levels], "num_heads": 4, "num_head_channels": -1,
+        "use_spatial_transformer": True, "use_linear_in_transformer": family != "sd1", "legacy": False,
+        "context_dim": context, "adm_in_channels": labels, "num_classes": "sequential" if labels else None,
+        "transformer_depth": [d for d in depths for _ in range(2)], "transformer_depth_middle": max(depths),
+        "transformer_depth_output": [d for d in depths for _ in range(3)],
+    }  # fmt: skip
+
+
+def _fill(network, seed):
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in model.diffusion_model.named_parameters():
+        for name, parameter in network.named_parameters():
             if parameter.ndim > 1:
                 noise = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5
                 parameter.copy_(noise * (0.1 if name.startswith("out.2") else 1.0))
             else:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-    model.eval().requires_grad_(False)
-    core = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    return core(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
 
 
 def prompt(family):

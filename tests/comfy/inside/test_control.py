@@ -1,6 +1,7 @@
 """Concept Fusion and Prompt Control inside ComfyUI: its batches, its samplers, its other nodes."""
 
 import comfy.controlnet
+import comfy.ldm.modules.attention
 import comfy.samplers
 import pytest
 import torch
@@ -186,6 +187,32 @@ class TestNeighbours:
         getattr(theirs, f"set_model_{kind}_replace")(foreign, "middle", 0)
         out = sample(fusion(model=theirs), source)
         assert set(seen) == {3} and difference(out, sample(fusion(), source)) > 1e-3
+
+    def test_image_features_stay_beside_a_cross_edit(self, embedded, source, fusion):
+        """What an IP-Adapter pack adds to a layer of the prompt is added under control as well, on every row alike."""
+        theirs = embedded[0].clone()
+
+        def adapter(q, k, v, options):
+            image = torch.randn(1, 4, q.shape[-1], generator=torch.Generator().manual_seed(2)).expand(len(q), -1, -1)
+            attend = comfy.ldm.modules.attention.optimized_attention
+            return attend(q, k, v, options["n_heads"]) + attend(q, image, image, options["n_heads"])
+
+        for place in (("middle", 0), ("output", 5)):
+            theirs.set_model_attn2_replace(adapter, *place)
+        control = {"cross_ratio": 1.0, "self_ratio": 0.0}
+        found = sample(fusion(model=theirs, **control), source)
+        assert difference(found, sample(fusion(**control), source)) > 0.05
+        assert difference(found, sample(fusion(model=theirs, cross_ratio=0.0, self_ratio=0.0), source)) > 1e-3
+
+    def test_image_tokens_stay_beside_a_cross_edit(self, nodes, embedded, source, fusion, scene):
+        """DEADiff's tokens are keys behind the prompt's; the control is of the prompt's."""
+        loaded = nodes("ExemplarLoadDEADiff", model_name="embedded")[0]
+        style = nodes("ExemplarDEADiffEncode", deadiff=loaded, image=scene[1].flip(-1), take="style")[0]
+        theirs = nodes("ExemplarApplyDEADiff", model=embedded[0], tokens=style, weight=1.0)[0]
+        control = {"cross_ratio": 1.0, "self_ratio": 0.0}
+        found = sample(fusion(model=theirs, **control), source)
+        assert difference(found, sample(fusion(**control), source)) > 0.01
+        assert difference(found, sample(fusion(model=theirs, cross_ratio=0.0, self_ratio=0.0), source)) > 1e-3
 
     def test_guidance_hooks_run(self, embedded, source, fusion):
         theirs, seen = embedded[0].clone(), []

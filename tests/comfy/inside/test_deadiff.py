@@ -403,6 +403,18 @@ class TestTogether:
         assert torch.equal(found, sampled(applied(made, model=with_lora(sd1))))
         assert difference(found, sampled(applied(made))) > 1e-3 and difference(found, sampled(with_lora(sd1))) > 1e-3
 
+    def test_with_a_control_net(self, tokens, applied, sampled, sd1, prompts, latent):
+        """A real ControlNet of the model's layout: its residuals and the tokens are both there, as each is alone."""
+        height, width = (8 * side for side in latent["samples"].shape[-2:])
+        net = models.control_net("sd1", (height, width))
+        guided = [models.under_control(prompt, net) for prompt in prompts]
+        made = tokens("style & semantics")
+        found = sampled(applied(made), positive=guided[0], negative=guided[1])
+        alone = [sampled(sd1, positive=guided[0], negative=guided[1]), sampled(applied(made)), sampled(sd1)]
+        assert min(difference(found, other) for other in alone) > 0.01
+        removed = sampled(applied(made, weight=0.0), positive=guided[0], negative=guided[1])
+        assert torch.equal(removed, alone[0])
+
     def test_with_colors_by_dual_attention(self, nodes, embedded, inverted, injected, scene):
         """Style tokens in the cross-attentions, a reference's colours in the self-attentions."""
         loaded = nodes("ExemplarLoadDEADiff", model_name="embedded")[0]

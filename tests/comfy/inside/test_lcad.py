@@ -203,6 +203,16 @@ class TestSampling:
         decode(nodes, loaded, latent, scene[0].flip(2))
         assert len(calls) == 3
 
+    def test_the_published_attention_is_a_choice(self, nodes, loaded, scene):
+        """Fresh attention is the model as it is; official is another picture, from the second step on, every time alike."""
+        conditioned = condition(nodes, loaded, scene[0])
+        fresh, stale = (
+            nodes("ExemplarLoadLCAD", model_name="small.safetensors", attention=name)[0] for name in ("fresh", "official")
+        )
+        usual, other = sampled(fresh, conditioned)["samples"], sampled(stale, conditioned)["samples"]
+        assert torch.equal(usual, sampled(loaded[0], conditioned)["samples"])
+        assert difference(usual, other) > 1e-3 and torch.equal(other, sampled(stale, conditioned)["samples"])
+
     def test_lora(self, nodes, loaded, scene):
         """ComfyUI's own loader finds the layers by their usual names."""
         model, clip, _ = loaded
