@@ -55,7 +55,7 @@ STAGES = {
         Stage(96, 900, 1, 24),
         Stage(128, 800, 1, 16),
         Stage(128, 600, 2, 10),
-        Stage(128, 2000, 4, 28, rate=5e-4, turns=True),
+        Stage(128, 1600, 4, 28, rate=5e-4, turns=True),
     ),
     "gpu": (Stage(64, 20_000, 24, 64), Stage(96, 20_000, 24, 48), Stage(128, 20_000, 24, 32)),
 }
