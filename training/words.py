@@ -16,11 +16,12 @@ from comfyui_exemplar.color import rgb_to_lab
 from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
 from .drawings import Drawings, world
-from .model import Net
+from .model import Net, signal_levels
 from .scenes import PLAIN_HAND
 from .sheets import draw
 
 SIZE, STEPS, GUIDANCE, SEED, BATCH = 128, 20, 4.0, 7, 16
+TIMESTEPS = (950, 900, 800)
 GRID = 16  # cells a side when pictures are compared
 COLUMNS = 13
 
@@ -30,18 +31,20 @@ def evaluate_words(model: Path, drawings: Drawings, sheet: Path) -> dict[str, fl
 
     :param sheet: where a sheet of all drawings (none chosen) is written.
     :returns: share of names whose own drawing is the nearest one (``first``) or one of the five nearest (``first five``),
-        by colour in Lab on a coarse grid, and the same by silhouette alone; ``chance`` of ``first``.
+        by colour in Lab on a coarse grid, and the same by silhouette alone; ``chance`` of ``first``; and
+        :func:`latent_errors`.
     """
     net, autoencoder = load_exported(model)
     names = sorted(world())
     captions = [name.replace("-", " ") for name in names]
     latents = [
-        draw(net, captions[i : i + BATCH], SIZE // autoencoder.factor, steps=STEPS, guidance=GUIDANCE, seed=SEED + i)
-        for i in tqdm(range(0, len(captions), BATCH), desc="words", leave=False)
+        draw(net, part, SIZE // autoencoder.factor, steps=STEPS, guidance=GUIDANCE, seed=SEED + i * BATCH)
+        for i, part in enumerate(tqdm(_in_parts(captions), desc="words", leave=False))
     ]
     drawn = ((autoencoder.decode(torch.cat(latents)) + 1) / 2).clamp(0, 1)
     _sheet(drawn, captions, sheet)
-    return retrieval(drawn, torch.stack([_on_white(drawings, name) for name in names]))
+    asked = torch.stack([_on_white(drawings, name) for name in names])
+    return retrieval(drawn, asked) | latent_errors(net, autoencoder, asked, captions)
 
 
 def retrieval(drawn: Tensor, asked: Tensor) -> dict[str, float]:
@@ -53,6 +56,28 @@ def retrieval(drawn: Tensor, asked: Tensor) -> dict[str, float]:
         found[f"{label}, first"] = float((place == 0).float().mean())
         found[f"{label}, first five"] = float((place < 5).float().mean())
     return found | {"chance of first": 1 / len(drawn)}
+
+
+@torch.no_grad()
+def latent_errors(net: Net, autoencoder: LinearAutoencoder, asked: Tensor, captions: list[str]) -> dict[str, float]:
+    """Mean squared error of the latents (of variance 1) that are predicted for drawings under so much noise that little but
+    their words tells what they are.
+
+    :param asked: (n, 3, S, S) in 0..1, what the captions name.
+    """
+    latents, levels, found = autoencoder.encode(asked * 2 - 1), signal_levels(), {}
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(SEED))
+    for timestep in TIMESTEPS:
+        signal, sigma = levels[timestep].sqrt(), (1 - levels[timestep]).sqrt()
+        noised = signal * latents + sigma * noise
+        parts = zip(noised.split(BATCH), _in_parts(captions), strict=True)
+        v = torch.cat([net(part, torch.full((len(part),), timestep), words) for part, words in parts])
+        found[f"error at {timestep}"] = float((signal * noised - sigma * v - latents).square().mean())
+    return found
+
+
+def _in_parts(captions: list[str]) -> list[list[str]]:
+    return [captions[i : i + BATCH] for i in range(0, len(captions), BATCH)]
 
 
 def load_exported(model: Path) -> tuple[Net, LinearAutoencoder]:

@@ -1,5 +1,6 @@
 """What the embedded L-CAD is taught with: pictures that say their colours, words that hear their neighbours."""
 
+import numpy as np
 import torch
 
 from comfyui_exemplar.networks.hashed_words import HashedWords
@@ -47,3 +48,29 @@ def test_things_hear_the_colour_before_and_colours_the_thing_after():
     assert torch.allclose(colors @ made["left"], colors, atol=1e-4)
     assert float((colors @ made["right"]).abs().max()) < 1e-4
     assert torch.allclose(made["left"] + made["right"], torch.eye(32), atol=1e-6)
+
+
+def test_going_on_from_an_exported_file(drawings, tmp_path, monkeypatch):
+    """Its weights at its step, its gray encoder and decoder; then on to the end of the plan, and a file again."""
+    from comfyui_exemplar.demo import lcad_path, load_state_dict, model_path
+    from training import lcad
+    from training.guided import averaged
+    from training.lcad_file import export_lcad
+
+    np.savez(tmp_path / "drawings.npz", pictures=drawings.pictures, names=drawings.names, hands=drawings.hands)
+    monkeypatch.setattr(lcad, "STAGES", (lcad.Stage(64, 7, 2), lcad.Stage(64, 1, 2, binding=True)))
+    started = {}
+    update = lcad.Trainer.update
+
+    def watched(trainer, loss):
+        started[trainer.step] = trainer.net.unet.conv_in.weight.detach().clone()
+        update(trainer, loss)
+
+    monkeypatch.setattr(lcad.Trainer, "update", watched)
+    lcad.train(tmp_path, model_path(), seed=1, start=(lcad_path(), 7))
+    shipped = load_state_dict(lcad_path())
+    assert list(started) == [7] and torch.equal(started[7], shipped["unet.conv_in.weight"].float())
+    kept = averaged(tmp_path).encoder.state_dict()
+    assert all(torch.equal(value, shipped[f"gray.{name}"].float()) for name, value in kept.items())
+    export_lcad(tmp_path, tmp_path / "again.safetensors")
+    assert load_state_dict(tmp_path / "again.safetensors").keys() == shipped.keys()

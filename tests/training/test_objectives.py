@@ -83,6 +83,20 @@ def test_words_alone(drawings, autoencoder):
     assert loss(Perfect(clean.flip(0), levels)) > 0.05
 
 
+def test_latent_errors(drawings, autoencoder):
+    """None for a perfect network; the pictures' own variance for one that says nothing."""
+    from training.model import signal_levels
+    from training.scenes import Scenes
+    from training.words import TIMESTEPS, latent_errors
+
+    asked, captions = Scenes(drawings, seed=2).singles(4, 48)
+    clean, levels = autoencoder.encode(asked * 2 - 1), signal_levels()
+    found = latent_errors(Perfect(clean, levels), autoencoder, asked, captions)
+    assert len(found) == len(TIMESTEPS) and max(found.values()) < 1e-4
+    mixed = latent_errors(Perfect(clean.flip(0), levels), autoencoder, asked, captions)
+    assert mixed["error at 950"] == pytest.approx(float((clean - clean.flip(0)).square().mean()), rel=1e-3)
+
+
 def test_the_learning_rate_starts_anew_where_a_stage_says_so():
     from training.unet import LAST_SHARE, LEARNING_RATE, Stage, Trainer
 
