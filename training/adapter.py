@@ -63,7 +63,7 @@ class Stage:
     both: int = 0
 
 
-STAGES = (Stage(64, 700, 32), Stage(64, 900, 8, 12, 9, 4), Stage(128, 250, 6, 6, 4, 2))
+STAGES = (Stage(64, 700, 32), Stage(64, 700, 8, 12, 9, 4), Stage(128, 130, 6, 6, 4, 2))
 
 
 class Adapter(nn.Module):

@@ -58,9 +58,9 @@ STAGES = (
     Stage(64, 270, 16, binding=True, rate=6e-4),
     Stage(128, 25, 6),
     # which thing has which colour is what takes long
-    Stage(64, 1600, 24, binding=True, rate=6e-4),
-    Stage(96, 250, 14, binding=True),
-    Stage(128, 120, 10),
+    Stage(64, 1250, 24, binding=True, rate=6e-4),
+    Stage(96, 200, 14, binding=True),
+    Stage(128, 80, 10),
 )
 
 

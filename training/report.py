@@ -58,7 +58,10 @@ def table(numbers: dict) -> str:
         lines += [f"| {name} | {error:.1f} |" for name, error in numbers["photographs"].items()]
     if "words" in numbers:
         lines += ["", "| the drawing from a name is nearest to the thing's own | share of names |", "| --- | --- |"]
-        lines += [f"| {name} | {share:.2f} |" for name, share in numbers["words"].items()]
+        errors = {name: value for name, value in numbers["words"].items() if name.startswith("error")}
+        lines += [f"| {name} | {share:.2f} |" for name, share in numbers["words"].items() if name not in errors]
+        lines += ["", "| a name under noise, at timestep | squared error of the latent |", "| --- | --- |"]
+        lines += [f"| {name.removeprefix('error at ')} | {value:.3f} |" for name, value in errors.items()]
     return "\n".join(lines) + "\n"
 
 
