@@ -7,7 +7,6 @@ learn. The embedded model itself stays as it is.
 from __future__ import annotations
 
 import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
 from .drawings import Drawings, world
 from .model import Net, quick_precision, signal_levels
-from .resumable import Resumable, stage_at
+from .resumable import Resumable, learning_rate, stage_at
 from .scenes import Scenes
 from .styles import StylePairs, Styles
 from .words import load_exported
@@ -61,9 +60,17 @@ class Stage:
     style: int = 0
     semantics: int = 0
     both: int = 0
+    rate: float = 0.0
 
 
-STAGES = (Stage(64, 700, 32), Stage(64, 700, 8, 12, 9, 4), Stage(128, 130, 6, 6, 4, 2))
+STAGES = (
+    Stage(64, 700, 32),
+    Stage(64, 700, 8, 12, 9, 4),
+    Stage(128, 130, 6, 6, 4, 2),
+    # semantics above all
+    Stage(64, 500, 16, 4, 18, 3, rate=6e-4),
+    Stage(128, 70, 6, 3, 6, 2),
+)
 
 
 class Adapter(nn.Module):
@@ -141,13 +148,12 @@ class Trainer(Resumable):
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.step = 0
 
-    def learning_rate(self, total: int) -> float:
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / total))
-        return LEARNING_RATE * min(1, (self.step + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+    def learning_rate(self) -> float:
+        return learning_rate(STAGES, self.step, LEARNING_RATE, WARM_UP, LAST_SHARE)
 
-    def update(self, loss: Tensor, total: int) -> None:
+    def update(self, loss: Tensor) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(total)
+            group["lr"] = self.learning_rate()
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -234,7 +240,7 @@ def train(folder: Path, model: Path, *, seed: int, threads: int | None = None) -
                 parts["pairs"] = pairs_loss(trainer.net, net, given, autoencoder, levels, pairs, generator)
             # beside pairs, words only keep what was learned
             weight = 0.05 if "pairs" in parts else 1.0
-            trainer.update(parts.get("pairs", 0.0) + weight * parts["words"], total_steps())
+            trainer.update(parts.get("pairs", 0.0) + weight * parts["words"])
             for name, value in parts.items():
                 means[name] = means.get(name, value.item()) * 0.97 + value.item() * 0.03
             progress.update()

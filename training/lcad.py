@@ -8,7 +8,6 @@ needs: structure from the gray picture, and which colour belongs to which thing.
 from __future__ import annotations
 
 import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from .drawings import Drawings
 from .guided import SIZES, averaged, keep_exported
 from .model import TEXT, UNET, quick_precision, signal_levels
 from .recoloring import COLOR_WORDS
-from .resumable import Resumable, stage_at
+from .resumable import Resumable, learning_rate, stage_at
 from .scenes import Scenes
 from .words import load_exported
 
@@ -130,17 +129,7 @@ class Trainer(Resumable):
         self.step = step
 
     def learning_rate(self) -> float:
-        """A warm-up and half a cosine wave over each run of stages that begins with a ``rate``."""
-        start, length, peak = 0, 0, LEARNING_RATE
-        for stage in STAGES:
-            if stage.rate:
-                if self.step < start + length:
-                    break
-                start, length, peak = start + length, 0, stage.rate
-            length += stage.steps
-        done = self.step - start
-        cosine = 0.5 * (1 + math.cos(math.pi * done / length))
-        return peak * min(1, (done + 1) / WARM_UP) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+        return learning_rate(STAGES, self.step, LEARNING_RATE, WARM_UP, LAST_SHARE)
 
     def update(self, loss: Tensor) -> None:
         rate = self.learning_rate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -24,6 +25,28 @@ def stage_at(stages: Sequence[S], step: int) -> S:
             return stage
         step -= stage.steps
     return stages[-1]
+
+
+class Rated(Steps, Protocol):
+    rate: float
+
+
+def learning_rate(stages: Sequence[Rated], step: int, first: float, warm_up: int, last_share: float) -> float:
+    """A warm-up and half a cosine wave over each run of stages that begins with a ``rate`` other than 0.
+
+    :param first: peak of the first run.
+    :param last_share: of a peak, what is left at the end of its run.
+    """
+    start, length, peak = 0, 0, first
+    for stage in stages:
+        if stage.rate:
+            if step < start + length:
+                break
+            start, length, peak = start + length, 0, stage.rate
+        length += stage.steps
+    done = step - start
+    cosine = 0.5 * (1 + math.cos(math.pi * done / length))
+    return peak * min(1, (done + 1) / min(warm_up, length / 10)) * (last_share + (1 - last_share) * cosine)
 
 
 class Resumable:

@@ -61,7 +61,8 @@ class Styles:
 
     def pairs(self, style: int, semantics: int, both: int, size: int) -> StylePairs:
         """``style`` rows whose reference is another thing by the target's hand in its print; ``semantics`` rows whose
-        reference is the same thing by another hand in another print; ``both`` rows with one of each."""
+        reference is the same thing by another hand in a print, and whose target is in none; ``both`` rows with one of
+        each."""
         count = style + semantics + both
         rows = np.zeros((3, count), dtype=int)  # style reference, semantic reference, target
         prints = [[self.print() for _ in range(count)] for _ in range(3)]
@@ -74,6 +75,8 @@ class Styles:
             rows[1, i] = self.by_hand[name][str(self.random.choice(others))]
             rows[0, i] = self._other_thing(name, target_hand)
             prints[0][i] = prints[2][i]
+            if style <= i < style + semantics:
+                prints[2][i] = PLAIN  # no print can be told from such a reference, so none is asked for
             if i < style:
                 captions.append(name.replace("-", " "))
             elif i < style + semantics:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 from .drawings import Drawings
 from .model import Net, quick_precision, signal_levels
 from .objectives import Losses, training_loss, words_loss
-from .resumable import Resumable, stage_at
+from .resumable import Resumable, learning_rate, stage_at
 from .scenes import Scenes
 from .sheets import words_sheet
 
@@ -105,17 +104,7 @@ class Trainer(Resumable):
         return (0, stage.singles) if self.step % 2 else (stage.pairs, 0)
 
     def learning_rate(self) -> float:
-        """A warm-up and half a cosine wave over each run of stages that begins with a ``rate``."""
-        start, length, peak = 0, 0, LEARNING_RATE
-        for stage in self.stages:
-            if stage.rate:
-                if self.step < start + length:
-                    break
-                start, length, peak = start + length, 0, stage.rate
-            length += stage.steps
-        done = self.step - start
-        cosine = 0.5 * (1 + math.cos(math.pi * done / length))
-        return peak * min(1, (done + 1) / min(WARM_UP, length / 10)) * (LAST_SHARE + (1 - LAST_SHARE) * cosine)
+        return learning_rate(self.stages, self.step, LEARNING_RATE, WARM_UP, LAST_SHARE)
 
     def update(self, losses: Losses) -> None:
         words_alone = not self.batch()[0]
