@@ -70,7 +70,7 @@ def main() -> int:
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made.add_argument("--split", choices=("dev", "test"), default="test")
-    made.add_argument("--references", type=int, help="how many concepts (default: five)")
+    made.add_argument("--references", type=int, help="how many concepts (default: ten)")
     made.add_argument("--contents", type=int, help="pictures for each reference (default: four)")
     made.add_argument("--pivots", action="store_true", help="also with pivots, which is slow")
     made = command("tune", _tune, "choose recommended settings on the development split")

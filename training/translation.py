@@ -41,10 +41,10 @@ from .measure import kept
 from .pairs import build
 
 #: References, and contents for each of them: every one serves both kinds of translation.
-REFERENCES, CONTENTS, SEED = 5, 4, 20265
+REFERENCES, CONTENTS, SEED = 10, 4, 20265
 STRENGTHS = (0.5, 0.75, 1.0)
-#: What the embedded model likes, a little cheaper, without pivots.
-SETTINGS = TranslateSettings.recommended({"resolution": 128}, steps=8, updates=20, pivot_iterations=0)
+#: What the embedded model likes, without pivots.
+SETTINGS = TranslateSettings.recommended({"resolution": 128}, pivot_iterations=0)
 KINDS = {
     "style transfer": replace(SETTINGS, cross_ratio=0.2, self_ratio=0.9),
     "general translation": replace(SETTINGS, cross_ratio=0.2, self_ratio=0.4),
