@@ -36,7 +36,10 @@ class TestPairs:
         assert not set(pairs.captions[3:5]) & set(pairs.shown)  # it says how, not what
 
     def test_a_reference_is_never_the_target(self, styles, monkeypatch):
-        """Style: another thing by the same hand in the same print. Semantics: the same thing by another hand."""
+        """Style: another thing by the same hand in the same print. Semantics: the same thing by another hand in a print,
+        and what is to be drawn from it alone in none."""
+        from training.styles import PLAIN
+
         seen = []
         printed = styles.printed
         monkeypatch.setattr(styles, "drawn", lambda rows, size: seen.append(rows) or torch.ones(len(rows), 3, size, size))
@@ -47,8 +50,9 @@ class TestPairs:
         for style, semantic, target in zip(*seen, strict=True):
             assert hands[style] == hands[target] and names[style] != names[target]
             assert names[semantic] == names[target] and hands[semantic] != hands[target]
-        assert all(a is b for a, b in zip(prints[0], prints[2], strict=True))
-        assert sum(a is b for a, b in zip(prints[1], prints[2], strict=True)) < 20  # plain ones can meet
+        same = [a is b for a, b in zip(prints[0], prints[2], strict=True)]
+        assert all(same[:20]) and all(same[40:]) and all(p is PLAIN for p in prints[2][20:40])
+        assert sum(a is b for a, b in zip(prints[1], prints[2], strict=True)) < 30  # plain ones can meet
 
     def test_a_print_has_its_paper_and_ink(self, styles):
         from training.styles import Print
@@ -144,10 +148,10 @@ def test_the_embedded_file_belongs_to_the_embedded_model():
 
 
 def test_what_the_embedded_tokens_do(styles):
-    """Style tokens bring their own reference's paper and ink, and less of it at half weight; semantic tokens leave the style
-    to the model."""
+    """Style tokens bring their own reference's paper and ink and leave the thing, and bring less at a low weight; semantic
+    tokens leave the style to the model."""
     from comfyui_exemplar.demo import deadiff_path
-    from training.adapter_measure import Sampler, style_distance
+    from training.adapter_measure import Sampler, shapes, style_distance
     from training.styles import Print
 
     prints = [Print(np.array(paper), np.array(ink), 1.0) for paper, ink in
@@ -158,8 +162,10 @@ def test_what_the_embedded_tokens_do(styles):
     tokens = encode(sampler.adapter, references.movedim(1, -1), {"style": "style", "semantics": "content"})
     prompts, settings = ["blue heart", "sun"], {"size": 64, "steps": 8}
     plain = sampler(prompts, None, **settings)
-    styled, half = (sampler(prompts, {"style": tokens["style"]}, weight=w, **settings) for w in (1.0, 0.5))
-    distances = [float(style_distance(p, references).mean()) for p in (styled, half, plain)]
+    styled, little = (sampler(prompts, {"style": tokens["style"]}, weight=w, **settings) for w in (1.0, 0.1))
+    distances = [float(style_distance(p, references).mean()) for p in (styled, little, plain)]
+    kept = (shapes(styled) * shapes(plain)).sum(1)
+    assert float(kept.mean()) > 0.4  # measured: 0.65
     assert distances[0] < 0.6 * distances[2] and distances[0] < distances[1] < distances[2]
     assert bool((style_distance(styled, references) < style_distance(styled, references.flip(0))).all())
     nothing = ["", ""]
