@@ -15,6 +15,7 @@ import time
 import torch
 from torch import Tensor
 
+from comfyui_exemplar.attention.phrases import PromptTokens
 from comfyui_exemplar.hosts.checkpoint import StandaloneModel, alphas_cumprod
 from comfyui_exemplar.hosts.lcad import SCALE, DiffusersLCAD
 from comfyui_exemplar.networks.lcad import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
@@ -72,7 +73,7 @@ def build(tiny: bool) -> DiffusersLCAD:
         context=texts[""], added=None, name="bench", fingerprint="bench",
     )  # fmt: skip
     autoencoder = LCADAutoencoder(GrayEncoder(sizes), GuidedDecoder(sizes)).eval().requires_grad_(False)
-    return DiffusersLCAD(model, autoencoder, texts.__getitem__, None, SCALE, {})
+    return DiffusersLCAD(model, autoencoder, texts.__getitem__, lambda _: PromptTokens((), (), 77), SCALE, {})
 
 
 def main() -> int:
