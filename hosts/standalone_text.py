@@ -130,17 +130,17 @@ class XLText:
 
 
 def read_vectors(path: Path, text: ConceptText) -> tuple[Tensor, ...]:
-    """For each of a model's encoders (n, width): the vectors of an embedding file. A file for one encoder may call its
-    tensor anything.
+    """For each of a model's encoders (n, width): the vectors of an embedding file, by their usual names, else by width.
 
     :raises ValueError: vectors for other encoders, or several of one width.
     """
     tensors = {name: t for name, t in read_tensors(path).items() if t.ndim in (1, 2)}
     names = tensor_names(text.names)
-    if len(names) == 1 or not tensors.keys() >= set(names):
-        found = [[t for t in tensors.values() if t.shape[-1] == width] for width in text.widths]
-    else:
-        found = [[tensors[name]] if tensors[name].shape[-1] == w else [] for name, w in zip(names, text.widths, strict=True)]
+    by_name = tensors.keys() >= set(names)
+    found = [
+        [t for called, t in tensors.items() if t.shape[-1] == width and (called == name or not by_name)]
+        for name, width in zip(names, text.widths, strict=True)
+    ]
     if any(len(group) != 1 for group in found):
         has = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items()) or "none"
         wants = " and ".join(map(str, text.widths))
