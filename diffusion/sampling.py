@@ -49,6 +49,19 @@ def sample_ddim(
     return x
 
 
+def scaled_ends(sample: Callable[..., Tensor], first: float, last: float) -> Callable[..., Tensor]:
+    """A sampling loop whose latent is multiplied on its way in and on its way out.
+
+    Hosts and programs disagree about how large noise is at the first level, and whether what is left at the last one is
+    read as clean (see ``schedule.reread``).
+    """
+
+    def scaled(model: Denoiser, x: Tensor, sigmas: Tensor, *args: Any, **options: Any) -> Tensor:
+        return sample(model, x * first, sigmas, *args, **options) * last
+
+    return scaled
+
+
 @torch.no_grad()
 def invert_ddim(
     model: Denoiser,

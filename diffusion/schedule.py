@@ -47,6 +47,21 @@ def fractional_timestep(sigma_table: Tensor, sigma: Tensor) -> Tensor:
     return (above - 1 + (wanted - low) / (high - low)).to(sigma)
 
 
+def ancestral_sigmas(sigma_table: Tensor, steps: int) -> Tensor:
+    """Levels of k-diffusion's samplers at evenly spaced, fractional timesteps, descending, (steps + 1,); the last is 0.
+
+    :param sigma_table: (train timesteps,) ascending sigmas of the model.
+    :raises ValueError: steps below 1.
+    """
+    if steps < 1:
+        raise ValueError(f"The schedule has {steps} steps; it must have at least 1.")
+    table = sigma_table.double().log()
+    timesteps = torch.linspace(len(table) - 1, 0, steps, dtype=torch.float64)
+    low = timesteps.floor().long().clamp(max=len(table) - 2)
+    way = torch.lerp(table[low], table[low + 1], timesteps - low).exp().to(sigma_table)
+    return torch.cat([way, torch.zeros_like(way[:1])])
+
+
 def reread(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> Tensor:
     """Take a latent of one level, unchanged in variance-preserving form, as though it belonged to another level."""
     a, b = (torch.as_tensor(s, dtype=torch.float64) for s in (sigma_from, sigma_to))

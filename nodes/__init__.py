@@ -16,6 +16,7 @@ from . import (
     lcad,
     lcad_instances,
     pivot,
+    published_sampler,
     referring_mask,
     translate,
 )
@@ -27,6 +28,7 @@ NODES = [
     *concept.NODES,
     *pivot.NODES,
     *dual_attention.NODES,
+    *published_sampler.NODES,
     *color.NODES,
     *attention_map.NODES,
     *ddcolor.NODES,

@@ -38,7 +38,9 @@ runpy.run_path("main.py", run_name="__main__")
 # node is, which the server otherwise tells over a websocket only.
 _HELPER_PACK = """
 import nodes
+import torch
 from aiohttp import web
+from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.progress import get_progress_state
 from server import PromptServer
 
@@ -59,7 +61,26 @@ class OtherModel:
         next(model.model.diffusion_model.input_blocks[0].parameters()).data.mul_(1.5)
         return (model,)
 
-NODE_CLASS_MAPPINGS = {"TestOtherModel": OtherModel}
+class ImagePrompt:
+    # what IP-Adapter packs do: an attention of their own, added to the prompt's on the same layers
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "patch", "testing"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    def patch(self, model):
+        def replace(q, k, v, options):
+            image = torch.randn(1, 4, q.shape[-1], generator=torch.Generator().manual_seed(1)).to(q).expand(len(q), -1, -1)
+            text = optimized_attention(q, k, v, options["n_heads"])
+            return text + 0.3 * optimized_attention(q, image, image, options["n_heads"])
+
+        patched = model.clone()
+        for place in (("input", 1), ("input", 3), ("middle", 0), ("output", 4), ("output", 5)):
+            patched.set_model_attn2_replace(replace, *place)
+        return (patched,)
+
+NODE_CLASS_MAPPINGS = {"TestOtherModel": OtherModel, "TestImagePrompt": ImagePrompt}
 """
 
 

@@ -28,7 +28,7 @@ NODES = {
     "ExemplarLCADDecode", "ExemplarLCADInstances", "ExemplarLoadCLIPSeg", "ExemplarReferringMask",
     "ExemplarLoadDEADiff", "ExemplarDEADiffEncode", "ExemplarApplyDEADiff",
     "ExemplarPivotInversion", "ExemplarConceptInversion",
-    "ExemplarConceptFusion", "ExemplarPromptControl", "ExemplarTranslate",
+    "ExemplarConceptFusion", "ExemplarPromptControl", "ExemplarTranslate", "ExemplarPublishedSampler",
 }  # fmt: skip
 
 
@@ -192,6 +192,24 @@ def test_style_of_a_reference(server):
     assert torch.equal(pictures_of(server, prompt), plain)
     far, near = (float((p.mean((1, 2)) - paper).norm(dim=1).mean()) for p in (plain, styled))
     assert near < 0.75 * far
+
+
+def test_style_tokens_beside_an_image_prompt_on_the_same_layers(server):
+    """An IP-Adapter-style patch before or after Apply DEADiff: one result, in which both are."""
+    prompt = to_prompt(load_workflow("deadiff_style"))
+    apply, sampler = only(prompt, "ExemplarApplyDEADiff"), only(prompt, "KSampler")
+    model = prompt[apply]["inputs"]["model"]
+    alone = pictures_of(server, prompt)
+    prompt["other"] = {"class_type": "TestImagePrompt", "inputs": {"model": [apply, 0]}}
+    prompt[sampler]["inputs"]["model"] = ["other", 0]
+    after = pictures_of(server, prompt)
+    prompt["other"]["inputs"]["model"] = model
+    without = pictures_of(server, prompt)
+    prompt[apply]["inputs"]["model"] = ["other", 0]
+    prompt[sampler]["inputs"]["model"] = [apply, 0]
+    before = pictures_of(server, prompt)
+    assert torch.equal(before, after)
+    assert min(float((after - other).abs().mean()) for other in (alone, without)) > 0.01
 
 
 def test_style_and_colors_on_one_picture(server):

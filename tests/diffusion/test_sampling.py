@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from comfyui_exemplar.diffusion.inversion import Inversion, check_same_model, round_trip_error
-from comfyui_exemplar.diffusion.sampling import guide, invert_ddim, sample_ddim, to_eps
+from comfyui_exemplar.diffusion.sampling import guide, invert_ddim, sample_ddim, scaled_ends, to_eps
 from comfyui_exemplar.diffusion.schedule import inversion_plan, reread, sigmas_from_alphas
 
 
@@ -257,3 +257,16 @@ def test_round_trip_error_is_relative_to_the_spread():
     assert round_trip_error(x, x) == 0
     assert round_trip_error(10 * x, 10 * x + 1) == pytest.approx(1 / (10 * x.std().item()), rel=1e-3)
     assert round_trip_error(x, torch.zeros_like(x)) == pytest.approx(1, abs=0.05)
+
+
+def test_scaled_ends():
+    """In: what the loop starts from; out: what is handed on; between them the loop sees its own numbers."""
+    seen = []
+
+    def loop(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
+        seen.append((x.clone(), options))
+        return x + 1
+
+    x = torch.tensor([2.0])
+    assert scaled_ends(loop, 3.0, 0.5)(None, x, None, {}, None, True, eta=1.0) == 3.5
+    assert seen[0][0] == 6 and seen[0][1] == {"eta": 1.0} and x == 2

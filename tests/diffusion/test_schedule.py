@@ -5,6 +5,7 @@ import torch
 
 from comfyui_exemplar.diffusion.schedule import (
     CONVENTIONS,
+    ancestral_sigmas,
     ddim_timesteps,
     fractional_timestep,
     inversion_plan,
@@ -177,3 +178,21 @@ def test_fractional_timesteps():
     found = fractional_timestep(table, asked)
     assert found.dtype == asked.dtype
     torch.testing.assert_close(found, torch.tensor([0.0, 7.0, 7.5, 999.0, 999.0, 0.0]), atol=1e-2, rtol=0)
+
+
+class TestAncestral:
+    def test_whole_timesteps_are_the_table_s(self):
+        # 999 in 4 steps: 999, 666, 333, 0
+        found = ancestral_sigmas(TABLE, 4)
+        assert found[:-1].tolist() == at(999, 666, 333, 0) and found[-1] == 0
+
+    def test_between_two_timesteps_it_is_linear_in_log_sigma(self):
+        # 999 in 3 steps: 999, 499.5, 0
+        assert float(ancestral_sigmas(TABLE, 3)[1]) == pytest.approx((499.01 * 500.01) ** 0.5)
+
+    def test_one_step_starts_at_the_top(self):
+        assert ancestral_sigmas(TABLE, 1).tolist() == [pytest.approx(999.01), 0]
+
+    def test_no_steps(self):
+        with pytest.raises(ValueError, match="at least 1"):
+            ancestral_sigmas(TABLE, 0)

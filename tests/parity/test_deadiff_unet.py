@@ -13,7 +13,13 @@ from comfyui_exemplar.attention.call import CROSS, AttentionCall
 from comfyui_exemplar.attention.image_tokens import SEMANTICS, STYLE, ImageTokens, project_tokens, route
 from comfyui_exemplar.attention.layers import Layer
 from comfyui_exemplar.diffusion.sampling import sample_ddim
-from comfyui_exemplar.diffusion.schedule import ddim_timesteps, reread, sigmas_from_alphas
+from comfyui_exemplar.diffusion.schedule import (
+    ancestral_sigmas,
+    ddim_timesteps,
+    fractional_timestep,
+    reread,
+    sigmas_from_alphas,
+)
 
 from . import hosts
 from .deadiff_set import DEADiffUNet
@@ -238,6 +244,14 @@ def sampling_cases(parity):
     return sorted(n.removesuffix(".final") for n in names if n.startswith("ddim.") and n.endswith(".final"))
 
 
+def scale_and_weight(deadiff_set, case):
+    """A run's guidance and the weight of its tokens, read from its name."""
+    _, scale, weight = case.replace(".scale", "|").replace(".w", "|").split("|")
+    # at scale 1 the program loses its img_weight, and takes 1; ours keeps it, so it has to be told
+    quirk = float(scale) == 1 and deadiff_set.meta["quirk_scale1_ignores_img_weight"]
+    return float(scale), 1.0 if quirk else float(weight)
+
+
 def relative(found, expected):
     return float((found - expected).abs().max() / expected.abs().max())
 
@@ -253,13 +267,11 @@ def test_ddim(deadiff_set, unet, host):
     cases = sampling_cases(deadiff_set)
     assert cases
     for case in cases:
-        _, scale, weight = case.replace(".scale", "|").replace(".w", "|").split("|")
-        # at scale 1 the program loses its img_weight, and takes 1; ours keeps it, so it has to be told
-        quirk = float(scale) == 1 and deadiff_set.meta["quirk_scale1_ignores_img_weight"]
-        edit = edit_of(unet, host, {STYLE: golden["style_tokens"]}, 1.0 if quirk else float(weight))
+        scale, weight = scale_and_weight(deadiff_set, case)
+        edit = edit_of(unet, host, {STYLE: golden["style_tokens"]}, weight)
         seen = []
-        settings = {"texts": [golden["text"], golden["negative_text"]], "edit": edit, "scale": float(scale),
-                    "fractional": False, "uncond": float(scale) != 1}  # fmt: skip
+        settings = {"texts": [golden["text"], golden["negative_text"]], "edit": edit, "scale": scale,
+                    "fractional": False, "uncond": scale != 1}  # fmt: skip
         final = host.ddim(reread(golden["x_T"], 0.0, float(sigmas[0])), sigmas, seen, **settings)
         assert relative(reread(final, float(sigmas[-1]), 0.0), golden[f"{case}.final"]) <= TOLERANCE, case
         for i, denoised in enumerate(seen):
@@ -280,10 +292,9 @@ def test_ddim(deadiff_set, unet, host):
 @torch.no_grad()
 def test_euler_ancestral(deadiff_set, unet, host):
     """File g: Euler ancestral at fractional timesteps, with the recorded noise."""
-    from comfyui_exemplar.diffusion.schedule import fractional_timestep
-
     golden, meta = deadiff_set.file("g_guidance_sampling_tiny"), deadiff_set.meta["g_guidance_sampling_tiny"]["euler"]
     sigmas = golden["euler.sigmas"]
+    assert relative(ancestral_sigmas(host.sigma_table, meta["steps"]), sigmas) <= TOLERANCE
     timesteps = fractional_timestep(host.sigma_table, sigmas[:-1])
     assert float((timesteps - golden["euler.model_timesteps"]).abs().max()) < 1e-2
     wanted = torch.linspace(len(host.sigma_table) - 1, 0, meta["steps"])
@@ -298,6 +309,36 @@ def test_euler_ancestral(deadiff_set, unet, host):
     for i, denoised in enumerate(seen):
         assert relative(denoised, golden[f"euler.denoised.{i}"]) <= TOLERANCE, i
     assert relative(final, golden["euler.final"]) <= TOLERANCE
+
+
+@pytest.mark.skipif(not INSIDE_COMFY, reason="the Published Sampler node is ComfyUI's; set COMFYUI_PATH")
+def test_published_sampler(deadiff_set, unet, host):
+    """File g once more, from the recorded noise as a user gives it: ComfyUI's own scaling at both ends included."""
+    from comfyui_exemplar.hosts.comfy_sampling import published_sampling
+
+    golden, meta = deadiff_set.file("g_guidance_sampling_tiny"), deadiff_set.meta["g_guidance_sampling_tiny"]
+    texts = [golden["text"], golden["negative_text"]]
+
+    def sampled(sampler, sigmas, noise, weight, **settings):
+        edit = edit_of(unet, host, {STYLE: golden["style_tokens"]}, weight)
+        guider = host._guider(texts=texts, edit=edit, uncond=True, **settings)
+        return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=0)
+
+    cases = sampling_cases(deadiff_set)
+    assert cases
+    for case in cases:
+        scale, weight = scale_and_weight(deadiff_set, case)
+        sampler, sigmas = published_sampling(host.model, "ddim", len(meta["ddim_timesteps_4"]), "test")
+        found = sampled(sampler, sigmas, golden["x_T"], weight, scale=scale, fractional=False)
+        assert relative(found, golden[f"{case}.final"]) <= TOLERANCE, case
+
+    euler = meta["euler"]
+    sampler, sigmas = published_sampling(host.model, "euler_ancestral", euler["steps"], "test")
+    assert relative(sigmas, golden["euler.sigmas"]) <= TOLERANCE
+    noises = iter([golden[f"euler.step_noise.{i}"] for i in range(euler["steps"] - 1)])
+    sampler.extra_options["noise_sampler"] = lambda *_: next(noises)
+    found = sampled(sampler, sigmas, golden["euler.noise_unit"], euler["img_weight"], scale=euler["scale"], fractional=True)
+    assert relative(found, golden["euler.final"]) <= TOLERANCE
 
 
 def test_tokens_are_made_once(unet, host, deadiff_set):

@@ -88,6 +88,22 @@ def test_gradients_reach_everything_that_is_trained_and_nothing_else(styles, net
     assert not {name for name in still if not any(part in name for part in allowed)}
 
 
+def test_what_words_taught_moves_by_its_share_only(network, tmp_path):
+    """Adam's first step is as long as the rate, so the share can be read off."""
+    from training.adapter import Trainer
+
+    trainer = Trainer(tmp_path, network[0], 1)
+    before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+    trainer.update(sum((parameter * parameter.sign().detach()).sum() for parameter in trainer.net.parameters()), 0.1)
+    moved = {name: (value - before[name]).abs().max() for name, value in trainer.net.state_dict().items()}
+    longest = {
+        part: float(max(value for name, value in moved.items() if name.startswith(part)))
+        for part in ("encoder.trunks.", "encoder.branches.content.", "encoder.branches.style.", "projections.")
+    }
+    taught, semantic, *others = longest.values()
+    assert taught == pytest.approx(semantic, rel=0.1) and others == pytest.approx([10 * taught] * 2, rel=0.2)
+
+
 def test_trains_resumes_exports_and_is_measured(drawings, tmp_path, monkeypatch):
     from training import adapter, adapter_measure
     from training.adapter_file import export_adapter
