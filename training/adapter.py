@@ -55,7 +55,8 @@ class Stage:
     """``words`` rows teach the semantic branch the embedded model's words, without its UNet; the others are pairs.
 
     :param rate: see ``resumable.learning_rate``.
-    :param taught: share of the rate for what the words taught: the trunk and the semantic branch.
+    :param taught: share of the rate for what knows the words before pairs come: the trunk, the semantic branch and the
+        projections of its layers. At the full rate pairs make it forget them.
     """
 
     size: int
@@ -70,8 +71,8 @@ class Stage:
 
 STAGES = (
     Stage(64, 2500, 64),
-    Stage(64, 1300, 16, 10, 10, 5, rate=1e-3, taught=0.1),
-    Stage(128, 300, 16, 6, 5, 3, taught=0.1),
+    Stage(64, 1000, 16, 10, 10, 5, rate=1e-3, taught=0.03),
+    Stage(128, 250, 16, 6, 5, 3, taught=0.03),
 )
 
 
@@ -148,7 +149,9 @@ class Trainer(Resumable):
         self.net = Adapter(net)
         encoder = self.net.encoder
         taught = [*encoder.trunks.parameters(), *encoder.branches[BRANCH_OF[SEMANTICS]].parameters()]
-        others = [*self.net.projections.parameters(), *encoder.branches[BRANCH_OF[STYLE]].parameters()]
+        others = [*encoder.branches[BRANCH_OF[STYLE]].parameters()]
+        for layer, kind in self.net.routing.items():
+            (taught if kind == SEMANTICS else others).extend(self.net.projections[key_of(layer)].parameters())
         groups = [{"params": taught}, {"params": others}]
         self.optimizer = torch.optim.AdamW(groups, LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-2)
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}

@@ -30,7 +30,9 @@ from .scenes import PLAIN_HAND, Scenes
 from .styles import Styles
 
 SIZE, STEPS, GUIDANCE, SEED = 128, 12, 3.0, 5
-CASES = 8
+CASES = 24
+#: Of the cases, those on the sheet.
+SHOWN = 8
 GRID = 16  # cells a side when shapes are compared
 #: Of all pixels, those that count as paper, and as many as ink.
 SHARE = 0.25
@@ -157,7 +159,7 @@ def run_ways(sampler: Sampler, cases: Cases, **settings) -> dict[str, Tensor]:
 
 
 def evaluate_adapter(folder: Path, model: Path, adapter: Path, out: Path) -> dict[str, dict[str, float]]:
-    """Numbers for every way. Writes ``adapter.json`` and ``adapter.jpg`` (references, then each way's pictures)."""
+    """Numbers for every way. Writes ``adapter.json`` and ``adapter.jpg`` (some references, then each way's pictures)."""
     styles = Styles(Scenes(Drawings.load(folder / "drawings.npz"), seed=SEED))
     cases = draw_cases(styles, CASES, SIZE)
     names = [name for name in core() if name in styles.by_hand]
@@ -169,7 +171,7 @@ def evaluate_adapter(folder: Path, model: Path, adapter: Path, out: Path) -> dic
     numbers["chance"] = {"first": 1 / len(names), "first five": 5 / len(names)}
     out.mkdir(parents=True, exist_ok=True)
     (out / "adapter.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    rows = torch.cat([torch.cat(list(pictures), 2) for pictures in (cases.references, *made.values())], 1)
+    rows = torch.cat([torch.cat(list(pictures[:SHOWN]), 2) for pictures in (cases.references, *made.values())], 1)
     Image.fromarray((rows.permute(1, 2, 0) * 255).round().byte().numpy()).save(out / "adapter.jpg", quality=90)
     print(json.dumps(numbers, indent=1))
     return numbers

@@ -276,7 +276,7 @@ def to_prompt(workflow: dict) -> dict:
     """A saved workflow (the page's format) as the prompt that the page would queue.
 
     Widgets are stored by position: the n-th value belongs to the n-th input that has a widget. A seed is followed by
-    what the page does with it after a run, which is no input.
+    what the page does with it after a run, and a box by its numbers one by one, which are no inputs.
     """
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     prompt = {}
@@ -287,6 +287,9 @@ def to_prompt(workflow: dict) -> dict:
         values = list(node.get("widgets_values") or [])
         for seed in {"seed", "noise_seed"} & set(widgets):
             del values[widgets.index(seed) + 1]
+        for place, value in [*enumerate(values)][::-1]:
+            if isinstance(value, dict):
+                del values[place + 1 : place + 1 + len(value)]
         inputs = dict(zip(widgets, values, strict=True))
         inputs.update({slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None})
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}

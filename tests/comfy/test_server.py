@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_exemplar.color import ab_error, psnr, rgb_to_lab
+from comfyui_exemplar.color import ab_error, psnr, resize, rgb_to_lab
 
 from ..small_ddcolor import small_weights
 from .server import PACK, ROOT, check_inputs, descendants, load_workflow, needs_comfyui, only, to_prompt
@@ -18,7 +18,7 @@ from .server import PACK, ROOT, check_inputs, descendants, load_workflow, needs_
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-QUICK = (*COLORING, "embedded_model_words", "ddcolor", "lcad_words", "prompt_control", "deadiff_style")
+QUICK = (*COLORING, "embedded_model_words", "ddcolor", "lcad_words", "prompt_control", "deadiff_style", "deadiff_semantics")
 WORKFLOWS = (*QUICK, "lcad_words_and_masks", "deadiff_style_and_color", "translate_one_node", "translate_stages")
 NODES = {
     "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
@@ -212,8 +212,40 @@ def test_style_tokens_beside_an_image_prompt_on_the_same_layers(server):
     assert min(float((after - other).abs().mean()) for other in (alone, without)) > 0.01
 
 
+def silhouette(pictures: torch.Tensor) -> torch.Tensor:
+    """(B, 256) luminance on a coarse grid, without mean and contrast."""
+    gray = torch.nn.functional.adaptive_avg_pool2d(pictures.mean(-1), 16).flatten(1)
+    gray = gray - gray.mean(1, keepdim=True)
+    return gray / gray.norm(dim=1, keepdim=True)
+
+
+def test_semantics_of_a_reference(server):
+    """Two cut-outs of one picture, no word for either: things like the one that is cut out, in the colour that is said."""
+    prompt = to_prompt(load_workflow("deadiff_semantics"))
+    (save,) = (n for n, body in prompt.items() if body["inputs"].get("filename_prefix") == "exemplar/semantics")
+    (crop,) = (n for n, body in prompt.items() if body["class_type"] == "ImageCropV2")
+    (text,) = (n for n, body in prompt.items() if body["class_type"] == "CLIPTextEncode")
+    whole = picture(ROOT / "demo" / "pictures" / "words-reference.png")
+    boxes = [prompt[crop]["inputs"]["crop_region"], {"x": 126, "y": 24, "width": 128, "height": 128}]
+    found, shown = [], []
+    for box in boxes:
+        prompt[crop]["inputs"]["crop_region"] = box
+        run = server.run(prompt)
+        assert run.status == "success", run.error
+        found.append(torch.cat([picture(path) for path in run.files[save]]))
+        shown.append(whole[:, box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]])
+    likeness = silhouette(torch.cat(found)) @ silhouette(torch.cat(shown)).T
+    own = torch.arange(len(boxes)).repeat_interleave(len(found[0]))
+    assert likeness.argmax(1).eq(own).float().mean() > 0.7
+    prompt[crop]["inputs"]["crop_region"] = boxes[0]
+    prompt[text]["inputs"]["text"] = ""
+    unsaid = torch.cat([picture(path) for path in server.run(prompt).files[save]])
+    blue, red = (p[:, 40:90, 40:90].mean((0, 1, 2)) for p in (found[0], unsaid))
+    assert blue[2] > blue[0] and red[0] > red[2]
+
+
 def test_style_and_colors_on_one_picture(server):
-    """Both act: taking either away changes the picture."""
+    """Both act: the paper is the third picture's, and the thing has the reference's colours."""
     prompt = to_prompt(load_workflow("deadiff_style_and_color"))
     both = saved(server, prompt)
     guidance, apply = only(prompt, "ExemplarColorGuidance"), only(prompt, "ExemplarApplyDEADiff")
@@ -223,8 +255,15 @@ def test_style_and_colors_on_one_picture(server):
     prompt[guidance]["inputs"]["model"] = [apply, 0]
     prompt[apply]["inputs"]["model"] = prompt[colors]["inputs"]["model"]
     without_colors = saved(server, prompt)
-    assert float((both - without_style).abs().mean()) > 0.003
-    assert float((both - without_colors).abs().mean()) > 0.003
+    folder = ROOT / "demo" / "pictures"
+    gray, truth = (resize(picture(folder / f"drawing-{name}.png"), (128, 128)) for name in ("gray", "truth"))
+    thing = gray[..., 0] < 0.97
+    paper = torch.tensor([0xF2, 0xD1, 0x6B]) / 255
+    ground = {name: float((p[~thing] - paper).norm(dim=-1).mean()) for name, p in
+              (("both", both), ("no style", without_style))}  # fmt: skip
+    assert ground["both"] < 0.6 * ground["no style"]
+    error = {name: float(ab_error(p, truth, thing.float())) for name, p in (("both", both), ("no colors", without_colors))}
+    assert error["both"] < 0.7 * error["no colors"]
 
 
 def test_a_missing_deadiff_is_said_before_anything_runs(server):
