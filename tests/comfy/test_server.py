@@ -234,7 +234,7 @@ def test_semantics_of_a_reference(server):
         assert run.status == "success", run.error
         found.append(torch.cat([picture(path) for path in run.files[save]]))
         shown.append(whole[:, box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]])
-    likeness = silhouette(torch.cat(found)) @ silhouette(torch.cat(shown)).T
+    likeness = silhouette(torch.cat(found)) @ torch.cat([silhouette(part) for part in shown]).T
     own = torch.arange(len(boxes)).repeat_interleave(len(found[0]))
     assert likeness.argmax(1).eq(own).float().mean() > 0.7
     prompt[crop]["inputs"]["crop_region"] = boxes[0]
