@@ -54,6 +54,9 @@ def scaled_ends(sample: Callable[..., Tensor], first: float, last: float) -> Cal
 
     Hosts and programs disagree about how large noise is at the first level, and whether what is left at the last one is
     read as clean (see ``schedule.reread``).
+
+    :param first: factor of the latent that the loop starts from.
+    :param last: factor of its result.
     """
 
     def scaled(model: Denoiser, x: Tensor, sigmas: Tensor, *args: Any, **options: Any) -> Tensor:
