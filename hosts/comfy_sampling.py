@@ -10,7 +10,7 @@ import comfy.samplers
 from torch import Tensor
 
 from ..diffusion.sampling import sample_ddim, scaled_ends
-from ..diffusion.schedule import ancestral_sigmas, reread, sampling_sigmas
+from ..diffusion.schedule import ancestral_sigmas, sampling_sigmas
 from .comfy import require_unet, sigma_table
 
 DDIM, EULER_ANCESTRAL = "ddim", "euler_ancestral"
@@ -30,7 +30,7 @@ def published_sampling(model: Any, name: str, steps: int, node: str) -> tuple[An
     table = sigma_table(model)
     if name == DDIM:
         sigmas = sampling_sigmas(table, steps, "official")
-        loop, large, last = sample_ddim, math.hypot(1, float(sigmas[0])), reread(table.new_ones(()), float(sigmas[-1]), 0)
+        loop, large, last = sample_ddim, math.hypot(1, float(sigmas[0])), 1 / math.hypot(1, float(sigmas[-1]))
     elif name == EULER_ANCESTRAL:
         sigmas = ancestral_sigmas(table, steps)
         loop, large, last = comfy.k_diffusion.sampling.sample_euler_ancestral, float(sigmas[0]), 1.0
@@ -39,4 +39,4 @@ def published_sampling(model: Any, name: str, steps: int, node: str) -> tuple[An
     given = float(sigmas[0])
     if math.isclose(given, float(table[-1]), rel_tol=1e-5):
         given = math.hypot(1, given)  # ComfyUI's noise at the largest level
-    return comfy.samplers.KSAMPLER(scaled_ends(loop, large / given, float(last))), sigmas
+    return comfy.samplers.KSAMPLER(scaled_ends(loop, large / given, last)), sigmas

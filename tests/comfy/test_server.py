@@ -212,15 +212,10 @@ def test_style_tokens_beside_an_image_prompt_on_the_same_layers(server):
     assert min(float((after - other).abs().mean()) for other in (alone, without)) > 0.01
 
 
-def silhouette(pictures: torch.Tensor) -> torch.Tensor:
-    """(B, 256) luminance on a coarse grid, without mean and contrast."""
-    gray = torch.nn.functional.adaptive_avg_pool2d(pictures.mean(-1), 16).flatten(1)
-    gray = gray - gray.mean(1, keepdim=True)
-    return gray / gray.norm(dim=1, keepdim=True)
-
-
 def test_semantics_of_a_reference(server):
     """Two cut-outs of one picture, no word for either: things like the one that is cut out, in the colour that is said."""
+    from training.adapter_measure import shapes
+
     prompt = to_prompt(load_workflow("deadiff_semantics"))
     (save,) = (n for n, body in prompt.items() if body["inputs"].get("filename_prefix") == "exemplar/semantics")
     (crop,) = (n for n, body in prompt.items() if body["class_type"] == "ImageCropV2")
@@ -234,7 +229,8 @@ def test_semantics_of_a_reference(server):
         assert run.status == "success", run.error
         found.append(torch.cat([picture(path) for path in run.files[save]]))
         shown.append(whole[:, box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]])
-    likeness = silhouette(torch.cat(found)) @ torch.cat([silhouette(part) for part in shown]).T
+    drawn, wanted = (torch.cat([shapes(part.movedim(-1, 1)) for part in parts]) for parts in (found, shown))
+    likeness = drawn @ wanted.T
     own = torch.arange(len(boxes)).repeat_interleave(len(found[0]))
     assert likeness.argmax(1).eq(own).float().mean() > 0.7
     prompt[crop]["inputs"]["crop_region"] = boxes[0]
