@@ -71,10 +71,11 @@ def _colorize(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .demo import model_path
-    from .hosts.checkpoint import load_standalone
-    from .hosts.diffusers import DiffusersHost
-    from .pipelines.colorize import colorize, one_working_size
-    from .pipelines.pictures import contact_sheet, load_picture, save_picture
+    from .files.pictures import load_picture, save_picture
+    from .hosts.diffusers.checkpoint import load_standalone
+    from .hosts.diffusers.host import DiffusersHost
+    from .pipelines.exemplar import colorize, one_working_size
+    from .pipelines.sheet import contact_sheet
 
     outputs = _output_paths(options.inputs, options.output)
     reference = load_picture(options.reference)
@@ -127,9 +128,9 @@ def _auto(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .demo import DDCOLOR_SIDE, ddcolor_path
-    from .hosts.ddcolor import load_ddcolor
+    from .files.pictures import load_picture, save_picture
+    from .networks.ddcolor.load import load_ddcolor
     from .pipelines.ddcolor import AutoColorSettings, auto_color
-    from .pipelines.pictures import load_picture, save_picture
 
     outputs = _output_paths(options.inputs, options.output)
     resolution = options.resolution
@@ -199,11 +200,11 @@ def _translate(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .demo import model_path
-    from .hosts.checkpoint import load_standalone
-    from .hosts.diffusers_translate import DiffusersTranslator
-    from .hosts.standalone_text import load_concept_text, read_vectors, save_vectors
-    from .pipelines.pictures import load_picture, save_picture
-    from .pipelines.translate import TranslateSettings, learn, translate
+    from .files.pictures import load_picture, save_picture
+    from .hosts.diffusers.checkpoint import load_standalone
+    from .hosts.diffusers.vct import DiffusersTranslator
+    from .hosts.diffusers.vct_text import load_concept_text, read_vectors, save_vectors
+    from .pipelines.vct import TranslateSettings, learn, translate
 
     outputs = _output_paths(options.inputs, options.output, "translated")
     pictures = [load_picture(path) for path in options.inputs]
@@ -275,9 +276,9 @@ def _describe(options: argparse.Namespace) -> int:
     from .attention.instances import InstanceSettings
     from .demo import lcad_path
     from .diffusion.schedule import sampling_sigmas
-    from .hosts.lcad import load_lcad
+    from .files.pictures import load_picture, save_picture
+    from .hosts.diffusers.lcad import load_lcad
     from .pipelines.lcad import LCADSettings, describe
-    from .pipelines.pictures import load_picture, save_picture
 
     outputs = _output_paths(options.inputs, options.output)
     pictures = [load_picture(path) for path in options.inputs]
@@ -306,7 +307,7 @@ def _describe(options: argparse.Namespace) -> int:
 
 def _region(text: str) -> tuple:
     """``phrase=mask.png`` -> the phrase and its mask (1, H, W) in 0..1."""
-    from .pipelines.pictures import load_picture
+    from .files.pictures import load_picture
 
     phrase, _, path = text.rpartition("=")
     if not phrase.strip() or not path.strip():
@@ -331,7 +332,7 @@ def _add_extract_deadiff(commands) -> None:
 def _extract_deadiff(options: argparse.Namespace) -> int:
     import torch
 
-    from .hosts.deadiff import extract
+    from .networks.deadiff.load import extract
 
     done = extract(options.checkpoint, options.adapter, getattr(torch, options.dtype))
     trunks = "both branches' image trunks are the same and kept once" if done["shared_trunk"] else "two image trunks"
@@ -355,7 +356,7 @@ def _output_paths(inputs: list[Path], output: Path | None, what: str = "colored"
 
 def _settings(options: argparse.Namespace, recommended: dict):
     """Settings from the command line, then the model's recommendation, then the paper."""
-    from .pipelines.colorize import ColorizeSettings
+    from .pipelines.exemplar import ColorizeSettings
 
     names = ("guidance", "passes", "depth", "steps", "resolution", "match_latents", "match_chroma", "layers",
              "convention", "postprocess", "gamma_shallow", "gamma_deep", "beta_shallow", "beta_deep")  # fmt: skip

@@ -15,9 +15,9 @@ import time
 
 import torch
 
-from comfyui_exemplar.hosts.ddcolor import LoadedDDColor, build
-from comfyui_exemplar.networks.ddcolor import DDColorSizes
-from comfyui_exemplar.networks.ddcolor_weights import published_shapes
+from comfyui_exemplar.networks.ddcolor.load import LoadedDDColor, build
+from comfyui_exemplar.networks.ddcolor.model import DDColorSizes
+from comfyui_exemplar.networks.ddcolor.weights import published_shapes
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color, run_in_chunks
 
 from .naive_ddcolor import NaiveDDColor, published_pipeline

@@ -20,7 +20,7 @@ from torch import Tensor
 from comfyui_exemplar.attention.call import CONDITIONAL, CROSS, AttentionCall
 from comfyui_exemplar.attention.image_tokens import STYLE, ImageTokens, project_tokens, route
 from comfyui_exemplar.attention.layers import Layer
-from comfyui_exemplar.hosts.diffusers import UNetDenoiser
+from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 
 from .sides import build
 

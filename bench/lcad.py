@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from comfyui_exemplar.attention.phrases import PromptTokens
-from comfyui_exemplar.hosts.checkpoint import StandaloneModel, alphas_cumprod
-from comfyui_exemplar.hosts.lcad import SCALE, DiffusersLCAD
-from comfyui_exemplar.networks.lcad import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
+from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, alphas_cumprod
+from comfyui_exemplar.hosts.diffusers.lcad import SCALE, DiffusersLCAD
+from comfyui_exemplar.networks.lcad.model import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
 
 PROMPT, GUIDANCE, PUBLISHED_STEPS = "a green apple", 4.5, 50

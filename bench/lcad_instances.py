@@ -20,9 +20,9 @@ from torch import Tensor
 from comfyui_exemplar.attention.instances import Instance, InstanceSettings
 from comfyui_exemplar.diffusion.sampling import guide
 from comfyui_exemplar.diffusion.schedule import sampling_sigmas
-from comfyui_exemplar.hosts.checkpoint import StandaloneModel, alphas_cumprod
-from comfyui_exemplar.hosts.instances import guided_instances
-from comfyui_exemplar.hosts.lcad import LCADDenoiser
+from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, alphas_cumprod
+from comfyui_exemplar.hosts.diffusers.lcad import LCADDenoiser
+from comfyui_exemplar.hosts.diffusers.lcad_instances import guided_instances
 
 from .naive_lcad import naive_instances
 

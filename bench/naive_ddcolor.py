@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from comfyui_exemplar.networks.ddcolor import HEADS, DDColorSizes
+from comfyui_exemplar.networks.ddcolor.model import HEADS, DDColorSizes
 
 ENCODER = "encoder.arch."
 COLOR = "decoder.color_decoder."

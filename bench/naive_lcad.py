@@ -11,7 +11,7 @@ from torch import Tensor
 from comfyui_exemplar.attention.call import CROSS, SELF, AttentionCall
 from comfyui_exemplar.attention.instances import official_grid
 from comfyui_exemplar.diffusion.sampling import guide
-from comfyui_exemplar.hosts.diffusers import UNetDenoiser
+from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 
 
 class StoredMaps:

@@ -14,9 +14,10 @@ from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSet
 from comfyui_exemplar.attention.layers import is_shallow, select_layers
 from comfyui_exemplar.color import adain, desaturate, merge_luminance
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.hosts.checkpoint import KLCodec, StandaloneModel, alphas_cumprod
-from comfyui_exemplar.hosts.diffusers import DiffusersHost, UNetDenoiser
-from comfyui_exemplar.pipelines.colorize import ColorizeSettings, colorize
+from comfyui_exemplar.hosts.diffusers.checkpoint import KLCodec, StandaloneModel, alphas_cumprod
+from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize
 
 
 def build(options: argparse.Namespace) -> StandaloneModel:

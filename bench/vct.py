@@ -39,12 +39,12 @@ from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.pivot import PivotOptions, search_pivots
 from comfyui_exemplar.diffusion.replay import Replay
 from comfyui_exemplar.diffusion.schedule import InversionPlan, inversion_plan
-from comfyui_exemplar.hosts.checkpoint import StandaloneModel, load_standalone
-from comfyui_exemplar.hosts.controlled import ControlledRun
-from comfyui_exemplar.hosts.diffusers import DiffusersHost
-from comfyui_exemplar.hosts.diffusers_control import UNCONDITIONAL, PairDenoiser, sample_pair
-from comfyui_exemplar.hosts.diffusers_gradients import differentiable_unet
-from comfyui_exemplar.pipelines.pictures import load_picture
+from comfyui_exemplar.files.pictures import load_picture
+from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, load_standalone
+from comfyui_exemplar.hosts.diffusers.gradients import differentiable_unet
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.hosts.diffusers.vct_control import UNCONDITIONAL, PairDenoiser, sample_pair
+from comfyui_exemplar.pipelines.vct_pair import ControlledRun
 
 from . import sides as networks
 from .naive_vct import advance_and_search

@@ -30,8 +30,8 @@ from comfyui_exemplar.attention.control import (
 from comfyui_exemplar.diffusion.replay import Replay
 from comfyui_exemplar.diffusion.sampling import guide, sample_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.hosts.controlled import ControlledRun
-from comfyui_exemplar.hosts.diffusers_control import UNCONDITIONAL, PairDenoiser, sample_pair
+from comfyui_exemplar.hosts.diffusers.vct_control import UNCONDITIONAL, PairDenoiser, sample_pair
+from comfyui_exemplar.pipelines.vct_pair import ControlledRun
 
 from .sides import build
 

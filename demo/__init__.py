@@ -1,30 +1,18 @@
-"""The embedded models. The one for diffusion: one safetensors file whose header also carries its configuration.
+"""The embedded models: where their files are.
 
-Tensors are named ``unet.*`` (diffusers names), ``vae.*`` (:class:`~..networks.linear_autoencoder.LinearAutoencoder`)
-and ``text.*`` (:class:`~..networks.hashed_words.HashedWords`). Nothing heavy is imported until tensors are read.
-The one for automatic colour is a DDColor file like the published ones, only small (``hosts.ddcolor`` reads both), and so is
-the embedded model's DEADiff adapter (``hosts.deadiff``). The one for colour by words has the first one's form, with
-``gray.*`` and ``decoder.*`` besides (``hosts.lcad``).
+``model.safetensors`` is a diffusion model, ``lcad.safetensors`` one for color from words; the headers of both carry their
+configuration (``files.headers``, ``networks.embedded``). ``ddcolor.safetensors`` and ``deadiff.safetensors`` are files like
+the published ones, only small (``networks.ddcolor.load``, ``networks.deadiff.load``).
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-FORMAT_KEY = "exemplar.format"
-CONFIG_KEY = "exemplar.config"
-FORMAT = "1"
 #: Side in pixels of the squares that the embedded DDColor was trained on.
 DDCOLOR_SIDE = 128
 #: The same of the embedded L-CAD.
 LCAD_SIDE = 128
-_SECTIONS = ("latent", "unet", "text", "schedule", "recommended")
-_HEADER_LIMIT = 100_000_000  # safetensors' own limit; a larger number means that this is another kind of file
 
 
 def model_path() -> Path:
@@ -45,81 +33,3 @@ def lcad_path() -> Path:
 def deadiff_path() -> Path:
     """Where the embedded model's DEADiff adapter is installed."""
     return Path(__file__).resolve().parent / "deadiff.safetensors"
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """The ``__metadata__`` of a safetensors header, {} if it has none; tensors are not read.
-
-    Raises FileNotFoundError, or ValueError if the file does not start with a safetensors header.
-    """
-    path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
-            raise ValueError(
-                f"{path} ({size} bytes) does not start with a safetensors header: it is another kind of file or its "
-                "download was cut off; get it again."
-            )
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
-        raise ValueError(
-            f"{path} does not start with a safetensors header ({error}): it is another kind of file or is damaged; "
-            "get it again."
-        ) from error
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """The configuration in the header of an embedded-model file (sections latent, vae, unet, text, schedule,
-    recommended ...); no tensor is read.
-
-    Raises FileNotFoundError, or ValueError if the file is not safetensors, is not an embedded model, or is of another
-    format version.
-    """
-    metadata = read_metadata(path)
-    version = metadata.get(FORMAT_KEY)
-    if version is None or CONFIG_KEY not in metadata:
-        raise ValueError(
-            f"{path} is a safetensors file without `{FORMAT_KEY}` and `{CONFIG_KEY}` in its header (found "
-            f"{sorted(metadata)}), so it is not an embedded Exemplar model: load it as an ordinary checkpoint."
-        )
-    if version != FORMAT:
-        raise ValueError(
-            f"{path} is an embedded Exemplar model of format {version!r}, this version reads {FORMAT!r}: update the "
-            "pack or use the file that came with it."
-        )
-    try:
-        config = json.loads(metadata[CONFIG_KEY])
-    except ValueError as error:
-        raise ValueError(f"{path}: `{CONFIG_KEY}` is not JSON ({error}): reinstall the pack to restore it.") from error
-    missing = [name for name in _SECTIONS if not isinstance(config, dict) or name not in config]
-    if missing:
-        raise ValueError(f"{path}: `{CONFIG_KEY}` lacks the sections {missing}: reinstall the pack to restore it.")
-    return config
-
-
-def is_embedded(path: str | Path) -> bool:
-    """Whether the file is a safetensors file that calls itself an embedded Exemplar model, of any version."""
-    try:
-        return FORMAT_KEY in read_metadata(path)
-    except ValueError:
-        return False
-
-
-def load_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of an embedded-model file on the CPU, as stored (float16).
-
-    Raises like :func:`read_config`, and ValueError if the tensors cannot be read.
-    """
-    read_config(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(str(path), device="cpu")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): reinstall the pack to restore it.") from error

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..color import as_picture, desaturate, merge_luminance, official_merge, resize
 from ..color.pictures import to_uint8
 from ..diffusion.luminance import luma_direction, pull_luminance
-from ..hosts import comfy as host
+from ..hosts.comfy import sampling
 from .common import CATEGORY_COLOR, latent_samples, share, warn_if_colored
 
 DESATURATE_METHODS = {
@@ -183,7 +183,7 @@ def pulled_model(model, vae, gray_image, strength):
             target = target[[i % len(target) for i in range(denoised.shape[0])]]
         return pull_luminance(denoised, target, direction, strength)
 
-    pulled = host.on_sampling(pulled, before_sampling)
+    pulled = sampling.on_sampling(pulled, before_sampling)
     pulled.set_model_sampler_post_cfg_function(pull)
     return pulled
 

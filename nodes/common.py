@@ -24,17 +24,17 @@ log = logging.getLogger(__name__)
 #: A batch of inverted pictures with the attention features that were kept (``diffusion.inversion.Inversion``).
 Inversion = io.Custom("INVERSION")
 
-#: A DDColor network under ComfyUI's model manager (``hosts.comfy_ddcolor.ComfyDDColor``).
+#: A DDColor network under ComfyUI's model manager (``hosts.comfy.ddcolor.ComfyDDColor``).
 DDColorNetwork = io.Custom("DDCOLOR")
 
-#: L-CAD's gray encoder and decoder under ComfyUI's model manager (``hosts.comfy_lcad.ComfyLCADVAE``).
+#: L-CAD's gray encoder and decoder under ComfyUI's model manager (``hosts.comfy.lcad.ComfyLCADVAE``).
 LCADVae = io.Custom("LCAD_VAE")
 
-#: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy_deadiff.ComfyDEADiff``), and what it made of references.
+#: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy.deadiff.ComfyDEADiff``), and what it made of references.
 DEADiffNetwork = io.Custom("DEADIFF")
 DEADiffTokens = io.Custom("DEADIFF_TOKENS")
 
-#: A referring segmenter under ComfyUI's model manager (``hosts.comfy_referring.ComfyReferring``).
+#: A referring segmenter under ComfyUI's model manager (``hosts.comfy.clipseg.ComfyReferring``).
 Referring = io.Custom("REFERRING")
 
 #: Per-step unconditional contexts of an inverted picture (``diffusion.pivot.Pivots``).

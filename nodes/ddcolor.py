@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..color import as_picture
 from ..color.merge import GAMUTS, UPSAMPLINGS
-from ..hosts import comfy_ddcolor as host
+from ..hosts.comfy import ddcolor as host
 from ..pipelines.ddcolor import ARITHMETICS, SHAPES, AutoColorSettings, auto_color
 from .common import CATEGORY, DDColorNetwork, FrameProgress, share, warn_if_colored
 

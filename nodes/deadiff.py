@@ -7,9 +7,10 @@ from comfy_api.latest import io
 
 from ..attention.image_tokens import KINDS, SEMANTICS, STYLE, WEIGHTINGS
 from ..color import as_picture
-from ..hosts import comfy_deadiff as host
-from ..hosts.comfy_tokens import fractional_timesteps, install_tokens
-from ..hosts.deadiff import COMBINATIONS, WORDS, parse_weights
+from ..hosts.comfy import deadiff as host
+from ..hosts.comfy.deadiff_tokens import fractional_timesteps, install_tokens
+from ..networks.deadiff.load import WORDS
+from ..pipelines.deadiff import COMBINATIONS, parse_weights
 from .common import CATEGORY, DEADiffNetwork, DEADiffTokens, FrameProgress, share
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

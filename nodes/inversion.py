@@ -10,8 +10,8 @@ from ..attention.capture import Capture, CaptureSpec, CaptureTarget
 from ..attention.layers import select_layers
 from ..diffusion import inversion as inversions
 from ..diffusion.schedule import CONVENTIONS, inversion_plan
-from ..hosts import comfy as host
-from ..hosts.comfy_pipeline import ComfyHost
+from ..hosts.comfy import model as host
+from ..hosts.comfy.host import ComfyHost
 from .common import (
     CATEGORY_STAGES,
     PRECISIONS,

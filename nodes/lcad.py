@@ -9,8 +9,8 @@ from comfy_api.latest import io
 
 from ..color import as_picture
 from ..color.merge import GAMUTS, UPSAMPLINGS
-from ..hosts import comfy_lcad as host
-from ..hosts.comfy_instances import reuse_logits
+from ..hosts.comfy import lcad as host
+from ..hosts.comfy.lcad_instances import reuse_logits
 from ..pipelines.lcad import SHAPES, finish, prepare
 from .common import CATEGORY, LCADVae, latent_samples, share, warn_if_colored
 

@@ -7,8 +7,8 @@ import logging
 from comfy_api.latest import io
 
 from ..attention.instances import SCHEDULES, STEPS, Instance, InstanceSettings
-from ..hosts import comfy as host
-from ..hosts.comfy_instances import add_instances, phrase_places
+from ..hosts.comfy import model as host
+from ..hosts.comfy.lcad_instances import add_instances, phrase_places
 from .common import CATEGORY, share
 
 log = logging.getLogger(__name__)

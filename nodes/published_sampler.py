@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..hosts.comfy_sampling import DDIM, PUBLISHED, published_sampling
+from ..hosts.comfy.published_sampler import DDIM, PUBLISHED, published_sampling
 from .common import CATEGORY_STAGES
 
 

@@ -30,8 +30,8 @@ from ..color import (
     steady_chroma,
     to_uint8,
 )
-from ..networks.ddcolor import MULTIPLE
-from .colorize import working_size
+from ..color.sizes import working_size
+from ..networks.ddcolor.model import MULTIPLE
 
 ARITHMETICS = ("exact", "official")
 SHAPES = ("aspect", "square")

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ..attention.instances import Instance, InstanceSettings
 from ..color import as_picture, merge_luminance, resize
+from ..color.sizes import working_size
 from ..diffusion.schedule import CONVENTIONS, reread, sampling_sigmas
-from ..networks.lcad import OFFICIAL_SIDE, official_square
-from .colorize import working_size
+from ..networks.lcad.model import OFFICIAL_SIDE, official_square
 
 SHAPES = ("aspect", "official square")
 

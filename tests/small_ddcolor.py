@@ -1,7 +1,7 @@
 """A DDColor of a few thousand numbers, in published names."""
 
-from comfyui_exemplar.networks.ddcolor import DDColorSizes
-from comfyui_exemplar.networks.ddcolor_weights import published_shapes
+from comfyui_exemplar.networks.ddcolor.model import DDColorSizes
+from comfyui_exemplar.networks.ddcolor.weights import published_shapes
 
 from .parity.ddcolor_set import recipe
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from comfyui_exemplar.networks.deadiff_weights import DEADiffSizes, projection_name, published_shapes
+from comfyui_exemplar.networks.deadiff.weights import DEADiffSizes, projection_name, published_shapes
 
 SIZES = DEADiffSizes(
     width=12, blocks=2, patch=8, vectors=17, trunk_inner=20, hidden=64, layers=2, inner=24, vocabulary=7, positions=5,
@@ -45,7 +45,7 @@ def save_small(path, **settings):
 
     from safetensors.torch import save_file
 
-    from comfyui_exemplar.hosts.deadiff import ABOUT_KEY
+    from comfyui_exemplar.networks.deadiff.load import ABOUT_KEY
 
     save_file(small_weights(**settings), path, metadata={ABOUT_KEY: json.dumps(ABOUT)})
     return path

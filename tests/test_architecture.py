@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("attention", "color", "demo", "diffusion", "hosts", "networks", "nodes", "pipelines")
+FOLDERS = ("attention", "color", "demo", "diffusion", "files", "hosts", "networks", "nodes", "pipelines")
 
 #: Folder -> the folders that it may import from, besides itself.
 ALLOWED = {
     "color": set(),
     "demo": set(),
-    "networks": {"color"},
     "attention": {"color"},
     "diffusion": {"color"},
-    "pipelines": {"attention", "color", "diffusion", "networks"},
-    "hosts": {"attention", "color", "demo", "diffusion", "networks"},
+    "files": {"color", "attention", "diffusion"},
+    "networks": {"color", "demo", "attention", "diffusion", "files"},
+    "pipelines": {"color", "attention", "diffusion", "files", "networks"},
+    "hosts": {"color", "demo", "attention", "diffusion", "files", "networks", "pipelines"},
     "nodes": set(FOLDERS),
 }
 
@@ -125,17 +126,27 @@ def test_only_nodes_and_the_comfy_hosts_know_comfyui():
             "node_helpers", "server")  # fmt: skip
     for path in package():
         here = name(path)
-        if here.startswith(("nodes/", "hosts/comfy")) or here == "__init__.py":
+        if here.startswith(("nodes/", "hosts/comfy/")) or here == "__init__.py":
             continue
         for imported, line, *_ in imports(path):
             assert imported.split(".")[0] not in core, f"{here}:{line} imports {imported}"
 
 
-def test_only_hosts_know_diffusers():
+def test_only_its_host_knows_diffusers_and_only_networks_transformers():
+    rooms = {"diffusers": ("hosts/diffusers/",), "transformers": ("hosts/diffusers/", "networks/")}
     for path in package():
-        if not name(path).startswith("hosts/"):
-            for imported, line, *_ in imports(path):
-                assert imported.split(".")[0] not in ("diffusers", "transformers"), f"{name(path)}:{line}"
+        for imported, line, *_ in imports(path):
+            allowed = rooms.get(imported.split(".")[0])
+            assert allowed is None or name(path).startswith(allowed), f"{name(path)}:{line} imports {imported}"
+
+
+def test_the_hosts_do_not_know_each_other():
+    for path in sources("hosts"):
+        for imported, line, *_ in imports(path):
+            for one, other in (("comfy", "diffusers"), ("diffusers", "comfy")):
+                crossed = name(path).startswith(f"hosts/{one}/") and imported.startswith(f".hosts.{other}")
+                assert not crossed, f"{name(path)}:{line} imports {imported}"
+    assert [path.name for path in (ROOT / "hosts").glob("*.py")] == ["__init__.py"]
 
 
 def test_heavy_modules_are_imported_where_they_are_used():
@@ -186,8 +197,11 @@ print(sorted(m for m in {heavy} if m in sys.modules))
     [
         ("", ("torch", "numpy", "PIL", *HEAVY)),
         (", comfyui_exemplar.__main__, comfyui_exemplar.demo", ("torch", *HEAVY)),
-        (", comfyui_exemplar.pipelines.colorize, comfyui_exemplar.hosts.diffusers, comfyui_exemplar.hosts.checkpoint",
-         HEAVY),
+        (
+            ", comfyui_exemplar.pipelines.exemplar, comfyui_exemplar.hosts.diffusers.host"
+            ", comfyui_exemplar.hosts.diffusers.checkpoint",
+            HEAVY,
+        ),
     ],
 )  # fmt: skip
 def test_importing_is_light(more, heavy, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from comfyui_exemplar.__main__ import main
 from comfyui_exemplar.color import luminance
-from comfyui_exemplar.pipelines.pictures import load_picture
+from comfyui_exemplar.files.pictures import load_picture
 
 from .small_ddcolor import small_weights
 
@@ -123,7 +123,7 @@ class TestErrors:
     @pytest.fixture(autouse=True)
     def before_any_work(self, monkeypatch):
         """None of these may get as far as coloring."""
-        from comfyui_exemplar.pipelines import colorize
+        from comfyui_exemplar.pipelines import exemplar as colorize
 
         def refuse(*_, **__):
             raise AssertionError("colorize ran")

@@ -18,12 +18,13 @@ from tqdm import tqdm
 
 from comfyui_exemplar.attention.image_tokens import SEMANTICS, STYLE, route
 from comfyui_exemplar.attention.layers import Layer
-from comfyui_exemplar.hosts.deadiff import BRANCH_OF, new_encoder
-from comfyui_exemplar.hosts.diffusers import attention_layers
-from comfyui_exemplar.networks.deadiff import normalize, resize_floats
-from comfyui_exemplar.networks.deadiff_weights import DEADiffSizes
-from comfyui_exemplar.networks.hashed_words import tokenize
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.hosts.diffusers.layers import attention_layers
+from comfyui_exemplar.networks.deadiff.load import new_encoder
+from comfyui_exemplar.networks.deadiff.model import normalize, resize_floats
+from comfyui_exemplar.networks.deadiff.weights import DEADiffSizes
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.embedded.words import tokenize
+from comfyui_exemplar.pipelines.deadiff import BRANCH_OF
 
 from .drawings import Drawings, world
 from .model import Net, quick_precision, signal_levels

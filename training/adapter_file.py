@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from comfyui_exemplar.hosts.deadiff import ABOUT_KEY
-from comfyui_exemplar.networks.deadiff_weights import projection_name, published_shapes
+from comfyui_exemplar.networks.deadiff.load import ABOUT_KEY
+from comfyui_exemplar.networks.deadiff.weights import projection_name, published_shapes
 
 from .adapter import SIZES, SPLIT, WORDS
 from .export import CREDIT, LICENSE
@@ -44,7 +44,7 @@ def export_adapter(folder: Path, output: Path) -> None:
 
 
 def publish(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An :class:`~.adapter.Adapter`'s weights under the published names, as ``hosts.deadiff`` reads them."""
+    """An :class:`~.adapter.Adapter`'s weights under the published names, as ``networks.deadiff.load`` reads them."""
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         if name.startswith("projections."):

@@ -18,12 +18,13 @@ from torch import Tensor
 from comfyui_exemplar.attention.call import CROSS
 from comfyui_exemplar.attention.image_tokens import SEMANTICS, STYLE, ImageTokens, project_tokens, route
 from comfyui_exemplar.color import rgb_to_lab
-from comfyui_exemplar.demo import load_state_dict
 from comfyui_exemplar.diffusion.sampling import sample_ddim
-from comfyui_exemplar.hosts.checkpoint import load_standalone
-from comfyui_exemplar.hosts.deadiff import DEADiffAdapter, encode, load_deadiff
-from comfyui_exemplar.hosts.diffusers import UNetDenoiser
-from comfyui_exemplar.networks.hashed_words import HashedWords
+from comfyui_exemplar.files.headers import load_state_dict
+from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
+from comfyui_exemplar.networks.deadiff.load import DEADiffAdapter, load_deadiff
+from comfyui_exemplar.networks.embedded.words import HashedWords
+from comfyui_exemplar.pipelines.deadiff import encode
 
 from .drawings import Drawings, core
 from .scenes import PLAIN_HAND, Scenes

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 FACTOR, CHANNELS, NEIGHBOURHOOD = 4, 4, 5
 # ITU-R BT.601: rows Y, Cb, Cr of R, G, B

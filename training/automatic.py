@@ -1,6 +1,6 @@
 """Train the embedded DDColor: a small one of the same architecture, taught which colour drawn things have.
 
-The pack runs DDColor with its constant norms folded (networks/ddcolor_weights.py). Training needs the batch norms of the
+The pack runs DDColor with its constant norms folded (networks/ddcolor/weights.py). Training needs the batch norms of the
 pixel decoder, so they are put back here; automatic_file.py writes all of it in the published form.
 """
 
@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from comfyui_exemplar.color import luminance_to_rgb, rgb_to_lab
-from comfyui_exemplar.hosts.ddcolor import ConvNeXtMaps
-from comfyui_exemplar.networks.ddcolor import DDColor, DDColorSizes, blur
+from comfyui_exemplar.networks.ddcolor.model import ConvNeXtMaps, DDColor, DDColorSizes, blur
 
 from .drawings import Drawings
 from .resumable import Resumable, stage_at
@@ -88,7 +87,7 @@ def total_steps() -> int:
 
 
 class TrainedEnlarge(nn.Module):
-    """``networks.ddcolor.Enlarge`` with the batch norm that is folded there."""
+    """``networks.ddcolor.model.Enlarge`` with the batch norm that is folded there."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -101,7 +100,7 @@ class TrainedEnlarge(nn.Module):
 
 
 class TrainedPixelLayer(nn.Module):
-    """``networks.ddcolor.PixelLayer`` with the batch norms that are folded there, into what comes before and after."""
+    """``networks.ddcolor.model.PixelLayer`` with the batch norms that are folded there, into what comes before and after."""
 
     def __init__(self, inputs: int, enlarged: int, skip: int, outputs: int) -> None:
         super().__init__()

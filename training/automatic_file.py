@@ -14,8 +14,8 @@ from torch import Tensor
 
 from comfyui_exemplar.color import ab_error, desaturate, rgb_to_lab
 from comfyui_exemplar.demo import DDCOLOR_SIDE
-from comfyui_exemplar.hosts.ddcolor import encoder_name, load_ddcolor
-from comfyui_exemplar.networks.ddcolor_weights import color_decoder_names, published_shapes
+from comfyui_exemplar.networks.ddcolor.load import encoder_name, load_ddcolor
+from comfyui_exemplar.networks.ddcolor.weights import color_decoder_names, published_shapes
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
 
 from .automatic import MEAN, SIZES, STD, UNIT
@@ -48,7 +48,7 @@ def export_automatic(folder: Path, output: Path) -> None:
 
 
 def unfold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What ``networks.ddcolor_weights.fold`` undoes: the published form. Its spectral norms and layer scales change nothing.
+    """What ``networks.ddcolor.weights.fold`` undoes: the published form. Its spectral norms and layer scales change nothing.
 
     :param weights: of the network of automatic.py, which reads normalised pictures and gives (a, b) in units of ``UNIT``.
     :returns: tensors that ``load_ddcolor`` reads; the network that comes of them gives Lab units.

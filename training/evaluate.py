@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from comfyui_exemplar.hosts.checkpoint import load_standalone
-from comfyui_exemplar.hosts.diffusers import DiffusersHost
-from comfyui_exemplar.pipelines.colorize import ColorizeSettings
+from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.pipelines.exemplar import ColorizeSettings
 
 from . import report
 from .baselines import match_luminance, tint

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from comfyui_exemplar.demo import CONFIG_KEY, FORMAT, FORMAT_KEY
+from comfyui_exemplar.files.headers import CONFIG_KEY, FORMAT, FORMAT_KEY
 
 from .autoencoder import FACTOR
 from .model import SCHEDULE, TEXT, UNET
@@ -32,7 +32,7 @@ LICENSE = (
 
 
 def configuration() -> dict[str, Any]:
-    """What the header says of the model; read back by ``demo.read_config``."""
+    """What the header says of the model; read back by ``files.headers.read_config``."""
     side = UNET["sample_size"]
     return {
         "image_size": side * FACTOR,

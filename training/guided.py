@@ -1,7 +1,7 @@
 """Train a gray encoder and a guided decoder for the embedded model's linear autoencoder (L-CAD's first stage).
 
 The linear autoencoder keeps two numbers of lightness for 16 pixels, so pictures come back soft. The gray picture has what is
-missing. The architecture is L-CAD's (networks/lcad.py) at small size and without norms; the linear decoder still gives the
+missing. The architecture is L-CAD's (networks/lcad/model.py) at small size and without norms; the linear decoder still gives the
 colours, from chroma alone, and the network adds the rest. Latents are disturbed while it is trained, because those that it
 will be given come from sampling: structure is to be taken from the gray picture.
 """
@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from comfyui_exemplar.color import color_ghosting, luminance, luminance_to_rgb, psnr
-from comfyui_exemplar.hosts.lcad import read_lcad
-from comfyui_exemplar.hosts.ldm_config import part
-from comfyui_exemplar.networks.lcad import (
+from comfyui_exemplar.files.ldm import part
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.lcad.load import read_lcad
+from comfyui_exemplar.networks.lcad.model import (
     COLOR_CHANNELS,
     GrayEncoder,
     GuidedDecoder,
@@ -32,7 +33,6 @@ from comfyui_exemplar.networks.lcad import (
     LCADSizes,
     ResidualBlock,
 )
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
 
 from .autoencoder import YCBCR
 from .drawings import Drawings

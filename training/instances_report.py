@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from comfyui_exemplar.attention.instances import InstanceSettings
 from comfyui_exemplar.color import luminance, luminance_to_rgb, rgb_to_lab
-from comfyui_exemplar.hosts.lcad import DiffusersLCAD, load_lcad
+from comfyui_exemplar.hosts.diffusers.lcad import DiffusersLCAD, load_lcad
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
 
 from .drawings import Drawings

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from comfyui_exemplar.networks.hashed_words import HashedWords
-from comfyui_exemplar.networks.lcad import LCADAutoencoder
+from comfyui_exemplar.networks.embedded.words import HashedWords
+from comfyui_exemplar.networks.lcad.model import LCADAutoencoder
 
 from .drawings import Drawings
 from .guided import SIZES, averaged, keep_exported

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from comfyui_exemplar.demo import CONFIG_KEY, FORMAT, FORMAT_KEY, LCAD_SIDE
+from comfyui_exemplar.demo import LCAD_SIDE
+from comfyui_exemplar.files.headers import CONFIG_KEY, FORMAT, FORMAT_KEY
 
 from . import guided
 from .export import CREDIT, LICENSE, configuration

@@ -15,7 +15,7 @@ from comfyui_exemplar.color import luminance, luminance_to_rgb, rgb_to_lab
 from comfyui_exemplar.demo import LCAD_SIDE
 from comfyui_exemplar.diffusion.sampling import sample_ddim
 from comfyui_exemplar.diffusion.schedule import sampling_sigmas
-from comfyui_exemplar.hosts.lcad import DiffusersLCAD, LCADDenoiser, load_lcad
+from comfyui_exemplar.hosts.diffusers.lcad import DiffusersLCAD, LCADDenoiser, load_lcad
 
 from .drawings import Drawings
 from .recoloring import COLOR_WORDS

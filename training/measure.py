@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from comfyui_exemplar.attention.dual import DualAttentionSettings
 from comfyui_exemplar.color import ab_error, psnr
-from comfyui_exemplar.hosts.diffusers import DiffusersHost
-from comfyui_exemplar.pipelines.colorize import ColorizeSettings, ReferencePair, colorize
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, ReferencePair, colorize
 
 from .baselines import texture_features
 from .pairs import EvaluationPairs

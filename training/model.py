@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from comfyui_exemplar.hosts.checkpoint import alphas_cumprod
-from comfyui_exemplar.networks.hashed_words import HashedWords
+from comfyui_exemplar.hosts.diffusers.checkpoint import alphas_cumprod
+from comfyui_exemplar.networks.embedded.words import HashedWords
 
 UNET = {
     "sample_size": 32,

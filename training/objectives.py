@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 from .autoencoder import YCBCR
 from .model import Net

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 from .model import SCHEDULE, Net, signal_levels
 

@@ -30,11 +30,11 @@ from comfyui_exemplar.color import desaturate, to_uint8
 from comfyui_exemplar.diffusion.concept_prompt import ConceptPrompt
 from comfyui_exemplar.diffusion.sampling import guide, sample_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.hosts.checkpoint import load_standalone
-from comfyui_exemplar.hosts.diffusers_control import UNCONDITIONAL, PairDenoiser
-from comfyui_exemplar.hosts.diffusers_translate import DiffusersTranslator
-from comfyui_exemplar.hosts.standalone_text import load_concept_text
-from comfyui_exemplar.pipelines.translate import TranslateSettings, held, learn, translate
+from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
+from comfyui_exemplar.hosts.diffusers.vct_control import UNCONDITIONAL, PairDenoiser
+from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text
+from comfyui_exemplar.pipelines.vct import TranslateSettings, held, learn, translate
 
 from .drawings import Drawings
 from .measure import kept

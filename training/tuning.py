@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from comfyui_exemplar.attention.dual import DualAttentionSettings
-from comfyui_exemplar.hosts.checkpoint import load_standalone
-from comfyui_exemplar.hosts.diffusers import DiffusersHost
-from comfyui_exemplar.pipelines.colorize import ColorizeSettings
+from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.pipelines.exemplar import ColorizeSettings
 
 from .drawings import Drawings
 from .evaluate import SPLITS

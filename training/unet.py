@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 from .drawings import Drawings
 from .model import Net, quick_precision, signal_levels

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comfyui_exemplar.color import rgb_to_lab
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 from .drawings import Drawings, world
 from .model import Net, signal_levels

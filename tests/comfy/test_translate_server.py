@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from comfyui_exemplar.pipelines.pictures import load_picture
+from comfyui_exemplar.files.pictures import load_picture
 
 from .server import load_workflow, needs_comfyui, only, to_prompt
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from comfyui_exemplar.color import luminance, rgb_to_lab
-from comfyui_exemplar.pipelines.pictures import load_picture
+from comfyui_exemplar.files.pictures import load_picture
 
 from .server import PACK, ROOT, check_inputs, load_workflow, needs_comfyui, only, to_prompt
 

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from comfyui_exemplar import demo
-from comfyui_exemplar.hosts.checkpoint import alphas_cumprod, load_standalone, unet_from_ldm
-from comfyui_exemplar.hosts.diffusers import attention_layers
+from comfyui_exemplar.files import headers
+from comfyui_exemplar.hosts.diffusers.checkpoint import alphas_cumprod, load_standalone, unet_from_ldm
+from comfyui_exemplar.hosts.diffusers.layers import attention_layers
 
 
 @torch.no_grad()
@@ -133,7 +134,7 @@ def test_dtypes(tiny, tmp_path):
 @torch.no_grad()
 def test_embedded():
     model = load_standalone(demo.model_path())
-    config = demo.read_config(demo.model_path())
+    config = headers.read_config(demo.model_path())
     assert list(model.unet.config.block_out_channels) == config["unet"]["block_out_channels"]
     assert model.unet.config.norm_num_groups == 32
     heads = {info.layer.name: info.channels // info.heads for info in attention_layers(model.unet).values()}
@@ -158,21 +159,21 @@ def test_embedded():
 
 
 def test_embedded_header(tmp_path):
-    metadata = demo.read_metadata(demo.model_path())
+    metadata = headers.read_metadata(demo.model_path())
     assert metadata["exemplar.format"] == "1" and "CC-BY-4.0" in metadata["exemplar.credit"]
     with pytest.raises(FileNotFoundError):
-        demo.read_config(tmp_path / "none.safetensors")
+        headers.read_config(tmp_path / "none.safetensors")
     path = tmp_path / "x.safetensors"
     for content, match in [({"a": "b"}, "not an embedded"), ({"exemplar.format": "2", "exemplar.config": "{}"}, "'2'"),
                            ({"exemplar.format": "1", "exemplar.config": "{}"}, "lacks the sections"),
                            ({"exemplar.format": "1", "exemplar.config": "{"}, "not JSON")]:  # fmt: skip
         save_file({"t": torch.zeros(1)}, path, metadata=content)
         with pytest.raises(ValueError, match=match):
-            demo.read_config(path)
+            headers.read_config(path)
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ValueError, match="does not start with"):
-        demo.read_config(path)
-    assert not demo.is_embedded(path)
+        headers.read_config(path)
+    assert not headers.is_embedded(path)
     whole = demo.model_path().read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="damaged"):

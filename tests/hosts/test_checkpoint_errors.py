@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from comfyui_exemplar.hosts.checkpoint import load_standalone
+from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 
 
 def without(prefix):

@@ -8,9 +8,10 @@ from safetensors.torch import save_file
 
 from comfyui_exemplar import demo
 from comfyui_exemplar.color import ab_error, rgb_to_lab
-from comfyui_exemplar.hosts.ddcolor import fitting, load_ddcolor, memory_of, ran_out
+from comfyui_exemplar.files import headers
+from comfyui_exemplar.files.pictures import load_picture
+from comfyui_exemplar.networks.ddcolor.load import fitting, load_ddcolor, memory_of, ran_out
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
-from comfyui_exemplar.pipelines.pictures import load_picture
 
 from ..small_ddcolor import small_weights
 
@@ -122,11 +123,11 @@ class TestEmbedded:
     def test_the_file_is_small_and_says_what_it_is(self):
         path = demo.ddcolor_path()
         assert path.stat().st_size <= 4e6
-        about = json.loads(demo.read_metadata(path)["exemplar.ddcolor"])
+        about = json.loads(headers.read_metadata(path)["exemplar.ddcolor"])
         loaded = load_ddcolor(path)
         assert tuple(about["depths"]) == loaded.network.sizes.depths and about["resolution"] == demo.DDCOLOR_SIDE
-        assert "none of the published weights" in about["what"] and "CC-BY" in demo.read_metadata(path)["exemplar.credit"]
-        assert not demo.is_embedded(path)  # that is the diffusion model
+        assert "none of the published weights" in about["what"] and "CC-BY" in headers.read_metadata(path)["exemplar.credit"]
+        assert not headers.is_embedded(path)  # that is the diffusion model
 
     def test_nearer_to_the_true_colors_than_none(self):
         """On the scene with the yellow bulb. Of single pictures that is not always so; training/README.md has the means."""

@@ -6,8 +6,9 @@ from safetensors.torch import load_file
 
 from comfyui_exemplar.__main__ import main
 from comfyui_exemplar.attention.layers import Layer
-from comfyui_exemplar.hosts.deadiff import combine, encode, load_deadiff, parse_weights
-from comfyui_exemplar.networks import deadiff_weights as published
+from comfyui_exemplar.networks.deadiff import weights as published
+from comfyui_exemplar.networks.deadiff.load import load_deadiff
+from comfyui_exemplar.pipelines.deadiff import combine, encode, parse_weights
 
 from ..small_deadiff import SIZES, WIDTHS, save_small, small_weights
 
@@ -49,7 +50,7 @@ def test_everything_comes_from_the_file(small):
 def test_batched_equals_one_by_one(small, monkeypatch):
     together = encode(small, IMAGES, WORDS)
     done = []
-    monkeypatch.setattr("comfyui_exemplar.hosts.deadiff.CHUNK", 1)
+    monkeypatch.setattr("comfyui_exemplar.networks.deadiff.load.CHUNK", 1)
     for kind, alone in encode(small, IMAGES, WORDS, done.append).items():
         torch.testing.assert_close(alone, together[kind], atol=1e-5, rtol=0)
     assert done == [1, 2]

@@ -11,9 +11,11 @@ from comfyui_exemplar.attention.capture import Capture, CaptureSpec, CaptureTarg
 from comfyui_exemplar.attention.layers import Layer, select_layers
 from comfyui_exemplar.diffusion.sampling import guide
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.hosts.checkpoint import LinearCodec, StandaloneModel, alphas_cumprod
-from comfyui_exemplar.hosts.diffusers import DiffusersHost, UNetDenoiser, attention_layers, token_grid
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.hosts.diffusers.checkpoint import LinearCodec, StandaloneModel, alphas_cumprod
+from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.hosts.diffusers.layers import attention_layers, token_grid
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 

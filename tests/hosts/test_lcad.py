@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from comfyui_exemplar.hosts.lcad import load_lcad, read_lcad
+from comfyui_exemplar.hosts.diffusers.lcad import load_lcad
+from comfyui_exemplar.networks.lcad.load import read_lcad
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
 
 from ..parity.conftest import parity_folder

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from comfyui_exemplar.hosts.checkpoint import load_standalone
-from comfyui_exemplar.hosts.diffusers_translate import DiffusersTranslator
-from comfyui_exemplar.hosts.standalone_text import load_concept_text, read_vectors, save_vectors
-from comfyui_exemplar.pipelines.translate import TranslateSettings, learn, translate
+from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
+from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text, read_vectors, save_vectors
+from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
 BEGIN, END = 48, 49
 

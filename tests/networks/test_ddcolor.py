@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from comfyui_exemplar.hosts.ddcolor import build
-from comfyui_exemplar.networks import ddcolor
-from comfyui_exemplar.networks.ddcolor import blur, sine_position, working_bytes
+from comfyui_exemplar.networks.ddcolor import model as ddcolor
+from comfyui_exemplar.networks.ddcolor.load import build
+from comfyui_exemplar.networks.ddcolor.model import blur, sine_position, working_bytes
 
 from ..small_ddcolor import SIZES, small_weights
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comfyui_exemplar.networks.ddcolor_weights import (
+from comfyui_exemplar.networks.ddcolor.weights import (
     _batch_norm,
     _spectral,
     check_weights,

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_exemplar.networks.lcad import (
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.lcad.model import (
     GrayEncoder,
     GuidedDecoder,
     LCADAutoencoder,
@@ -14,8 +15,7 @@ from comfyui_exemplar.networks.lcad import (
     official_square,
     working_bytes,
 )
-from comfyui_exemplar.networks.lcad_weights import read_sizes, take_apart
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.networks.lcad.weights import read_sizes, take_apart
 
 SIZES = LCADSizes(widths=(32, 64), blocks=1)
 

@@ -75,7 +75,7 @@ class DEADiffUNet:
         return self.parity.weights("f_unet_tiny")
 
     def file(self, name: str) -> dict:
-        from comfyui_exemplar.hosts.checkpoint import alphas_cumprod
+        from comfyui_exemplar.hosts.diffusers.checkpoint import alphas_cumprod
 
         if name == "weights":
             return {PREFIX + key: tensor for key, tensor in self._all.items() if ".i_to_" not in key}
@@ -85,7 +85,7 @@ class DEADiffUNet:
     def projections(self) -> dict:
         """Layer -> W_ik and W_iv, read as from a checkpoint."""
         from comfyui_exemplar.attention.layers import Layer
-        from comfyui_exemplar.networks.deadiff_weights import read_projections
+        from comfyui_exemplar.networks.deadiff.weights import read_projections
 
         found = read_projections({PREFIX + key: tensor for key, tensor in self._all.items()})
         return {Layer(*place): (pair["k"], pair["v"]) for place, pair in found.items()}

@@ -10,10 +10,10 @@ PREFIX = "model.diffusion_model."
 def differentiable(parity):
     """The tiny UNet as ``predict(x, sigma, context)`` with gradients: ComfyUI's where that is, else diffusers'."""
     if importlib.util.find_spec("comfy") is None:
-        from comfyui_exemplar.hosts.diffusers_gradients import differentiable_unet
+        from comfyui_exemplar.hosts.diffusers.gradients import differentiable_unet
 
         return differentiable_unet(diffusers_host(parity).model)
-    from comfyui_exemplar.hosts.comfy_gradients import DifferentiableUNet, gradients
+    from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, gradients
 
     with gradients():
         return DifferentiableUNet(comfy_model(parity))
@@ -36,9 +36,9 @@ class LinearMaps:
 
 
 def diffusers_host(parity, vae=None):
-    from comfyui_exemplar.hosts.checkpoint import StandaloneModel
-    from comfyui_exemplar.hosts.diffusers import DiffusersHost
-    from comfyui_exemplar.hosts.ldm_config import unet_from_ldm
+    from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel
+    from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+    from comfyui_exemplar.hosts.diffusers.ldm import unet_from_ldm
 
     weights = {k.removeprefix(PREFIX): v.float() for k, v in parity.file("weights").items()}
     unet = unet_from_ldm(weights, heads=parity.manifest["unet"]["num_heads"])
@@ -58,7 +58,7 @@ def diffusers_host(parity, vae=None):
 
 
 def comfy_host(parity, vae=None):
-    from comfyui_exemplar.hosts.comfy_pipeline import ComfyHost
+    from comfyui_exemplar.hosts.comfy.host import ComfyHost
 
     common = parity.file("common")
     return ComfyHost(comfy_model(parity), [[common["context"], {}]], ComfyVAE(vae))

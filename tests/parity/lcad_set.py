@@ -44,14 +44,14 @@ class LCADSet:
 
     @cached_property
     def parts(self):
-        from comfyui_exemplar.networks.lcad_weights import take_apart
+        from comfyui_exemplar.networks.lcad.weights import take_apart
 
         return take_apart(self.weights)
 
     @cached_property
     def autoencoder(self):
         """Gray encoder and decoder, float32."""
-        from comfyui_exemplar.hosts.lcad import build_autoencoder
+        from comfyui_exemplar.networks.lcad.load import build_autoencoder
 
         return build_autoencoder(self.parts)
 
@@ -61,7 +61,7 @@ class LCADSet:
 
     @cached_property
     def alphas_cumprod(self) -> torch.Tensor:
-        from comfyui_exemplar.hosts.checkpoint import alphas_cumprod
+        from comfyui_exemplar.hosts.diffusers.checkpoint import alphas_cumprod
 
         meta = self.meta
         return alphas_cumprod("scaled_linear", meta["linear_start"], meta["linear_end"], meta["timesteps"])
@@ -72,9 +72,9 @@ def diffusers_denoiser(parity: LCADSet, gray: torch.Tensor, contexts: dict[int, 
 
     :param contexts: the text of each branch (0 conditional, 1 unconditional).
     """
-    from comfyui_exemplar.hosts.checkpoint import StandaloneModel
-    from comfyui_exemplar.hosts.lcad import LCADDenoiser
-    from comfyui_exemplar.hosts.ldm_config import unet_from_ldm
+    from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel
+    from comfyui_exemplar.hosts.diffusers.lcad import LCADDenoiser
+    from comfyui_exemplar.hosts.diffusers.ldm import unet_from_ldm
 
     model = StandaloneModel(
         unet=unet_from_ldm(parity.parts.unet, heads=parity.heads), vae=None, alphas_cumprod=parity.alphas_cumprod,
@@ -85,14 +85,14 @@ def diffusers_denoiser(parity: LCADSet, gray: torch.Tensor, contexts: dict[int, 
 
 def comfy_model(parity: LCADSet):
     """The tiny UNet as a ComfyUI MODEL; its conditions must carry gray features (:func:`comfy_conditioning`)."""
-    from comfyui_exemplar.hosts.comfy_lcad import load_unet
+    from comfyui_exemplar.hosts.comfy.lcad import load_unet
 
     return load_unet(parity.parts.unet, heads=parity.heads)
 
 
 def comfy_conditioning(context: torch.Tensor, gray: torch.Tensor) -> list:
     """A CONDITIONING for :func:`comfy_model`."""
-    from comfyui_exemplar.hosts.comfy_lcad import with_gray
+    from comfyui_exemplar.hosts.comfy.lcad import with_gray
 
     return with_gray([[context, {}]], gray)
 

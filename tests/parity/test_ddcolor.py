@@ -9,9 +9,9 @@ import re
 import pytest
 import torch
 
-from comfyui_exemplar.hosts.ddcolor import build, variant_name
-from comfyui_exemplar.networks.ddcolor import sine_position
-from comfyui_exemplar.networks.ddcolor_weights import _batch_norm, _spectral, published_shapes, read_sizes
+from comfyui_exemplar.networks.ddcolor.load import build, variant_name
+from comfyui_exemplar.networks.ddcolor.model import sine_position
+from comfyui_exemplar.networks.ddcolor.weights import _batch_norm, _spectral, published_shapes, read_sizes
 
 from .ddcolor_set import checksum
 

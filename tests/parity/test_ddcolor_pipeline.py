@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from comfyui_exemplar.color import opencv_lab_to_rgb, opencv_rgb_to_lab, to_uint8
-from comfyui_exemplar.hosts.ddcolor import LoadedDDColor, build
+from comfyui_exemplar.networks.ddcolor.load import LoadedDDColor, build
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color, official_input, official_output
 
 #: One step of OpenCV's table in L, and in a and b.
@@ -25,7 +25,7 @@ def host(ddcolor_tiny_weights):
     loaded = LoadedDDColor(*build(ddcolor_tiny_weights), "recipe")
     if importlib.util.find_spec("comfy") is None:
         return loaded
-    from comfyui_exemplar.hosts.comfy_ddcolor import ComfyDDColor
+    from comfyui_exemplar.hosts.comfy.ddcolor import ComfyDDColor
 
     return ComfyDDColor(loaded)
 

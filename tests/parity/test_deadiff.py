@@ -4,11 +4,20 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.fused import sdpa
-from comfyui_exemplar.hosts.deadiff import CLIPTrunk, QFormer, encode, load_deadiff
-from comfyui_exemplar.hosts.ldm_config import load_strictly
-from comfyui_exemplar.networks import deadiff_weights as published
-from comfyui_exemplar.networks.deadiff import Projection, normalize, resize_bytes, resize_floats, to_pixels
-from comfyui_exemplar.networks.deadiff_weights import DEADiffSizes
+from comfyui_exemplar.files.ldm import load_strictly
+from comfyui_exemplar.networks.deadiff import weights as published
+from comfyui_exemplar.networks.deadiff.load import load_deadiff
+from comfyui_exemplar.networks.deadiff.model import (
+    CLIPTrunk,
+    Projection,
+    QFormer,
+    normalize,
+    resize_bytes,
+    resize_floats,
+    to_pixels,
+)
+from comfyui_exemplar.networks.deadiff.weights import DEADiffSizes
+from comfyui_exemplar.pipelines.deadiff import encode
 
 TOLERANCE = 1e-5  # what the set's description suggests
 
@@ -241,6 +250,6 @@ def test_keys(deadiff_set):
 
 
 def test_words(deadiff_set):
-    from comfyui_exemplar.hosts.deadiff import WORDS
+    from comfyui_exemplar.networks.deadiff.load import WORDS
 
     assert {word: list(ids) for word, ids in WORDS.items()} == deadiff_set.meta["tokenizer"]["input_ids"]

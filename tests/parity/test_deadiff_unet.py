@@ -42,7 +42,7 @@ class DiffusersRunner:
     """The set's UNet under diffusers, as ``eps(x, t, texts, edit)``."""
 
     def __init__(self, unet):
-        from comfyui_exemplar.hosts.diffusers import UNetDenoiser
+        from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 
         class Denoiser(UNetDenoiser):
             """With a text of its own for each branch."""
@@ -102,7 +102,7 @@ class ComfyRunner:
     """The same under ComfyUI, through the installers that the node uses."""
 
     def __init__(self, unet):
-        from comfyui_exemplar.hosts.comfy import attention_layers
+        from comfyui_exemplar.hosts.comfy.model import attention_layers
 
         self.model = hosts.comfy_model(unet)
         self.layers = attention_layers(self.model)
@@ -122,7 +122,7 @@ class ComfyRunner:
     def _guider(self, texts, edit, scale, fractional, uncond):
         import comfy.samplers
 
-        from comfyui_exemplar.hosts.comfy_tokens import fractional_timesteps, install_tokens
+        from comfyui_exemplar.hosts.comfy.deadiff_tokens import fractional_timesteps, install_tokens
 
         model = self.model if edit is None else install_tokens(self.model, edit, 0.0, 1.0)
         if fractional:
@@ -314,7 +314,7 @@ def test_euler_ancestral(deadiff_set, unet, host):
 @pytest.mark.skipif(not INSIDE_COMFY, reason="the Published Sampler node is ComfyUI's; set COMFYUI_PATH")
 def test_published_sampler(deadiff_set, unet, host):
     """File g once more, from the recorded noise as a user gives it: ComfyUI's own scaling at both ends included."""
-    from comfyui_exemplar.hosts.comfy_sampling import published_sampling
+    from comfyui_exemplar.hosts.comfy.published_sampler import published_sampling
 
     golden, meta = deadiff_set.file("g_guidance_sampling_tiny"), deadiff_set.meta["g_guidance_sampling_tiny"]
     texts = [golden["text"], golden["negative_text"]]

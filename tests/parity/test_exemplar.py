@@ -16,7 +16,7 @@ from comfyui_exemplar.color import adain
 from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.sampling import to_eps
 from comfyui_exemplar.diffusion.schedule import inversion_plan, reread
-from comfyui_exemplar.pipelines.colorize import ColorizeSettings, capture_spec, color_layers, colorize
+from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, capture_spec, color_layers, colorize
 
 from . import hosts
 
@@ -118,9 +118,9 @@ def denoise(host, x, sigma):
 
     if hasattr(host, "denoiser"):
         return host.denoiser(x, torch.tensor([sigma]))
-    from comfyui_exemplar.hosts import comfy
+    from comfyui_exemplar.hosts.comfy import sampling
 
-    comfy.run_sampler(comfy.color_guider(host.model, host.conditioning, 1.0), x, once, torch.tensor([sigma, 0.0]), None)
+    sampling.run_sampler(sampling.color_guider(host.model, host.conditioning, 1.0), x, once, torch.tensor([sigma, 0.0]), None)
     return seen[0]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comfyui_exemplar.hosts.checkpoint import alphas_cumprod, unet_from_ldm
+from comfyui_exemplar.hosts.diffusers.checkpoint import alphas_cumprod, unet_from_ldm
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from comfyui_exemplar.hosts.lcad import build_autoencoder
-from comfyui_exemplar.hosts.ldm_config import unet_from_ldm
-from comfyui_exemplar.networks.lcad import LCADSizes, luminance_input, official_square
-from comfyui_exemplar.networks.lcad_weights import SCHEDULE, take_apart
+from comfyui_exemplar.hosts.diffusers.ldm import unet_from_ldm
+from comfyui_exemplar.networks.lcad.load import build_autoencoder
+from comfyui_exemplar.networks.lcad.model import LCADSizes, luminance_input, official_square
+from comfyui_exemplar.networks.lcad.weights import SCHEDULE, take_apart
 
 from .lcad_set import close, diffusers_denoiser
 

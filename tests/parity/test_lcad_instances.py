@@ -38,7 +38,7 @@ def sample(parity, x, sigmas, gray, texts, weight, sampler, *, instances=(), sta
     :param probe: an edit of cross-attention that looks on.
     """
     if not INSIDE_COMFY:
-        from comfyui_exemplar.hosts.instances import guided_instances, stale_logits
+        from comfyui_exemplar.hosts.diffusers.lcad_instances import guided_instances, stale_logits
 
         denoiser = diffusers_denoiser(parity, gray, texts)
         layers = [info.layer for info in denoiser.layers]
@@ -49,8 +49,9 @@ def sample(parity, x, sigmas, gray, texts, weight, sampler, *, instances=(), sta
             return sampler(guided, x, sigmas)
     import comfy.samplers
 
-    from comfyui_exemplar.hosts import comfy as host
-    from comfyui_exemplar.hosts.comfy_instances import add_instances, reuse_logits
+    from comfyui_exemplar.hosts.comfy import edits, sampling
+    from comfyui_exemplar.hosts.comfy import model as host
+    from comfyui_exemplar.hosts.comfy.lcad_instances import add_instances, reuse_logits
 
     model = comfy_model(parity)
     if instances:
@@ -58,11 +59,11 @@ def sample(parity, x, sigmas, gray, texts, weight, sampler, *, instances=(), sta
     if stale:
         model = reuse_logits(model)
     if probe is not None:
-        model = host.install_edit(model, probe, [info.layer for info in host.attention_layers(model)], (CROSS,))
+        model = edits.install_edit(model, probe, [info.layer for info in host.attention_layers(model)], (CROSS,))
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(comfy_conditioning(texts[0], gray), comfy_conditioning(texts[1], gray))
     guider.set_cfg(weight)
-    return host.run_sampler(guider, x, sampler, sigmas, None)
+    return sampling.run_sampler(guider, x, sampler, sigmas, None)
 
 
 def predict(parity, x, sigma, gray, texts, weight, **how):
@@ -273,7 +274,7 @@ def two_calls(parity, recorded, levels, row, stale):
     if INSIDE_COMFY:
         pytest.skip("ComfyUI has one prompt a run; whole runs below use the cache there")
     text = {0: recorded["context"][row : row + 1], 1: recorded["context"][row : row + 1]}
-    from comfyui_exemplar.hosts.instances import stale_logits
+    from comfyui_exemplar.hosts.diffusers.lcad_instances import stale_logits
 
     denoiser = diffusers_denoiser(parity, recorded["gray"][row : row + 1], text)
     denoiser.contexts = text

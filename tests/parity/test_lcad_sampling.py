@@ -28,7 +28,7 @@ def sample(parity, x, sigmas, gray, texts, weight, seen=None):
         return sample_ddim(denoiser.guided(weight), x, sigmas, callback=note, disable=True)
     import comfy.samplers
 
-    from comfyui_exemplar.hosts import comfy as host
+    from comfyui_exemplar.hosts.comfy import sampling
 
     def noted(model, x, sigmas, extra_args=None, callback=None, disable=None):
         return sample_ddim(model, x, sigmas, extra_args, note, disable)
@@ -36,7 +36,7 @@ def sample(parity, x, sigmas, gray, texts, weight, seen=None):
     guider = comfy.samplers.CFGGuider(comfy_model(parity))
     guider.set_conds(comfy_conditioning(texts[0], gray), comfy_conditioning(texts[1], gray))
     guider.set_cfg(weight)
-    return host.run_sampler(guider, x, noted, sigmas, None)
+    return sampling.run_sampler(guider, x, noted, sigmas, None)
 
 
 def start(recorded, sigmas):

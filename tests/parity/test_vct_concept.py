@@ -13,7 +13,7 @@ from comfyui_exemplar.diffusion.concept import (
     learn_concept,
 )
 from comfyui_exemplar.diffusion.schedule import sigmas_from_alphas
-from comfyui_exemplar.hosts.diffusers_gradients import encode_concept
+from comfyui_exemplar.hosts.diffusers.gradients import encode_concept
 
 from . import hosts
 
@@ -54,8 +54,8 @@ def text_of(vct_set):
     def make(word):
         if not INSIDE_COMFY:
             return TransformersText(vct_set, word)
-        from comfyui_exemplar.hosts.comfy_gradients import DifferentiableText
-        from comfyui_exemplar.hosts.comfy_gradients import gradients as allowed
+        from comfyui_exemplar.hosts.comfy.gradients import DifferentiableText
+        from comfyui_exemplar.hosts.comfy.gradients import gradients as allowed
 
         with allowed():
             return DifferentiableText(hosts.comfy_clip(vct_set), word)

@@ -152,8 +152,8 @@ class Run:
         return self._in_comfy(vct_set) if INSIDE_COMFY else self._in_diffusers(vct_set)
 
     def _in_diffusers(self, vct_set):
-        from comfyui_exemplar.hosts.controlled import ControlledRun
-        from comfyui_exemplar.hosts.diffusers_control import PairDenoiser, sample_pair
+        from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser, sample_pair
+        from comfyui_exemplar.pipelines.vct_pair import ControlledRun
 
         base, plain = vct_set.file("base"), self.pivots.at
         texts = {1: plain, SOURCE_UNCONDITIONAL: plain, SOURCE: base["ctx_empty"], TARGET: base["ctx_concept"]}
@@ -168,8 +168,8 @@ class Run:
 
     def _in_comfy(self, vct_set):
         from comfyui_exemplar.diffusion.sampling import sample_ddim
-        from comfyui_exemplar.hosts import comfy
-        from comfyui_exemplar.hosts.comfy_control import ControlGuider, PairSettings
+        from comfyui_exemplar.hosts.comfy import sampling
+        from comfyui_exemplar.hosts.comfy.vct_control import ControlGuider, PairSettings
 
         base, model = vct_set.file("base"), hosts.comfy_model(vct_set)
         guider = ControlGuider(model, PairSettings(self.control, self.replay, self.pivots, both=True))
@@ -184,7 +184,7 @@ class Run:
             seen = lambda step: (visited.append(step["x"]), callback(step))  # noqa: E731
             return sample_ddim(denoiser, x, sigmas, extra_args, seen, disable)
 
-        last = comfy.run_sampler(guider, self.pivots.trajectory[0], sampler, torch.tensor(self.pivots.levels), None)
+        last = sampling.run_sampler(guider, self.pivots.trajectory[0], sampler, torch.tensor(self.pivots.levels), None)
         return [*visited, last], rows
 
 

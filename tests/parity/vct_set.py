@@ -105,7 +105,7 @@ class VCTSet:
         """The text encoder under transformers."""
         from transformers import CLIPTextConfig
 
-        from comfyui_exemplar.hosts.text_encoders import clip_model
+        from comfyui_exemplar.hosts.diffusers.text_encoders import clip_model
 
         weights = self.clip_weights(placeholders)
         rows = self.meta["clip"]["base_vocab_rows"] + placeholders

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from comfyui_exemplar.demo import model_path
-from comfyui_exemplar.hosts.checkpoint import LinearCodec, StandaloneModel, alphas_cumprod, load_standalone
-from comfyui_exemplar.hosts.diffusers import DiffusersHost
-from comfyui_exemplar.networks.linear_autoencoder import LinearAutoencoder
+from comfyui_exemplar.hosts.diffusers.checkpoint import (
+    LinearCodec,
+    StandaloneModel,
+    alphas_cumprod,
+    load_standalone,
+)
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 FACTOR = 4
 

@@ -11,8 +11,8 @@ from comfyui_exemplar.color import chroma_of, luminance, rgb_to_lab
 from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.pipelines.attention_map import attention_maps
-from comfyui_exemplar.pipelines.colorize import ColorizeSettings, colorize
 from comfyui_exemplar.pipelines.confidence import SOFTNESS, blended_chroma, match_confidence, trust
+from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize
 
 COARSE, FINE = Layer("output", 0), Layer("output", 1)
 INFOS = (LayerInfo(COARSE, 16, 1, 2), LayerInfo(FINE, 16, 1, 1))

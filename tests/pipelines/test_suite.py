@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import luminance_error, rgb_to_lab
-from comfyui_exemplar.hosts.diffusers import DiffusersHost
-from comfyui_exemplar.pipelines.colorize import ColorizeSettings, colorize
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize
 
 PAIRS = Path(__file__).parent.parent / "data" / "suite_pairs.npz"
 

@@ -6,9 +6,9 @@ import pytest
 
 from comfyui_exemplar import demo
 from comfyui_exemplar.color import luminance, rgb_to_lab
-from comfyui_exemplar.hosts.lcad import load_lcad
+from comfyui_exemplar.files.pictures import load_picture
+from comfyui_exemplar.hosts.diffusers.lcad import load_lcad
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
-from comfyui_exemplar.pipelines.pictures import load_picture
 
 PICTURES = demo.lcad_path().parent / "pictures"
 SETTINGS = {"steps": 8}

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from comfyui_exemplar.demo import load_state_dict, model_path, read_metadata
-from comfyui_exemplar.hosts.deadiff import ABOUT_KEY, encode, load_deadiff
+from comfyui_exemplar.demo import model_path
+from comfyui_exemplar.files.headers import load_state_dict, read_metadata
+from comfyui_exemplar.networks.deadiff.load import ABOUT_KEY, load_deadiff
+from comfyui_exemplar.pipelines.deadiff import encode
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +160,7 @@ def test_measures_know_what_they_measure(styles):
 
 def test_the_embedded_file_belongs_to_the_embedded_model():
     from comfyui_exemplar.demo import deadiff_path
-    from comfyui_exemplar.hosts.diffusers import attention_layers
+    from comfyui_exemplar.hosts.diffusers.layers import attention_layers
     from training.words import load_exported
 
     loaded = load_deadiff(deadiff_path())
@@ -199,7 +201,7 @@ def test_what_the_embedded_tokens_do(styles):
 def test_what_the_embedded_semantic_tokens_do():
     """Two things cut out of one picture, with no word for either: each is drawn, in the colour that the prompt says."""
     from comfyui_exemplar.demo import deadiff_path
-    from comfyui_exemplar.pipelines.pictures import load_picture
+    from comfyui_exemplar.files.pictures import load_picture
     from training.adapter_measure import Sampler, shapes
 
     picture = load_picture(model_path().parent / "pictures" / "words-reference.png")

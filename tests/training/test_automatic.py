@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import luminance, rgb_to_lab
-from comfyui_exemplar.demo import DDCOLOR_SIDE, read_metadata
-from comfyui_exemplar.hosts.ddcolor import build, load_ddcolor
-from comfyui_exemplar.networks.ddcolor_weights import check_weights, read_sizes
+from comfyui_exemplar.demo import DDCOLOR_SIDE
+from comfyui_exemplar.files.headers import read_metadata
+from comfyui_exemplar.networks.ddcolor.load import build, load_ddcolor
+from comfyui_exemplar.networks.ddcolor.weights import check_weights, read_sizes
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from comfyui_exemplar.networks.hashed_words import HashedWords
+from comfyui_exemplar.networks.embedded.words import HashedWords
 
 
 def scenes(drawings):
@@ -52,7 +52,8 @@ def test_things_hear_the_colour_before_and_colours_the_thing_after():
 
 def test_going_on_from_an_exported_file(drawings, tmp_path, monkeypatch):
     """Its weights at its step, its gray encoder and decoder; then on to the end of the plan, and a file again."""
-    from comfyui_exemplar.demo import lcad_path, load_state_dict, model_path
+    from comfyui_exemplar.demo import lcad_path, model_path
+    from comfyui_exemplar.files.headers import load_state_dict
     from training import lcad
     from training.guided import averaged
     from training.lcad_file import export_lcad

@@ -175,8 +175,8 @@ def test_pairs_and_words_take_turns(prepared, monkeypatch):
 
 
 def test_training_resumes_and_exports(prepared, monkeypatch):
-    from comfyui_exemplar import demo
-    from comfyui_exemplar.hosts.checkpoint import load_standalone
+    from comfyui_exemplar.files import headers
+    from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
     from training import unet
     from training.export import export
     from training.model import SCHEDULE
@@ -192,7 +192,7 @@ def test_training_resumes_and_exports(prepared, monkeypatch):
     assert all(torch.equal(weights[k.removeprefix("unet.")], v.half().float())
                for k, v in state["average"].items() if k.startswith("unet."))  # fmt: skip
     assert model.prediction == SCHEDULE["prediction"]
-    assert demo.read_config(prepared / "model.safetensors")["image_size"] == 128
+    assert headers.read_config(prepared / "model.safetensors")["image_size"] == 128
 
 
 def test_baselines_and_report(tmp_path):

@@ -7,8 +7,8 @@ import torch
 @pytest.fixture(scope="module")
 def features():
     from comfyui_exemplar.demo import model_path
-    from comfyui_exemplar.hosts.checkpoint import load_standalone
-    from comfyui_exemplar.hosts.diffusers_translate import DiffusersTranslator
+    from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+    from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
     from training.translation import Features
 
     return Features(DiffusersTranslator(load_standalone(model_path())))

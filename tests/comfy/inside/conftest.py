@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.hosts.comfy_demo import load_demo
+from comfyui_exemplar.hosts.comfy.embedded import load_demo
 from comfyui_exemplar.nodes import NODES
 
 

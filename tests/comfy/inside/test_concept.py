@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comfyui_exemplar.hosts.comfy_demo import load_demo
-from comfyui_exemplar.hosts.embedding_files import read_concept
+from comfyui_exemplar.files.embeddings import read_concept
+from comfyui_exemplar.hosts.comfy.embedded import load_demo
 
 from .models import FlatVAE, text_encoder, tiny
 
@@ -103,7 +103,7 @@ def test_stable_diffusion(nodes, folder, scene, family, keys):
 
 def test_sd1_gradients_pass_through_the_text_encoder(folder):
     """Against finite differences of the CLIP itself."""
-    from comfyui_exemplar.hosts.comfy_gradients import DifferentiableText, gradients, outside
+    from comfyui_exemplar.hosts.comfy.gradients import DifferentiableText, gradients, outside
 
     clip = text_encoder("sd1", [str(folder)])
     with gradients():

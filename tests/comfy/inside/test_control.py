@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.control import PromptControl, Refine
-from comfyui_exemplar.hosts import comfy as host
-from comfyui_exemplar.hosts.comfy_control import ControlGuider, PairSettings
-from comfyui_exemplar.hosts.comfy_prompts import parse_words, prompt_tokens
+from comfyui_exemplar.hosts.comfy import model as host
+from comfyui_exemplar.hosts.comfy.prompts import parse_words, prompt_tokens
+from comfyui_exemplar.hosts.comfy.vct_control import ControlGuider, PairSettings
 
 from .models import prompt, tiny
 from .sampling import Calls, difference, run, run_guider
@@ -375,10 +375,10 @@ class TestTranslate:
         """The same learning, pivots and fusion under diffusers."""
         pytest.importorskip("diffusers")
         from comfyui_exemplar.demo import model_path
-        from comfyui_exemplar.hosts.checkpoint import load_standalone
-        from comfyui_exemplar.hosts.diffusers_translate import DiffusersTranslator
-        from comfyui_exemplar.hosts.standalone_text import load_concept_text
-        from comfyui_exemplar.pipelines.translate import TranslateSettings, learn, translate
+        from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+        from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
+        from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text
+        from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
         image, _, error = self.run(nodes, embedded, scene)
         settings = TranslateSettings.recommended(

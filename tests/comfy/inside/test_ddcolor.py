@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import ab_error, luminance, rgb_to_lab
-from comfyui_exemplar.hosts import comfy_ddcolor
-from comfyui_exemplar.hosts.ddcolor import memory_of
+from comfyui_exemplar.hosts.comfy import ddcolor as comfy_ddcolor
+from comfyui_exemplar.networks.ddcolor.load import memory_of
 from comfyui_exemplar.nodes.ddcolor import LoadDDColor
 
 from ...small_ddcolor import small_weights
@@ -261,7 +261,7 @@ class TestReferenceAndFallback:
 
     def test_older_workflows_load(self):
         """New widgets come last: saved values go to widgets by their position."""
-        from comfyui_exemplar.nodes.colorize import Colorize
+        from comfyui_exemplar.nodes.exemplar import Colorize
 
         info = Colorize.INPUT_TYPES()
         assert list(info["required"])[-1] == "batch" and list(info["optional"])[-2:] == ["fallback", "fallback_below"]

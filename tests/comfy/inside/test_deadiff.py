@@ -5,7 +5,7 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 
-from comfyui_exemplar.hosts import comfy_deadiff
+from comfyui_exemplar.hosts.comfy import deadiff as comfy_deadiff
 from comfyui_exemplar.nodes.deadiff import LoadDEADiff
 
 from ...small_deadiff import save_small, small_weights
@@ -212,7 +212,7 @@ class TestApply:
     def test_the_formula(self, tokens, applied, sampled, sd1):
         """Guidance, both kinds, against the naive replacement."""
         from comfyui_exemplar.attention.image_tokens import route
-        from comfyui_exemplar.hosts.comfy import attention_layers
+        from comfyui_exemplar.hosts.comfy.model import attention_layers
 
         routing = route(attention_layers(sd1))
         for take, weights in (("style", (1.0,)), ("semantics", (0.0,)), ("style & semantics", (0.6, 1.5))):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.layers import Layer
-from comfyui_exemplar.hosts import comfy as host
+from comfyui_exemplar.hosts.comfy import edits, sampling
 
 from .sampling import Calls, difference, run, run_guider
 
@@ -124,7 +124,7 @@ class TestSharing:
     def test_shared_rows_and_equal_result(self, embedded, inverted, injected, monkeypatch):
         entered, left, shared = self.rows(embedded, injected(), inverted)
         assert set(entered) == {1} and set(left) == {2}
-        from comfyui_exemplar.hosts import comfy_sharing
+        from comfyui_exemplar.hosts.comfy import sharing as comfy_sharing
 
         monkeypatch.setattr(comfy_sharing, "parting_block", lambda options: None)
         entered, left, full = self.rows(embedded, injected(), inverted)
@@ -216,7 +216,7 @@ class TestNeighbours:
         theirs = embedded[0].clone()
         theirs.set_model_attn2_replace(foreign, *key)
         noised, sigmas = start(inverted)
-        both = host.install_edit(theirs, edit, [Layer("output", 3)], ("attn2",))
+        both = edits.install_edit(theirs, edit, [Layer("output", 3)], ("attn2",))
         assert torch.equal(run(both, embedded[3], noised, sigmas), run(theirs, embedded[3], noised, sigmas))
         assert set(seen) == {("attn2", Layer("output", 3), embedded[3][0][0].shape[1])}
         assert difference(run(theirs, embedded[3], noised, sigmas), run(embedded[0], embedded[3], noised, sigmas)) > 1e-4
@@ -286,7 +286,7 @@ class TestState:
         noised, sigmas = start(inverted)
         model = injected()
         expected = run(model, embedded[3], noised, sigmas)
-        guider = host.color_guider(model, embedded[3], 3.0)
+        guider = sampling.color_guider(model, embedded[3], 3.0)
 
         def cancel(step, *_):
             if step == 1:

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_exemplar.color import luminance
-from comfyui_exemplar.hosts import comfy_lcad
-from comfyui_exemplar.networks.lcad import GrayEncoder
+from comfyui_exemplar.hosts.comfy import lcad as comfy_lcad
+from comfyui_exemplar.networks.lcad.model import GrayEncoder
 from comfyui_exemplar.nodes.lcad import LoadLCAD
 
 from ...parity.conftest import parity_folder

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.call import CROSS
-from comfyui_exemplar.hosts import comfy as host
-from comfyui_exemplar.hosts.comfy_instances import phrase_places, prompt_tokens, reuse_logits
+from comfyui_exemplar.hosts.comfy import edits
+from comfyui_exemplar.hosts.comfy import model as host
+from comfyui_exemplar.hosts.comfy.lcad_instances import phrase_places, prompt_tokens, reuse_logits
 
 from . import models
 from .sampling import Calls, difference, run
@@ -211,7 +212,7 @@ class TestBatching:
         """77 tokens are looked up with a real tokeniser; SDXL has stacks of transformers and labels."""
         model, positive = models.tiny(family), models.prompt(family)
         from comfyui_exemplar.attention.instances import Instance, InstanceSettings
-        from comfyui_exemplar.hosts.comfy_instances import add_instances
+        from comfyui_exemplar.hosts.comfy.lcad_instances import add_instances
 
         mask = torch.zeros(1, 40, 40)
         mask[:, :, :20] = 1
@@ -340,7 +341,7 @@ class TestBadInput:
             return earlier(call)
 
         layers = [info.layer for info in host.attention_layers(embedded[0])]
-        both = host.install_edit(drawn(), look, layers, (CROSS,))
+        both = edits.install_edit(drawn(), look, layers, (CROSS,))
         found = sampled(both, prompt, embedded)
         assert difference(found, sampled(drawn(), prompt, embedded)) < TOLERANCE
         assert {kind for kind, _ in seen} == {CROSS}

@@ -6,8 +6,8 @@ import torch
 
 from comfyui_exemplar.attention.layers import select_layers
 from comfyui_exemplar.color import ab_error, desaturate, luminance
-from comfyui_exemplar.hosts import comfy as host
-from comfyui_exemplar.hosts.comfy_pipeline import ComfyHost
+from comfyui_exemplar.hosts.comfy import model as host
+from comfyui_exemplar.hosts.comfy.host import ComfyHost
 
 from . import models
 from .sampling import Calls, difference, run
@@ -302,7 +302,7 @@ class TestColorize:
         assert difference(together, rounds) < 1e-3 and difference(together[1], alone[0]) < 1e-3
 
     def test_out_of_memory_halves_the_batch(self, nodes, embedded, scene, monkeypatch, caplog):
-        from comfyui_exemplar.nodes import colorize as node
+        from comfyui_exemplar.nodes import exemplar as node
 
         inputs = torch.cat([scene[0], scene[0].flip(2)])
         expected = self.run(nodes, embedded, inputs, scene[1])[0]
@@ -319,7 +319,7 @@ class TestColorize:
         assert difference(found, expected) < 1e-3 and "1 picture(s) at once" in caplog.text
 
     def test_other_errors_are_not_taken_for_memory(self, nodes, embedded, scene, monkeypatch):
-        from comfyui_exemplar.nodes import colorize as node
+        from comfyui_exemplar.nodes import exemplar as node
 
         def broken(*_, **__):
             raise RuntimeError("something else")
@@ -530,9 +530,9 @@ class TestEmbeddedModel:
         assert diffusers
         from comfyui_exemplar.attention.dual import DualAttentionSettings
         from comfyui_exemplar.demo import model_path
-        from comfyui_exemplar.hosts.checkpoint import load_standalone
-        from comfyui_exemplar.hosts.diffusers import DiffusersHost
-        from comfyui_exemplar.pipelines.colorize import ColorizeSettings, colorize
+        from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+        from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+        from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize
 
         model, _, vae, empty = embedded
         settings = ColorizeSettings(

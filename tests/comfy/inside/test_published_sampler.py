@@ -7,7 +7,7 @@ import comfy.samplers
 import pytest
 import torch
 
-from comfyui_exemplar.hosts.comfy import sigma_table
+from comfyui_exemplar.hosts.comfy.model import sigma_table
 
 from . import models
 

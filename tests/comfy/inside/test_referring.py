@@ -5,8 +5,8 @@ import folder_paths
 import pytest
 import torch
 
-from comfyui_exemplar.hosts import comfy_referring as host
-from comfyui_exemplar.hosts.referring import HUB_NAME
+from comfyui_exemplar.hosts.comfy import clipseg as host
+from comfyui_exemplar.networks.clipseg.load import HUB_NAME
 
 from ...small_clipseg import save
 
@@ -72,7 +72,7 @@ class TestFolders:
         assert first.name == again.name == "clipseg-rd64-refined" and host.list_folders() == [first.name]
 
     def test_an_unknown_name(self, models):
-        from comfyui_exemplar.nodes.referring_mask import LoadCLIPSeg
+        from comfyui_exemplar.nodes.clipseg import LoadCLIPSeg
 
         assert "There is no 'other' in models/clipseg" in LoadCLIPSeg.validate_inputs(model_name="other")
         assert LoadCLIPSeg.validate_inputs(model_name=host.FROM_HUB) is True

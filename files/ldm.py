@@ -1,0 +1,234 @@
+"""Stable Diffusion checkpoints in LDM naming -> diffusers modules, with every size read from the file.
+
+LDM naming is that of the original Stable Diffusion programs and of nearly every single-file checkpoint:
+``model.diffusion_model.*``, ``first_stage_model.*``, ``cond_stage_model.*`` (SD 1.x, 2.x) or ``conditioner.*`` (SDXL).
+diffusers' own converters rename the keys. They also drop, silently, every key that they do not know, so it is checked
+that nothing was lost, and the result is loaded strictly. The only facts that no shape tells are stated as constants.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
+SD1_TEXT = "cond_stage_model.transformer."
+SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")  # the second is SD 2.x saved by SDXL's program
+
+_GROUPS = 32  # of every GroupNorm in the LDM programs
+_SD1_HEADS = 8  # SD 1.x fixes the number of heads ...
+HEAD_WIDTH = 64  # ... SD 2.x, SDXL and all their text encoders fix the width of a head
+_TIME_ID_WIDTH = 256  # SDXL: Fourier features for each of the six size numbers
+
+# What other files look like; the first pattern that any key matches names the file.
+_KINDS = (
+    ("a LoRA", r"lora_(down|up|A|B|unet|te)|\.lora[._]|hada_w1|lokr_w1|\.dora_scale"),
+    ("a ControlNet", r"^control_model\.|zero_convs\.|controlnet_cond_embedding|controlnet_blocks"),
+    ("an IP-Adapter", r"^ip_adapter\.|to_k_ip"),
+    ("a textual inversion embedding", r"^(emb_params|string_to_param|clip_[lg])$"),
+    ("a video model", r"time_stack|time_mixer|temporal_|temp_convs|motion_modules|patch_embedding\.|head\.modulation"),
+    ("a Flux transformer", r"(^|\.)(double_blocks|single_transformer_blocks)\."),
+    ("an SD3 transformer", r"(^|\.)joint_blocks\."),
+    (
+        "another diffusion transformer",
+        r"(^|(?<!encoder)\.)(transformer_blocks|blocks|layers)\.\d+\.(attn|self_attn|attention)\b",
+    ),
+    ("an SD-like UNet", r"(^|\.)input_blocks\.0\.0\.weight$"),
+    ("one component in diffusers naming", r"^(down_blocks\.0\.|encoder\.down_blocks\.)"),
+    ("a VAE only", r"(^|\.)decoder\.(conv_in|middle|up)\b"),
+    ("a text encoder only", r"token_embedding|text_model\.|resblocks\."),
+)
+
+
+def describe(keys: Iterable[str]) -> str:
+    """What a file with these tensor names probably is, as a phrase for error messages."""
+    names = list(keys)
+    for kind, pattern in _KINDS:
+        if any(re.search(pattern, name) for name in names):
+            return kind
+    return f"tensors named like {sorted(names)[:3]}" if names else "no tensors"
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """Names for an error message: the first few, and how many there are."""
+    names = sorted(names)
+    more = f" ... ({len(names)} in all)" if len(names) > limit else ""
+    return f"[{', '.join(names[:limit])}{more}]"
+
+
+def part(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, without it."""
+    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+
+
+def check_fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Raises ValueError naming missing and unexpected keys and shapes that differ."""
+    expected = module.state_dict()
+    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    if missing or unexpected:
+        raise ValueError(
+            f"{what}: missing {listed(missing)}, unexpected {listed(unexpected)} among {len(weights)} tensors where "
+            f"{len(expected)} were expected: the file is incomplete or another model's; get the full checkpoint."
+        )
+    wrong = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if weights[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise ValueError(f"{what}: shapes differ from the architecture, {listed(wrong)}: get the original checkpoint.")
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> nn.Module:
+    """Put weights into a module that was built on the meta device: eval mode, no gradients, dtypes as stored.
+
+    Tensors are taken over, not copied. Raises ValueError as :func:`check_fit` does.
+    """
+    check_fit(module, weights, what)
+    module.load_state_dict(dict(weights), strict=True, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbered children a module list with this prefix has."""
+    return len({name[len(prefix) :].split(".", 1)[0] for name in weights if name.startswith(prefix)})
+
+
+
+
+def unet_config(
+    weights: Mapping[str, Tensor], *, heads: int | None = None, head_dim: int | None = None
+) -> dict[str, Any]:
+    """UNet tensors (LDM names, no prefix) -> arguments of diffusers' UNet2DConditionModel.
+
+    See :func:`unet_from_ldm` for the arguments. Raises ValueError where the tensors are not an SD-like UNet or its
+    shape is one that diffusers' class cannot have.
+    """
+    for name in ("input_blocks.0.0.weight", "out.2.weight", "middle_block.0.in_layers.2.weight"):
+        if name not in weights:
+            raise ValueError(
+                f"an SD-like UNet in LDM naming needs `{name}`, but {describe(weights)} was found: use an SD 1.x, 2.x "
+                "or SDXL checkpoint."
+            )
+    if describe(weights) == "a video model":
+        raise ValueError("a UNet with temporal layers (a video model) was found: use an image checkpoint.")
+    channels, depths = _levels(weights)
+    mid_depth = count(weights, "middle_block.1.transformer_blocks.")
+    if not mid_depth or not any(set(level) != {0} for level in depths):
+        raise ValueError("the UNet has no transformer in its middle or outer blocks: use an SD 1.x, 2.x or SDXL model.")
+    blocks = {len(level) for level in depths}
+    outputs = [
+        count(weights, f"output_blocks.{i}.1.transformer_blocks.") for i in range(count(weights, "output_blocks."))
+    ]
+    wanted = [level[0] for level in reversed(depths) for _ in range(len(level) + 1)]
+    uniform = len(blocks) == 1 and all(len(set(level)) == 1 for level in depths)
+    if not uniform or outputs != wanted or depths[-1][0] not in (0, mid_depth):
+        raise ValueError(
+            f"transformer depths {depths} down, {mid_depth} middle, {outputs} up are not the same on each level both "
+            "ways (a distilled model?): load it as a diffusers folder, which states its own layout."
+        )
+    bad = [width for width in channels if width % _GROUPS]
+    if bad:
+        raise ValueError(f"UNet channels {bad} are not multiples of the {_GROUPS} norm groups: this is no LDM UNet.")
+    context = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+    needed = {"middle_block.1.proj_in.weight", context}
+    if any(name.startswith("label_emb.0.") for name in weights):
+        needed |= {f"label_emb.0.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    if needed - weights.keys():
+        raise ValueError(
+            f"UNet: missing {listed(needed - weights.keys())}: the file is incomplete; get the full checkpoint."
+        )
+    linear = weights["middle_block.1.proj_in.weight"].ndim == 2
+    if heads is None and head_dim is None:
+        heads, head_dim = (None, HEAD_WIDTH) if linear else (_SD1_HEADS, None)
+    if (heads is None) == (head_dim is None):
+        raise ValueError(f"heads={heads} and head_dim={head_dim} were given: give one of the two, or neither.")
+    uneven = [width for width in channels if width % (heads or head_dim)]
+    if uneven:
+        raise ValueError(
+            f"UNet channels {uneven} cannot be split into "
+            + (f"{heads} heads" if heads else f"heads {head_dim} wide")
+            + ": no shape in the file tells the heads, so pass heads= or head_dim=."
+        )
+    config: dict[str, Any] = {
+        "in_channels": weights["input_blocks.0.0.weight"].shape[1],
+        "out_channels": weights["out.2.weight"].shape[0],
+        "block_out_channels": tuple(channels),
+        "layers_per_block": blocks.pop(),
+        "down_block_types": tuple("CrossAttnDownBlock2D" if level[0] else "DownBlock2D" for level in depths),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if level[0] else "UpBlock2D" for level in reversed(depths)),
+        # diffusers takes the middle's depth from the last level, also where that level has no transformer itself.
+        "transformer_layers_per_block": (*(level[0] or 1 for level in depths[:-1]), mid_depth),
+        "cross_attention_dim": weights[context].shape[1],
+        # diffusers' name is historical: what it calls the heads' width is their number.
+        "attention_head_dim": heads or tuple(width // head_dim for width in channels),
+        "use_linear_projection": linear,
+        "norm_num_groups": _GROUPS,
+        "sample_size": 64,
+    }
+    if "label_emb.0.0.weight" in weights:
+        config |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": _TIME_ID_WIDTH,
+            "projection_class_embeddings_input_dim": weights["label_emb.0.0.weight"].shape[1],
+        }
+    return config
+
+
+def _levels(weights: Mapping[str, Tensor]) -> tuple[list[int], list[list[int]]]:
+    """Walk the input blocks: (channels of each level, transformer depth of each of its residual blocks)."""
+    channels: list[int] = []
+    depths: list[list[int]] = [[]]
+    for i in range(1, count(weights, "input_blocks.")):
+        if f"input_blocks.{i}.0.op.weight" in weights:  # a downsampling convolution ends the level
+            depths.append([])
+            continue
+        convolution = weights.get(f"input_blocks.{i}.0.out_layers.3.weight")
+        if convolution is None:
+            raise ValueError(
+                f"UNet: missing `input_blocks.{i}.0.out_layers.3.weight` (neither residual block nor downsampling): "
+                "the file is incomplete; get the full checkpoint."
+            )
+        if not depths[-1]:
+            channels.append(convolution.shape[0])
+        depths[-1].append(count(weights, f"input_blocks.{i}.1.transformer_blocks."))
+    if not all(depths):
+        raise ValueError("UNet: a level without residual blocks was found: the file is incomplete; get it again.")
+    return channels, depths
+
+
+def clip_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
+    """The sizes of OpenAI's CLIP text encoder by their names in transformers (and in ComfyUI), from its shapes.
+
+    :param weights: transformers' names, with or without ``text_model.``.
+    :param prefix: what they are called in messages.
+    :raises ValueError: a tensor that tells a size is missing.
+    """
+    weights = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
+    sizes = _clip_sizes(
+        weights, "embeddings.token_embedding.weight", "embeddings.position_embedding.weight",
+        "encoder.layers.0.mlp.fc1.weight", prefix,
+    )  # fmt: skip
+    return {**sizes, "num_hidden_layers": count(weights, "encoder.layers.")}
+
+
+def _clip_sizes(
+    weights: Mapping[str, Tensor], tokens: str, positions: str, feed_forward: str, prefix: str
+) -> dict[str, int]:
+    """The sizes of a CLIP text encoder that its shapes tell; its heads are always 64 wide."""
+    missing = [prefix + name for name in (tokens, positions, feed_forward) if name not in weights]
+    if missing:
+        raise ValueError(f"text encoder: missing {missing}: the file is incomplete; get the full checkpoint.")
+    vocabulary, width = weights[tokens].shape
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "max_position_embeddings": weights[positions].shape[0],
+        "intermediate_size": weights[feed_forward].shape[0],
+        "num_attention_heads": max(1, width // HEAD_WIDTH),
+    }

@@ -1,0 +1,236 @@
+"""The embedded model as ComfyUI's MODEL, CLIP and VAE, through doors that ComfyUI offers.
+
+The UNet is ComfyUI's own; prompt and autoencoder are small modules behind ComfyUI's CLIP and VAE, which load, offload
+and count them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.ldm.models.autoencoder
+import comfy.model_base
+import comfy.model_management
+import comfy.ops
+import comfy.sd
+import comfy.sd1_clip
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor, nn
+
+from ... import demo
+from ...files import headers
+from ...files.ldm import part
+from ...networks.embedded.autoencoder import LinearAutoencoder, preview_factors
+from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
+from .unet import build_model, model_config, patcher_class, unet_options
+
+#: Under which the embedded model's vectors stand in a file that holds several encoders'.
+EMBEDDING_KEY = "clip_words"
+
+_EMBEDDING = re.compile(r"\bembedding:([\w.-]*\w)")
+
+_PREDICTIONS = {
+    "epsilon": comfy.model_base.ModelType.EPS,
+    "v_prediction": comfy.model_base.ModelType.V_PREDICTION,
+}
+
+
+def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
+    """(MODEL, CLIP, VAE) of the embedded model.
+
+    :raises ValueError: a file that is not an embedded model, or one whose tensors do not fit its configuration.
+    """
+    path = path or demo.model_path()
+    config = headers.read_config(path)
+    tensors = headers.load_state_dict(path)
+    autoencoder = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
+    model = load_unet(config, part(tensors, "unet."), autoencoder)
+    return model, load_clip(config, part(tensors, "text.")), _load_vae(autoencoder)
+
+
+def load_unet(
+    config: dict[str, Any], weights: dict[str, Tensor], autoencoder: LinearAutoencoder,
+    model_class: type[comfy.model_base.BaseModel] = comfy.model_base.BaseModel,
+) -> Any:  # fmt: skip
+    """A MODEL from an embedded file's configuration and its UNet's tensors, in diffusers' names.
+
+    :raises ValueError: tensors that do not fit the configuration.
+    """
+    schedule = config["schedule"]
+    factors, bias = preview_factors(autoencoder)
+
+    class EmbeddedLatent(comfy.latent_formats.LatentFormat):
+        scale_factor = config["latent"]["scale_factor"]
+        latent_channels = config["latent"]["channels"]
+        spacial_downscale_ratio = autoencoder.factor
+        latent_rgb_factors = factors.tolist()
+        latent_rgb_factors_bias = bias.tolist()
+
+    made = model_config(
+        unet_options(config["unet"]),
+        latent_format=EmbeddedLatent,
+        schedule={
+            "beta_schedule": "linear" if schedule["type"] == "scaled_linear" else schedule["type"],
+            "linear_start": schedule["beta_start"],
+            "linear_end": schedule["beta_end"],
+            "timesteps": schedule["steps"],
+        },
+        prediction=_PREDICTIONS[schedule["prediction"]],
+        model_class=model_class,
+    )
+    return build_model(_rename(weights, made.unet_config), made, "the embedded UNet")
+
+
+def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str, Tensor]:
+    names = comfy.utils.unet_to_diffusers(unet_config)
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise ValueError(f"The embedded UNet has weights that its configuration does not name: {unknown[:5]}.")
+    return {names[name]: tensor for name, tensor in weights.items()}
+
+
+def load_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+    """A CLIP around the word table of an embedded file."""
+    words = HashedWords.from_state_dict(weights, tokens=config["text"]["tokens"])
+
+    class Target:
+        params: dict[str, Any] = {}
+
+        @staticmethod
+        def clip(dtype=None, device=None, model_options=None) -> WordsEncoder:
+            return WordsEncoder(words)
+
+        @staticmethod
+        def tokenizer(embedding_directory=None, tokenizer_data=None) -> WordsTokenizer:
+            return WordsTokenizer(words.emb.num_embeddings, words.tokens, words.emb.embedding_dim, embedding_directory)
+
+    return comfy.sd.CLIP(Target, embedding_directory=folder_paths.get_folder_paths("embeddings"))
+
+
+class WordsTokenizer:
+    """Prompts to weighted word ids, with ComfyUI's (word:1.2) and embedding:name syntax.
+
+    :param width: of a word's vector.
+    :param embeddings: folders of embedding files; None where there are none.
+    """
+
+    def __init__(self, vocabulary: int, tokens: int, width: int = 0, embeddings: list[str] | None = None) -> None:
+        self.vocabulary, self.tokens, self.width, self.embeddings = vocabulary, tokens, width, embeddings
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list]:
+        pairs: list[tuple] = []
+        word = 0
+        parts = comfy.sd1_clip.token_weights(comfy.sd1_clip.escape_important(text), 1.0)
+        for phrase, weight in parts:
+            # the odd pieces are names of files: split keeps what stands in the parentheses
+            for i, piece in enumerate(_EMBEDDING.split(phrase)):
+                groups = [self._embedding(piece)] if i % 2 else [[token] for token in self._words(piece)]
+                for group in groups:
+                    word += 1
+                    pairs += [(token, weight, word) for token in group]
+        if len(pairs) > self.tokens:
+            logging.getLogger(__name__).info(
+                "The embedded model reads %d words; the prompt has %d.", self.tokens, len(pairs)
+            )
+        pairs = pairs[: self.tokens] + [(NULL_TOKEN, 1.0, 0)] * (self.tokens - len(pairs))
+        return {"words": [pairs if return_word_ids else [pair[:2] for pair in pairs]]}
+
+    def _words(self, text: str) -> list[int]:
+        found = tokenize(text, vocabulary=self.vocabulary, tokens=self.tokens)
+        return [token for token in found if token != NULL_TOKEN]
+
+    def _embedding(self, name: str) -> list[Tensor]:
+        """The vectors of an embedding file; none, with a line in the log, where it is missing or another model's."""
+        found = comfy.sd1_clip.load_embed(name, self.embeddings, self.width, EMBEDDING_KEY) if self.embeddings else None
+        if found is None or found.shape[-1] != self.width:
+            logging.getLogger(__name__).warning(
+                "The embedding '%s' is left out: %s.", name,
+                "there is no such file" if found is None
+                else f"its vectors are {found.shape[-1]} wide, the embedded model's {self.width}",
+            )  # fmt: skip
+            return []
+        return list(found.reshape(-1, self.width))
+
+    def untokenize(self, pairs: list) -> list:
+        return [(pair, str(pair[0])) for pair in pairs]
+
+    def state_dict(self) -> dict:
+        return {}
+
+
+class WordsEncoder(nn.Module):
+    """The word table behind the interface that ComfyUI's CLIP drives."""
+
+    def __init__(self, words: HashedWords) -> None:
+        super().__init__()
+        self.words = words
+        self.dtypes = {words.emb.weight.dtype}
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """The table has no layers to skip."""
+
+    def reset_clip_options(self) -> None:
+        """Nothing was set."""
+
+    def load_sd(self, weights: dict[str, Tensor]) -> Any:
+        return self.load_state_dict(weights)
+
+    def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, Tensor]:
+        """(1, tokens, width) and its mean; a weight scales a word's distance from "no word", as ComfyUI's CLIP does."""
+        table = self.words.emb.weight
+        rows = [[pair[0] for pair in row] for row in tokens["words"]]
+        vectors = torch.stack(
+            [torch.stack([t.to(table) if isinstance(t, Tensor) else table[t] for t in row]) for row in rows]
+        )
+        weight = torch.tensor([[float(pair[1]) for pair in row] for row in tokens["words"]]).unsqueeze(-1)
+        vectors = torch.lerp(table[NULL_TOKEN].expand_as(vectors), vectors, weight.to(vectors))
+        vectors = vectors.to(comfy.model_management.intermediate_device())
+        return vectors, vectors.mean(1)
+
+
+def _load_vae(autoencoder: LinearAutoencoder) -> Any:
+    """ComfyUI's VAE around the linear autoencoder.
+
+    ComfyUI builds its VAE from known architectures only, so the smallest one is built and handed ours to hold.
+    """
+    smallest = {
+        "embed_dim": autoencoder.channels,
+        "ddconfig": {
+            "double_z": True, "z_channels": autoencoder.channels, "resolution": 32, "in_channels": 3, "out_ch": 3,
+            "ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+        },
+    }  # fmt: skip
+    shell = comfy.ldm.models.autoencoder.AutoencoderKL(**smallest)
+    vae = comfy.sd.VAE(sd=shell.state_dict(), config={"params": smallest}, dtype=torch.float32)
+    vae.first_stage_model = _VAEModule(autoencoder).eval().requires_grad_(False)
+    vae.patcher = patcher_class()(
+        vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
+    )
+    vae.downscale_ratio = vae.upscale_ratio = autoencoder.factor
+    vae.latent_channels = autoencoder.channels
+    # activations of the two convolutions, in bytes
+    vae.memory_used_encode = lambda shape, dtype: 8 * 4 * shape[2] * shape[3]
+    vae.memory_used_decode = lambda shape, dtype: 16 * 4 * shape[2] * shape[3] * autoencoder.factor**2
+    vae.size = None
+    vae.model_size()
+    return vae
+
+
+class _VAEModule(nn.Module):
+    """(B, 3, H, W) in -1..1 to latents and back, as ComfyUI's VAE calls it."""
+
+    def __init__(self, autoencoder: LinearAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def encode(self, pixels: Tensor, **_: Any) -> Tensor:
+        return self.autoencoder.encode(pixels)
+
+    def decode(self, latent: Tensor, **_: Any) -> Tensor:
+        return self.autoencoder.decode(latent)

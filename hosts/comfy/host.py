@@ -1,0 +1,81 @@
+"""ComfyUI as a pipeline's host: MODEL, VAE and CONDITIONING behind ``pipelines.host.Host``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...attention.call import Edit
+from ...attention.capture import Capture
+from ...attention.layers import Layer, LayerInfo
+from ...diffusion.sampling import invert_ddim, sample_ddim
+from ...diffusion.schedule import InversionPlan
+from . import edits, sampling
+from . import model as host
+
+
+class ComfyHost:
+    """One MODEL with its VAE and prompt.
+
+    :param vae: may be None where only latents are handled.
+    :param on_step: called with the clean estimate after every model call.
+    """
+
+    def __init__(
+        self, model: Any, conditioning: list, vae: Any = None, on_step: Callable[[Tensor], None] | None = None
+    ) -> None:
+        self.model, self.conditioning, self.vae, self.on_step = model, conditioning, vae, on_step
+        self.layers: tuple[LayerInfo, ...] = host.attention_layers(model)
+        self.sigma_table = host.sigma_table(model)
+        self.fingerprint = host.fingerprint(model)
+        self.device: torch.device = model.load_device
+        self.attend = edits.fused_attention({})
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that a picture's sides should be multiples of, so that no level of the UNet has to round."""
+        unet = self.model.get_model_object("diffusion_model")
+        halvings = sum(type(module).__name__ == "Downsample" for block in unet.input_blocks for module in block)
+        return self.factor * 2**halvings
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent covers."""
+        return self.vae.spacial_compression_encode()
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, H, W, 3) in 0..1 -> (B, C, h, w) in the model's latent scale."""
+        return self.model.model.process_latent_in(self.vae.encode(image[..., :3]))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, H, W, 3) in 0..1."""
+        return self.vae.decode(self.model.model.process_latent_out(latent))
+
+    def invert(
+        self, latent: Tensor, plan: InversionPlan, capture: Capture | None = None, refinements: int = 0
+    ) -> Tensor:
+        """Climb; returns the trajectory, (K+1, B, C, h, w), on the CPU."""
+        model = self.model if capture is None else edits.install_edit(self.model, capture, capture.layers)
+        trajectory: list[Tensor] = []
+
+        def climb(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
+            return invert_ddim(
+                denoiser, plan.enter(x), sigmas, extra_args, callback, disable, reads=plan.reads,
+                refinements=refinements, visit=lambda at: trajectory.append(at.float().cpu()),
+            )  # fmt: skip
+
+        # weight 1: one branch only, the conditional one
+        guider = sampling.color_guider(model, self.conditioning, 1.0)
+        sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step)
+        return torch.stack(trajectory)
+
+    def sample(
+        self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
+    ) -> Tensor:
+        """Come back under colourisation guidance; returns the latent at the last level."""
+        model = self.model if edit is None else edits.install_edit(self.model, edit, layers)
+        guider = sampling.color_guider(model, self.conditioning, weight)
+        return sampling.run_sampler(guider, x, sample_ddim, torch.tensor(plan.sigmas), self.on_step)

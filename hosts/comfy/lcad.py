@@ -1,0 +1,257 @@
+"""L-CAD as ComfyUI's MODEL and CLIP and as an LCAD_VAE under its model manager, and where its files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import folder_paths
+import torch
+from torch import Tensor
+
+from ... import demo
+from ...color import resize
+from ...files.ldm import clip_sizes, listed, unet_config
+from ...networks.lcad.load import read_lcad
+from ...networks.lcad.model import LCADAutoencoder, working_bytes
+from . import folders as comfy_folders
+from .embedded import load_clip as load_words
+from .embedded import load_unet as load_embedded_unet
+from .unet import build_model, model_config, patcher_class, unet_options
+
+#: Under which key a condition carries the gray features, (B or 1, G, h, w).
+GRAY_KEY = "exemplar_gray_features"
+
+#: Under which key a LATENT carries a :class:`GrayPicture`.
+PICTURE_KEY = "exemplar_gray_picture"
+
+#: What the small model is called that comes with the pack.
+EMBEDDED = "embedded"
+
+#: Folders of ``models`` that are looked into, the first one first.
+FOLDERS = ("lcad", "checkpoints")
+
+
+class LCADModel(comfy.model_base.BaseModel):
+    """ComfyUI's own diffusion model, whose first convolution reads gray features beside the latent.
+
+    The features travel with the conditions, so that every sampler, LoRA and guider works as with any other model.
+    """
+
+    def concat_cond(self, **kwargs: Any) -> Tensor:
+        """(B or 1, G, h, w) from the condition, which ComfyUI puts behind the latent's channels.
+
+        :raises ValueError: a condition without gray features, or with those of another model or another size.
+        """
+        noise, gray = kwargs["noise"], kwargs.get(GRAY_KEY)
+        if gray is None:
+            raise ValueError(
+                "This L-CAD model needs the gray picture with its prompts: put L-CAD Condition between the prompts and the "
+                "sampler, for positive and negative alike."
+            )
+        first = self.diffusion_model.input_blocks[0][0].weight.shape[1]
+        if gray.shape[1] + noise.shape[1] != first:
+            raise ValueError(
+                f"The gray features have {gray.shape[1]} channels, this model needs {first - noise.shape[1]}: connect the "
+                "lcad_vae of the same Load L-CAD to L-CAD Condition."
+            )
+        if gray.shape[-2:] != noise.shape[-2:]:
+            raise ValueError(
+                f"The gray features are {gray.shape[-1]} x {gray.shape[-2]}, the latent is {noise.shape[-1]} x "
+                f"{noise.shape[-2]}: connect the latent of L-CAD Condition to the sampler."
+            )
+        return gray.to(kwargs["device"])
+
+
+@dataclass(frozen=True, eq=False)
+class GrayPicture:
+    """A gray picture that was encoded, with the maps that decoding needs. It travels inside a LATENT.
+
+    :param image: (B, H, W, 3), as the user gave it.
+    :param maps: the gray encoder's, fine to coarse, on ComfyUI's intermediate device.
+    :param made_by: the LCAD_VAE that encoded it.
+    """
+
+    image: Tensor
+    maps: tuple[Tensor, ...]
+    made_by: ComfyLCADVAE
+
+    @property
+    def features(self) -> Tensor:
+        """(B, G, h, w), what the UNet reads."""
+        return self.maps[-1]
+
+
+class ComfyLCADVAE:
+    """Gray encoder and guided decoder that ComfyUI loads, offloads and counts. This is the type LCAD_VAE.
+
+    :param multiple: pixels that a picture's sides should be multiples of, so that no level of the UNet has to round.
+    :param name: the file's name.
+    """
+
+    def __init__(self, autoencoder: LCADAutoencoder, multiple: int, name: str) -> None:
+        mm = comfy.model_management
+        self.multiple, self.name = multiple, name
+        device = mm.vae_device()
+        dtype = mm.vae_dtype(device, [torch.bfloat16, torch.float32])
+        offload = mm.vae_offload_device()
+        self.patcher = patcher_class()(autoencoder.to(dtype), load_device=device, offload_device=offload)
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent covers."""
+        return self.patcher.model.sizes.factor
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latent."""
+        return self.patcher.model.sizes.latent
+
+    def encode(self, prepared: Tensor, image: Tensor) -> GrayPicture:
+        """Encode pictures, one after the other.
+
+        :param prepared: (B, h, w, 3) in 0..1, sides multiples of ``factor``; made from ``image``, which goes along.
+        """
+        keep = comfy.model_management.intermediate_device()
+        self._load(*prepared.shape[1:3])
+        found = [[each.to(keep) for each in self.patcher.model.encode(frame[None])] for frame in self._frames(prepared)]
+        return GrayPicture(image, tuple(torch.cat(each) for each in zip(*found, strict=True)), self)
+
+    def gray_for(self, latent: dict[str, Any], image: Tensor) -> GrayPicture:
+        """The encoded picture that a LATENT carries, if it is this picture's at this size; else it is encoded now.
+
+        :raises ValueError: a latent with other channels.
+        """
+        samples, carried = latent["samples"], latent.get(PICTURE_KEY)
+        if samples.shape[1] != self.channels:
+            raise ValueError(
+                f"The latent has {samples.shape[1]} channels, {self.name} decodes {self.channels}: sample it with the model "
+                "of the same Load L-CAD."
+            )
+        if (
+            carried is not None
+            and carried.made_by is self
+            and carried.features.shape[-2:] == samples.shape[-2:]
+            and carried.image.shape == image.shape
+            and torch.equal(carried.image, image)
+        ):
+            return carried
+        return self.encode(resize(image, tuple(side * self.factor for side in samples.shape[-2:])), image)
+
+    def decode(self, latent: Tensor, gray: GrayPicture) -> Tensor:
+        """Latents (B, C, h, w) -> pictures (B, H, W, 3) in 0..1; latent i belongs to gray picture i modulo their number."""
+        self._load(*(side * self.factor for side in latent.shape[-2:]))
+        device, keep = self.patcher.load_device, comfy.model_management.intermediate_device()
+        decoded = []
+        for index, one in enumerate(self._frames(latent)):
+            maps = [each[index % len(each)][None].to(device) for each in gray.maps]
+            decoded.append(self.patcher.model.decode(one[None].to(device), maps).to(keep))
+        return torch.cat(decoded)
+
+    def _frames(self, batch: Tensor) -> Sequence[Tensor]:
+        for frame in batch:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            yield frame
+
+    def _load(self, height: int, width: int) -> None:
+        net = self.patcher.model
+        needed = working_bytes(net.sizes, height, width, next(net.parameters()).element_size())
+        # all of it: its layers are plain ones, which ComfyUI can't fetch one by one
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=True)
+
+
+def load(name: str) -> tuple[Any, Any, ComfyLCADVAE]:
+    """(MODEL, CLIP, LCAD_VAE) of a file of the folders, by its name, or of the embedded one.
+
+    :raises FileNotFoundError: no folder has it.
+    :raises ValueError: it cannot be read as plain weights, or is not L-CAD's; the file is named.
+    """
+    if name == EMBEDDED:
+        return load_file(demo.lcad_path())
+    path = comfy_folders.find(name, FOLDERS)
+    if path is None:
+        raise FileNotFoundError(missing(name))
+    return load_file(Path(path))
+
+
+def load_file(path: Path) -> tuple[Any, Any, ComfyLCADVAE]:
+    """(MODEL, CLIP, LCAD_VAE) of a file; raises as :func:`load`."""
+    read = read_lcad(path)
+    try:
+        if read.config is not None:
+            model = load_embedded_unet(read.config, read.unet, read.autoencoder.base, LCADModel)
+            clip = load_words(read.config, read.text)
+        else:
+            model, clip = load_unet(read.unet), load_text(read.text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    unet = model.get_model_object("diffusion_model")
+    halvings = sum(type(module).__name__ == "Downsample" for block in unet.input_blocks for module in block)
+    return model, clip, ComfyLCADVAE(read.autoencoder, read.autoencoder.sizes.factor * 2**halvings, path.name)
+
+
+def load_unet(weights: Mapping[str, Tensor], heads: int | None = None) -> Any:
+    """A published UNet as a MODEL; sizes come from the tensors.
+
+    :param weights: LDM names without prefix.
+    :param heads: of every attention layer; default: Stable Diffusion 1.x's 8.
+    :raises ValueError: not such a UNet, or incomplete.
+    """
+    config = model_config(unet_options(unet_config(weights, heads=heads)), model_class=LCADModel)
+    return build_model(weights, config, "L-CAD's UNet")
+
+
+def load_text(weights: Mapping[str, Tensor]) -> Any:
+    """A published text encoder as a CLIP, ComfyUI's own of Stable Diffusion 1.x.
+
+    :param weights: transformers' names.
+    :raises ValueError: none, or tensors that are missing or unexpected, named.
+    """
+    if not weights:
+        raise ValueError("the file has no text encoder (cond_stage_model.*): get the full checkpoint.")
+    sizes = clip_sizes(weights, "cond_stage_model.transformer.")
+    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+    clip = comfy.sd.CLIP(
+        target, embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        parameters=sum(tensor.numel() for tensor in weights.values()), model_options={"clip_l_model_config": sizes},
+    )  # fmt: skip
+    index = "text_model.embeddings.position_ids"  # counts 0..76; not a weight
+    absent, unexpected = clip.cond_stage_model.load_sd({name: t for name, t in weights.items() if name != index})
+    absent = [name for name in absent if name != "text_projection.weight"]  # Stable Diffusion 1.x has none
+    if absent or unexpected:
+        raise ValueError(
+            f"text encoder: missing {listed(absent)}, unexpected {listed(unexpected)}: the file is incomplete or another "
+            "model's; get the original one."
+        )
+    return clip
+
+
+def with_gray(conditioning: list, gray: Tensor) -> list:
+    """A copy of a CONDITIONING whose entries all carry gray features."""
+    return [[text, {**extra, GRAY_KEY: gray}] for text, extra in conditioning]
+
+
+def register_folder() -> None:
+    """Make ``models/lcad`` known to ComfyUI, beside the folders that its user may have added under that name."""
+    comfy_folders.register(FOLDERS[0])
+
+
+def list_files() -> list[str]:
+    """Names of files that may be L-CAD's: all of the first folder, then what only the second has."""
+    return comfy_folders.list_files(FOLDERS)
+
+
+def missing(name: str) -> str:
+    """What to say about a file that is in none of the folders."""
+    return (
+        f"{comfy_folders.not_there(name, FOLDERS)} Download L-CAD's checkpoint "
+        "(github.com/changzheng123/L-CAD says where; its licence is non-commercial), put it into models/lcad and reload the "
+        f"page; or choose '{EMBEDDED}'."
+    )

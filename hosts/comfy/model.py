@@ -1,0 +1,104 @@
+"""The ComfyUI host: a MODEL as a denoiser that attention edits can be put into.
+
+Only documented ModelPatcher setters are used, always on a clone; what other packs installed on a layer stays in the
+chain. Rows of a batch are told apart by ``cond_or_uncond``, never by position.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from ...attention.layers import Layer, LayerInfo
+from ...files.tensors import digest
+
+log = logging.getLogger(__name__)
+
+#: Key under which the pack's wrappers and options stand in a MODEL.
+KEY = "exemplar"
+
+#: Prediction types that share the noise schedule this pack works on.
+_SUPPORTED_SAMPLING = ("EPS", "V_PREDICTION")
+
+
+def require_unet(model: Any, node: str) -> Any:
+    """The UNet of a Stable Diffusion 1.x, 2.x or SDXL MODEL.
+
+    :param node: display name of the asking node, for the message.
+    :raises ValueError: any other family, named.
+    """
+    unet = model.get_model_object("diffusion_model")
+    sampling = model.get_model_object("model_sampling")
+    parents = {base.__name__ for base in type(sampling).__mro__}
+    is_unet = all(hasattr(unet, part) for part in ("input_blocks", "middle_block", "output_blocks"))
+    if not is_unet or not parents & set(_SUPPORTED_SAMPLING) or "EDM" in parents or not attention_layers(model):
+        raise ValueError(
+            f"{node} needs a Stable Diffusion 1.x, 2.x or SDXL UNet; this MODEL is {type(model.model).__name__} "
+            f"({type(unet).__name__}). Load one of those checkpoints."
+        )
+    return unet
+
+
+def attention_layers(model: Any) -> tuple[LayerInfo, ...]:
+    """Self-attention layers of a MODEL in network order: found by what the modules are, not by a table."""
+    unet = model.get_model_object("diffusion_model")
+    found: list[LayerInfo] = []
+    downscale = 1
+
+    def visit(block: str, index: int, modules: Iterable[Any]) -> None:
+        nonlocal downscale
+        for module in modules:
+            kind = type(module).__name__
+            if kind == "SpatialTransformer":
+                for depth, inner in enumerate(module.transformer_blocks):
+                    attn = inner.attn1
+                    found.append(
+                        LayerInfo(Layer(block, index, depth), attn.to_q.in_features, attn.heads, downscale)
+                    )
+            elif kind == "Downsample":
+                downscale *= 2
+            elif kind == "Upsample":
+                downscale //= 2
+
+    for index, modules in enumerate(getattr(unet, "input_blocks", ())):
+        visit("input", index, modules)
+    visit("middle", 0, getattr(unet, "middle_block", ()))
+    for index, modules in enumerate(getattr(unet, "output_blocks", ())):
+        visit("output", index, modules)
+    return tuple(found)
+
+
+def sigma_table(model: Any) -> Tensor:
+    """(train timesteps,) ascending training sigmas of a MODEL."""
+    return model.get_model_object("model_sampling").sigmas.float().cpu()
+
+
+def fingerprint(model: Any) -> str:
+    """Identifies a MODEL's weights: its class and a digest of the first convolution.
+
+    LoRAs hardly ever touch that layer, so a MODEL with a LoRA counts as the same one: inverting without it is a choice,
+    not a mistake.
+    """
+    weight = next(model.get_model_object("diffusion_model").input_blocks[0].parameters())
+    return f"{type(model.model).__name__}-{digest(weight)}"
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+

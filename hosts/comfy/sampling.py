@@ -1,0 +1,63 @@
+"""Sampling with a MODEL through ComfyUI's own machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from .model import KEY
+
+
+def on_sampling(model: Any, check: Callable[[tuple[int, ...], Tensor], None]) -> Any:
+    """A clone of the MODEL that calls ``check(latent shape, sigmas)`` before any sampling with it starts."""
+    patched = model.clone()
+
+    def wrapper(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kw: Any):
+        check(tuple(noise.shape), sigmas)
+        return executor(noise, latent, sampler, sigmas, *args, **kw)
+
+    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, wrapper)
+    return patched
+
+
+def color_guider(model: Any, conditioning: list, weight: float) -> Any:
+    """Colourisation guidance as a stock CFG guider: the same prompt on both sides, the edit on the positive one only."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(conditioning, conditioning)
+    guider.set_cfg(weight)
+    return guider
+
+
+def run_sampler(
+    guider: Any,
+    latent: Tensor,
+    function: Callable[..., Tensor],
+    sigmas: Tensor,
+    on_step: Callable[[Tensor], None] | None,
+) -> Tensor:
+    """Run a k-diffusion style sampler function through ComfyUI's own sampling.
+
+    :param latent: (B, C, h, w) start, in the model's latent scale.
+    :param on_step: called with the clean estimate after each step.
+    :returns: (B, C, h, w) in the model's latent scale, on the CPU or wherever ComfyUI keeps intermediates.
+    """
+    base = guider.model_patcher.model
+
+    def callback(_step: int, denoised: Tensor, _x: Tensor, _total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if on_step is not None:
+            on_step(denoised)
+
+    start = base.process_latent_out(latent.to(comfy.model_management.intermediate_device()))
+    samples = guider.sample(
+        torch.zeros_like(start), start, comfy.samplers.KSAMPLER(function), sigmas, callback=callback,
+        disable_pbar=True, seed=0,
+    )  # fmt: skip
+    return base.process_latent_in(samples.to(comfy.model_management.intermediate_device()))

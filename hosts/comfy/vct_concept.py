@@ -1,0 +1,95 @@
+"""Concept inversion on ComfyUI's MODEL, CLIP and VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...diffusion.concept import (
+    ConceptOptions,
+    ConceptProgress,
+    ConceptState,
+    draw_copies,
+    initial_vectors,
+    learn_concept,
+)
+from ...diffusion.sampling import guide, sample_ddim
+from ...diffusion.schedule import inversion_plan
+from . import model as host
+from .gradients import HALF_SCALE, DifferentiableText, DifferentiableUNet, outside
+
+#: Steps and guidance of the pictures that show how far learning is.
+SAMPLE_STEPS, SAMPLE_GUIDANCE = 20, 7.5
+
+
+@dataclass
+class ConceptLearner:
+    """Private copies of a MODEL and a CLIP, and what is learnt through them. Use it inside ``gradients()``.
+
+    :param latents: (P, C, h, w) in the model's latent scale, made by a node.
+    :param word: initial word.
+    :raises ValueError: too many vectors, or what the text encoder refuses.
+    """
+
+    model: Any
+    clip: Any
+    latents: Tensor
+    word: str
+    count: int
+    options: ConceptOptions
+    seed: int
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        self.text = DifferentiableText(self.clip, self.word)
+        if self.count > self.text.room:
+            raise ValueError(f"This text encoder has room for {self.text.room} vectors; {self.count} were asked for.")
+        self.unet = DifferentiableUNet(self.model, checkpointing=self.checkpointing)
+        self.device = self.unet.device
+        self.latents = outside(self.latents.float(), self.device)
+        self.table = outside(host.sigma_table(self.model))
+        if self.unet.half:
+            self.options = replace(self.options, gradient_scale=HALF_SCALE)
+
+    def start(self) -> ConceptState:
+        """The initial word's own vectors."""
+        return ConceptState.fresh([initial_vectors(words, self.count) for words in self.text.word_rows()])
+
+    def learn(self, state: ConceptState, on_update: Callable[[ConceptProgress], None]) -> ConceptState:
+        """Take the missing updates; what ``on_update`` raises ends it."""
+        device = self.device
+        state = replace(
+            state, vectors=tuple(outside(v, device) for v in state.vectors),
+            first=tuple(outside(m, device) for m in state.first), second=tuple(outside(m, device) for m in state.second),
+        )  # fmt: skip
+        copies = draw_copies(self.latents, self.table, self.options.accumulation, self.seed, state.updates)
+        for progress in learn_concept(self.unet, self.text, state, copies, self.options):
+            state = progress.state
+            on_update(progress)
+        return state
+
+    @torch.no_grad()
+    def sample(self, state: ConceptState) -> Tensor:
+        """(1, C, h, w): a picture of the concept as it is now, from the seed's noise."""
+        vectors = [outside(v, self.device) for v in state.vectors]
+        concept, nothing = self.text(vectors), self.text.nothing()
+        plan = inversion_plan(self.table, SAMPLE_STEPS, SAMPLE_STEPS)
+        noise = torch.randn(self.latents[:1].shape, generator=torch.Generator().manual_seed(self.seed))
+        both = [torch.cat([a, b]) for a, b in zip(nothing, concept, strict=True)]
+
+        def guided(x: Tensor, sigma: Tensor) -> Tensor:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            plain, steered = self.unet(torch.cat([x, x]), sigma.repeat(2), *both).chunk(2)
+            return guide(steered, plain, SAMPLE_GUIDANCE)
+
+        return sample_ddim(guided, noise.to(self.device) * plan.sigmas[0], torch.tensor(plan.sigmas), disable=True)
+
+
+def conditioning_of(clip: Any, tokens: dict[str, list]) -> list:
+    """A CONDITIONING from tokens, by the CLIP itself: what its CLIP Text Encode makes of ``embedding:name``."""
+    return clip.encode_from_tokens_scheduled(tokens)

@@ -1,0 +1,76 @@
+"""Pivot inversion on ComfyUI's MODEL and CONDITIONING."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from ...diffusion.inversion import Inversion, check_same_model
+from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
+from . import model as host
+from .gradients import HALF_SCALE, DifferentiableUNet, gradients, outside
+
+
+def find_pivots(
+    model: Any,
+    conditioning: list,
+    inversion: Inversion,
+    options: PivotOptions,
+    on_iteration: Callable[[PivotProgress], None],
+    checkpointing: bool = False,
+) -> Pivots:
+    """Search the unconditional contexts of an inverted picture, see ``diffusion.pivot.search_pivots``.
+
+    :param conditioning: what the inversion was made under; its first entry is used.
+    :param on_iteration: called after every iteration; what it raises ends the search.
+    :raises ValueError: another model's inversion, several prompts, or what the search refuses.
+    """
+    check_same_model(inversion, host.fingerprint(model))
+    context, extras = single_prompt(conditioning)
+    with gradients():
+        unet = DifferentiableUNet(model, extras, checkpointing)
+        if unet.half:
+            options = replace(options, gradient_scale=HALF_SCALE)
+        copied = replace(inversion, trajectory=outside(inversion.trajectory, unet.device))
+        search = search_pivots(unet, copied, outside(context, unet.device), options=options)
+        while True:
+            try:
+                on_iteration(next(search))
+            except StopIteration as done:
+                return done.value
+
+
+def single_prompt(conditioning: list) -> tuple[torch.Tensor, dict[str, Any]]:
+    """(context, the rest) of a CONDITIONING of one prompt.
+
+    :raises ValueError: none or several.
+    """
+    if len(conditioning) != 1:
+        raise ValueError(
+            f"This needs a CONDITIONING of one prompt; found {len(conditioning)} (combined, or scheduled over steps). "
+            "Connect a plain CLIP Text Encode."
+        )
+    context, extras = conditioning[0]
+    return context, extras
+
+
+def unconditional_schedule(model: Any, pivots: Pivots, conditioning: list) -> list:
+    """The contexts as a CONDITIONING that stock samplers read: each is in force around its own step only.
+
+    The ranges meet half-way between the training timesteps of neighbouring steps, so a sampler that visits the same
+    levels finds one context at each, and another sampler finds one at every level.
+    """
+    _, extras = single_prompt(conditioning)
+    sampling = model.get_model_object("model_sampling")
+    last = len(sampling.sigmas) - 1
+    steps = [float(sampling.timestep(torch.tensor(sigma))) for sigma in pivots.sigmas]
+    borders = [1 - (a + b) / 2 / last for a, b in pairwise(steps)]
+    starts, ends = [0.0, *borders], [*borders, 1.0]
+    return [
+        [context.unsqueeze(0).clone(), {**extras, "start_percent": start, "end_percent": end}]
+        for context, start, end in zip(pivots.contexts, starts, ends, strict=True)
+    ]

@@ -1,0 +1,374 @@
+"""A checkpoint on disk -> everything that the diffusers host needs to run a method without ComfyUI.
+
+Three kinds are read: the embedded model, a diffusers folder, and a single-file Stable Diffusion 1.x, 2.x or SDXL
+checkpoint. Nothing is downloaded, no code in a file is run, every part is loaded strictly, and sizes come from the
+file. The text encoders are run once, on the empty prompt (the only one that the methods here use), then dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...files import headers, ldm
+from ...files.tensors import digest, read_component, read_json, read_tensors
+from ...networks.embedded.autoencoder import LinearAutoencoder
+from ...networks.embedded.words import HashedWords
+from . import text_encoders as text
+from .ldm import unet_from_ldm, vae_from_ldm
+
+__all__ = ["StandaloneModel", "alphas_cumprod", "fingerprint", "load_standalone", "unet_from_ldm"]
+
+_SD_SCALE, _SDXL_SCALE = 0.18215, 0.13025
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
+_UNSUPPORTED = "SD 1.x, 2.x or SDXL is needed: a diffusers folder, or a checkpoint with UNet, VAE and text encoder."
+
+
+class KLCodec:
+    """A diffusers AutoencoderKL between images (B, H, W, 3) in 0..1 and scaled latents (B, C, H/f, W/f)."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.channels: int = vae.config.latent_channels
+        self.scale: float = vae.config.scaling_factor
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """The posterior's mean (not a sample: as ComfyUI does, and repeatable) times the scale factor, float32."""
+        pixels = image.to(self.vae.device, self.vae.dtype).movedim(-1, 1) * 2 - 1
+        return self.vae.encode(pixels).latent_dist.mode().float() * self.scale
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Scaled latent -> image in 0..1, float32."""
+        pixels = self.vae.decode((latent / self.scale).to(self.vae.device, self.vae.dtype)).sample
+        return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+
+class LinearCodec:
+    """The embedded model's linear autoencoder between the same image and latent layouts."""
+
+    def __init__(self, autoencoder: LinearAutoencoder, scale: float) -> None:
+        self.autoencoder = autoencoder
+        self.factor: int = autoencoder.factor
+        self.channels: int = autoencoder.channels
+        self.scale = scale
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """Image (B, H, W, 3) in 0..1 -> scaled latent (B, C, H/f, W/f), float32."""
+        return self.autoencoder.encode(image.to(self.autoencoder.enc_w).movedim(-1, 1) * 2 - 1).float() * self.scale
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor) -> Tensor:
+        """Scaled latent -> image (B, H, W, 3) in 0..1, float32."""
+        pixels = self.autoencoder.decode((latent / self.scale).to(self.autoencoder.dec_w))
+        return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class StandaloneModel:
+    """A loaded model and the constants of its diffusion.
+
+    :param unet: diffusers UNet2DConditionModel in the asked dtype, eval mode, no gradients.
+    :param vae: codec with ``encode``, ``decode``, ``factor`` (pixels per latent), ``channels`` and ``scale``. Its
+        pictures' sides must be multiples of ``factor``; the caller sees to that.
+    :param alphas_cumprod: (training steps,), float32, computed in float64.
+    :param prediction: "epsilon" or "v_prediction".
+    :param context: (1, tokens, width), the empty prompt, in the UNet's dtype.
+    :param added: {"text_embeds": (1, P)} for SDXL, else None; see :meth:`added_conditions`.
+    :param name: the file's or folder's name.
+    :param recommended: the embedded model's own settings, {} for others.
+    :param fingerprint: 12 hexadecimal digits that identify the weights.
+    """
+
+    unet: Any
+    vae: KLCodec | LinearCodec
+    alphas_cumprod: Tensor
+    prediction: str
+    context: Tensor
+    added: dict[str, Tensor] | None
+    name: str
+    fingerprint: str
+    recommended: dict[str, Any] = field(default_factory=dict)
+
+    def added_conditions(self, batch: int, latent_size: Sequence[int]) -> dict[str, Tensor] | None:
+        """SDXL's ``added_cond_kwargs`` for an uncropped picture with a latent of (rows, columns); None for others.
+
+        ``text_embeds`` (batch, P) and ``time_ids`` (batch, 6) in pixels: original size, crop corner, target size, each
+        rows first, which is SDXL's order. The ids stay float32: float16 cannot tell sizes above 2048 apart.
+        """
+        if self.added is None:
+            return None
+        pooled = self.added["text_embeds"]
+        rows, columns = (int(side) * self.vae.factor for side in latent_size)
+        ids = torch.tensor([[rows, columns, 0, 0, rows, columns]], dtype=torch.float32, device=pooled.device)
+        return {"text_embeds": pooled.expand(batch, -1), "time_ids": ids.expand(batch, -1)}
+
+
+def alphas_cumprod(
+    schedule: str = "scaled_linear",
+    start: float = 0.00085,
+    end: float = 0.012,
+    steps: int = 1000,
+    *,
+    zero_terminal_snr: bool = False,
+) -> Tensor:
+    """ᾱ of the training schedule, (steps,) float32, computed in float64 as the LDM programs do.
+
+    :param schedule: "scaled_linear" (β linear in its square root, Stable Diffusion) or "linear".
+    :param zero_terminal_snr: shift sqrt(ᾱ) so that the last step is pure noise (Lin et al., arXiv 2305.08891). The
+        last value is then ComfyUI's 4.9e-8 instead of 0, which has no finite sigma.
+    """
+    if schedule == "scaled_linear":
+        betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+    elif schedule == "linear":
+        betas = torch.linspace(start, end, steps, dtype=torch.float64)
+    else:
+        raise ValueError(f"beta schedule {schedule!r} was found, scaled_linear or linear expected: {_UNSUPPORTED}")
+    alphas = torch.cumprod(1 - betas, dim=0)
+    if zero_terminal_snr:
+        roots = alphas.sqrt()
+        alphas = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
+        alphas[-1] = 4.8973451890853435e-08
+    return alphas.float()
+
+
+def fingerprint(first_convolution: Tensor, config: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits for a UNet: SHA-1 of its first convolution's weights, rounded to float16, and its sizes.
+
+    The rounding makes it the same for the float16 and float32 copies of a model, and only sizes that every source
+    states alike take part, so that it is the same for the folder and the single file.
+    """
+    sizes = {key: config[key] for key in ("in_channels", "out_channels", "block_out_channels", "cross_attention_dim")}
+    return digest(first_convolution, json.dumps(sizes, sort_keys=True))
+
+
+def load_standalone(
+    path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> StandaloneModel:
+    """Load the embedded model, a diffusers folder, or a single-file SD 1.x, 2.x or SDXL checkpoint.
+
+    :param path: a .safetensors, .ckpt, .pt, .pth or .bin file, or a folder with ``unet/``, ``vae/``, ``text_encoder/``
+        (SDXL: also ``text_encoder_2/``) and ``scheduler/``.
+    :param dtype: of the UNet and the context. The VAE stays float32 when this is float16, which SDXL's overflows.
+
+    Raises FileNotFoundError, or ValueError with what was found where the file is another model's or is incomplete.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give a checkpoint file or a diffusers folder.")
+    if path.is_dir():
+        loaded = _load_folder(path, torch.device(device))
+    elif headers.is_embedded(path):
+        loaded = _load_embedded(path, torch.device(device))
+    else:
+        loaded = _load_single_file(path, torch.device(device))
+    unet, context, added = loaded["unet"], loaded["context"], loaded["added"]
+    channels = (unet.config.in_channels, unet.config.out_channels, loaded["vae"].channels)
+    if len(set(channels)) != 1:
+        raise ValueError(
+            f"{path}: the UNet reads {channels[0]} and writes {channels[1]} channels but the VAE has {channels[2]} "
+            f"(an inpainting, editing or upscaling model?); {_UNSUPPORTED}"
+        )
+    if context.shape[-1] != unet.config.cross_attention_dim:
+        raise ValueError(
+            f"{path}: the text encoder is {context.shape[-1]} wide but the UNet expects "
+            f"{unet.config.cross_attention_dim}: the parts are from different models; get the full checkpoint."
+        )
+    _check_conditions(path, unet.config, added)
+    mark = fingerprint(unet.conv_in.weight, unet.config)  # before the cast: bfloat16 would change it
+    # nn.Module's own `to`: diffusers' override warns about modules that should stay float32, also when there are none.
+    nn.Module.to(unet, device=device, dtype=dtype)
+    codec = loaded["vae"]
+    module = codec.vae if isinstance(codec, KLCodec) else codec.autoencoder
+    nn.Module.to(module, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
+    loaded["context"] = context.to(device=device, dtype=dtype)
+    loaded["added"] = added and {key: value.to(device=device, dtype=dtype) for key, value in added.items()}
+    return StandaloneModel(**loaded, name=path.stem if path.is_file() else path.resolve().name, fingerprint=mark)
+
+
+def _check_conditions(path: Path, config: Any, added: dict[str, Tensor] | None) -> None:
+    """Refuse UNets that need inputs which no supported model has."""
+    extras = {key: config.get(key) for key in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")}
+    extras = {key: value for key, value in extras.items() if value is not None}
+    kind = config.get("addition_embed_type")
+    if extras or kind not in (None, "text_time"):
+        raise ValueError(f"{path}: the UNet wants other conditions ({extras or kind}); {_UNSUPPORTED}")
+    if (kind is None) != (added is None):
+        raise ValueError(
+            f"{path}: the UNet {'takes' if kind else 'does not take'} SDXL's conditions but {'no' if kind else 'a'} "
+            f"second text encoder was found: the parts are from different models; {_UNSUPPORTED}"
+        )
+    if added is not None:
+        width = config["projection_class_embeddings_input_dim"]
+        pooled, time_ids = added["text_embeds"].shape[-1], 6 * config["addition_time_embed_dim"]
+        if width != pooled + time_ids:
+            raise ValueError(
+                f"{path}: the UNet's added conditions are {width} wide, SDXL's are {pooled} + {time_ids} (is this the "
+                f"refiner?); {_UNSUPPORTED}"
+            )
+
+
+def _load_embedded(path: Path, device: torch.device) -> dict[str, Any]:
+    """The pack's own file; its header says what no shape does (heads, norm groups, schedule)."""
+    config, tensors = headers.read_config(path), headers.load_state_dict(path)
+    unexpected = [name for name in tensors if not name.startswith(("unet.", "vae.", "text."))]
+    if unexpected:
+        raise ValueError(f"{path}: unexpected {ldm.listed(unexpected)}: reinstall the pack to restore the file.")
+    unet = embedded_unet(config, ldm.part(tensors, "unet."), f"{path}: UNet")
+    words = HashedWords.from_state_dict(ldm.part(tensors, "text."), tokens=config["text"]["tokens"])
+    schedule = config["schedule"]
+    return {
+        "unet": unet,
+        "vae": LinearCodec(
+            LinearAutoencoder.from_state_dict(ldm.part(tensors, "vae.")), config["latent"]["scale_factor"]
+        ),
+        "alphas_cumprod": alphas_cumprod(
+            schedule["type"], schedule["beta_start"], schedule["beta_end"], schedule["steps"]
+        ).to(device),
+        "prediction": _prediction(path, schedule["prediction"]),
+        "context": words.encode([""]),
+        "added": None,
+        "recommended": {"resolution": config["image_size"], **config["recommended"]},
+    }
+
+
+def embedded_unet(config: Mapping[str, Any], weights: Mapping[str, Tensor], what: str) -> Any:
+    """The UNet that an embedded file's configuration describes; raises ValueError where its weights do not fit."""
+    from diffusers import UNet2DConditionModel
+
+    arguments = {key: value for key, value in config["unet"].items() if key not in ("class", "key_prefix", "note")}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**arguments)
+    return ldm.load_strictly(unet, weights, what)
+
+
+def _prediction(path: Path, name: str) -> str:
+    if name not in ("epsilon", "v_prediction"):
+        raise ValueError(
+            f"{path}: prediction type {name!r} was found, epsilon or v_prediction expected; {_UNSUPPORTED}"
+        )
+    return name
+
+
+def _load_folder(path: Path, device: torch.device) -> dict[str, Any]:
+    """A diffusers folder. Its components are built from their config.json and loaded strictly (``from_pretrained``
+    would fill missing weights with random numbers and only warn)."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig
+
+    if not (path / "unet" / "config.json").is_file():
+        found = sorted(entry.name for entry in path.iterdir())
+        raise ValueError(f"{path} has no unet/config.json (found {found[:12]}); {_UNSUPPORTED}")
+    modules = {}
+    for name, cls in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        config = read_json(path / name / "config.json")
+        if config.get("_class_name") != cls.__name__:
+            raise ValueError(f"{path / name} is a {config.get('_class_name')}, expected {cls.__name__}; {_UNSUPPORTED}")
+        weights = read_component(path / name)
+        if name == "vae":  # folders of 2022 have the attention's old names
+            weights = {_OLD_ATTENTION.sub(lambda m: _NEW_ATTENTION[m[1]], key): w for key, w in weights.items()}
+        with torch.device("meta"):
+            module = cls.from_config(config)
+        modules[name] = ldm.load_strictly(module, weights, str(path / name))
+
+    def encoder(name: str, projection: bool) -> Any:
+        config = read_json(path / name / "config.json")
+        if config.get("model_type") not in ("clip_text_model", "clip"):
+            raise ValueError(f"{path / name} is a {config.get('model_type')} model, expected CLIP; {_UNSUPPORTED}")
+        weights = read_component(path / name)
+        return text.clip_model(CLIPTextConfig.from_dict(config), weights, str(path / name), projection=projection)
+
+    first, added = encoder("text_encoder", False), None
+    if (path / "text_encoder_2").is_dir():
+        context, added = text.encode_empty_sdxl(first, encoder("text_encoder_2", True), device)
+    else:
+        # OpenAI's CLIP (SD 1.x) and OpenCLIP (SD 2.x) differ in how they pad; their activation tells them apart.
+        openai = first.config.hidden_act == "quick_gelu"
+        context, _ = text.encode_empty(first, device, layer=None, pad_with_end=openai)
+    scheduler = read_json(path / "scheduler" / "scheduler_config.json")
+    kind = str(scheduler.get("_class_name"))
+    if "Flow" in kind or "EDM" in kind or scheduler.get("trained_betas") is not None:
+        raise ValueError(
+            f"{path} has the scheduler {kind}, whose noise levels are not Stable Diffusion's; {_UNSUPPORTED}"
+        )
+    return {
+        "unet": modules["unet"],
+        "vae": KLCodec(modules["vae"]),
+        "alphas_cumprod": alphas_cumprod(
+            # What a scheduler_config.json leaves out has diffusers' defaults, which are not Stable Diffusion's.
+            scheduler.get("beta_schedule", "linear"),
+            scheduler.get("beta_start", 0.0001),
+            scheduler.get("beta_end", 0.02),
+            scheduler.get("num_train_timesteps", 1000),
+            zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr")),
+        ).to(device),
+        "prediction": _prediction(path, scheduler.get("prediction_type", "epsilon")),
+        "context": context,
+        "added": added,
+    }
+
+
+def _load_single_file(path: Path, device: torch.device) -> dict[str, Any]:
+    """A checkpoint in LDM naming; the text encoder's name tells the family."""
+    tensors = read_tensors(path)
+    if ldm.UNET + "input_blocks.0.0.weight" not in tensors:
+        raise ValueError(f"{path} holds {ldm.describe(tensors)} ({len(tensors)} tensors); {_UNSUPPORTED}")
+    edm = [name for name in ("edm_mean", "edm_vpred.sigma_max") if name in tensors]
+    if edm:
+        raise ValueError(f"{path} is an EDM model ({edm[0]} found), which has other noise levels; {_UNSUPPORTED}")
+
+    def has(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in tensors)
+
+    added = None
+    xl = has(ldm.SDXL_TEXT[1])
+    try:
+        if xl:
+            first = text.clip_from_ldm(tensors, ldm.SDXL_TEXT[0])
+            second = text.open_clip_from_ldm(tensors, ldm.SDXL_TEXT[1], projection=True)
+            context, added = text.encode_empty_sdxl(first, second, device)
+        elif has(ldm.SD1_TEXT):
+            encoder = text.clip_from_ldm(tensors, ldm.SD1_TEXT)
+            context, _ = text.encode_empty(encoder, device, layer=None, pad_with_end=True)
+        elif any(map(has, ldm.SD2_TEXT)) and not has(ldm.UNET + "label_emb."):
+            encoder = text.open_clip_from_ldm(tensors, next(filter(has, ldm.SD2_TEXT)), projection=False)
+            context, _ = text.encode_empty(encoder, device, layer=None, pad_with_end=False)
+        else:
+            found = "an SDXL refiner" if any(map(has, ldm.SD2_TEXT)) else "a UNet without a text encoder"
+            raise ValueError(f"{found} was found; {_UNSUPPORTED}")
+        return {
+            "unet": unet_from_ldm(tensors, dtype=None),
+            "vae": KLCodec(vae_from_ldm(tensors, _SDXL_SCALE if xl else _SD_SCALE)),
+            "alphas_cumprod": alphas_cumprod(zero_terminal_snr="ztsnr" in tensors).to(device),
+            "prediction": _guess_prediction(tensors),
+            "context": context,
+            "added": added,
+        }
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _guess_prediction(tensors: Mapping[str, Tensor]) -> str:
+    """What the UNet of a single file predicts. Newer v models say so with a ``v_pred`` tensor; for SD 2.x ComfyUI's
+    rule is used: the last self-attention's norm has biases that spread over more than 0.09 in the 768-v models."""
+    unet = ldm.part(tensors, ldm.UNET)
+    if "v_pred" in tensors:
+        return "v_prediction"
+    linear = unet["middle_block.1.proj_in.weight"].ndim == 2
+    if linear and unet["input_blocks.0.0.weight"].shape[1] == 4 and "label_emb.0.0.weight" not in unet:
+        last = max(int(name.split(".")[1]) for name in unet if name.startswith("output_blocks."))
+        bias = unet.get(f"output_blocks.{last}.1.transformer_blocks.0.norm1.bias")
+        if bias is not None and bias.float().std(unbiased=False) > 0.09:
+            return "v_prediction"
+    return "epsilon"

@@ -1,0 +1,220 @@
+"""L-CAD from a file, and the whole of it under diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...attention.call import CONDITIONAL, batch_layout
+from ...attention.instances import Instance
+from ...attention.phrases import PromptTokens, find_phrases
+from ...diffusion.sampling import guide, sample_ddim
+from ...diffusion.schedule import sigmas_from_alphas
+from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
+from ...networks.lcad.load import read_lcad
+from ...networks.lcad.model import LCADAutoencoder
+from ...networks.lcad.weights import TEXT
+from .checkpoint import StandaloneModel, alphas_cumprod, embedded_unet, fingerprint
+from .denoiser import UNetDenoiser
+from .host import StepCallback
+from .lcad_instances import guided_instances
+from .ldm import unet_from_ldm
+from .text_encoders import clip_from_ldm
+
+#: The published text encoder's tokenizer, by its name on the hub.
+TOKENIZER = "openai/clip-vit-large-patch14"
+SCALE = 0.18215  # of Stable Diffusion 1.x's latents
+
+
+
+
+
+
+
+
+
+
+class LCADDenoiser(UNetDenoiser):
+    """A diffusers UNet that reads gray features beside the latent, as ``denoiser(x, sigma, branches) -> x0``.
+
+    :param gray: (B or 1, G, h, w), the gray encoder's last map, the same for all branches.
+    :param contexts: the text of each branch, (B or 1, tokens, width); all with the same number of tokens.
+    """
+
+    def __init__(self, model: StandaloneModel, gray: Tensor, contexts: Mapping[int, Tensor]) -> None:
+        super().__init__(model)
+        self.gray, self.contexts = gray, dict(contexts)
+
+    def guided(self, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
+        """``denoiser(x, sigma)`` under classifier-free guidance between branches 0 and 1; weight 1 runs branch 0 only."""
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            if weight == 1:
+                return self(x, sigma)
+            plain, told = self(torch.cat([x, x]), sigma.repeat(2), (1, CONDITIONAL)).chunk(2)
+            return guide(told, plain, weight)
+
+        return denoise
+
+    def context(self, branches: Sequence[int], rows: int) -> Tensor:
+        of_row, pictures = batch_layout(branches, rows)
+        chosen = [self.contexts[branch] for branch in of_row]
+        return torch.stack([text[picture % len(text)] for text, picture in zip(chosen, pictures, strict=True)])
+
+    def unet_input(self, scaled: Tensor) -> Tensor:
+        if scaled.shape[-2:] != self.gray.shape[-2:] or len(scaled) % len(self.gray):
+            raise ValueError(
+                f"The latent is {tuple(scaled.shape)}, the gray features {tuple(self.gray.shape)}: encode the gray picture "
+                "at the latent's size, one picture or one for each row."
+            )
+        gray = self.gray.to(scaled).repeat(len(scaled) // len(self.gray), 1, 1, 1)
+        return torch.cat([scaled, gray], 1)
+
+
+@dataclass(eq=False)
+class DiffusersLCAD:
+    """What ``pipelines.lcad`` asks of a host, on models that diffusers and transformers hold.
+
+    :param encode_text: a prompt -> (1, tokens, width).
+    :param read_text: a prompt -> its words' tokens and their places in what ``encode_text`` gives.
+    :param scale: of the UNet's latents against the autoencoder's.
+    :param recommended: the embedded model's own settings, {} for others.
+    :param on_step: called with the clean estimate after every step.
+    """
+
+    model: StandaloneModel
+    autoencoder: LCADAutoencoder
+    encode_text: Callable[[str], Tensor]
+    read_text: Callable[[str], PromptTokens]
+    scale: float
+    recommended: dict[str, Any]
+    on_step: StepCallback | None = None
+
+    @property
+    def sigma_table(self) -> Tensor:
+        return sigmas_from_alphas(self.model.alphas_cumprod)
+
+    @property
+    def channels(self) -> int:
+        return self.autoencoder.sizes.latent
+
+    @property
+    def factor(self) -> int:
+        return self.autoencoder.sizes.factor
+
+    @property
+    def multiple(self) -> int:
+        return self.factor * 2 ** (len(self.model.unet.down_blocks) - 1)
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(1, H, W, 3) in 0..1 -> the gray maps."""
+        return self.autoencoder.encode(image)
+
+    def phrase_places(self, prompt: str, phrases: Sequence[str]) -> tuple[list[tuple[int, ...]], int]:
+        """Places of phrases in a prompt's context, and the length of that context.
+
+        :raises ValueError: phrases that the prompt doesn't contain, named.
+        """
+        words = self.read_text(prompt)
+        return find_phrases(words, prompt, [(name, self.read_text(name).tokens) for name in phrases]), words.length
+
+    def sample(
+        self, x: Tensor, sigmas: Tensor, gray: Tensor, prompt: str, negative: str, guidance: float,
+        instances: Sequence[Instance] = (),
+    ) -> Tensor:  # fmt: skip
+        """DDIM sampling, phrases drawn into their masks if there are any; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``, on
+        the CPU."""
+        denoiser = LCADDenoiser(self.model, gray, {CONDITIONAL: self.encode_text(prompt), 1: self.encode_text(negative)})
+
+        def note(step: dict[str, Any]) -> None:
+            if self.on_step is not None:
+                self.on_step(step["denoised"])
+
+        x = x.to(self.model.unet.device)
+        guided = guided_instances(denoiser, guidance, instances, self.factor) if instances else denoiser.guided(guidance)
+        return sample_ddim(guided, x, sigmas, callback=note, disable=True).cpu()
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """(B, C, h, w) in the UNet's scale -> (B, H, W, 3) in 0..1."""
+        return self.autoencoder.decode(latent.to(maps[-1].device) / self.scale, maps).cpu()
+
+
+def load_lcad(
+    path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
+    tokenizer: str | Path | None = None,
+) -> DiffusersLCAD:  # fmt: skip
+    """The embedded L-CAD or a published checkpoint, ready to run.
+
+    :param dtype: of the UNet; gray encoder, decoder and text stay float32.
+    :param tokenizer: for published checkpoints: a folder with CLIP's tokenizer, or its name on the hub, from which it is
+        fetched. None takes what the hub's cache has.
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: it is not L-CAD's, or there is no tokenizer.
+    """
+    path = Path(path)
+    read = read_lcad(path)
+    if read.config is None:
+        unet, (encode, words_of) = unet_from_ldm(read.unet, dtype=None), _clip_text(read.text, tokenizer, device)
+        alphas, prediction, scale, recommended = alphas_cumprod(), "epsilon", SCALE, {}
+    else:
+        unet = embedded_unet(read.config, read.unet, f"{path}: UNet")
+        words = HashedWords.from_state_dict(read.text, tokens=read.config["text"]["tokens"]).to(device)
+        schedule, scale = read.config["schedule"], read.config["latent"]["scale_factor"]
+        alphas = alphas_cumprod(schedule["type"], schedule["beta_start"], schedule["beta_end"], schedule["steps"])
+        prediction, recommended = schedule["prediction"], read.config["recommended"]
+        recommended = {"resolution": read.config["image_size"], **recommended}
+
+        def encode(text: str) -> Tensor:
+            return words.encode([text])
+
+        def words_of(text: str) -> PromptTokens:
+            ids = tokenize(text, vocabulary=words.emb.num_embeddings, tokens=words.tokens)
+            used = [(i, at) for at, i in enumerate(ids) if i != NULL_TOKEN]
+            return PromptTokens(tuple(i for i, _ in used), tuple(at for _, at in used), len(ids))
+
+    mark = fingerprint(unet.conv_in.weight, unet.config)
+    torch.nn.Module.to(unet, device=device, dtype=dtype)
+    model = StandaloneModel(
+        unet=unet, vae=None, alphas_cumprod=alphas.to(device), prediction=prediction, context=encode(""), added=None,
+        name=path.stem, fingerprint=mark,
+    )  # fmt: skip
+    return DiffusersLCAD(model, read.autoencoder.to(device), encode, words_of, scale, recommended)
+
+
+def _clip_text(
+    weights: Mapping[str, Tensor], tokenizer: str | Path | None, device: str | torch.device
+) -> tuple[Callable[[str], Tensor], Callable[[str], PromptTokens]]:
+    """A published text encoder: 77 tokens padded with the end mark, no mask, the normed last layer; and its reading of a
+    text, whose first word stands behind the begin mark."""
+    from transformers import CLIPTokenizer
+
+    if not weights:
+        raise ValueError("the file has no text encoder (cond_stage_model.*): get the full checkpoint.")
+    encoder = clip_from_ldm({TEXT + name: tensor for name, tensor in weights.items()}, TEXT).to(device)
+    length, end = encoder.config.max_position_embeddings, encoder.config.vocab_size - 1
+    cure = f"give --tokenizer a folder with vocab.json and merges.txt, or the name {TOKENIZER} to fetch it from the hub."
+    try:
+        # a name that is given may be fetched; the usual one must be there
+        words = CLIPTokenizer.from_pretrained(str(tokenizer or TOKENIZER), local_files_only=tokenizer is None)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"CLIP's tokenizer was not found ({str(error).splitlines()[0]}): {cure}") from error
+    if words.eos_token_id != end:  # a folder without one gives an empty one
+        raise ValueError(f"CLIP's tokenizer was not found (its end mark is {words.eos_token_id}, expected {end}): {cure}")
+
+    @torch.no_grad()
+    def encode(text: str) -> Tensor:
+        ids = words(text, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+        return encoder(input_ids=ids.to(device)).last_hidden_state
+
+    def words_of(text: str) -> PromptTokens:
+        ids = words(text, add_special_tokens=False).input_ids[: length - 2]
+        return PromptTokens(tuple(ids), tuple(range(1, 1 + len(ids))), length)
+
+    return encode, words_of

@@ -1,0 +1,201 @@
+"""Text encoders of the files that ``checkpoint`` loads, as functions of learnt vectors.
+
+``load_standalone`` runs the text encoder once, on the empty prompt, and lets it go; learning a concept needs it for longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...files import headers, ldm
+from ...files.embeddings import tensor_names
+from ...files.tensors import read_component, read_json, read_tensors
+from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
+from . import text_encoders as text
+from .gradients import encode_concept
+
+#: CLIP's id of the word "picture", for files that come without a tokenizer.
+_PICTURE = ("picture", 1674)
+_UNSUPPORTED = "Translation on the command line needs Stable Diffusion 1.x, 2.x or XL, or the embedded model"
+
+
+class ConceptText(Protocol):
+    """A model's text encoder, or both of SDXL's, for prompts of nothing but vectors."""
+
+    #: Tokens of a prompt, and the column of the first vector.
+    columns: int
+    first: int
+    #: For each encoder its name in embedding files, and the width of a vector.
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+
+    def rows(self, word: str) -> tuple[Tensor, ...]:
+        """For each encoder (m, width): the token rows of a word."""
+
+    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """A group of vectors (n, width) for each encoder -> (context (1, columns, width), SDXL's pooled (1, P)),
+        differentiable."""
+
+
+class WordTable:
+    """The embedded model's: vectors stand where words would, "no word" fills the rest."""
+
+    first = 0
+    names = ("words",)
+
+    def __init__(self, words: HashedWords) -> None:
+        self.table, self.columns, self.widths = words.emb.weight, words.tokens, (words.emb.embedding_dim,)
+
+    def rows(self, word: str) -> tuple[Tensor, ...]:
+        ids = [i for i in tokenize(word, vocabulary=len(self.table), tokens=self.columns) if i != NULL_TOKEN]
+        if not ids:
+            raise ValueError(f"'{word}' has no word that the embedded model reads; give a plain English word.")
+        return (self.table[ids],)
+
+    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor]:
+        (group,) = vectors
+        if not 1 <= len(group) <= self.columns:
+            raise ValueError(f"The embedded model has room for 1 to {self.columns} vectors; got {len(group)}.")
+        nothing = self.table[NULL_TOKEN].expand(self.columns - len(group), -1)
+        return (torch.cat([group.to(nothing), nothing])[None],)
+
+
+class ClipText:
+    """CLIP of Stable Diffusion 1.x (padded with its end mark) or 2.x (padded with 0).
+
+    :param tokenizer: a transformers tokenizer; without one only the word "picture" is known.
+    :param layer: as ``diffusers_gradients.encode_concept``.
+    """
+
+    first = 1
+
+    def __init__(self, encoder: Any, pad_with_end: bool, tokenizer: Any = None, *, layer: int | None = None) -> None:
+        self.encoder, self.tokenizer, self.layer = encoder, tokenizer, layer
+        self.names = ("l" if pad_with_end else "h",)
+        self.columns: int = encoder.config.max_position_embeddings
+        self.widths: tuple[int, ...] = (encoder.config.hidden_size,)
+        size = encoder.config.vocab_size
+        self.begin, self.end = size - 2, size - 1  # CLIP's marks are its last two ids
+        self.pad = self.end if pad_with_end else 0
+
+    def rows(self, word: str) -> tuple[Tensor, ...]:
+        if self.tokenizer is not None:
+            ids = self.tokenizer(word, add_special_tokens=False)["input_ids"]
+        elif word == _PICTURE[0]:
+            ids = [_PICTURE[1]]
+        else:
+            raise ValueError(
+                f"A single-file checkpoint comes without a tokenizer, so the initial word can only be 'picture', not "
+                f"'{word}'; use a diffusers folder for other words."
+            )
+        if not ids:
+            raise ValueError(f"The initial word '{word}' has no tokens; give a plain word.")
+        return (self.encoder.get_input_embeddings().weight[ids],)
+
+    def encode(self, group: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Vectors (n, width) -> hidden states (1, columns, width), and pooled (1, P) where there is a projection."""
+        return encode_concept(self.encoder, group, self.begin, self.end, self.pad, self.layer)
+
+    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor]:
+        (group,) = vectors
+        return (self.encode(group)[0],)
+
+
+class XLText:
+    """SDXL's two encoders: the last but one layers of both side by side, pooled by the second one."""
+
+    first = 1
+    names = ("l", "g")
+
+    def __init__(self, small: Any, large: Any, tokenizer: Any = None) -> None:
+        self.parts = (
+            ClipText(small, True, tokenizer, layer=-2), ClipText(large, False, tokenizer, layer=-2),
+        )  # fmt: skip
+        self.columns = self.parts[0].columns
+        self.widths = tuple(part.widths[0] for part in self.parts)
+
+    def rows(self, word: str) -> tuple[Tensor, ...]:
+        return tuple(part.rows(word)[0] for part in self.parts)
+
+    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        (left, _), (right, pooled) = (part.encode(group) for part, group in zip(self.parts, vectors, strict=True))
+        return torch.cat([left, right], dim=-1), pooled
+
+
+def read_vectors(path: Path, text: ConceptText) -> tuple[Tensor, ...]:
+    """For each of a model's encoders (n, width): the vectors of an embedding file, by their usual names, else by width.
+
+    :raises ValueError: vectors for other encoders, or several of one width.
+    """
+    tensors = {name: t for name, t in read_tensors(path).items() if t.ndim in (1, 2)}
+    names = tensor_names(text.names)
+    by_name = tensors.keys() >= set(names)
+    found = [
+        [t for called, t in tensors.items() if t.shape[-1] == width and (called == name or not by_name)]
+        for name, width in zip(names, text.widths, strict=True)
+    ]
+    if any(len(group) != 1 for group in found):
+        has = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items()) or "none"
+        wants = " and ".join(map(str, text.widths))
+        raise ValueError(f"{path} has the vectors {has}; an embedding of this model has one tensor {wants} wide.")
+    return tuple(group[0].float().reshape(-1, group[0].shape[-1]) for group in found)
+
+
+def save_vectors(path: Path, text: ConceptText, vectors: Sequence[Tensor]) -> None:
+    """Write what :func:`read_vectors`, ComfyUI and diffusers read."""
+    save_file({name: v.contiguous() for name, v in zip(tensor_names(text.names), vectors, strict=True)}, path)
+
+
+def load_concept_text(path: Path, device: str | torch.device = "cpu") -> ConceptText:
+    """The text encoder of a file or folder that ``load_standalone`` reads; float32, frozen.
+
+    :raises ValueError: a file without a text encoder.
+    """
+    if path.is_dir():
+        return _from_folder(path, device)
+    if headers.is_embedded(path):
+        tensors = headers.load_state_dict(path)
+        words = HashedWords.from_state_dict(
+            ldm.part(tensors, "text."), tokens=headers.read_config(path)["text"]["tokens"]
+        )
+        return WordTable(words.to(device))
+    tensors = read_tensors(path)
+
+    def has(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in tensors)
+
+    if has(ldm.SDXL_TEXT[1]):
+        small = text.clip_from_ldm(tensors, ldm.SDXL_TEXT[0])
+        large = text.open_clip_from_ldm(tensors, ldm.SDXL_TEXT[1], projection=True)
+        return XLText(_frozen(small, device), _frozen(large, device))
+    if has(ldm.SD1_TEXT):
+        return ClipText(_frozen(text.clip_from_ldm(tensors, ldm.SD1_TEXT), device), True)
+    prefix = next(filter(has, ldm.SD2_TEXT), None)
+    if prefix is None:
+        raise ValueError(f"{path} has no text encoder. {_UNSUPPORTED}.")
+    return ClipText(_frozen(text.open_clip_from_ldm(tensors, prefix, projection=False), device), False)
+
+
+def _from_folder(path: Path, device: str | torch.device) -> ConceptText:
+    from transformers import CLIPTextConfig, CLIPTokenizer
+
+    def encoder(name: str, projection: bool) -> Any:
+        config = CLIPTextConfig.from_dict(read_json(path / name / "config.json"))
+        found = text.clip_model(config, read_component(path / name), str(path / name), projection=projection)
+        return _frozen(found, device)
+
+    first = encoder("text_encoder", False)
+    tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer") if (path / "tokenizer").is_dir() else None
+    if (path / "text_encoder_2").is_dir():
+        return XLText(first, encoder("text_encoder_2", True), tokenizer)
+    return ClipText(first, first.config.hidden_act == "quick_gelu", tokenizer)
+
+
+def _frozen(encoder: Any, device: str | torch.device) -> Any:
+    return encoder.to(device).eval().requires_grad_(False)

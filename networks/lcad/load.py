@@ -1,0 +1,77 @@
+"""L-CAD from a file: read strictly, sizes from the shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...files import headers
+from ...files.ldm import load_strictly, part
+from ...files.tensors import read_tensors
+from ..embedded.autoencoder import LinearAutoencoder
+from .model import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
+from .weights import LCADParts, take_apart
+
+
+@dataclass(frozen=True, eq=False)
+class LCADFile:
+    """What a file holds, before a host builds its models.
+
+    :param config: the header of an embedded file; None for a published one, whose names tell everything.
+    :param unet: diffusers' names in an embedded file, LDM names in a published one.
+    :param text: the table of words, or CLIP in transformers' names; empty where a published file has none.
+    """
+
+    autoencoder: LCADAutoencoder
+    unet: dict[str, Tensor]
+    text: dict[str, Tensor]
+    config: dict[str, Any] | None = None
+
+
+def read_lcad(path: Path) -> LCADFile:
+    """Read the embedded L-CAD or a published checkpoint.
+
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: it cannot be read as plain weights, or they are not L-CAD's; the file is named.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: give L-CAD's checkpoint, or reinstall the pack if it is its own.")
+    try:
+        if path.suffix == ".safetensors" and headers.is_embedded(path):
+            return _read_embedded(path)
+        parts = take_apart(read_tensors(path))
+        return LCADFile(build_autoencoder(parts), parts.unet, parts.text)
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if str(path) in said else f"{path}: {said}") from error
+
+
+def _read_embedded(path: Path) -> LCADFile:
+    config, tensors = headers.read_config(path), headers.load_state_dict(path)
+    described = config.get("lcad")
+    if described is None:
+        raise ValueError("this is the embedded model of another system; choose L-CAD's checkpoint.")
+    sizes = LCADSizes(tuple(described["widths"]), described["blocks"], config["latent"]["channels"], 3, described["groups"])
+    with torch.device("meta"):
+        encoder, decoder = GrayEncoder(sizes), GuidedDecoder(sizes)
+    load_strictly(encoder, part(tensors, "gray."), "the embedded gray encoder")
+    load_strictly(decoder, part(tensors, "decoder."), "the embedded decoder")
+    base = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
+    autoencoder = LCADAutoencoder(encoder, decoder, base).float()
+    return LCADFile(autoencoder, part(tensors, "unet."), part(tensors, "text."), config)
+
+
+def build_autoencoder(parts: LCADParts) -> LCADAutoencoder:
+    """Gray encoder and decoder of a published checkpoint, float32.
+
+    :raises ValueError: tensors that are missing, unexpected or of another shape, named.
+    """
+    with torch.device("meta"):
+        encoder, decoder = GrayEncoder(parts.sizes), GuidedDecoder(parts.sizes)
+    load_strictly(encoder, parts.gray, "L-CAD's gray encoder")
+    load_strictly(decoder, parts.decoder, "L-CAD's decoder")
+    return LCADAutoencoder(encoder, decoder).float()
