@@ -11,7 +11,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[test]"
 	touch $@
 
-## Colour a drawing, a scene and a photograph from their references with the embedded model.
+## Color a drawing, a scene and a photograph from their references with the embedded model.
 demo: $(VENV)/.ready
 	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/drawing-gray.png --reference $(PICTURES)/drawing-reference.png --output out/demo/drawing.png
 	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/scene-gray.png --reference $(PICTURES)/scene-reference.png --output out/demo/scene.png
@@ -30,7 +30,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m bench.lcad_instances
 	$(RUN) -m bench.vct_control
 
-## Measure the embedded model on held-out pairs beside simple ways to colour. Fetches drawings with npm; about an hour.
+## Measure the embedded model on held-out pairs beside simple ways to color. Fetches drawings with npm; about an hour.
 evaluate: $(VENV)/.ready
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[training]"
 	$(RUN) -m training fetch

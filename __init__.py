@@ -1,4 +1,4 @@
-"""ComfyUI-Exemplar: colour, restyle and translate pictures by example.
+"""ComfyUI-Exemplar: color, restyle and translate pictures by example.
 
 ComfyUI imports this file under a name made of the folder's path; everything inside therefore imports relatively.
 Without ComfyUI the pack is an ordinary package, ``comfyui_exemplar``, whose layers below ``nodes`` need no ComfyUI.

@@ -20,7 +20,7 @@ if not __package__:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="comfyui_exemplar", description="Colour pictures by example.")
+    parser = argparse.ArgumentParser(prog="comfyui_exemplar", description="Color pictures by example.")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_colorize(commands)
     _add_auto(commands)
@@ -38,25 +38,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _add_colorize(commands) -> None:
     command = commands.add_parser(
         "colorize",
-        help="colour gray pictures by a colour reference",
-        description="Colours gray pictures by a colour reference (Kosugi 2025). Options left out are the model's "
+        help="color gray pictures by a color reference",
+        description="Colors gray pictures by a color reference (Kosugi 2025). Options left out are the model's "
         "recommendation: the paper's for Stable Diffusion, its own for the embedded model.",
     )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="gray picture(s)")
-    command.add_argument("--reference", required=True, type=Path, help="colour picture with the same kinds of things")
+    command.add_argument("--reference", required=True, type=Path, help="color picture with the same kinds of things")
     command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
     command.add_argument("--model", type=Path, help="SD 1.x, 2.x or SDXL checkpoint file or diffusers folder "
                          "(default: the embedded model)")  # fmt: skip
-    command.add_argument("--guidance", type=float, help="w: higher gives fuller colours, 1 is fastest")
-    command.add_argument("--passes", type=int, help="N: how often to colour, invert and colour again")
-    command.add_argument("--depth", type=int, help="T: steps of noise that colouring may use")
+    command.add_argument("--guidance", type=float, help="w: higher gives fuller colors, 1 is fastest")
+    command.add_argument("--passes", type=int, help="N: how often to color, invert and color again")
+    command.add_argument("--depth", type=int, help="T: steps of noise that coloring may use")
     command.add_argument("--steps", type=int, help="length of the whole schedule")
     command.add_argument("--resolution", type=int, help="side of the square whose area the model works at; 0 keeps the "
                          "pictures' own size")  # fmt: skip
     for name in ("gamma-shallow", "gamma-deep", "beta-shallow", "beta-deep"):
         command.add_argument(f"--{name}", type=float, help="see the paper or the node's help page")
     command.add_argument("--match-latents", type=float, help="0..1, AdaIN of the starting noise")
-    command.add_argument("--match-chroma", type=float, help="0..1, match the reference's colour statistics")
+    command.add_argument("--match-chroma", type=float, help="0..1, match the reference's color statistics")
     command.add_argument("--layers", default="color", help="where dual attention acts")
     command.add_argument("--convention", choices=("consistent", "official"), default="consistent")
     command.add_argument("--postprocess", choices=("exact", "official"), default="exact")
@@ -103,8 +103,8 @@ def _colorize(options: argparse.Namespace) -> int:
 def _add_auto(commands) -> None:
     command = commands.add_parser(
         "auto",
-        help="colour gray pictures with no reference",
-        description="Colours gray pictures with no reference, by a DDColor network (Kang et al. 2023).",
+        help="color gray pictures with no reference",
+        description="Colors gray pictures with no reference, by a DDColor network (Kang et al. 2023).",
     )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="gray picture(s), or frames of a video")
     command.add_argument("--model", type=Path, help="DDColor file: ddcolor_modelscope, paper, artistic or paper_tiny, as "
@@ -113,8 +113,8 @@ def _add_auto(commands) -> None:
     command.add_argument("--resolution", type=int, help="side of the square whose area the network works at (default: 512, "
                          "128 for the embedded one); 0 keeps the pictures' own size")  # fmt: skip
     command.add_argument("--saturation", type=float, default=1.0, help="0 is gray, 1 as the network gives it")
-    command.add_argument("--strength", type=float, default=1.0, help="0 keeps the picture as it is, 1 recolours it")
-    command.add_argument("--steady", type=int, default=0, help="frames before and after that smooth a frame's colour; the "
+    command.add_argument("--strength", type=float, default=1.0, help="0 keeps the picture as it is, 1 recolors it")
+    command.add_argument("--steady", type=int, default=0, help="frames before and after that smooth a frame's color; the "
                          "inputs are then the frames of one video, in order")  # fmt: skip
     command.add_argument("--arithmetic", choices=("exact", "official"), default="exact",
                          help="official repeats the published program")  # fmt: skip
@@ -168,8 +168,8 @@ def _add_translate(commands) -> None:
     )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="picture(s) whose content is kept")
     concept = command.add_mutually_exclusive_group(required=True)
-    concept.add_argument("--reference", type=Path, help="picture whose concept is learnt")
-    concept.add_argument("--concept", type=Path, help="embedding file that was learnt before, for this model")
+    concept.add_argument("--reference", type=Path, help="picture whose concept is learned")
+    concept.add_argument("--concept", type=Path, help="embedding file that was learned before, for this model")
     command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
     command.add_argument("--model", type=Path, help="SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the "
                          "embedded model)")  # fmt: skip
@@ -181,7 +181,7 @@ def _add_translate(commands) -> None:
     command.add_argument("--steps", type=int, help="of the schedule")
     command.add_argument("--pivot-iterations", type=int, help="most updates a step of the prompts that hold the picture; 0 "
                          "does without")  # fmt: skip
-    command.add_argument("--updates", type=int, help="optimiser steps of the concept")
+    command.add_argument("--updates", type=int, help="optimizer steps of the concept")
     command.add_argument("--learning-rate", type=float, help="of the concept")
     command.add_argument("--vectors", type=int, help="of the concept")
     command.add_argument("--word", help="where the concept starts")
@@ -189,7 +189,7 @@ def _add_translate(commands) -> None:
                          "pictures' own size")  # fmt: skip
     command.add_argument("--convention", choices=("consistent", "diffusers"), help="diffusers has the published levels")
     command.add_argument("--seed", type=int, help="of learning")
-    command.add_argument("--save-concept", type=Path, help="write the learnt vectors to this .safetensors file")
+    command.add_argument("--save-concept", type=Path, help="write the learned vectors to this .safetensors file")
     command.add_argument("--device", default="cpu", help="cpu, cuda, mps ...")
     command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     command.set_defaults(run=_translate)
@@ -222,8 +222,8 @@ def _translate(options: argparse.Namespace) -> int:
             concept = learn(host, reference, settings, lambda _, __: bar.update())
     else:
         concept = host.of_vectors(*read_vectors(options.concept, text))
-    if options.save_concept and concept.learnt:
-        save_vectors(options.save_concept, text, concept.learnt)
+    if options.save_concept and concept.learned:
+        save_vectors(options.save_concept, text, concept.learned)
         print(options.save_concept)
     for picture, source, output in zip(pictures, options.inputs, outputs, strict=True):
         with tqdm(desc=source.name, unit="step") as bar:
@@ -238,13 +238,13 @@ def _translate(options: argparse.Namespace) -> int:
 def _add_describe(commands) -> None:
     command = commands.add_parser(
         "describe",
-        help="colour gray pictures by words",
-        description="Colours gray pictures by words, with L-CAD (Chang et al. 2023). Options left out are the published "
+        help="color gray pictures by words",
+        description="Colors gray pictures by words, with L-CAD (Chang et al. 2023). Options left out are the published "
         "program's, or the embedded model's own.",
     )
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="gray picture(s), all described alike")
-    command.add_argument("--prompt", default="", help="what is where in which colour, things apart by commas: 'a green "
-                         "apple, a yellow bell'; left out, the colours are the model's choice")  # fmt: skip
+    command.add_argument("--prompt", default="", help="what is where in which color, things apart by commas: 'a green "
+                         "apple, a yellow bell'; left out, the colors are the model's choice")  # fmt: skip
     command.add_argument("--negative", default="", help="what it should not be; usually left out")
     command.add_argument("--region", action="append", default=[], metavar="PHRASE=MASK", help="keep a phrase of the "
                          "prompt to a mask, a picture that is white there: 'green apple=apple.png'; may be "

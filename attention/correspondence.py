@@ -1,6 +1,6 @@
 """Where a picture looks in another one: heat maps, warps and confidence, from kept queries and keys.
 
-The weights are those of the colour transfer's gray-to-gray term, softmax(q·kᵀ/√d) averaged over heads. A full map of
+The weights are those of the color transfer's gray-to-gray term, softmax(q·kᵀ/√d) averaged over heads. A full map of
 N x M weights is never built: a heat map needs the rows of its query tokens, everything else goes slice by slice.
 """
 
@@ -45,7 +45,7 @@ def heat(q: Tensor, k: Tensor, heads: int, weight: Tensor) -> Tensor:
     """How much attention a weighted set of query tokens pays to each key token.
 
     :param q: (N, H·d); ``k`` is (M, H·d).
-    :param weight: (N,), not negative; its sum is normalised away.
+    :param weight: (N,), not negative; its sum is normalized away.
     :returns: (M,), sums to 1.
     :raises ValueError: no token has any weight.
     """

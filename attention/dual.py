@@ -1,13 +1,13 @@
-"""Dual attention-guided colour transfer (Kosugi 2025, arXiv 2505.15812), as an attention edit.
+"""Dual attention-guided color transfer (Kosugi 2025, arXiv 2505.15812), as an attention edit.
 
-In the chosen decoder layers the self-attention of the picture being coloured is replaced by
+In the chosen decoder layers the self-attention of the picture being colored is replaced by
 
     o = softmax((γ · q_input·k_grayᵀ + (1−γ) · q·k_refᵀ) / √d) · v_ref
     o ← (1−β) · o + β · softmax(q_input·k_inputᵀ / √d) · v
 
-where q and v are the running picture's, and the rest was kept by three DDIM inversions: the gray input, the colour
-reference (``ref``) and the reference without its colours (``gray``). γ leans on the correspondence between gray and
-gray, which colour cannot disturb; β holds on to the input's own structure. Layers at the finest attention resolution
+where q and v are the running picture's, and the rest was kept by three DDIM inversions: the gray input, the color
+reference (``ref``) and the reference without its colors (``gray``). γ leans on the correspondence between gray and
+gray, which color cannot disturb; β holds on to the input's own structure. Layers at the finest attention resolution
 ("shallow") and the others ("deep") have their own γ and β.
 
 The β term uses the *kept* q and k but the *running* v, as the published program does.
@@ -34,9 +34,9 @@ MIXES = {"before softmax": blend_before_softmax, "after softmax": blend_after_so
 class DualAttentionSettings:
     """The paper's parameters (its defaults), and when and how strongly the edit acts.
 
-    :param gamma_shallow: 0..1, weight of gray-to-gray correspondence in shallow layers (γ₁); 0 is colour-to-colour only.
+    :param gamma_shallow: 0..1, weight of gray-to-gray correspondence in shallow layers (γ₁); 0 is color-to-color only.
     :param gamma_deep: the same in deep layers (γ₂). At 1 the running picture's queries do not matter.
-    :param beta_shallow: 0..1, share of the input's own attention in shallow layers (β₁); 1 takes no colour at all.
+    :param beta_shallow: 0..1, share of the input's own attention in shallow layers (β₁); 1 takes no color at all.
     :param beta_deep: the same in deep layers (β₂).
     :param mix: blend the two correspondences ``before softmax`` or ``after softmax``.
     :param strength: 0..1, from plain attention to the edit.
@@ -80,10 +80,10 @@ class DualAttentionColor:
     :param settings: γ, β and when to act.
     :param layers: layer -> whether it counts as shallow.
     :param source: bank of the gray input(s).
-    :param reference: bank of the colour reference(s): one for all inputs, or one an input.
-    :param gray_reference: bank of the same reference(s) without colour.
-    :param source_mask: (B or 1, H, W) in 0..1, where in the input colour may go; None is everywhere.
-    :param reference_mask: (B or 1, H, W), which parts of the reference may give colour (those above one half).
+    :param reference: bank of the color reference(s): one for all inputs, or one an input.
+    :param gray_reference: bank of the same reference(s) without color.
+    :param source_mask: (B or 1, H, W) in 0..1, where in the input color may go; None is everywhere.
+    :param reference_mask: (B or 1, H, W), which parts of the reference may give color (those above one half).
     :param attend: fused attention to use for what can be computed before sampling.
     :param device: where that is computed (None: where the banks are).
     :raises ValueError: banks or masks that do not fit each other, or an empty mask.
@@ -270,7 +270,7 @@ class DualAttentionColor:
 def check_reference_mask(mask: Tensor) -> None:
     """:raises ValueError: a mask, (B, H, W), that leaves nothing to look at."""
     if not bool((mask > 0.5).any(dim=(1, 2)).all()):
-        raise ValueError("The reference mask is empty (nothing above one half); paint where colour may come from.")
+        raise ValueError("The reference mask is empty (nothing above one half); paint where color may come from.")
 
 
 def tokens_in_mask(mask: Tensor, grid: tuple[int, int]) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """Mixtures of attentions as fused calls: no attention map is ever built.
 
-Source: Kosugi 2025 (arXiv 2505.15812), the dual attention-guided colour transfer. The paper blends two logit matrices,
+Source: Kosugi 2025 (arXiv 2505.15812), the dual attention-guided color transfer. The paper blends two logit matrices,
 
     S = γ · q₁k₁ᵀ + (1 − γ) · q₂k₂ᵀ,        output = softmax(S / √d) · v,
 

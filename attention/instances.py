@@ -89,7 +89,7 @@ class Instance:
         if self.masks.ndim != 3 or 0 in self.masks.shape or not bool((self.masks > 0.5).any(dim=(1, 2)).all()):
             raise ValueError(
                 f"The mask of '{self.phrase}', {tuple(self.masks.shape)}, is empty (nothing above one half): paint where "
-                "its colours belong."
+                "its colors belong."
             )
 
 
@@ -123,7 +123,7 @@ class InstanceEdit:
         biases, groups = zip(*(self._bias(call, instance) for instance in instances), strict=True)
         heads = max(bias.shape[1] for bias in biases)
         bias = torch.cat([bias.expand(-1, heads, -1, -1) for bias in biases], dim=-1)
-        # torch's own fused call: quantised attention, which a host may use, would blur the bias
+        # torch's own fused call: quantized attention, which a host may use, would blur the bias
         return attend_with_bias(call.q, call.k, call.v, bias, torch.cat(groups, dim=-1), call.heads, sdpa)
 
     def _bias(self, call: AttentionCall, instance: Instance) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """A tokenised prompt.
+    """A tokenized prompt.
 
     :param tokens: the words' tokens, in order.
     :param places: for each token, its place in the context, 0 being the start token where there is one.

@@ -1,4 +1,4 @@
-"""What exemplar colourisation costs, beside the naive way, in one run.
+"""What exemplar colorization costs, beside the naive way, in one run.
 
     python -m bench                     Stable Diffusion 1.x size (random weights), 512 x 512, fp32, one pass
     python -m bench --passes 3          the paper's N
@@ -50,11 +50,11 @@ def _report(naive: dict, ours: dict, options: argparse.Namespace) -> None:
         ratio = f"{a / b:.2f}x" if b else "-"
         print(f"| {name} | {a:.{digits}f} {unit} | {b:.{digits}f} {unit} | {ratio} |")
 
-    print(f"\nExemplar colourisation, {options.size} x {options.size}, depth {options.depth}, {options.passes} pass(es), "
+    print(f"\nExemplar colorization, {options.size} x {options.size}, depth {options.depth}, {options.passes} pass(es), "
           f"fp32, {ours['threads']} CPU threads, torch {ours['torch']}\n")  # fmt: skip
     print("| | naive: maps built, one row a call | ours | naive / ours |\n| --- | --- | --- | --- |")
     row("plain call, one row", "plain", "s")
-    row("guided step (coloured and plain prediction)", "guided", "s")
+    row("guided step (colored and plain prediction)", "guided", "s")
     row("whole flow", "total", "s", 1)
     row("UNet calls", "calls", "", 0)
     row("UNet rows", "rows", "", 0)

@@ -1,4 +1,4 @@
-"""What automatic colour costs: the published per-picture pipeline beside ours, on the same random weights.
+"""What automatic color costs: the published per-picture pipeline beside ours, on the same random weights.
 
     python -m bench.ddcolor                           ConvNeXt-T, 16 pictures of 512 x 512, fp32
     python -m bench.ddcolor --variant large
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def random_weights(sizes: DDColorSizes) -> dict[str, torch.Tensor]:
-    """Weights in published names that keep numbers in range; what they colour is noise."""
+    """Weights in published names that keep numbers in range; what they color is noise."""
     generator = torch.Generator().manual_seed(0)
     made = {}
     for name, shape in published_shapes(sizes).items():

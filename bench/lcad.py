@@ -1,4 +1,4 @@
-"""What colour by words costs: plain sampling with attention maps built, beside ours, on the same random weights.
+"""What color by words costs: plain sampling with attention maps built, beside ours, on the same random weights.
 
     python -m bench.lcad                      full size, one picture of 256 x 256, 50 steps counted, 2 timed, fp32
     python -m bench.lcad --tiny --size 64     a toy, to see that it works

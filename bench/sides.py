@@ -158,7 +158,7 @@ def naive_attention(q, k, v, heads):
 
 
 class NaiveEdit:
-    """Plain attention with its map built; keeps everything, or injects colours, one map after another."""
+    """Plain attention with its map built; keeps everything, or injects colors, one map after another."""
 
     def __init__(self, shallow: dict, settings: DualAttentionSettings) -> None:
         self.shallow, self.settings = shallow, settings

@@ -1,4 +1,4 @@
-"""Colour arithmetic of the pack: float CIE Lab, statistics transfer, luminance merge and picture metrics.
+"""Color arithmetic of the pack: float CIE Lab, statistics transfer, luminance merge and picture metrics.
 
 Pure functions of torch tensors. Pictures are ``(B, H, W, C)`` floats in 0..1, masks ``(B, H, W)``; they work in float32
 and give back the caller's dtype, device and batch. Only :mod:`.official` needs OpenCV, and only when it is called.

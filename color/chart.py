@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Blue, orange, green: told apart by colour-blind eyes.
+#: Blue, orange, green: told apart by color-blind eyes.
 _INK = ((0, 90, 181), (213, 94, 0), (0, 128, 96))
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 22, 24
 

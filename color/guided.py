@@ -26,7 +26,7 @@ def upsample_guided(
     :param lightness: (B, H, W, 1), CIE L of the full-size gray picture.
     :param radius: reach of the local model in small pixels, at least 1.
     :param flat: regularisation; large values approach plain smooth enlarging.
-    :returns: (B, H, W, 2). Values stay within those of the neighbourhood, so no new colors appear.
+    :returns: (B, H, W, 2). Values stay within those of the neighborhood, so no new colors appear.
     """
     small, size = chroma.movedim(-1, 1), lightness.shape[1:3]
     full = lightness.movedim(-1, 1)

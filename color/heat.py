@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Stops of a perceptually ordered ramp, black to violet to orange to pale yellow: readable in print and by colour-blind
+# Stops of a perceptually ordered ramp, black to violet to orange to pale yellow: readable in print and by color-blind
 # eyes, as lightness grows all the way.
 _STOPS = ((0.0, 0.0, 0.02), (0.25, 0.05, 0.38), (0.62, 0.16, 0.40), (0.93, 0.41, 0.15), (0.99, 0.99, 0.65))
 

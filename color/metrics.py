@@ -59,13 +59,13 @@ def luminance_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def color_ghosting(
     picture: torch.Tensor, gray: torch.Tensor, edge: float = 4.0, reach: int = 2
 ) -> torch.Tensor:
-    """How much colour changes where lightness does not: halos, and colours that run over an edge.
+    """How much color changes where lightness does not: halos, and colors that run over an edge.
 
     The mean length of the steps of (a, b) to the right and downward, over the pixels that are further than ``reach`` from
-    any edge of the gray picture. 0 for one flat colour; a true picture has some, where things differ in colour alone.
+    any edge of the gray picture. 0 for one flat color; a true picture has some, where things differ in color alone.
 
     :param picture: ``(B or 1, H, W, 3)`` sRGB in 0..1; ``gray`` the same, of which only L counts.
-    :param edge: a step of L between neighbours that counts as an edge, Lab units.
+    :param edge: a step of L between neighbors that counts as an edge, Lab units.
     :param reach: pixels around an edge that are left out.
     :returns: ``(B,)`` float32, Lab units a pixel; 0 where every pixel is near an edge.
     :raises ValueError: when sizes or batches do not fit.

@@ -25,7 +25,7 @@ def official_merge(
     :param input_rgb: ``(B or 1, H, W, 3)`` uint8.
     :param reference_rgb: ``(B or 1, h, w, 3)`` uint8. The program has it at the size of the input; other sizes are
         resized to that on the way.
-    :param wrap: True is the published behaviour, wrong hues where a or b overflow; False clips them instead.
+    :param wrap: True is the published behavior, wrong hues where a or b overflow; False clips them instead.
     :returns: ``(B, H, W, 3)`` uint8, on the device of ``decoded``.
     :raises ImportError: when OpenCV is missing.
     :raises ValueError: for shapes, dtypes or batches that do not fit.

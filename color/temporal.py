@@ -1,7 +1,7 @@
 """Chroma that does not flicker from frame to frame.
 
 A joint bilateral filter (Tomasi and Manduchi, ICCV 1998; Petschnigg et al., SIGGRAPH 2004) along time only: every place
-takes the mean of its own (a, b) in the neighbouring frames, and frames in which its lightness is another count less. So
+takes the mean of its own (a, b) in the neighboring frames, and frames in which its lightness is another count less. So
 what stands still becomes steady, what moves keeps its own color, and nothing is carried over a cut.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-#: Difference of CIE L at which a neighbouring frame counts 0.6 (one standard deviation). Film grain is below, an edge that
+#: Difference of CIE L at which a neighboring frame counts 0.6 (one standard deviation). Film grain is below, an edge that
 #: passes by is far above.
 SAME_LIGHTNESS = 4.0
 

@@ -1,4 +1,4 @@
-"""Multi-concept inversion: a picture's concept as several word vectors, learnt with everything else frozen.
+"""Multi-concept inversion: a picture's concept as several word vectors, learned with everything else frozen.
 
 Cheng et al., ICCV 2023, arXiv 2307.14352, section 3.2 (VCT), after textual inversion (Gal et al., ICLR 2023,
 arXiv 2208.01618): the noise in noised copies of the picture is predicted under a prompt that consists of the vectors,
@@ -29,9 +29,9 @@ Predict = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class ConceptOptions:
-    """How the vectors are learnt. The defaults are the released program's, with the L1 term that its example asks for.
+    """How the vectors are learned. The defaults are the released program's, with the L1 term that its example asks for.
 
-    :param updates: optimiser steps. Released: 50; its example takes 500 and suggests 100 to 1000.
+    :param updates: optimizer steps. Released: 50; its example takes 500 and suggests 100 to 1000.
     :param learning_rate: AdamW's, before ``scale_rate``.
     :param accumulation: noised copies whose gradients make one update.
     :param scale_rate: multiply the rate by ``accumulation``, as the released program does: 2e-3 with the defaults.
@@ -104,7 +104,7 @@ class ConceptProgress:
 
     :param mse, l1: means over the update's copies; ``l1`` is 0 where the term is off.
     :param loss: their weighted sum.
-    :param gradients: of each group of vectors, as the optimiser saw them.
+    :param gradients: of each group of vectors, as the optimizer saw them.
     :param state: to go on from.
     :param denoised: (rows, C, h, w) clean estimates of the last call.
     """

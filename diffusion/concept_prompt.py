@@ -1,4 +1,4 @@
-"""A learnt concept on its way from learning to fusion."""
+"""A learned concept on its way from learning to fusion."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ConceptPrompt:
-    """A prompt of learnt vectors alone.
+    """A prompt of learned vectors alone.
 
     :param prompt: what the host that made it hands to its model: CONDITIONING, or a context (1, columns, width).
     :param columns: length of that prompt.
     :param vectors: how many of the columns are the concept's.
     :param first: the first of them: 1 behind a begin mark, else 0.
-    :param learnt: the vectors themselves, (n, width) for each text encoder; () when only the prompt is known.
+    :param learned: the vectors themselves, (n, width) for each text encoder; () when only the prompt is known.
     :param pooled: (1, P), SDXL's pooled prompt, where ``prompt`` does not hold it itself.
     """
 
@@ -24,5 +24,5 @@ class ConceptPrompt:
     columns: int
     vectors: int
     first: int
-    learnt: tuple[Tensor, ...] = ()
+    learned: tuple[Tensor, ...] = ()
     pooled: Tensor | None = None

@@ -19,7 +19,7 @@ def luma_direction(rgb_factors: Sequence[Sequence[float]]) -> Tensor:
 def pull_luminance(latent: Tensor, gray: Tensor, direction: Tensor, strength: float = 1.0) -> Tensor:
     """Move a latent along the luma direction until it has the luma of a gray picture's latent.
 
-    The smallest change that does so: the rest of the latent, colour above all, stays.
+    The smallest change that does so: the rest of the latent, color above all, stays.
 
     :param latent: (B, C, h, w).
     :param gray: (B or 1, C, h, w), the gray picture's clean latent.

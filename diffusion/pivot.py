@@ -1,7 +1,7 @@
 """Pivot turning inversion: per-step unconditional contexts under which guided sampling retraces an inversion.
 
 Cheng et al., ICCV 2023, arXiv 2307.14352, section 3.3 (VCT), after null-text inversion (Mokady et al., CVPR 2023,
-arXiv 2211.09794, algorithm 1). At every step of the way back the unconditional context is optimised until the guided
+arXiv 2211.09794, algorithm 1). At every step of the way back the unconditional context is optimized until the guided
 step lands on the latent that the inversion passed; each step starts from the context of the step before.
 
 The released program differs from what one would write in four places, all of them values of :class:`PivotOptions`:
@@ -156,7 +156,7 @@ def way_back(inversion: Inversion) -> tuple[tuple[float, ...], Tensor]:
     if tuple(reversed(plan.levels)) != plan.sigmas:
         raise ValueError(
             f"This inversion ({plan.convention}) does not come back down the levels that it climbed, so there is "
-            "nothing to steer towards: invert with the convention 'consistent' or 'diffusers'."
+            "nothing to steer toward: invert with the convention 'consistent' or 'diffusers'."
         )
     return plan.sigmas, inversion.trajectory.flip(0)
 

@@ -115,5 +115,5 @@ def invert_ddim(
 
 
 def guide(color: Tensor, plain: Tensor, weight: float) -> Tensor:
-    """Classifier-free colourisation guidance (Kosugi 2025): plain + w · (colour − plain)."""
+    """Classifier-free colorization guidance (Kosugi 2025): plain + w · (color − plain)."""
     return plain + weight * (color - plain)

@@ -1,7 +1,7 @@
-"""Learnt word vectors as the files that other programs read, with what it takes to go on learning in the header.
+"""Learned word vectors as the files that other programs read, with what it takes to go on learning in the header.
 
 One tensor named ``emb_params`` for a single text encoder, ``clip_l`` and ``clip_g`` for SDXL: the names that ComfyUI,
-the web UIs and diffusers know. More tensors would keep some of them from reading the file, so the optimiser's moments
+the web UIs and diffusers know. More tensors would keep some of them from reading the file, so the optimizer's moments
 stand in the safetensors header, which they pass over.
 """
 
@@ -34,7 +34,7 @@ class ConceptFile:
     """A concept on disk.
 
     :param encoders: names of the text encoders, in the order of the state's vectors: ("l",), ("g", "l"), ...
-    :param settings: what was learnt and how, to be compared before learning goes on.
+    :param settings: what was learned and how, to be compared before learning goes on.
     :param losses: of every update so far.
     """
 

@@ -22,7 +22,7 @@ class AttentionMap(io.ComfyNode):
             inputs=[
                 Inversion.Input("input_inversion", tooltip="The input's inversion, with kept q."),
                 Inversion.Input("reference_inversion", tooltip="With kept k. Best is the gray reference's: it "
-                                "shows the gray-to-gray match. After Exemplar Colorize, the colour reference's has its "
+                                "shows the gray-to-gray match. After Exemplar Colorize, the color reference's has its "
                                 "k in fine layers only."),
                 io.Image.Input("image", tooltip="The input picture."),
                 io.Image.Input("reference", tooltip="The reference picture."),
@@ -35,7 +35,7 @@ class AttentionMap(io.ComfyNode):
                 io.Float.Input("position", default=0.0, min=0.0, max=1.0, step=0.05, round=0.001, advanced=True,
                                tooltip="When on the way back to look: 0 is the noisiest kept step, 1 the last."),
                 io.Combo.Input("carry", options=["soft", "hard"], default="soft", advanced=True,
-                               tooltip="soft averages the reference's colours with the attention weights; hard takes the "
+                               tooltip="soft averages the reference's colors with the attention weights; hard takes the "
                                "best match of every place."),
                 io.Int.Input("picture", default=0, min=0, max=4095, advanced=True, tooltip="Which picture of a batch."),
                 io.Mask.Input("mask", optional=True, tooltip="Look from this region instead of the point."),

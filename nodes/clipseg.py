@@ -64,7 +64,7 @@ class ReferringMask(io.ComfyNode):
                 Referring.Input("referring", tooltip="From Load CLIPSeg."),
                 io.Image.Input("image", tooltip="One or more pictures of any size, gray ones too."),
                 io.String.Input("phrases", multiline=True, default="",
-                                tooltip="What to look for, one phrase a line. Name things rather than colours: a gray picture "
+                                tooltip="What to look for, one phrase a line. Name things rather than colors: a gray picture "
                                 "has none."),
                 io.Float.Input("threshold", default=0.4, min=0.0, max=0.99, step=0.05, round=0.001,
                                tooltip="How likely a place must be. Low takes in more around a thing, high only its surest "
@@ -74,7 +74,7 @@ class ReferringMask(io.ComfyNode):
             ],
             outputs=[
                 io.Mask.Output(display_name="masks", tooltip="A mask for each phrase, picture after picture."),
-                io.Image.Output(display_name="picture", tooltip="The masks as colours over the picture."),
+                io.Image.Output(display_name="picture", tooltip="The masks as colors over the picture."),
             ],
         )  # fmt: skip
 

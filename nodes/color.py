@@ -1,4 +1,4 @@
-"""Colour arithmetic on pictures, and luminance in latent space."""
+"""Color arithmetic on pictures, and luminance in latent space."""
 
 from __future__ import annotations
 
@@ -51,27 +51,27 @@ class MergeLuminance(io.ComfyNode):
             node_id="ExemplarMergeLuminance",
             display_name="Luminance Merge",
             category=CATEGORY_COLOR,
-            description="Colours from one picture, lightness from another, at the latter's own size, in float CIE Lab.",
+            description="Colors from one picture, lightness from another, at the latter's own size, in float CIE Lab.",
             search_aliases=["color transfer", "lab merge", "keep luminance", "chroma", "color match"],
             inputs=[
                 io.Image.Input("color_image", tooltip="Gives a and b; any size."),
                 io.Image.Input("gray_image", tooltip="Gives L; the result has its size and its lightness (exactly, with gamut fit)."),
-                share("match_statistics", 1.0, "With a reference: 0 keeps the colours as they are, 1 gives them the "
+                share("match_statistics", 1.0, "With a reference: 0 keeps the colors as they are, 1 gives them the "
                       "reference's mean and spread.", advanced=False),
                 io.Float.Input("chroma", default=1.0, min=0.0, max=2.0, step=0.05, round=0.001,
-                               tooltip="Colourfulness: 0 is gray, 1 as it is, above 1 stronger."),
+                               tooltip="Colorfulness: 0 is gray, 1 as it is, above 1 stronger."),
                 io.Combo.Input("gamut", options=["fit", "clip"], default="fit", advanced=True,
-                               tooltip="Colours that no screen can show: fit makes them paler at the same lightness and "
+                               tooltip="Colors that no screen can show: fit makes them paler at the same lightness and "
                                "hue; clip cuts each channel, which changes lightness."),
                 io.Combo.Input("upsampling", options=["guided", "smooth"], default="guided", advanced=True,
-                               tooltip="How colours of a smaller picture are enlarged: guided follows the edges of the gray "
+                               tooltip="How colors of a smaller picture are enlarged: guided follows the edges of the gray "
                                "picture, smooth blurs across them."),
                 io.Combo.Input("arithmetic", options=["exact", "official 8 bit"], default="exact", advanced=True,
                                tooltip="official 8 bit repeats the published program, with its truncation and its "
-                               "wrap-around of strong colours; it needs OpenCV and a reference, always matches its "
+                               "wrap-around of strong colors; it needs OpenCV and a reference, always matches its "
                                "statistics, and ignores chroma, gamut, upsampling and mask."),
-                io.Image.Input("reference", optional=True, tooltip="Whose colour statistics to match."),
-                io.Mask.Input("mask", optional=True, tooltip="Where colour goes; the rest stays gray."),
+                io.Image.Input("reference", optional=True, tooltip="Whose color statistics to match."),
+                io.Mask.Input("mask", optional=True, tooltip="Where color goes; the rest stays gray."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="At gray_image's size.")],
         )  # fmt: skip
@@ -161,7 +161,7 @@ def pulled_model(model, vae, gray_image, strength):
     factors = model.model.latent_format.latent_rgb_factors
     if factors is None or model.model.latent_format.latent_dimensions != 2:
         raise ValueError(
-            f"No linear latent-to-colour map is known for {type(model.model).__name__}; use the latent input instead."
+            f"No linear latent-to-color map is known for {type(model.model).__name__}; use the latent input instead."
         )
     pulled = model.clone()
     if strength == 0:

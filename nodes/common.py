@@ -70,7 +70,7 @@ def keep_device(choice: str) -> torch.device | None:
 def warn_if_colored(image: Tensor, name: str) -> None:
     """Only luminance of this picture is used; say so when it has more."""
     if not is_gray(image):
-        log.warning("The %s has colours; only its luminance is used.", name)
+        log.warning("The %s has colors; only its luminance is used.", name)
 
 
 def latent_samples(latent: dict[str, Any], name: str) -> Tensor:

@@ -72,7 +72,7 @@ class DEADiffEncode(io.ComfyNode):
                                "with the prompt deciding how. style & semantics: both, so the prompt has the least to say."),
                 io.String.Input("weights", default="1",
                                 tooltip="One number for all references, or one each, such as 1, 0.5. 0 leaves a reference out; high "
-                                "values draw an average towards it."),
+                                "values draw an average toward it."),
                 io.Combo.Input("combine", options=list(COMBINATIONS), default=COMBINATIONS[0],
                                tooltip="average: one set of tokens, the references' weighted mean. together: all tokens side by side, "
                                "stronger and less mixed. one each: reference 1 for picture 1 of the latent batch, and so on."),
@@ -106,7 +106,7 @@ class ApplyDEADiff(io.ComfyNode):
             display_name="Apply DEADiff",
             category=CATEGORY,
             description="Lets a Stable Diffusion 1.x MODEL listen to a reference's tokens beside the prompt: its coarse layers to "
-            "what is shown, the others to style. Goes together with LoRAs, ControlNets, IP-Adapters and the colour nodes.",
+            "what is shown, the others to style. Goes together with LoRAs, ControlNets, IP-Adapters and the color nodes.",
             search_aliases=["apply style", "deadiff", "style transfer", "reference style", "image prompt"],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.x MODEL; for embedded tokens the embedded one."),

@@ -25,7 +25,7 @@ class LoadDemoPictures(io.ComfyNode):
             node_id="ExemplarLoadDemoPictures",
             display_name="Load Example Pictures",
             category=CATEGORY,
-            description="A gray picture and a colour reference that come with the pack, so that every workflow runs at "
+            description="A gray picture and a color reference that come with the pack, so that every workflow runs at "
             "once. For your own pictures put two Load Image nodes in its place.",
             search_aliases=["demo pictures", "sample images", "example images", "exemplar demo", "test pictures"],
             inputs=[
@@ -39,8 +39,8 @@ class LoadDemoPictures(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="gray", tooltip="The picture to colour."),
-                io.Image.Output(display_name="reference", tooltip="The colour picture to take colours from."),
+                io.Image.Output(display_name="gray", tooltip="The picture to color."),
+                io.Image.Output(display_name="reference", tooltip="The color picture to take colors from."),
             ],
         )
 

@@ -36,7 +36,7 @@ class Colorize(io.ComfyNode):
             node_id="ExemplarColorize",
             display_name="Exemplar Colorize",
             category=CATEGORY,
-            description="Colours gray pictures by a colour reference, with the attention of a Stable Diffusion model "
+            description="Colors gray pictures by a color reference, with the attention of a Stable Diffusion model "
             "(Kosugi 2025). The result has the input's own size and lightness.",
             search_aliases=["colorize", "colourise", "reference colorization", "black and white photo", "recolor",
                             "exemplar colorization", "kosugi"],
@@ -44,36 +44,36 @@ class Colorize(io.ComfyNode):
                 io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x or SDXL."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 io.Conditioning.Input("conditioning", tooltip="Usually the empty prompt."),
-                io.Image.Input("image", tooltip="One or more gray pictures; of coloured ones only lightness is used."),
-                io.Image.Input("reference", optional=True, tooltip="A colour picture with the same kinds of things: one for all "
+                io.Image.Input("image", tooltip="One or more gray pictures; of colored ones only lightness is used."),
+                io.Image.Input("reference", optional=True, tooltip="A color picture with the same kinds of things: one for all "
                                "inputs, or one for each. Without it the fallback is the reference."),
                 io.Float.Input("guidance", default=10.0, min=0.0, max=100.0, step=0.5, round=0.01,
-                               tooltip="w: 1 is the plain injection at half the cost; higher gives fuller colours, far "
+                               tooltip="w: 1 is the plain injection at half the cost; higher gives fuller colors, far "
                                "above 10 they bleed. The embedded model likes 3."),
                 io.Int.Input("passes", default=3, min=1, max=10,
-                             tooltip="N: how often the result is inverted and coloured again. 1 is fastest; more passes "
+                             tooltip="N: how often the result is inverted and colored again. 1 is fastest; more passes "
                              "follow the reference more closely. The embedded model likes 1."),
                 io.Int.Input("depth", default=5, min=1, max=999,
-                             tooltip="T: steps of noise that colouring may use. Low keeps to the input; high gives more "
-                             "colour and more mistakes. The embedded model likes 15."),
+                             tooltip="T: steps of noise that coloring may use. Low keeps to the input; high gives more "
+                             "color and more mistakes. The embedded model likes 15."),
                 io.Int.Input("resolution", default=512, min=0, max=4096, step=8,
                              tooltip="Side of the square whose area the model works at: its native size is best (512; "
-                             "SDXL 1024; embedded model 128). Colour is taken back to the picture's size afterwards. 0 "
+                             "SDXL 1024; embedded model 128). Color is taken back to the picture's size afterwards. 0 "
                              "works at the pictures' own size."),
-                share("match_chroma", 1.0, "0 keeps the colours as the model draws them, 1 gives the result the mean and "
-                      "spread of the reference's colours. The embedded model likes 0.", advanced=False),
+                share("match_chroma", 1.0, "0 keeps the colors as the model draws them, 1 gives the result the mean and "
+                      "spread of the reference's colors. The embedded model likes 0.", advanced=False),
                 share("match_latents", 1.0, "Start from noise with the reference's statistics (AdaIN). 0 starts from the "
                       "input's own, as the embedded model likes."),
                 io.Int.Input("steps", default=50, min=1, max=999, advanced=True,
                              tooltip="Length of the schedule of which the lowest depth steps are used. More makes each "
                              "step smaller, so depth reaches less far."),
-                share("gamma_shallow", 0.5, "Fine layers: 0 trusts the match between colours, 1 the match gray to gray."),
-                share("gamma_deep", 1.0, "Coarse layers: 0 trusts the match between colours, 1 the match gray to gray."),
+                share("gamma_shallow", 0.5, "Fine layers: 0 trusts the match between colors, 1 the match gray to gray."),
+                share("gamma_deep", 1.0, "Coarse layers: 0 trusts the match between colors, 1 the match gray to gray."),
                 share("beta_shallow", 0.5, "Fine layers: 0 takes everything from the reference (as the embedded model "
-                      "likes), 1 no colour at all."),
-                share("beta_deep", 0.0, "Coarse layers: 0 takes everything from the reference, 1 no colour at all."),
+                      "likes), 1 no color at all."),
+                share("beta_deep", 0.0, "Coarse layers: 0 takes everything from the reference, 1 no color at all."),
                 io.Combo.Input("mix", options=list(MIXES), default="before softmax", advanced=True,
-                               tooltip="before softmax favours places on which both matches agree; after softmax averages "
+                               tooltip="before softmax favors places on which both matches agree; after softmax averages "
                                "them."),
                 io.String.Input("layers", default="color", advanced=True,
                                 tooltip="A preset (color, fine, coarse, decoder, encoder, middle, all) or ranges such as "
@@ -95,26 +95,26 @@ class Colorize(io.ComfyNode):
                 io.Int.Input("batch", default=8, min=1, max=256, advanced=True,
                              tooltip="Most pictures in one model call; halved by itself when memory runs out. With more pictures "
                              "than this, input_inversion holds the first batch only."),
-                io.Mask.Input("mask", optional=True, tooltip="Where in the input colour may go."),
-                io.Mask.Input("reference_mask", optional=True, tooltip="Which part of the reference may give colour."),
+                io.Mask.Input("mask", optional=True, tooltip="Where in the input color may go."),
+                io.Mask.Input("reference_mask", optional=True, tooltip="Which part of the reference may give color."),
                 Inversion.Input("reference_inversion", optional=True,
                                 tooltip="From another Exemplar Colorize with the same settings: saves inverting the reference "
                                 "again."),
-                Inversion.Input("gray_inversion", optional=True, tooltip="From the same node: the reference without colour."),
-                io.Image.Input("fallback", optional=True, tooltip="The input coloured in another way, for example by DDColor. It "
-                               "is the reference when none is connected, and can give colours where the reference has no match."),
+                Inversion.Input("gray_inversion", optional=True, tooltip="From the same node: the reference without color."),
+                io.Image.Input("fallback", optional=True, tooltip="The input colored in another way, for example by DDColor. It "
+                               "is the reference when none is connected, and can give colors where the reference has no match."),
                 # last and optional, so that older workflows load
                 io.Float.Input("fallback_below", default=0.0, min=0.0, max=1.0, step=0.05, round=0.001, optional=True,
                                advanced=True, tooltip="Where attention is less sure of its match than this, the fallback's "
-                               "colours are used: 0 never, 1 nearly everywhere. 0.3 is a start."),
+                               "colors are used: 0 never, 1 nearly everywhere. 0.3 is a start."),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The inputs in colour, at their own size."),
+                io.Image.Output(display_name="image", tooltip="The inputs in color, at their own size."),
                 Inversion.Output(display_name="input_inversion", tooltip="For Attention Map, together with gray_inversion."),
                 Inversion.Output(display_name="reference_inversion", tooltip="For another Exemplar Colorize."),
-                Inversion.Output(display_name="gray_inversion", tooltip="The reference without colour: for another Exemplar "
+                Inversion.Output(display_name="gray_inversion", tooltip="The reference without color: for another Exemplar "
                                  "Colorize, and for Attention Map."),
-                io.Mask.Output(display_name="from_reference", tooltip="White where colours are the reference's, black where they "
+                io.Mask.Output(display_name="from_reference", tooltip="White where colors are the reference's, black where they "
                                "are the fallback's."),
             ],
         )  # fmt: skip
@@ -155,11 +155,11 @@ class Colorize(io.ComfyNode):
 def colorize_batch(
     model, vae, conditioning, images, references, settings, pair, batch, mask, reference_mask, fallback=None
 ):
-    """Colour any number of pictures, as many at once as memory allows; a shared reference is inverted once.
+    """Color any number of pictures, as many at once as memory allows; a shared reference is inverted once.
 
     :returns: pictures, the inversions of input, reference and gray reference (of the first round, when there are several:
         keeping the features of a hundred frames would fill the memory that they were split to save), and how much of the
-        colour is the reference's, (B, H, W).
+        color is the reference's, (B, H, W).
     """
     # for all rounds, before the first one starts
     check_batches(images, references, pair, settings, mask, reference_mask, fallback)
@@ -195,7 +195,7 @@ def colorize_batch(
 
 
 def _share(result):
-    """How much of the colour is the reference's, at the pictures' size: all of it unless a fallback stepped in."""
+    """How much of the color is the reference's, at the pictures' size: all of it unless a fallback stepped in."""
     count, height, width, _ = result.images.shape
     if result.from_reference is None:
         return torch.ones(1, 1, 1).expand(count, height, width)

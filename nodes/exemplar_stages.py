@@ -1,4 +1,4 @@
-"""Dual-attention colour injection, colourisation guidance, and the statistics match before sampling."""
+"""Dual-attention color injection, colorization guidance, and the statistics match before sampling."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ class DualAttentionColorInjection(io.ComfyNode):
             node_id="ExemplarDualAttentionColor",
             display_name="Dual-Attention Color Injection",
             category=CATEGORY_STAGES,
-            description="Lets the gray picture look into the reference and take its colours (Kosugi 2025). Acts on the "
-            "positive prediction only, so cfg becomes colourisation guidance.",
+            description="Lets the gray picture look into the reference and take its colors (Kosugi 2025). Acts on the "
+            "positive prediction only, so cfg becomes colorization guidance.",
             search_aliases=["colorize", "reference attention", "color injection", "exemplar colorization", "kosugi"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL to sample with: the one that made the inversions."),
                 Inversion.Input("input_inversion", tooltip="The gray picture's inversion, with kept q and k."),
-                Inversion.Input("reference_inversion", tooltip="The colour reference's inversion, with kept k and v."),
+                Inversion.Input("reference_inversion", tooltip="The color reference's inversion, with kept k and v."),
                 Inversion.Input("gray_inversion", tooltip="The desaturated reference's inversion, with kept k."),
                 share("strength", 1.0, "0 is the plain model, 1 the full injection.", advanced=False),
-                share("gamma_shallow", 0.5, "Fine layers: 0 trusts the match between colours, 1 the match gray to gray."),
-                share("gamma_deep", 1.0, "Coarse layers: 0 trusts the match between colours, 1 the match gray to gray; at 1 "
+                share("gamma_shallow", 0.5, "Fine layers: 0 trusts the match between colors, 1 the match gray to gray."),
+                share("gamma_deep", 1.0, "Coarse layers: 0 trusts the match between colors, 1 the match gray to gray; at 1 "
                       "these layers are computed once, before sampling."),
                 share("beta_shallow", 0.5, "Fine layers: 0 takes everything from the reference, 1 keeps the input's own "
-                      "attention and takes no colour."),
+                      "attention and takes no color."),
                 share("beta_deep", 0.0, "Coarse layers: 0 takes everything from the reference, 1 keeps the input's own "
                       "attention."),
                 io.Combo.Input("mix", options=list(MIXES), default="before softmax", advanced=True,
-                               tooltip="Where the two matches are mixed. before softmax favours places on which both "
+                               tooltip="Where the two matches are mixed. before softmax favors places on which both "
                                "agree (the paper's default); after softmax averages them."),
                 io.String.Input("layers", default="color", advanced=True,
                                 tooltip="A preset (color, fine, coarse, decoder, encoder, middle, all) or ranges such as "
-                                "output.6-11. More and coarser layers move colour in larger patches."),
+                                "output.6-11. More and coarser layers move color in larger patches."),
                 share("start_percent", 0.0, "Share of the kept steps, 0 to 1, after which the injection begins."),
                 share("end_percent", 1.0, "Share of the kept steps, 0 to 1, after which it stops; low values leave the last "
                       "steps to the model."),
-                io.Mask.Input("input_mask", optional=True, tooltip="Where in the input colour may go; white is everywhere. "
-                              "Chain two of these nodes with masks to colour two regions from two references."),
+                io.Mask.Input("input_mask", optional=True, tooltip="Where in the input color may go; white is everywhere. "
+                              "Chain two of these nodes with masks to color two regions from two references."),
                 io.Mask.Input("reference_mask", optional=True,
-                              tooltip="Which part of the reference may give colour."),
+                              tooltip="Which part of the reference may give color."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Sample it from the noised input.")],
         )  # fmt: skip
@@ -120,7 +120,7 @@ class ColorGuidance(io.ComfyNode):
             node_id="ExemplarColorGuidance",
             display_name="Colorization Guidance",
             category=CATEGORY_STAGES,
-            description="Classifier-free colourisation guidance (Kosugi 2025): amplifies the difference that colour "
+            description="Classifier-free colorization guidance (Kosugi 2025): amplifies the difference that color "
             "injection makes. The same as KSampler (Advanced) without added noise, cfg = w and one prompt on both sides.",
             search_aliases=["color guidance", "classifier-free colorization guidance", "guider", "cfg"],
             inputs=[
@@ -134,7 +134,7 @@ class ColorGuidance(io.ComfyNode):
                     step=0.5,
                     round=0.01,
                     tooltip="w. 1 takes the injected prediction as it is (and halves the cost); higher gives fuller "
-                    "colours, far above 10 they bleed.",
+                    "colors, far above 10 they bleed.",
                 ),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],

@@ -48,7 +48,7 @@ class AttentionCapture(io.ComfyNode):
                     "layers",
                     default="color",
                     tooltip="A preset (color, fine, coarse, decoder, encoder, middle, all) or ranges such as "
-                    "output.6-11. Fewer layers take less memory; color is what colour injection needs.",
+                    "output.6-11. Fewer layers take less memory; color is what color injection needs.",
                 ),
                 io.Combo.Input(
                     "keep",
@@ -108,7 +108,7 @@ class DDIMInversion(io.ComfyNode):
                     min=1,
                     max=999,
                     tooltip="How many steps to climb. Low stays close to the picture; high gives sampling more "
-                    "freedom to change it. Colourisation wants 5 of 50.",
+                    "freedom to change it. Colorization wants 5 of 50.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -124,7 +124,7 @@ class DDIMInversion(io.ComfyNode):
                     default=CONVENTIONS[0],
                     advanced=True,
                     tooltip="consistent comes back down the levels that it went up. official climbs one step further "
-                    "and reads the result two steps lower, as the published program does (colourisation). diffusers is "
+                    "and reads the result two steps lower, as the published program does (colorization). diffusers is "
                     "consistent down to the smallest training sigma instead of 0: translation's published program.",
                 ),
                 io.Int.Input(

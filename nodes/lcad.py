@@ -1,4 +1,4 @@
-"""Colour from words: L-CAD's loader, its conditions, and its decoder. Any sampler node stands between them."""
+"""Color from words: L-CAD's loader, its conditions, and its decoder. Any sampler node stands between them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LoadLCAD(io.ComfyNode):
             node_id="ExemplarLoadLCAD",
             display_name="Load L-CAD",
             category=CATEGORY,
-            description="Loads an L-CAD checkpoint, which colours gray pictures by words. Its three parts are a model that reads "
+            description="Loads an L-CAD checkpoint, which colors gray pictures by words. Its three parts are a model that reads "
             "the gray picture beside the noise, a text encoder, and an autoencoder that keeps the gray picture's structure.",
             search_aliases=["l-cad", "lcad", "text colorization", "colorize by words", "language colorization"],
             inputs=[
@@ -70,17 +70,17 @@ class LCADCondition(io.ComfyNode):
             "encoded once, not at every step.",
             search_aliases=["l-cad", "lcad", "text colorization", "gray condition", "colorize by words"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="What is where in which colour: 'a green apple, a yellow bell'. Partly or "
+                io.Conditioning.Input("positive", tooltip="What is where in which color: 'a green apple, a yellow bell'. Partly or "
                                       "not at all described is fine: the rest is the model's choice."),
                 io.Conditioning.Input("negative", tooltip="Usually the empty prompt, encoded."),
-                io.Image.Input("image", tooltip="One or more gray pictures of one size; of coloured ones only lightness is used."),
+                io.Image.Input("image", tooltip="One or more gray pictures of one size; of colored ones only lightness is used."),
                 LCADVae.Input("lcad_vae", tooltip="From Load L-CAD."),
                 io.Int.Input("resolution", default=256, min=0, max=2048, step=16,
-                             tooltip="Side of the square whose area the networks work at. Low: fast, coarse areas of colour. High: "
-                             "slow, and far above what the model was trained at (256; the embedded one 128) colours get patchy. 0 "
+                             tooltip="Side of the square whose area the networks work at. Low: fast, coarse areas of color. High: "
+                             "slow, and far above what the model was trained at (256; the embedded one 128) colors get patchy. 0 "
                              "is the picture's own size."),
                 io.Int.Input("variations", default=1, min=1, max=64,
-                             tooltip="How many colourings of each picture to sample at once; more take more memory."),
+                             tooltip="How many colorings of each picture to sample at once; more take more memory."),
                 io.Combo.Input("shape", options=list(SHAPES), default=SHAPES[0], advanced=True,
                                tooltip="aspect keeps the picture's proportions; official square squeezes it into a square, in 8 "
                                "bits, as the published program does."),
@@ -122,16 +122,16 @@ class LCADDecode(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="From the sampler."),
                 io.Image.Input("image", tooltip="The gray pictures that went into L-CAD Condition."),
                 LCADVae.Input("lcad_vae", tooltip="From Load L-CAD."),
-                share("exact_luminance", 1.0, "0 takes the decoder's picture, with its small errors of lightness; 1 puts its colours "
+                share("exact_luminance", 1.0, "0 takes the decoder's picture, with its small errors of lightness; 1 puts its colors "
                       "on exactly the gray picture's lightness, at full sharpness; between mixes the two.", advanced=False),
                 io.Combo.Input("upsampling", options=list(UPSAMPLINGS), default=UPSAMPLINGS[0], advanced=True,
-                               tooltip="How colours come to a larger picture's size: guided follows its edges, smooth blurs across "
+                               tooltip="How colors come to a larger picture's size: guided follows its edges, smooth blurs across "
                                "them. Only for exact luminance."),
                 io.Combo.Input("gamut", options=list(GAMUTS), default=GAMUTS[0], advanced=True,
-                               tooltip="Colours that no screen can show: fit makes them paler at the same lightness and hue; clip "
+                               tooltip="Colors that no screen can show: fit makes them paler at the same lightness and hue; clip "
                                "cuts each channel, which changes lightness. Only for exact luminance."),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The pictures in colour, at the gray ones' size.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The pictures in color, at the gray ones' size.")],
         )  # fmt: skip
 
     @classmethod

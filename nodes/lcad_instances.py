@@ -21,7 +21,7 @@ class LCADInstances(io.ComfyNode):
             node_id="ExemplarLCADInstances",
             display_name="L-CAD Instances",
             category=CATEGORY,
-            description="Draws phrases of the prompt into masks, so that each thing gets the colour that its own words say "
+            description="Draws phrases of the prompt into masks, so that each thing gets the color that its own words say "
             "(L-CAD, Chang et al. 2023). Works on every Stable Diffusion UNet; several can be chained.",
             search_aliases=["l-cad", "lcad", "regional prompt", "instance aware", "mask prompt", "attention couple",
                             "phrase mask"],
@@ -36,7 +36,7 @@ class LCADInstances(io.ComfyNode):
                                 tooltip="The parts of the prompt that have a mask, one a line, written as they stand there. Empty: "
                                 "the parts between commas."),
                 io.Float.Input("strength", default=1.0, min=0.0, max=1000000.0, step=0.1, round=0.001,
-                               tooltip="0 is the plain model. Low values let colours stray; 1 keeps them to their masks; high "
+                               tooltip="0 is the plain model. Low values let colors stray; 1 keeps them to their masks; high "
                                "values leave a thing nothing but its own words. With the official step 1 is the published "
                                "size, which is hardly seen; thousands are."),
                 io.Combo.Input("step", options=list(STEPS), default=STEPS[0], advanced=True,
@@ -48,7 +48,7 @@ class LCADInstances(io.ComfyNode):
                 share("start_percent", 0.0, "Share of the sampling, 0 to 1, after which the masks begin to act. High values leave "
                       "the layout to the model."),
                 share("end_percent", 1.0, "Share of the sampling, 0 to 1, after which they stop. Low values leave the last steps to "
-                      "the model; colours are decided early."),
+                      "the model; colors are decided early."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For KSampler, or any guider."),

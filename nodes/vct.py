@@ -40,9 +40,9 @@ class Translate(io.ComfyNode):
                 share("cross_ratio", 0.2, "Share of the run, 0 to 1, in which what the picture's places are about is kept. Low "
                       "lets the concept in early, high keeps more of the content.", advanced=False),
                 share("self_ratio", 0.9, "Share of the run, 0 to 1, in which the picture's layout is kept. Low lets shapes "
-                      "change, high changes colours and texture only.", advanced=False),
-                io.Int.Input("updates", default=500, min=1, max=100000, tooltip="Optimiser steps of the concept. Few leave the word it "
-                             "starts from, many copy the reference. Not used with a learnt concept."),
+                      "change, high changes colors and texture only.", advanced=False),
+                io.Int.Input("updates", default=500, min=1, max=100000, tooltip="Optimizer steps of the concept. Few leave the word it "
+                             "starts from, many copy the reference. Not used with a learned concept."),
                 io.Int.Input("resolution", default=512, min=0, max=4096, step=8, tooltip="Side of the square whose area the model works "
                              "at: its native size is best (512; SDXL 1024; embedded model 128). 0 is the pictures' own size."),
                 io.Int.Input("steps", default=50, min=2, max=100, advanced=True, tooltip="Steps up and down. Few are fast and bring the "
@@ -53,7 +53,7 @@ class Translate(io.ComfyNode):
                 io.Int.Input("vectors", default=3, min=1, max=64, advanced=True, tooltip="Of the concept. Few keep to the gist, many "
                              "hold more detail."),
                 io.String.Input("word", default="picture", advanced=True, tooltip="Where the concept starts: a word for what the "
-                                "reference shows. A close word is learnt faster."),
+                                "reference shows. A close word is learned faster."),
                 io.Float.Input("concept_weight", default=0.5, min=0.0, max=10.0, step=0.05, round=0.001, advanced=True,
                                tooltip="Factor on the concept's attention while cross_ratio lasts. 0 silences it there, 1 leaves "
                                "it, above 1 it is louder."),
@@ -68,21 +68,21 @@ class Translate(io.ComfyNode):
                                tooltip="Of the concept, times four copies an update. Low learns slowly, high overshoots."),
                 io.Float.Input("l1_weight", default=1.0, min=0.0, max=100.0, step=0.1, round=0.001, advanced=True,
                                tooltip="Weight of the distance between predicted and true picture beside the noise error. 0 leaves it "
-                               "out, high favours composition over texture."),
+                               "out, high favors composition over texture."),
                 io.Int.Input("learning_seed", default=0, min=0, max=2**32 - 1, advanced=True,
-                             tooltip="Of the noise that the concept is learnt from. The same value repeats a run exactly."),
+                             tooltip="Of the noise that the concept is learned from. The same value repeats a run exactly."),
                 io.Boolean.Input("gradient_checkpointing", default=False, advanced=True, tooltip="Off is faster. On learns with much "
                                  "less memory and about a third more time."),
-                io.Image.Input("reference", optional=True, tooltip="The picture whose concept is learnt, or several of one thing or "
+                io.Image.Input("reference", optional=True, tooltip="The picture whose concept is learned, or several of one thing or "
                                "style."),
-                io.Conditioning.Input("concept", optional=True, tooltip="A concept learnt before, alone: from Concept Inversion, from "
+                io.Conditioning.Input("concept", optional=True, tooltip="A concept learned before, alone: from Concept Inversion, from "
                                       "another Exemplar Translate, or as embedding:name through CLIP Text Encode. Then nothing is "
-                                      "learnt."),
+                                      "learned."),
                 io.Mask.Input("mask", optional=True, tooltip="Where the pictures may change; outside it they stay as they were."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures with the concept in them, at their own size."),
-                io.Conditioning.Output(display_name="concept", tooltip="The learnt concept, for other pictures."),
+                io.Conditioning.Output(display_name="concept", tooltip="The learned concept, for other pictures."),
                 io.Float.Output(display_name="reconstruction_error", tooltip="What the pivots leave of each picture's way back, the mean. "
                                 "Below 0.1 is good; -1 without pivots."),
             ],
@@ -96,7 +96,7 @@ class Translate(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         host.require_unet(model, "Exemplar Translate")
         if (reference is None) == (concept is None):
-            raise ValueError("Connect either a reference picture, whose concept is learnt, or a concept that was learnt before.")
+            raise ValueError("Connect either a reference picture, whose concept is learned, or a concept that was learned before.")
         settings = TranslateSettings(
             steps=steps, convention=convention, guidance=cfg, cross_ratio=cross_ratio, self_ratio=self_ratio,
             concept_weight=concept_weight, weight_place=weight_place, self_layers=self_layers, vectors=vectors, word=word,

@@ -47,7 +47,7 @@ class ConceptInversion(io.ComfyNode):
                 ),
                 io.String.Input(
                     "word", default="picture",
-                    tooltip="Where the vectors start: a word for what the picture shows. A close word is learnt faster; "
+                    tooltip="Where the vectors start: a word for what the picture shows. A close word is learned faster; "
                     "a vague one leaves more to learn.",
                 ),
                 io.Int.Input(
@@ -57,7 +57,7 @@ class ConceptInversion(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "updates", default=500, min=1, max=100000,
-                    tooltip="Optimiser steps in all. Few leave the initial word; many copy the picture. 100 to 1000 are "
+                    tooltip="Optimizer steps in all. Few leave the initial word; many copy the picture. 100 to 1000 are "
                     "usual.",
                 ),
                 io.Int.Input(
@@ -77,11 +77,11 @@ class ConceptInversion(io.ComfyNode):
                 io.Float.Input(
                     "l1_weight", default=1.0, min=0.0, max=100.0, step=0.1, round=0.001, advanced=True,
                     tooltip="Weight of the distance between predicted and true picture beside the noise error. 0 is "
-                    "plain textual inversion; high favours the noisiest steps, so composition over texture.",
+                    "plain textual inversion; high favors the noisiest steps, so composition over texture.",
                 ),
                 io.Float.Input(
                     "weight_decay", default=0.01, min=0.0, max=1.0, step=0.01, round=0.0001, advanced=True,
-                    tooltip="Pull of the vectors towards 0. Low lets them grow; high keeps them small.",
+                    tooltip="Pull of the vectors toward 0. Low lets them grow; high keeps them small.",
                 ),
                 io.Combo.Input(
                     "fit", options=list(FITS), default=FITS[0], advanced=True,
@@ -94,7 +94,7 @@ class ConceptInversion(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "learning_seed", default=0, min=0, max=2**32 - 1, advanced=True,
-                    tooltip="Of the noise that is learnt from. The same value repeats a run exactly.",
+                    tooltip="Of the noise that is learned from. The same value repeats a run exactly.",
                 ),
                 io.Int.Input(
                     "sample_every", default=100, min=0, max=100000, advanced=True,
@@ -113,7 +113,7 @@ class ConceptInversion(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "when_the_file_exists", options=[CONTINUE, START_OVER], default=CONTINUE, advanced=True,
-                    tooltip="continue takes the updates that are still missing, so a cancelled run is taken up again; it "
+                    tooltip="continue takes the updates that are still missing, so a canceled run is taken up again; it "
                     "refuses a file of other settings. start over replaces the file.",
                 ),
             ],
@@ -199,7 +199,7 @@ class ConceptInversion(io.ComfyNode):
             try:
                 bar(reached.state.updates)
                 learner.learn(reached.state, on_update)
-            finally:  # cancelled too: what has been learnt so far is kept, and can be taken up again
+            finally:  # canceled too: what has been learned so far is kept, and can be taken up again
                 save()
             sample()
             tokens = learner.text.tokens(reached.state.vectors)
@@ -229,7 +229,7 @@ def prepared(image: Tensor, resolution: int, fit: str, factor: int, mirror: bool
 def matching(path, settings: dict) -> ConceptFile | None:
     """The concept in a file, to go on from.
 
-    :raises ValueError: the file is another program's, or was learnt in another way.
+    :raises ValueError: the file is another program's, or was learned in another way.
     """
     earlier = read_concept(path)
     different = "it is not Concept Inversion's" if earlier is None else ", ".join(

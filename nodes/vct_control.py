@@ -69,14 +69,14 @@ class ConceptFusion(io.ComfyNode):
             node_id="ExemplarConceptFusion",
             display_name="Concept Fusion",
             category=CATEGORY_TRANSLATE,
-            description="Draws an inverted picture again with a learnt concept in it: the picture is denoised beside the concept's "
+            description="Draws an inverted picture again with a learned concept in it: the picture is denoised beside the concept's "
             "stream and lends it its attention (content-concept fusion of VCT).",
             search_aliases=["vct", "concept transfer", "image translation", "style transfer", "prompt to prompt", "guider"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL that made the inversion. Stable Diffusion 1.x, 2.x or SDXL."),
                 Inversion.Input("inversion", tooltip="The picture to keep, inverted over the whole schedule (depth = steps) "
                                 "with the convention consistent or diffusers."),
-                io.Conditioning.Input("concept", tooltip="The learnt concept alone, from Concept Inversion or as embedding:name "
+                io.Conditioning.Input("concept", tooltip="The learned concept alone, from Concept Inversion or as embedding:name "
                                       "through CLIP Text Encode. Other prompts work too."),
                 io.Conditioning.Input("source", tooltip="The prompt of the inversion, usually the empty one."),
                 io.Float.Input("cfg", default=7.5, min=1.0, max=30.0, step=0.5, round=0.01,
@@ -85,7 +85,7 @@ class ConceptFusion(io.ComfyNode):
                 share("cross_ratio", 0.2, "Share of the run, 0 to 1, in which what the picture's places are about is kept. Low "
                       "lets the concept in early, high keeps more of the content.", advanced=False),
                 share("self_ratio", 0.9, "Share of the run, 0 to 1, in which the picture's layout is kept. Low lets shapes "
-                      "change, high changes colours and texture only.", advanced=False),
+                      "change, high changes colors and texture only.", advanced=False),
                 io.Int.Input("vectors", default=3, min=1, max=75, tooltip="How many vectors (or words) the concept has. Too few "
                              "leaves some to the picture's padding, too many holds padding back."),
                 io.Float.Input("concept_weight", default=0.5, min=0.0, max=10.0, step=0.05, round=0.001,
@@ -147,7 +147,7 @@ class PromptControlNode(io.ComfyNode):
                 share("cross_ratio", 0.8, "Share of the run, 0 to 1, in which words keep the source's places. Low lets new words "
                       "move things, high keeps them in place.", advanced=False),
                 share("self_ratio", 0.4, "Share of the run, 0 to 1, in which the source's layout is kept. Low lets shapes change, "
-                      "high changes colours and texture only.", advanced=False),
+                      "high changes colors and texture only.", advanced=False),
                 io.Combo.Input("words", options=list(WORDS), default=WORDS[0], advanced=True,
                                tooltip="refine keeps the attention of common words and lets new ones in. replace swaps word for "
                                "word, for prompts with equally many words. reweight only leaves the target's attention, up to "

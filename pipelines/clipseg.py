@@ -76,7 +76,7 @@ def masks_from_scores(scores: Tensor, size: tuple[int, int], settings: Referring
 
 
 def tinted(images: Tensor, masks: Tensor) -> Tensor:
-    """Masks (B · P, H, W) as colours over the gray version of pictures (B, H, W, 3), one colour a phrase."""
+    """Masks (B · P, H, W) as colors over the gray version of pictures (B, H, W, 3), one color a phrase."""
     colors = torch.tensor(_COLORS)
     gray = images[..., :3].float().mean(-1, keepdim=True).expand(-1, -1, -1, 3).clone()
     sets = masks.unflatten(0, (len(images), -1))
@@ -85,7 +85,7 @@ def tinted(images: Tensor, masks: Tensor) -> Tensor:
     return gray
 
 
-# hues that colour-blind eyes tell apart (Okabe and Ito)
+# hues that color-blind eyes tell apart (Okabe and Ito)
 _COLORS = (
     (0.90, 0.62, 0.0), (0.34, 0.71, 0.91), (0.0, 0.62, 0.45), (0.94, 0.89, 0.26), (0.84, 0.37, 0.0), (0.80, 0.47, 0.65),
 )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Two sources of colour for one picture: the reference where attention is sure of its match, another one elsewhere.
+"""Two sources of color for one picture: the reference where attention is sure of its match, another one elsewhere.
 
-Exemplar colourisation takes colours from the nearest look-alike when the reference does not show a thing at all (Kosugi
+Exemplar colorization takes colors from the nearest look-alike when the reference does not show a thing at all (Kosugi
 2025, arXiv 2505.15812, names pairs without semantic correspondence as its limit). There, attention is spread over the
-reference; where it is, an automatic colourisation of the input can step in.
+reference; where it is, an automatic colorization of the input can step in.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SOFTNESS = 0.25
 def match_confidence(source: Inversion, target: Inversion, reference_mask: Tensor | None = None) -> Tensor:
     """How sure the attention of each picture is of its match, at the noisiest kept step.
 
-    :param source: the inputs' inversion with kept q; ``target`` the reference's (best: without its colours) with kept k.
+    :param source: the inputs' inversion with kept q; ``target`` the reference's (best: without its colors) with kept k.
     :param reference_mask: (1 or B, H, W), which parts of the reference count (those above one half).
     :returns: (B, h, w) float32 on the CPU, 0..1: 0 where attention is spread evenly, 1 where it rests on one token. The
         grid is that of the coarse layers, which match things; without those, of the coarsest that were kept.
@@ -50,7 +50,7 @@ def match_confidence(source: Inversion, target: Inversion, reference_mask: Tenso
 
 
 def trust(sure: Tensor, below: float) -> Tensor:
-    """Share of the reference's colour: 1 where the confidence is at least ``below``, falling softly to 0 under it.
+    """Share of the reference's color: 1 where the confidence is at least ``below``, falling softly to 0 under it.
 
     :param sure: any shape, 0..1.
     :param below: 0 trusts the reference everywhere.

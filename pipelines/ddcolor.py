@@ -1,11 +1,11 @@
-"""Automatic colour by DDColor (Kang et al., ICCV 2023, arXiv 2212.11613), on any host.
+"""Automatic color by DDColor (Kang et al., ICCV 2023, arXiv 2212.11613), on any host.
 
-    picture --shrunk, without colour--> network --> chroma --steadied over frames--> chroma
+    picture --shrunk, without color--> network --> chroma --steadied over frames--> chroma
     lightness of the picture + chroma, enlarged along its edges -> picture, at its own size
 
 The published program squeezes every picture into a square, without a filter against aliasing, and enlarges chroma by
 repeating places; ``official`` arithmetic does the same, with OpenCV's Lab and 8 bits at the end. Ours keeps the aspect
-ratio, filters, and hands chroma to the merge that all colour of this pack goes through.
+ratio, filters, and hands chroma to the merge that all color of this pack goes through.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class AutoColorSettings:
     :param resolution: side in pixels of the square whose area the network works at; 0 works at the pictures' own size.
     :param shape: ``aspect`` keeps the picture's proportions, ``square`` squeezes it into a square.
     :param saturation: factor on a and b.
-    :param strength: 0 returns the picture itself, 1 the new colours.
+    :param strength: 0 returns the picture itself, 1 the new colors.
     :param steady: frames on each side over which chroma is smoothed; 0 is off.
     :param upsampling: ``guided`` along the picture's edges, or ``smooth``.
-    :param gamut: what happens to colours beyond sRGB, see ``color.merge``.
+    :param gamut: what happens to colors beyond sRGB, see ``color.merge``.
     :param arithmetic: ``exact``, or ``official``, which repeats the published program and heeds ``resolution`` only.
     :param batch: most frames in one call; 0 takes what fits memory.
     """
@@ -109,10 +109,10 @@ def auto_color(
     mask: Tensor | None = None,
     on_frames: OnFrames | None = None,
 ) -> Tensor:
-    """Colour pictures, or the frames of a video, from nothing but themselves.
+    """Color pictures, or the frames of a video, from nothing but themselves.
 
     :param image: (B, H, W, 3) in 0..1; only luminance is used.
-    :param mask: (1 or B, *, *) in 0..1, where the new colour goes; elsewhere the picture stays as it is.
+    :param mask: (1 or B, *, *) in 0..1, where the new color goes; elsewhere the picture stays as it is.
     :param on_frames: called after every network call with the number of frames that are done.
     :returns: (B, H, W, 3), at the pictures' own size, dtype and device.
     :raises ValueError: pictures, masks or settings that do not fit, before the network runs.
@@ -161,7 +161,7 @@ def run_in_chunks(
     batch: int = 0,
     on_frames: OnFrames | None = None,
 ) -> Tensor:
-    """The network on all frames, as many at once as memory allows; never on parts of a picture, whose colours would differ.
+    """The network on all frames, as many at once as memory allows; never on parts of a picture, whose colors would differ.
 
     :param prepare: frames (n, H, W, 3) -> what the network is given, (n, 3, h, w); called once a frame.
     :param batch: most frames in one call; 0 asks the network.
@@ -204,7 +204,7 @@ def _official(
 
 
 def official_input(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """What the published program gives its network: squeezed without antialiasing, then without colour.
+    """What the published program gives its network: squeezed without antialiasing, then without color.
 
     :param frames: (n, H, W, 3) in 0..1.
     :returns: (n, 3, h, w) float32 on the CPU.

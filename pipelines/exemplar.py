@@ -1,14 +1,14 @@
-"""Exemplar colourisation, start to end (Kosugi 2025, arXiv 2505.15812), on any host.
+"""Exemplar colorization, start to end (Kosugi 2025, arXiv 2505.15812), on any host.
 
     input, reference, gray reference --encode--> latents --DDIM inversion + attention capture--> trajectories, banks
     noised input --AdaIN to the noised reference--> start
-    start --sampling with dual attention and colourisation guidance--> coloured latent --decode--> chroma
+    start --sampling with dual attention and colorization guidance--> colored latent --decode--> chroma
     luminance of the input + chroma -> picture, at the input's own size
 
-With N passes the coloured picture is inverted and sampled again, always with the features kept in the first place.
-Where attention finds no match in the reference, another colouring of the input can step in at the end (``fallback``).
+With N passes the colored picture is inverted and sampled again, always with the features kept in the first place.
+Where attention finds no match in the reference, another coloring of the input can step in at the end (``fallback``).
 
-Everything that can share a model call does: pictures of one size are inverted in one batch, and the coloured and the
+Everything that can share a model call does: pictures of one size are inverted in one batch, and the colored and the
 plain prediction of guidance run together.
 """
 
@@ -47,8 +47,8 @@ _LETTERS = {
 class ColorizeSettings:
     """Everything a user can choose; the defaults are the paper's, for Stable Diffusion.
 
-    :param guidance: w, weight of classifier-free colourisation guidance; 1 switches it off.
-    :param passes: N, how often the picture is coloured, inverted and coloured again.
+    :param guidance: w, weight of classifier-free colorization guidance; 1 switches it off.
+    :param passes: N, how often the picture is colored, inverted and colored again.
     :param depth: T, number of steps from the noised latents back.
     :param steps: length of the whole DDIM schedule of which the lowest ``depth`` steps are used.
     :param convention: ``consistent`` or ``official``, see ``diffusion.schedule.inversion_plan``.
@@ -62,7 +62,7 @@ class ColorizeSettings:
         size).
     :param keep_dtype: dtype of the kept features; None keeps the model's.
     :param keep_device: where they are kept; None keeps them with the model.
-    :param fallback_below: 0..1, attention's confidence below which a place takes the fallback's colour; 0 is off.
+    :param fallback_below: 0..1, attention's confidence below which a place takes the fallback's color; 0 is off.
     """
 
     guidance: float = 10.0
@@ -115,7 +115,7 @@ class ColorizeSettings:
 
 @dataclass(frozen=True)
 class ReferencePair:
-    """A reference and its gray version, inverted: all that colouring needs of a reference. Reusable."""
+    """A reference and its gray version, inverted: all that coloring needs of a reference. Reusable."""
 
     color: Inversion
     gray: Inversion
@@ -129,9 +129,9 @@ class ReferencePair:
 class ColorizeResult:
     """:param images: (B, H, W, 3), at the inputs' own size.
     :param source: the inputs' inversion, with their features.
-    :param reference: the references' pair, to colour other pictures with.
-    :param latent: (B, C, h, w), the last coloured latent.
-    :param from_reference: (B, h, w) in 0..1, how much of the colour is the reference's; None is all of it.
+    :param reference: the references' pair, to color other pictures with.
+    :param latent: (B, C, h, w), the last colored latent.
+    :param from_reference: (B, h, w) in 0..1, how much of the color is the reference's; None is all of it.
     """
 
     images: Tensor
@@ -176,16 +176,16 @@ def colorize(
     on_pass: Callable[[int, Tensor], None] | None = None,
     fallback: Tensor | None = None,
 ) -> ColorizeResult:
-    """Colour gray pictures by an example.
+    """Color gray pictures by an example.
 
     :param inputs: (B, H, W, 3) in 0..1; only their luminance is used.
     :param reference: (1 or B, h, w, 3) in 0..1: one for all inputs or one an input. May be None with ``prepared`` when
         neither chroma statistics nor the official postprocessing are asked for.
     :param prepared: an earlier result's ``reference``; then only the inputs are inverted.
-    :param source_mask: (1 or B, H, W), where colour may go.
-    :param reference_mask: (1 or B, h, w), which parts of the reference give colour.
+    :param source_mask: (1 or B, H, W), where color may go.
+    :param reference_mask: (1 or B, h, w), which parts of the reference give color.
     :param on_pass: called with the pass number and the pictures after each pass.
-    :param fallback: (1 or B, *, *, 3) in 0..1, another colouring of the inputs, for where there is no match; see
+    :param fallback: (1 or B, *, *, 3) in 0..1, another coloring of the inputs, for where there is no match; see
         ``fallback_below``.
     :raises ValueError: pictures, batches or settings that do not fit, before any model call.
     """
@@ -245,8 +245,8 @@ def check_batches(
     """
     if reference is None and prepared is None:
         raise ValueError(
-            "There is no reference: connect a colour picture, the INVERSION pair of an earlier run, or as fallback an "
-            "automatic colouring of the input."
+            "There is no reference: connect a color picture, the INVERSION pair of an earlier run, or as fallback an "
+            "automatic coloring of the input."
         )
     if fallback is not None:
         _check_fallback(as_picture(fallback, "fallback"), inputs, settings)
@@ -272,7 +272,7 @@ def _check_fallback(fallback: Tensor, inputs: Tensor, settings: ColorizeSettings
             f"There are {len(inputs)} input(s) and {len(fallback)} fallback picture(s); use one for each input."
         )
     if settings.postprocess == "official" and settings.fallback_below > 0:
-        raise ValueError("A fallback needs the exact postprocessing; the official one knows one source of colour only.")
+        raise ValueError("A fallback needs the exact postprocessing; the official one knows one source of color only.")
 
 
 def _check_masks(source: Tensor | None, reference: Tensor | None, inputs: int, references: int) -> None:

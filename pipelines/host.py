@@ -47,4 +47,4 @@ class Host(Protocol):
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
     ) -> Tensor:
-        """The way back under colourisation guidance, from ``plan.sigmas[0]`` to ``plan.sigmas[-1]``."""
+        """The way back under colorization guidance, from ``plan.sigmas[0]`` to ``plan.sigmas[-1]``."""

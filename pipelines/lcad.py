@@ -1,7 +1,7 @@
-"""Colour from words by L-CAD (Chang et al., NeurIPS 2023), on any host.
+"""Color from words by L-CAD (Chang et al., NeurIPS 2023), on any host.
 
     gray picture --luminance--> gray encoder --last map--> UNet, beside the noisy latent; words by cross-attention
-                                             --all maps--> decoder --picture--> its colours on the gray picture's lightness
+                                             --all maps--> decoder --picture--> its colors on the gray picture's lightness
 
 The published program squeezes every picture into a square of 256 pixels; that is ``official square``. Ours keeps the
 proportions. Descriptions may be full, partial or empty.
@@ -61,7 +61,7 @@ class LCADSettings:
     :param resolution: side of the square whose area the networks work at; 0 keeps the picture's own size.
     :param shape: ``aspect`` keeps the picture's proportions, ``official square`` squeezes it into a square.
     :param convention: where sampling ends, see ``diffusion.schedule.sampling_sigmas``.
-    :param exact_luminance: 1 puts the colours on the picture's own lightness, 0 takes the decoder's picture.
+    :param exact_luminance: 1 puts the colors on the picture's own lightness, 0 takes the decoder's picture.
     :param seed: of the noise.
     """
 
@@ -122,10 +122,10 @@ def describe(
     host: LCADHost, image: Tensor, prompt: str = "", settings: LCADSettings | None = None, *, negative: str = "",
     regions: Sequence[tuple[str, Tensor]] = (), drawing: InstanceSettings | None = None,
 ) -> Tensor:  # fmt: skip
-    """Colour a gray picture by words; without any the colours are the model's own choice.
+    """Color a gray picture by words; without any the colors are the model's own choice.
 
     :param image: (1, H, W, 3) in 0..1; only luminance is used.
-    :param regions: phrases as they stand in the prompt, each with a mask (1, H, W) in 0..1 where its colours belong.
+    :param regions: phrases as they stand in the prompt, each with a mask (1, H, W) in 0..1 where its colors belong.
     :param drawing: how firmly, and when (``attention.instances``); None is its default.
     :returns: (1, H, W, 3) at the picture's own size.
     :raises ValueError: a picture or settings that do not fit, before the networks run.

@@ -28,11 +28,11 @@ def contact_sheet(image: Tensor, reference: Tensor, result: ColorizeResult, heig
     shown = []
     for label, picture in columns:
         scaled = resize(picture, (height, max(1, round(picture.shape[2] * height / picture.shape[1]))))
-        shown.append(_labelled(scaled, label))
+        shown.append(_labeled(scaled, label))
     return side_by_side(shown, gap=6)
 
 
-def _labelled(picture: Tensor, label: str) -> Tensor:
+def _labeled(picture: Tensor, label: str) -> Tensor:
     """A caption below the picture."""
     import numpy as np
     from PIL import Image, ImageDraw

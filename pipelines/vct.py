@@ -1,6 +1,6 @@
 """One reference picture's concept moved into pictures that keep their content (VCT, arXiv 2307.14352), on any host.
 
-    reference --encode--> latent --concept inversion--> concept: a prompt of learnt vectors
+    reference --encode--> latent --concept inversion--> concept: a prompt of learned vectors
     content --encode--> latent --DDIM inversion--> way of the picture --pivot inversion--> unconditional prompts
     both --content-concept fusion--> latent --decode--> picture, at the content's own size
 
@@ -79,7 +79,7 @@ class TranslateSettings:
     :param weight_place: ``intended`` or ``official``, see ``attention.alignment.concept_control``.
     :param self_layers: one of ``SELF_LAYERS``.
     :param pivots: how unconditional prompts are searched for; None does without.
-    :param vectors: of the concept; ``word`` is where they start, ``concept`` how they are learnt.
+    :param vectors: of the concept; ``word`` is where they start, ``concept`` how they are learned.
     :param resolution: side of the square whose area the model works at; 0 is the picture's own size.
     """
 

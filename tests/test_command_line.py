@@ -216,7 +216,7 @@ class TestLateErrors:
 
 
 class TestAuto:
-    """Colour with no reference, by a tiny DDColor of random numbers."""
+    """Color with no reference, by a tiny DDColor of random numbers."""
 
     QUICK = ("--resolution", "32")
 
@@ -233,7 +233,7 @@ class TestAuto:
         found, gray = load_picture(out), load_picture(folder / "gray.png")
         assert found.shape == gray.shape
         assert (luminance(found) - luminance(gray)).abs().mean() < 0.5  # 8-bit rounding
-        assert (found.amax(-1) - found.amin(-1)).mean() > 0.005  # colour; the input has none at all
+        assert (found.amax(-1) - found.amin(-1)).mean() > 0.005  # color; the input has none at all
 
     def test_several_sizes_and_the_published_arithmetic(self, folder, model):
         shapes(40, 24).save(folder / "other.png")
@@ -298,7 +298,7 @@ class TestDescribe:
         assert len(capsys.readouterr().out.split()) == 3
 
     def test_regions(self, folder):
-        """Colours stay where a mask puts them: crossed masks exchange the picture's halves."""
+        """Colors stay where a mask puts them: crossed masks exchange the picture's halves."""
         prompt, found = "red apple, blue apple", {}
         for side, box in (("left", (0, 0, 20, 48)), ("right", (20, 0, 40, 48))):
             mask = Image.new("L", (40, 48))
@@ -337,7 +337,7 @@ def test_cuda_that_is_not_there(folder, capfd):
 class TestTranslate:
     QUICK = ("--steps", "2", "--resolution", "32", "--updates", "1", "--pivot-iterations", "1")
 
-    def test_a_concept_is_learnt_kept_and_used_again(self, folder, capsys, monkeypatch):
+    def test_a_concept_is_learned_kept_and_used_again(self, folder, capsys, monkeypatch):
         monkeypatch.chdir(folder)
         kept = folder / "concept.safetensors"
         assert run("translate", "reference.png", "--reference", "reference.png", *self.QUICK, "--save-concept", kept) == 0

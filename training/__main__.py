@@ -60,10 +60,10 @@ def main() -> int:
     lcad.add_argument("--step", type=int, default=0, help="the step of --start")
     made = command("export-lcad", _export_lcad, "write the embedded L-CAD's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/lcad.safetensors"))
-    made = command("evaluate-lcad", _evaluate_lcad, "measure whether things take the colours that they are told")
+    made = command("evaluate-lcad", _evaluate_lcad, "measure whether things take the colors that they are told")
     made.add_argument("--model", type=Path, default=Path("demo/lcad.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
-    made = command("evaluate-instances", _evaluate_instances, "measure whether phrases' colours keep to their masks")
+    made = command("evaluate-instances", _evaluate_instances, "measure whether phrases' colors keep to their masks")
     made.add_argument("--model", type=Path, default=Path("demo/lcad.safetensors"))
     command("evaluate-guided", _evaluate_guided, "measure that decoder on held-out pictures")
     made = command("evaluate-translation", _evaluate_translation, "measure translation beside image-to-image")
@@ -211,7 +211,7 @@ def _evaluate_instances(options: argparse.Namespace) -> None:
     from .instances_report import evaluate_instances
 
     for way, (inside, elsewhere) in evaluate_instances(options.folder, options.model).items():
-        print(f"{way}: {inside:.2f} of the colour inside a phrase's mask is its own, {elsewhere:.2f} on the other thing")
+        print(f"{way}: {inside:.2f} of the color inside a phrase's mask is its own, {elsewhere:.2f} on the other thing")
 
 
 def _evaluate_guided(options: argparse.Namespace) -> None:

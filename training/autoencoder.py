@@ -12,7 +12,7 @@ from torch import Tensor
 
 from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
-FACTOR, CHANNELS, NEIGHBOURHOOD = 4, 4, 5
+FACTOR, CHANNELS, NEIGHBORHOOD = 4, 4, 5
 # ITU-R BT.601: rows Y, Cb, Cr of R, G, B
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
@@ -20,7 +20,7 @@ YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0
 @torch.no_grad()
 def fit(pictures: Tensor) -> LinearAutoencoder:
     """:param pictures: (n, 3, H, W) in -1..1, H and W multiples of FACTOR; some hundreds are plenty."""
-    model = LinearAutoencoder(FACTOR, CHANNELS, NEIGHBOURHOOD)
+    model = LinearAutoencoder(FACTOR, CHANNELS, NEIGHBORHOOD)
     ycbcr = torch.tensor(YCBCR)
     for channel in range(3):
         model.enc_w[channel] = ycbcr[channel][:, None, None] / FACTOR**2
@@ -28,7 +28,7 @@ def fit(pictures: Tensor) -> LinearAutoencoder:
 
     latents = model.encode(pictures)
     deviation, mean = latents.std((0, 2, 3)), latents.mean((0, 2, 3))
-    mean[1:] = 0  # an offset of chroma would colour gray pictures
+    mean[1:] = 0  # an offset of chroma would color gray pictures
     model.enc_w /= deviation[:, None, None, None]
     model.enc_b.copy_(-mean / deviation)
 
@@ -47,14 +47,14 @@ def fit(pictures: Tensor) -> LinearAutoencoder:
 def _fit_decoder(
     model: LinearAutoencoder, pictures: Tensor, ycbcr: Tensor, *, outputs: list[int], inputs: Tensor, constant: bool
 ) -> None:
-    """Least squares from the neighbourhoods of some latent channels to patches of some of Y, Cb and Cr."""
-    reach, taps = NEIGHBOURHOOD // 2, NEIGHBOURHOOD**2
+    """Least squares from the neighborhoods of some latent channels to patches of some of Y, Cb and Cr."""
+    reach, taps = NEIGHBORHOOD // 2, NEIGHBORHOOD**2
     size = len(inputs) * taps + constant
     gram = torch.zeros(size, size, dtype=torch.float64)
     moment = torch.zeros(size, len(outputs) * FACTOR**2, dtype=torch.float64)
     for part in pictures.split(64):
         latents = F.pad(model.encode(part)[:, inputs], (reach,) * 4, mode="replicate")
-        known = F.unfold(latents, NEIGHBOURHOOD).transpose(1, 2).flatten(0, 1).double()
+        known = F.unfold(latents, NEIGHBORHOOD).transpose(1, 2).flatten(0, 1).double()
         if constant:
             known = torch.cat([known, torch.ones_like(known[:, :1])], 1)
         wanted = torch.einsum("oc,nchw->nohw", ycbcr[outputs], part)
@@ -64,8 +64,8 @@ def _fit_decoder(
     # a whisper of ridge: directions that the pictures never show stay at zero
     gram += 1e-7 * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64)
     solved = torch.linalg.solve(gram, moment).float()
-    weights = solved[: len(inputs) * taps].T.reshape(len(outputs), FACTOR**2, len(inputs), NEIGHBOURHOOD, NEIGHBOURHOOD)
-    decoder = model.dec_w.reshape(3, FACTOR**2, CHANNELS, NEIGHBOURHOOD, NEIGHBOURHOOD)  # a view
+    weights = solved[: len(inputs) * taps].T.reshape(len(outputs), FACTOR**2, len(inputs), NEIGHBORHOOD, NEIGHBORHOOD)
+    decoder = model.dec_w.reshape(3, FACTOR**2, CHANNELS, NEIGHBORHOOD, NEIGHBORHOOD)  # a view
     bias = model.dec_b.reshape(3, FACTOR**2)
     for i, output in enumerate(outputs):
         decoder[output][:, inputs] = weights[i]

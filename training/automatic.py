@@ -1,4 +1,4 @@
-"""Train the embedded DDColor: a small one of the same architecture, taught which colour drawn things have.
+"""Train the embedded DDColor: a small one of the same architecture, taught which color drawn things have.
 
 The pack runs DDColor with its constant norms folded (networks/ddcolor/weights.py). Training needs the batch norms of the
 pixel decoder, so they are put back here; automatic_file.py writes all of it in the published form.
@@ -29,13 +29,13 @@ SIZES = DDColorSizes(
     depths=(2, 2, 3, 1), widths=(32, 64, 128, 256), enlarged=(64, 64, 32), decoded=(64, 64, 32), last=32, hidden=64,
     feedforward=128, queries=32, layers=3,
 )  # fmt: skip
-#: Lab units in one unit of what the network gives while it is trained, and what its pictures are normalised with.
+#: Lab units in one unit of what the network gives while it is trained, and what its pictures are normalized with.
 UNIT = 40.0
 MEAN, STD = 0.6, 0.3
 LEARNING_RATE, WARM_UP, LAST_SHARE = 1.5e-3, 60, 0.02
 EMA = 0.99
-# Of a pixel without colour, and the chroma in Lab units that counts one more. Grounds have no colour and are half of all
-# pixels; and the mean distance alone is least for colours paler than the true ones wherever those can't be known.
+# Of a pixel without color, and the chroma in Lab units that counts one more. Grounds have no color and are half of all
+# pixels; and the mean distance alone is least for colors paler than the true ones wherever those can't be known.
 _WEIGHT_OF_GRAY, _WEIGHT_PER_CHROMA = 0.4, 1 / 40
 
 
@@ -46,7 +46,7 @@ class Stage:
     pictures: int
 
 
-# Small pictures teach what has which colour at a quarter of the price; the large ones come last.
+# Small pictures teach what has which color at a quarter of the price; the large ones come last.
 STAGES = (Stage(64, 750, 24), Stage(128, 220, 12))
 
 
@@ -139,7 +139,7 @@ def new_network() -> DDColor:
 def color_loss(net: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """(loss, mean distance in (a, b) without weights) of pictures (n, 3, S, S) in 0..1, from their lightness alone.
 
-    The paper's pixel loss (section 3.4: L1 of a and b), with coloured pixels counting more. Its other losses want networks
+    The paper's pixel loss (section 3.4: L1 of a and b), with colored pixels counting more. Its other losses want networks
     trained on photographs, or another network to play against.
     """
     lab = rgb_to_lab(pictures.movedim(1, -1))

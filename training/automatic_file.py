@@ -24,7 +24,7 @@ from .drawings import Drawings
 from .export import CREDIT, LICENSE
 
 KEY = "exemplar.ddcolor"
-GRAY, ONE_COLOR, EMBEDDED = "gray", "mean of the training colours", "embedded DDColor"
+GRAY, ONE_COLOR, EMBEDDED = "gray", "mean of the training colors", "embedded DDColor"
 #: Things of the training split that are measured beside the held-out ones; about as many.
 EVERY_TRAINED = 24
 _ENCODER, _COLOR = "encoder.arch.", "decoder.color_decoder."
@@ -50,7 +50,7 @@ def export_automatic(folder: Path, output: Path) -> None:
 def unfold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """What ``networks.ddcolor.weights.fold`` undoes: the published form. Its spectral norms and layer scales change nothing.
 
-    :param weights: of the network of automatic.py, which reads normalised pictures and gives (a, b) in units of ``UNIT``.
+    :param weights: of the network of automatic.py, which reads normalized pictures and gives (a, b) in units of ``UNIT``.
     :returns: tensors that ``load_ddcolor`` reads; the network that comes of them gives Lab units.
     """
     found: dict[str, Tensor] = {}
@@ -89,7 +89,7 @@ def unfold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def evaluate_automatic(folder: Path, model: Path, out: Path) -> None:
     """Mean error in (a, b) inside held-out things, each alone on white. Writes ``automatic.json`` and ``automatic.jpg``.
 
-    The same for things that were trained, and of whole held-out photographs. A gray drawing has no single true colour (of
+    The same for things that were trained, and of whole held-out photographs. A gray drawing has no single true color (of
     what is held out the other hands' drawings were held out too), so no way can come near to 0.
     """
     drawings = Drawings.load(folder / "drawings.npz")
@@ -144,12 +144,12 @@ def _errors(ways: dict[str, Callable[[Tensor], Tensor]], truth: Tensor, mask: Te
 
 
 def _chroma(pictures: Tensor, mask: Tensor) -> float:
-    """Mean distance of colours from gray, Lab units."""
+    """Mean distance of colors from gray, Lab units."""
     return float(ab_error(pictures, desaturate(pictures), mask).mean())
 
 
 def _sheet(truth: Tensor, ways: dict[str, Callable[[Tensor], Tensor]], path: Path, columns: int = 12) -> None:
-    """Gray, coloured and true, one below the other, for drawings at equal distances."""
+    """Gray, colored and true, one below the other, for drawings at equal distances."""
     chosen = truth[:: max(1, len(truth) // (2 * columns))][: 2 * columns]
     gray = desaturate(chosen)
     rows = []

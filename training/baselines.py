@@ -1,4 +1,4 @@
-"""What exemplar colourisation is measured against: no colour, one tint, and matching by luminance and texture."""
+"""What exemplar colorization is measured against: no color, one tint, and matching by luminance and texture."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def tint(gray: Tensor, reference: Tensor) -> Tensor:
 
 
 def match_luminance(gray: Tensor, reference: Tensor, seed: int = 0) -> Tensor:
-    """Colour each pixel like the reference's pixel of the most similar luminance and local deviation of luminance.
+    """Color each pixel like the reference's pixel of the most similar luminance and local deviation of luminance.
 
-    Welsh, Ashikhmin and Mueller 2002 ("Transferring color to greyscale images"), with the reference's luminance first
+    Welsh, Ashikhmin and Mueller 2002 ("Transferring color to grayscale images"), with the reference's luminance first
     brought to the input's mean and deviation, over SAMPLES random pixels of the reference.
     """
     chroma = []

@@ -1,7 +1,7 @@
 """The training drawings: emoji of several vendors, rendered once, and which things are held out.
 
 A *thing* is an emoji name ("red-apple"); a *hand* is a vendor's style. Things drawn by at least two hands are used, so
-that every picture has another one whose colours are true for it.
+that every picture has another one whose colors are true for it.
 """
 
 from __future__ import annotations

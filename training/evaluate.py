@@ -1,4 +1,4 @@
-"""Measure the embedded model on held-out pairs, beside simple ways to colour; numbers, a plot, a contact sheet."""
+"""Measure the embedded model on held-out pairs, beside simple ways to color; numbers, a plot, a contact sheet."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def variants(full: ColorizeSettings) -> dict[str, ColorizeSettings]:
 
     return {
         FULL: full,
-        "colour-only attention (γ = 0)": gamma(0.0),
+        "color-only attention (γ = 0)": gamma(0.0),
         "gray-only attention (γ = 1)": gamma(1.0),
         **{f"w = {w:g}": replace(full, guidance=float(w)) for w in (1, 3, 10)},
         **{f"N = {n}": replace(full, passes=n) for n in (1, 2, 3)},

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# folder below the packages folder -> npm package, version. Licences and credits: README.md.
+# folder below the packages folder -> npm package, version. Licenses and credits: README.md.
 NPM = {
     "noto": ("@iconify-json/noto", "1.2.9"),
     "noto-v1": ("@iconify-json/noto-v1", "1.2.5"),

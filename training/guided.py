@@ -2,7 +2,7 @@
 
 The linear autoencoder keeps two numbers of lightness for 16 pixels, so pictures come back soft. The gray picture has what is
 missing. The architecture is L-CAD's (networks/lcad/model.py) at small size and without norms; the linear decoder still gives the
-colours, from chroma alone, and the network adds the rest. Latents are disturbed while it is trained, because those that it
+colors, from chroma alone, and the network adds the rest. Latents are disturbed while it is trained, because those that it
 will be given come from sampling: structure is to be taken from the gray picture.
 """
 
@@ -51,7 +51,7 @@ CHROMA_WEIGHT, EDGE_WEIGHT = 2.0, 8.0
 @dataclass(frozen=True)
 class Stage:
     """:param colors: the encoder stays as it is (the UNet is trained on its last map), and the decoder learns to keep
-    colours within their edges."""
+    colors within their edges."""
 
     steps: int
     rate: float
@@ -138,7 +138,7 @@ def guided_loss(
     latents = net.base.encode(pictures * 2 - 1)
     noise = torch.rand(len(pictures), 1, 1, 1, generator=generator) * NOISE
     noise = noise * (torch.rand(len(pictures), 1, 1, 1, generator=generator) < 0.7)
-    if colors:  # which colours there are is in the latent alone
+    if colors:  # which colors there are is in the latent alone
         noise = noise * torch.tensor([1 - each for each in COLOR_CHANNELS])[:, None, None]
     disturbed = latents + noise * torch.randn(latents.shape, generator=generator)
     maps = net.encode(pictures.movedim(1, -1))

@@ -1,4 +1,4 @@
-"""What masks do to the embedded L-CAD: how much of a phrase's colour lies inside its mask, and on the other thing."""
+"""What masks do to the embedded L-CAD: how much of a phrase's color lies inside its mask, and on the other thing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .recoloring import COLOR_WORDS
 from .scenes import Scenes
 
 OFFICIAL = InstanceSettings(step="official", schedule="official")
-#: How scenes are coloured: settings, and whether each phrase gets its own thing's mask or the other one's.
+#: How scenes are colored: settings, and whether each phrase gets its own thing's mask or the other one's.
 WAYS = {
     "no masks": (None, False),
     "published step": (OFFICIAL, False),
@@ -35,10 +35,10 @@ WAYS = {
 def evaluate_instances(
     folder: Path, model: Path, *, scenes: int = 6, size: int = 96, steps: int = 10
 ) -> dict[str, tuple[float, float]]:
-    """Colour compositions of two things under "red apple, blue house", with each way of using their masks.
+    """Color compositions of two things under "red apple, blue house", with each way of using their masks.
 
-    :returns: for each of :data:`WAYS`, of the colour inside a phrase's mask the share that is the phrase's, and of the
-        colour on the other thing the share that is; weighted with chroma, by hue among ASKED (chance 0.2). Without masks
+    :returns: for each of :data:`WAYS`, of the color inside a phrase's mask the share that is the phrase's, and of the
+        color on the other thing the share that is; weighted with chroma, by hue among ASKED (chance 0.2). Without masks
         a phrase's mask is the thing that it names.
     """
     host = load_lcad(model)
@@ -80,6 +80,6 @@ def hue_share(picture: Tensor, word: str) -> tuple[Tensor, Tensor]:
 
 
 def share_in(chroma: Tensor, part: Tensor, mask: Tensor) -> float:
-    """How much of a masked place's colour is a word's; NaN for a place without any."""
+    """How much of a masked place's color is a word's; NaN for a place without any."""
     whole = float((chroma * mask[0]).sum())
     return float((part * mask[0]).sum()) / whole if whole else float("nan")

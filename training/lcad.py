@@ -1,8 +1,8 @@
-"""Train a tiny L-CAD: the embedded model's UNet with gray features beside the latent, taught colours by their names.
+"""Train a tiny L-CAD: the embedded model's UNet with gray features beside the latent, taught colors by their names.
 
 It starts from the embedded model. The first convolution gets input channels for the gray encoder's last map (guided.py),
-at first zero; text becomes a table whose words hear their neighbours. Training adds the two things that colouring by words
-needs: structure from the gray picture, and which colour belongs to which thing.
+at first zero; text becomes a table whose words hear their neighbors. Training adds the two things that coloring by words
+needs: structure from the gray picture, and which color belongs to which thing.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ DROPPED = 0.12
 
 @dataclass(frozen=True)
 class Stage:
-    """With ``binding`` all scenes have two things, both recoloured and both described, at high noise: only who has which
-    colour is left to learn. With a ``rate`` the learning rate starts anew from there, and falls until the next stage that
+    """With ``binding`` all scenes have two things, both recolored and both described, at high noise: only who has which
+    color is left to learn. With a ``rate`` the learning rate starts anew from there, and falls until the next stage that
     has one."""
 
     size: int
@@ -49,14 +49,14 @@ class Stage:
     rate: float = 0.0
 
 
-# Small pictures teach which colour goes where at a fifth of the price.
+# Small pictures teach which color goes where at a fifth of the price.
 STAGES = (
     Stage(64, 400, 16),
     Stage(96, 130, 8),
     Stage(128, 70, 6),
     Stage(64, 270, 16, binding=True, rate=6e-4),
     Stage(128, 25, 6),
-    # which thing has which colour is what takes long
+    # which thing has which color is what takes long
     Stage(64, 1250, 24, binding=True, rate=6e-4),
     Stage(96, 200, 14, binding=True),
     Stage(128, 80, 10),
@@ -92,10 +92,10 @@ class LCADNet(nn.Module):
 
 
 def hearing(text: HashedWords) -> dict[str, Tensor]:
-    """What words hear of their neighbours at first: a thing the colour before it, a colour the thing after it.
+    """What words hear of their neighbors at first: a thing the color before it, a color the thing after it.
 
-    ``left`` passes what lies in the span of the colours' vectors, ``right`` the rest, so that neither "apple, red umbrella"
-    makes a red apple nor a colour hears the thing before it.
+    ``left`` passes what lies in the span of the colors' vectors, ``right`` the rest, so that neither "apple, red umbrella"
+    makes a red apple nor a color hears the thing before it.
     """
     colors = text.encode(list(COLOR_WORDS))[:, 0]
     span = torch.linalg.qr(colors.T)[0]
@@ -154,7 +154,7 @@ def told_loss(
     net: LCADNet, guided: LCADAutoencoder, levels: Tensor, told: tuple[Tensor, list[str]], generator: torch.Generator,
     binding: bool = False,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    """One step's loss: predicted v of coloured pictures, mostly at high noise, where colours are decided.
+    """One step's loss: predicted v of colored pictures, mostly at high noise, where colors are decided.
 
     :param binding: at high noise only.
     """

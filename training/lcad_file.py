@@ -32,7 +32,7 @@ def export_lcad(folder: Path, output: Path) -> None:
     described = configuration()
     described["image_size"] = LCAD_SIDE
     described["unet"]["in_channels"] = guided.SIZES.latent + guided.SIZES.features
-    described["text"]["type"] = "hashed words, each of which hears its neighbours"
+    described["text"]["type"] = "hashed words, each of which hears its neighbors"
     described["lcad"] = {
         "widths": list(guided.SIZES.widths), "blocks": guided.SIZES.blocks, "groups": guided.SIZES.groups,
     }  # fmt: skip

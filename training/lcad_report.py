@@ -1,4 +1,4 @@
-"""What the embedded L-CAD does with words: does a thing take the colour it is told, and does the other one keep its own?"""
+"""What the embedded L-CAD does with words: does a thing take the color it is told, and does the other one keep its own?"""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .drawings import Drawings
 from .recoloring import COLOR_WORDS
 from .scenes import Scenes
 
-#: Colours to ask for; their hues are far apart.
+#: Colors to ask for; their hues are far apart.
 ASKED = ("red", "yellow", "green", "blue", "purple")
 SCENES, SEED = 12, 91
 
 
 def evaluate_lcad(folder: Path, model: Path, output: Path) -> dict[str, float]:
-    """Describe new compositions of two things of the core three times: one thing in one colour, in another, and nothing.
+    """Describe new compositions of two things of the core three times: one thing in one color, in another, and nothing.
 
     Writes ``lcad.jpg``, a sheet of all of them (none chosen).
 
-    :returns: ``follows``: share of things whose colour is nearest to the word that was said, among :data:`ASKED` (chance
+    :returns: ``follows``: share of things whose color is nearest to the word that was said, among :data:`ASKED` (chance
         0.2); ``changed`` and ``other``: mean distance in (a, b) of Lab between the two described pictures, inside the thing
         whose word changed and inside the other one, whose word stayed.
     """
@@ -71,7 +71,7 @@ def describe_all(host: DiffusersLCAD, gray: Tensor, prompts: list[str]) -> Tenso
 
 
 def nearest(picture: Tensor, mask: Tensor) -> str:
-    """Which of ASKED the colours of a thing are nearest to in hue: picture (S, S, 3), mask (S, S)."""
+    """Which of ASKED the colors of a thing are nearest to in hue: picture (S, S, 3), mask (S, S)."""
     lab = rgb_to_lab(picture[None])[0][mask > 0.5][:, 1:].mean(0)
     words = rgb_to_lab(torch.tensor([COLOR_WORDS[word] for word in ASKED]).view(1, 1, -1, 3))[0, 0, :, 1:]
     return ASKED[int(F.cosine_similarity(lab[None], words).argmax())]

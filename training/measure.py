@@ -1,4 +1,4 @@
-"""Colour the evaluation pairs in one way after another and keep what came out, so that a long run can be resumed."""
+"""Color the evaluation pairs in one way after another and keep what came out, so that a long run can be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MATCHING_TIMESTEP = 101
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one way of colouring: ``inside`` and ``whole`` mean distance in (a, b), Lab units, and PSNR in dB; (n,)."""
+    """Of one way of coloring: ``inside`` and ``whole`` mean distance in (a, b), Lab units, and PSNR in dB; (n,)."""
 
     inside: Tensor
     whole: Tensor
@@ -46,7 +46,7 @@ def prepare_references(host: DiffusersHost, pairs: EvaluationPairs, settings: Co
 def color_pairs(
     host: DiffusersHost, pairs: EvaluationPairs, settings: ColorizeSettings, prepared: list[ReferencePair], name: str
 ) -> Tensor:
-    """Coloured pictures (n, H, W, 3)."""
+    """Colored pictures (n, H, W, 3)."""
     found = []
     for part, reference in zip(_batches(pairs, name), prepared, strict=True):
         found.append(colorize(host, part.gray, part.reference, settings, prepared=reference).images)
@@ -113,7 +113,7 @@ def _shares(right: Tensor, things: Tensor) -> list[float]:
 
 
 def _tokens(things: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Things (n, H, W) at the centres of tokens -> (n, N)."""
+    """Things (n, H, W) at the centers of tokens -> (n, N)."""
     steps = [size // count for size, count in zip(things.shape[1:], grid, strict=True)]
     return things[:, steps[0] // 2 :: steps[0], steps[1] // 2 :: steps[1]].flatten(1)
 

@@ -36,8 +36,8 @@ def signal_levels() -> Tensor:
 class Lesson:
     """What one training step tells the attention layers, and the attention maps that they give back.
 
-    The batch is [I, G, R, X, others]: ``pairs`` rows each of gray input, gray reference, colour reference and the
-    picture being coloured, then any number of ordinary rows. With ``pairs`` 0 every row is ordinary.
+    The batch is [I, G, R, X, others]: ``pairs`` rows each of gray input, gray reference, color reference and the
+    picture being colored, then any number of ordinary rows. With ``pairs`` 0 every row is ordinary.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""What the network is taught: noise of gray and coloured pictures, colouring across a pair, and where to look.
+"""What the network is taught: noise of gray and colored pictures, coloring across a pair, and where to look.
 
-Four streams go through the UNet side by side at one timestep: I (gray A), G (gray B), R (B in colour) and X, which is to
-become A in colour while its decoder attends to R. The network predicts v = √ᾱ ε - √(1-ᾱ) x₀ (Salimans and Ho 2022, as
+Four streams go through the UNet side by side at one timestep: I (gray A), G (gray B), R (B in color) and X, which is to
+become A in color while its decoder attends to R. The network predicts v = √ᾱ ε - √(1-ᾱ) x₀ (Salimans and Ho 2022, as
 Stable Diffusion 2 does): predicting ε, a network as small as this one spends its training on copying the noise at high
 levels, and draws nothing from words. I, G and R are ordinary denoising. So the weights are an ordinary
 diffusion model whose decoder attention has also been trained *across* pictures.
@@ -102,7 +102,7 @@ def training_loss(
     streams = [gray_a, gray_b, color_b, _partly_colored(gray_a, color_a, color_b, uniform)]
     noised = [signal * latent + sigma * e for latent, e in zip(streams, noise, strict=True)]
     targets = [signal * e - sigma * latent for latent, e in zip(streams[:3], noise[:3], strict=True)]
-    # whatever X is on its way, what is left when its noise is gone shall be A in full colour
+    # whatever X is on its way, what is left when its noise is gone shall be A in full color
     target_x = (signal * noised[3] - color_a) / sigma
 
     captions = [c if not chance(0.5) else "" for c in pairs.captions]
@@ -142,7 +142,7 @@ def _encode(autoencoder: LinearAutoencoder, pictures: Tensor) -> tuple[Tensor, T
 
 
 def _partly_colored(gray_a: Tensor, color_a: Tensor, color_b: Tensor, uniform) -> Tensor:
-    """What X can look like on its way: gray, part of its colours, all of them; half with the reference's statistics."""
+    """What X can look like on its way: gray, part of its colors, all of them; half with the reference's statistics."""
     n = len(gray_a)
     kind, part = uniform(n)[:, None, None, None], uniform(n)[:, None, None, None]
     share = torch.where(kind < 0.45, 0.0, torch.where(kind < 0.85, part, 1.0))
@@ -194,7 +194,7 @@ def matching_targets(pairs: Pairs, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _at_tokens(view: View, side: int) -> tuple[Tensor, Tensor]:
-    """Things (n, N) and places (n, 2, N) at the tokens' centres."""
+    """Things (n, N) and places (n, 2, N) at the tokens' centers."""
     step = view.things.shape[-1] // side
     things = view.things[:, step // 2 :: step, step // 2 :: step].flatten(1)
     return things, view.places[:, :, step // 2 :: step, step // 2 :: step].flatten(2)

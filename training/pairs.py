@@ -1,7 +1,7 @@
 """Evaluation pairs from held-out things: one thing by two hands, or two things that have swapped places.
 
-Pairs are drawn by chance from those in which the other hand's colours are a fair truth: the two drawings' colour
-histograms overlap, and both are coloured at all.
+Pairs are drawn by chance from those in which the other hand's colors are a fair truth: the two drawings' color
+histograms overlap, and both are colored at all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FLUENT = {FLUENT_3D, "fluent-emoji-flat"}
 
 @dataclass(frozen=True)
 class EvaluationPairs:
-    """Pictures (n, SIZE, SIZE, 3) in 0..1: ``truth`` in colour, ``reference``; ``things`` and ``reference_things``
+    """Pictures (n, SIZE, SIZE, 3) in 0..1: ``truth`` in color, ``reference``; ``things`` and ``reference_things``
     (n, SIZE, SIZE) with 0, 1 for the thing at each pixel and -1 for ground; ``count`` (n,) things a picture."""
 
     truth: Tensor
@@ -38,7 +38,7 @@ class EvaluationPairs:
 
     @property
     def gray(self) -> Tensor:
-        """What is to be coloured: 8-bit ITU-R 601 luma of the truth."""
+        """What is to be colored: 8-bit ITU-R 601 luma of the truth."""
         return desaturate(self.truth, "rec601_8bit")
 
     @property
@@ -104,7 +104,7 @@ def _overlap(a: tuple[np.ndarray, float], b: tuple[np.ndarray, float]) -> float:
 
 
 def _fitting(rows: list[int], looks: dict, hands: list[str], random: np.random.Generator) -> list[tuple[int, int]]:
-    """Ordered pairs of drawings of one thing with like colours, in random order."""
+    """Ordered pairs of drawings of one thing with like colors, in random order."""
     found = [
         (a, b) for a in rows for b in rows
         if a != b and min(looks[a][1], looks[b][1]) > _CHROMA and _overlap(looks[a], looks[b]) > _OVERLAP
@@ -124,7 +124,7 @@ def _round_robin(fitting: dict[str, list[tuple[int, int]]], count: int) -> list[
 
 
 def _doubles(fitting: dict, looks: dict, count: int, random: np.random.Generator) -> list:
-    """Pairs of differently coloured things, no two things twice together and none much more often than the others."""
+    """Pairs of differently colored things, no two things twice together and none much more often than the others."""
     names, seen, used, found = list(fitting), set(), dict.fromkeys(fitting, 0), []
     most = -(-2 * count // len(names)) + 1
     for _ in range(200 * count):

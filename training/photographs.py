@@ -1,6 +1,6 @@
-"""A few photographs with permissive licences, so that a real photograph is not foreign to the model.
+"""A few photographs with permissive licenses, so that a real photograph is not foreign to the model.
 
-Nobody photographs a thing twice with the same colours, so a photograph is its own reference: two crops of it, mirrored
+Nobody photographs a thing twice with the same colors, so a photograph is its own reference: two crops of it, mirrored
 and lit differently (scenes.py). They are split by photograph or, for panoramas, by place.
 """
 

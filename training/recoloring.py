@@ -1,4 +1,4 @@
-"""Colours of drawings: other ones for them, and the words for those that they have."""
+"""Colors of drawings: other ones for them, and the words for those that they have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def each(flags: np.ndarray, like: Tensor) -> Tensor:
 
 
 def recolor(pictures: Tensor, random: np.random.Generator, repeat: int = 1) -> Tensor:
-    """A permutation of the colour channels or a turn of the hue, one for every ``repeat`` pictures in a row."""
+    """A permutation of the color channels or a turn of the hue, one for every ``repeat`` pictures in a row."""
     matrices = []
     for _ in range(len(pictures) // repeat):
         if random.random() < 0.5:
@@ -36,7 +36,7 @@ def recolor(pictures: Tensor, random: np.random.Generator, repeat: int = 1) -> T
 
 
 def dyed(pictures: Tensor, random: np.random.Generator) -> Tensor:
-    """Half recoloured (:func:`recolor`), half dyed with one hue: their lightness stays, their chroma becomes that of one
+    """Half recolored (:func:`recolor`), half dyed with one hue: their lightness stays, their chroma becomes that of one
     of COLOR_WORDS' hues, so that every hue is met on every thing."""
     luma = torch.tensor((0.299, 0.587, 0.114)).to(pictures)
     gray = torch.einsum("c,nchw->nhw", luma, pictures)[:, None]
@@ -65,7 +65,7 @@ def mean_colors(pictures: np.ndarray) -> np.ndarray:
 
 
 def color_word(picture: Tensor, alpha: Tensor) -> str:
-    """The basic colour nearest to most of a drawing's pixels; picture (3, S, S) in 0..1, alpha of any size."""
+    """The basic color nearest to most of a drawing's pixels; picture (3, S, S) in 0..1, alpha of any size."""
     mask = F.interpolate(alpha[None, None].to(picture), size=picture.shape[-2:])[0, 0] > 0.5
     pixels = picture[:, mask].T[::7]
     if not len(pixels):

@@ -22,7 +22,7 @@ CORE_SHARE, WORLD_SHARE = 0.83, 0.12  # of the drawings shown alone: the best kn
 # A name alone means this hand's drawing; every other hand is named. Most singles are its.
 PLAIN_HAND, PLAIN_SHARE = "fluent-emoji-flat", 0.85
 _STYLE_WORDS = {FLUENT_3D: "shaded", "fluent-emoji-flat": "flat"}
-# Centres of one, two or three things and the range of their sizes, in picture widths.
+# Centers of one, two or three things and the range of their sizes, in picture widths.
 _LAYOUTS = (
     (((0.5, 0.5),), (0.6, 0.98)),
     (((0.26, 0.5), (0.74, 0.5)), (0.42, 0.6)),
@@ -123,7 +123,7 @@ class Scenes:
         hand = self.drawings.hands[row]
         style = "" if hand == PLAIN_HAND and self.random.random() < 0.8 else _STYLE_WORDS.get(hand, hand.split("-")[0])
         words = name.replace("-", " ")
-        if recolored:  # a recoloured "red apple" is not red any more
+        if recolored:  # a recolored "red apple" is not red any more
             words = " ".join(word for word in words.split() if word not in COLOR_WORDS)
         if color and color not in words.split():
             words = f"{color} {words}"
@@ -187,8 +187,8 @@ class Scenes:
         return [canvas, ids, places]
 
     def colored(self, count: int, size: int) -> Tensor:
-        """Pictures in their own colours, (count, 3, size, size) in 0..1: one to three drawings on a ground without colour,
-        and about a tenth photographs, if there are any. For learning which colour a thing has."""
+        """Pictures in their own colors, (count, 3, size, size) in 0..1: one to three drawings on a ground without color,
+        and about a tenth photographs, if there are any. For learning which color a thing has."""
         random = self.random
         photographs = 0 if self.photographs is None else int(random.binomial(count, 0.12))
         drawn = count - photographs
@@ -203,17 +203,17 @@ class Scenes:
         return torch.where(each(toned, pictures), self._tone(pictures), pictures)
 
     def vivid(self, count: int, size: int) -> Tensor:
-        """:meth:`colored`, half of them recoloured, for learning what does not depend on which colour a thing has."""
+        """:meth:`colored`, half of them recolored, for learning what does not depend on which color a thing has."""
         pictures = self.colored(count, size)
         return torch.where(each(self.random.random(count) < 0.5, pictures), recolor(pictures, self.random), pictures)
 
     def told(self, count: int, size: int, *, binding: bool = False) -> tuple[Tensor, list[str]]:
-        """Pictures of one or two things of the core, each recoloured by itself, and captions that say its colour:
-        (count, 3, size, size) in 0..1, "green apple" or "green apple, red house". For learning colour from words.
+        """Pictures of one or two things of the core, each recolored by itself, and captions that say its color:
+        (count, 3, size, size) in 0..1, "green apple" or "green apple, red house". For learning color from words.
 
-        A word that names the colour a thing had goes out of its name; a fifth of the things stand without any colour.
+        A word that names the color a thing had goes out of its name; a fifth of the things stand without any color.
 
-        :param binding: always two things, both recoloured and both with their colour.
+        :param binding: always two things, both recolored and both with their color.
         """
         random = self.random
         things = np.full(count, 2) if binding else random.choice((1, 2), count, p=(0.4, 0.6))
@@ -232,8 +232,8 @@ class Scenes:
         return picture, [", ".join(phrase) for phrase in phrases]
 
     def core_scenes(self, things: np.ndarray, size: int) -> tuple[Tensor, Tensor, list[list[str]]]:
-        """Different things of the core on grounds without colour: pictures (n, 3, size, size) in 0..1, the number of the
-        thing at each pixel or BACKGROUND (n, size, size), and their names without words of colour.
+        """Different things of the core on grounds without color: pictures (n, 3, size, size) in 0..1, the number of the
+        thing at each pixel or BACKGROUND (n, size, size), and their names without words of color.
 
         :param things: (n,), how many in each.
         """
@@ -247,7 +247,7 @@ class Scenes:
         return picture, ids, plain
 
     def photographed_pairs(self, count: int, size: int, *, recolored: float = 0.3) -> Pairs:
-        """Two crops each of random photographs, mirrored and lit differently; a share of them in colours of its own."""
+        """Two crops each of random photographs, mirrored and lit differently; a share of them in colors of its own."""
         assert self.photographs is not None
         picked = torch.from_numpy(self.random.choice(len(self.photographs), count))
         textures = self.photographs[picked].to(self.device).float() / 255
@@ -258,7 +258,7 @@ class Scenes:
             width = self.random.uniform(0.5, 0.95, count)
             place = np.zeros((count, 5))
             slack = (1 - width) / 2
-            # the crop's centre on the photograph, turned into where the photograph's centre falls in the crop
+            # the crop's center on the photograph, turned into where the photograph's center falls in the crop
             place[:, :2] = 0.5 - self.random.uniform(-1, 1, (count, 2)) * (slack / width)[:, None]
             place[:, 2] = 1 / width
             place[:, 4] = self.random.random(count) < 0.3
@@ -274,20 +274,20 @@ class Scenes:
         return Pairs(views[0], views[1], exact, [""] * count)
 
     def _two_hands(self, rows: list[int]) -> tuple[int, int] | None:
-        """Two drawings with like colours, so that one's colours are true for the other; None if there are none."""
+        """Two drawings with like colors, so that one's colors are true for the other; None if there are none."""
         pairs = [(a, b) for a in rows for b in rows if a != b and np.abs(self.colors[a] - self.colors[b]).max() < 25]
         return pairs[self.random.integers(len(pairs))] if pairs else None
 
     def placements(
         self, count: int, things: int, *, jitter: float, turn: float, scale: tuple[float, float] | None = None
     ) -> np.ndarray:
-        """(count, things, 5): centre x and y, size, angle in radians, mirrored; lengths in picture widths."""
+        """(count, things, 5): center x and y, size, angle in radians, mirrored; lengths in picture widths."""
         random = self.random
-        centres, sizes = _LAYOUTS[things - 1]
+        centers, sizes = _LAYOUTS[things - 1]
         found = np.zeros((count, things, 5))
         found[..., 2] = random.uniform(*(scale or sizes), (count, things))
         free = (1 - found[..., 2]).clip(0) / 2 if things == 1 and scale is None else jitter
-        found[..., :2] = np.array(centres) + random.uniform(-1, 1, (count, things, 2)) * np.asarray(free)[..., None]
+        found[..., :2] = np.array(centers) + random.uniform(-1, 1, (count, things, 2)) * np.asarray(free)[..., None]
         if things == 2:
             low = found[..., 2] / 2
             found[..., 1] = low + random.random((count, things)) * (1 - 2 * low)
@@ -312,7 +312,7 @@ class Scenes:
         """(canvas with the drawings on it, their alpha (n, S, S), their own coordinates (n, 2, S, S))."""
         grid = self._grid(place, size)
         textures = self.textures[rows].to(self.device).float() / 255
-        textures = torch.cat([textures[:, :3] * textures[:, 3:], textures[:, 3:]], 1)  # no fringes of hidden colours
+        textures = torch.cat([textures[:, :3] * textures[:, 3:], textures[:, 3:]], 1)  # no fringes of hidden colors
         side = textures.shape[-1]
         sampled = torch.empty(len(rows), 4, size, size, device=self.device)
         pixels = place[:, 2] * size
@@ -326,7 +326,7 @@ class Scenes:
         return canvas * (1 - alpha) + sampled[:, :3], alpha[:, 0], grid.permute(0, 3, 1, 2)
 
     def _grounds(self, count: int) -> np.ndarray:
-        """(2, count, 3): nearly white, grays of their own, or one colour lit differently."""
+        """(2, count, 3): nearly white, grays of their own, or one color lit differently."""
         random = self.random
         kind = random.random(count)[:, None]
         white = random.uniform(0.9, 1, (count, 1)).repeat(3, 1)

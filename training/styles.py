@@ -1,6 +1,6 @@
 """Pairs of pictures that share a style, or what they show, and never both: what DEADiff's branches are taught with.
 
-A style is one hand's way to draw, printed with one ink on one paper, more or less of the drawing's own colours kept.
+A style is one hand's way to draw, printed with one ink on one paper, more or less of the drawing's own colors kept.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .drawings import world
 from .recoloring import each
 from .scenes import PLAIN_HAND, Scenes
 
-#: Of all prints, those in the drawing's own colours on white.
+#: Of all prints, those in the drawing's own colors on white.
 _OWN_COLORS = 0.2
 
 
 @dataclass(frozen=True)
 class Print:
-    """Paper and ink (3,) in 0..1, the paper lighter; ``strength`` 0 keeps the drawing's own colours, 1 none of them."""
+    """Paper and ink (3,) in 0..1, the paper lighter; ``strength`` 0 keeps the drawing's own colors, 1 none of them."""
 
     paper: np.ndarray
     ink: np.ndarray
@@ -130,14 +130,14 @@ class Styles:
         return PLAIN if self.random.random() < _OWN_COLORS else self.colored_print()
 
     def colored_print(self) -> Print:
-        """A random one with little or nothing of the drawing's colours."""
+        """A random one with little or nothing of the drawing's colors."""
         random = self.random
         paper = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0.1, 0.7), random.uniform(0.7, 1)))
         ink = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0.3, 1), random.uniform(0.05, 0.45)))
         return Print(paper, ink, float(random.choice([1.0, random.uniform(0.6, 1)])))
 
     def printed(self, pictures: Tensor, prints: list[Print]) -> Tensor:
-        """Pictures (n, 3, S, S) in 0..1 in some prints: gray turns into ink and paper, what is left of the colours stays on
+        """Pictures (n, 3, S, S) in 0..1 in some prints: gray turns into ink and paper, what is left of the colors stays on
         that paper."""
         paper, ink = (
             torch.from_numpy(np.stack([getattr(p, part) for p in prints])).float().to(pictures)[..., None, None]

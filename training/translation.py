@@ -1,12 +1,12 @@
-"""Measure the translation on held-out drawings, beside plain image-to-image with the same learnt concept.
+"""Measure the translation on held-out drawings, beside plain image-to-image with the same learned concept.
 
 Two distances, both in the embedded model's own terms, because no weights of an LPIPS network may be shipped:
 
 * *content distance*: as LPIPS (Zhang et al. 2018), features of a network, scaled to unit length at every place, their
   squared difference averaged over places and summed over levels; here the network is the embedded UNet at its lowest noise
-  under the empty prompt, and both pictures are made gray first, so that new colours alone cost nothing;
+  under the empty prompt, and both pictures are made gray first, so that new colors alone cost nothing;
 * *concept similarity*: cosine between what a picture and the reference are about, after the mean of all contents is taken
-  off: mean and deviation over places of the same features of the coloured picture. 1 is the reference itself.
+  off: mean and deviation over places of the same features of the colored picture. 1 is the reference itself.
 
 Image-to-image (noise the content, draw it under the concept with the same guidance) runs at several strengths. Both ways
 trade content for concept, so they are compared pair by pair at equal content distance, on the line through the strengths.
@@ -142,13 +142,13 @@ def image_to_image(
 
 
 def _concept(host: DiffusersTranslator, reference: Tensor, path: Path, name: str) -> ConceptPrompt:
-    """The reference's concept, learnt once and kept at ``path``."""
+    """The reference's concept, learned once and kept at ``path``."""
     if not path.exists():
         updates = SETTINGS.concept.updates
         with tqdm(total=updates, desc=f"concept of {name}", mininterval=20) as bar:
             made = learn(host, reference[None], SETTINGS, lambda *_: bar.update())
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"emb_params": made.learnt[0].contiguous()}, path)
+        save_file({"emb_params": made.learned[0].contiguous()}, path)
     return host.of_vectors(load_file(path)["emb_params"])
 
 

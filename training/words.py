@@ -31,7 +31,7 @@ def evaluate_words(model: Path, drawings: Drawings, sheet: Path) -> dict[str, fl
 
     :param sheet: where a sheet of all drawings (none chosen) is written.
     :returns: share of names whose own drawing is the nearest one (``first``) or one of the five nearest (``first five``),
-        by colour in Lab on a coarse grid, and the same by silhouette alone; ``chance`` of ``first``; and
+        by color in Lab on a coarse grid, and the same by silhouette alone; ``chance`` of ``first``; and
         :func:`latent_errors`.
     """
     net, autoencoder = load_exported(model)
@@ -50,7 +50,7 @@ def evaluate_words(model: Path, drawings: Drawings, sheet: Path) -> dict[str, fl
 def retrieval(drawn: Tensor, asked: Tensor) -> dict[str, float]:
     """As ``evaluate_words`` returns it, for pictures (n, 3, S, S) in 0..1 in the same order."""
     found: dict[str, float] = {}
-    for label, features in (("colour", _colors), ("silhouette", _silhouettes)):
+    for label, features in (("color", _colors), ("silhouette", _silhouettes)):
         distance = torch.cdist(features(drawn), features(asked))
         place = (distance < distance.diag()[:, None]).sum(1)
         found[f"{label}, first"] = float((place == 0).float().mean())

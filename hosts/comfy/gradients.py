@@ -1,7 +1,7 @@
 """Gradients through a MODEL and a CLIP under ComfyUI's inference mode.
 
 ComfyUI runs nodes in inference mode, and weights that were loaded there cannot take part in differentiation. So what
-is learnt through is a private copy, made outside of it, patches (LoRA) applied; the MODEL and the CLIP that came in
+is learned through is a private copy, made outside of it, patches (LoRA) applied; the MODEL and the CLIP that came in
 are not touched, and the copy goes away with the context.
 """
 

@@ -75,7 +75,7 @@ class ComfyHost:
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
     ) -> Tensor:
-        """Come back under colourisation guidance; returns the latent at the last level."""
+        """Come back under colorization guidance; returns the latent at the last level."""
         model = self.model if edit is None else edits.install_edit(self.model, edit, layers)
         guider = sampling.color_guider(model, self.conditioning, weight)
         return sampling.run_sampler(guider, x, sample_ddim, torch.tensor(plan.sigmas), self.on_step)

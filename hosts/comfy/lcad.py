@@ -252,6 +252,6 @@ def missing(name: str) -> str:
     """What to say about a file that is in none of the folders."""
     return (
         f"{comfy_folders.not_there(name, FOLDERS)} Download L-CAD's checkpoint "
-        "(github.com/changzheng123/L-CAD says where; its licence is non-commercial), put it into models/lcad and reload the "
+        "(github.com/changzheng123/L-CAD says where; its license is non-commercial), put it into models/lcad and reload the "
         f"page; or choose '{EMBEDDED}'."
     )

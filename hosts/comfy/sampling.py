@@ -28,7 +28,7 @@ def on_sampling(model: Any, check: Callable[[tuple[int, ...], Tensor], None]) ->
 
 
 def color_guider(model: Any, conditioning: list, weight: float) -> Any:
-    """Colourisation guidance as a stock CFG guider: the same prompt on both sides, the edit on the positive one only."""
+    """Colorization guidance as a stock CFG guider: the same prompt on both sides, the edit on the positive one only."""
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(conditioning, conditioning)
     guider.set_cfg(weight)

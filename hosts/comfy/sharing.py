@@ -1,6 +1,6 @@
 """Guidance without doing half of the work twice.
 
-Colourisation guidance runs one latent under one prompt in two branches that differ in edited decoder layers only. Until
+Colorization guidance runs one latent under one prompt in two branches that differ in edited decoder layers only. Until
 the first of these, both rows of the batch hold the same numbers. This wrapper runs that part once and lets the batch
 grow to its full size where the branches part: on SD 1.x that saves about half of the second row.
 

@@ -20,7 +20,7 @@ def unet_options(unet: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of diffusers' UNet2DConditionModel -> those of ComfyUI's UNetModel.
 
     :param unet: an SD 1.x-like layout: one transformer depth a level, convolutions as projections or not.
-    :raises ValueError: heads or normalisation groups that ComfyUI's class can't have.
+    :raises ValueError: heads or normalization groups that ComfyUI's class can't have.
     """
     widths = unet["block_out_channels"]
     blocks = unet["layers_per_block"]
@@ -28,7 +28,7 @@ def unet_options(unet: Mapping[str, Any]) -> dict[str, Any]:
     up = ["CrossAttn" in kind for kind in reversed(unet["up_block_types"])]
     if unet["norm_num_groups"] != 32:
         found = unet["norm_num_groups"]
-        raise ValueError(f"The UNet has {found} normalisation groups; ComfyUI's needs 32: get the file again.")
+        raise ValueError(f"The UNet has {found} normalization groups; ComfyUI's needs 32: get the file again.")
     return {
         "image_size": unet["sample_size"],
         "in_channels": unet["in_channels"],

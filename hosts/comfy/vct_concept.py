@@ -29,7 +29,7 @@ SAMPLE_STEPS, SAMPLE_GUIDANCE = 20, 7.5
 
 @dataclass
 class ConceptLearner:
-    """Private copies of a MODEL and a CLIP, and what is learnt through them. Use it inside ``gradients()``.
+    """Private copies of a MODEL and a CLIP, and what is learned through them. Use it inside ``gradients()``.
 
     :param latents: (P, C, h, w) in the model's latent scale, made by a node.
     :param word: initial word.

@@ -61,7 +61,7 @@ def single_prompt(conditioning: list) -> tuple[torch.Tensor, dict[str, Any]]:
 def unconditional_schedule(model: Any, pivots: Pivots, conditioning: list) -> list:
     """The contexts as a CONDITIONING that stock samplers read: each is in force around its own step only.
 
-    The ranges meet half-way between the training timesteps of neighbouring steps, so a sampler that visits the same
+    The ranges meet half-way between the training timesteps of neighboring steps, so a sampler that visits the same
     levels finds one context at each, and another sampler finds one at every level.
     """
     _, extras = single_prompt(conditioning)

@@ -36,7 +36,7 @@ _HALF_SCALE = 4096.0
 class DiffusersTranslator(DiffusersHost):
     """A loaded model and its text encoder.
 
-    :param text: from ``standalone_text.load_concept_text``; None where no concept is learnt.
+    :param text: from ``standalone_text.load_concept_text``; None where no concept is learned.
     :param checkpointing: learn with less memory and more time.
     """
 
@@ -53,7 +53,7 @@ class DiffusersTranslator(DiffusersHost):
 
     @torch.no_grad()
     def of_vectors(self, *vectors: Tensor) -> ConceptPrompt:
-        """Learnt vectors (n, width) for each text encoder as a concept."""
+        """Learned vectors (n, width) for each text encoder as a concept."""
         if self.text is None:
             raise ValueError("A concept needs the model's text encoder; load it with load_concept_text.")
         context, *pooled = self.text([group.to(self.device) for group in vectors])

@@ -1,4 +1,4 @@
-"""Text encoders of the files that ``checkpoint`` loads, as functions of learnt vectors.
+"""Text encoders of the files that ``checkpoint`` loads, as functions of learned vectors.
 
 ``load_standalone`` runs the text encoder once, on the empty prompt, and lets it go; learning a concept needs it for longer.
 """

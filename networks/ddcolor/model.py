@@ -1,11 +1,11 @@
 """DDColor (Kang et al., ICCV 2023, arXiv 2212.11613): a gray picture in, a and b of CIE Lab out, in one forward pass.
 
-An encoder's four maps go through a pixel decoder, which climbs back to the picture's size; a colour decoder lets a set
+An encoder's four maps go through a pixel decoder, which climbs back to the picture's size; a color decoder lets a set
 of learned queries look at three scales of it; every query weights the pixel decoder's channels, and a last layer adds the
 queries' maps up to a and b. The encoder (ConvNeXt) is handed in: libraries have it.
 
 What is the same for every picture is worked out once, when weights are read (:mod:`.weights`): spectral and
-batch norms are folded into their neighbours. The order of the last steps is ours, the result is not changed by it:
+batch norms are folded into their neighbors. The order of the last steps is ours, the result is not changed by it:
 whatever follows the last ReLU is linear, so the queries' weights are summed up to two sets first, and two maps at full
 size are made instead of 256 channels and 100 query maps.
 """
@@ -44,10 +44,10 @@ class DDColorSizes:
     :param enlarged: channels that each of the three pixel decoder layers enlarges to, before the skip joins.
     :param decoded: channels that each of them gives.
     :param last: channels at the picture's size, and length of a query's answer.
-    :param hidden: width of the colour decoder.
+    :param hidden: width of the color decoder.
     :param feedforward: width inside its feed-forward layers.
-    :param queries: number of colour queries.
-    :param layers: number of colour decoder layers, a multiple of three.
+    :param queries: number of color queries.
+    :param layers: number of color decoder layers, a multiple of three.
     :param outputs: channels that come out, two (a and b).
     """
 
@@ -176,7 +176,7 @@ class WeightedEnlarge(nn.Module):
 
 
 class ColorLayer(nn.Module):
-    """One colour decoder layer: the queries look at a map, then at each other; norms come after each step."""
+    """One color decoder layer: the queries look at a map, then at each other; norms come after each step."""
 
     def __init__(self, hidden: int, feedforward: int) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class ColorLayer(nn.Module):
 
 
 class ColorDecoder(nn.Module):
-    """Colour queries that look at three scales of the pixel decoder in turn, coarse to fine, again and again."""
+    """Color queries that look at three scales of the pixel decoder in turn, coarse to fine, again and again."""
 
     def __init__(self, sizes: DDColorSizes) -> None:
         super().__init__()
@@ -251,7 +251,7 @@ class DDColor(nn.Module):
         self.refine = nn.Linear(sizes.queries + 3, sizes.outputs)
 
     def forward(self, gray: Tensor) -> Tensor:
-        """Colour gray pictures.
+        """Color gray pictures.
 
         :param gray: (B, 3, H, W) in 0..1 with equal channels; H and W multiples of 32. Any dtype.
         :returns: (B, 2, H, W) float32, a and b in units of CIE Lab.

@@ -1,6 +1,6 @@
 """DDColor's published weights: which keys there are, which sizes they tell, and how they become ours.
 
-The published program keeps spectrally normalised convolutions as ``weight_orig`` with the vectors u and v of their power
+The published program keeps spectrally normalized convolutions as ``weight_orig`` with the vectors u and v of their power
 iteration, and batch norms beside them. At inference all of these are constants, so they are folded:
 
 * spectral norm: ``weight = weight_orig / sigma`` with ``sigma = u · (M v)``, M the weight as [out, rest]. The stored u and
@@ -89,7 +89,7 @@ def published_shapes(sizes: DDColorSizes) -> dict[str, tuple[int, ...]]:
     before = 3
     for i, (depth, width) in enumerate(zip(sizes.depths, sizes.widths, strict=True)):
         reduction, kernel = f"{_ENCODER}downsample_layers.{i}.", 4 if i == 0 else 2
-        # the stem normalises what it made, the other reductions what they are given
+        # the stem normalizes what it made, the other reductions what they are given
         linear(f"{reduction}{0 if i == 0 else 1}", width, before, kernel, kernel)
         affine(f"{reduction}{1 if i == 0 else 0}", width if i == 0 else before)
         for j in range(depth):
@@ -153,7 +153,7 @@ def check_weights(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> None:
         if tuple(weights[name].shape) != shape
     }
     if sizes.layers % _SCALES or sizes.hidden % 8 or not all(sizes.depths):
-        wrong.add(f"{sizes.layers} colour decoder layers of width {sizes.hidden}, encoder depths {sizes.depths}")
+        wrong.add(f"{sizes.layers} color decoder layers of width {sizes.hidden}, encoder depths {sizes.depths}")
     if wrong:
         raise ValueError(f"DDColor's weights do not fit: {_some(wrong)}; {_WANTED}; download it again.")
 
@@ -220,7 +220,7 @@ def fold(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> tuple[dict[str, 
 
 
 def color_decoder_names(sizes: DDColorSizes) -> list[tuple[str, str]]:
-    """What the colour decoder's parts are called in a published file, and by us; it has nothing to fold but in its
+    """What the color decoder's parts are called in a published file, and by us; it has nothing to fold but in its
     projections, which are not among them. The beginnings of names, or whole ones."""
     pairs = [(f"{_COLOR}query_feat.weight", "color.query"), (f"{_COLOR}query_embed.weight", "color.place")]
     pairs += [(f"{_COLOR}decoder_norm.", "color.norm.")]
@@ -238,7 +238,7 @@ def color_decoder_names(sizes: DDColorSizes) -> list[tuple[str, str]]:
 
 
 def _spectral(given: Mapping[str, Tensor], name: str) -> Tensor:
-    """The weight that a spectrally normalised convolution works with."""
+    """The weight that a spectrally normalized convolution works with."""
     weight = given[f"{name}.weight_orig"]
     u, v = given[f"{name}.weight_u"].double(), given[f"{name}.weight_v"].double()
     return weight / float(u @ (weight.flatten(1).double() @ v))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .weights import DEADiffSizes
 
-#: What CLIP's pictures are normalised with, per channel.
+#: What CLIP's pictures are normalized with, per channel.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -72,7 +72,7 @@ class ImageEncoder(nn.Module):
         self.trunks, self.branches, self.side = nn.ModuleDict(trunks), nn.ModuleDict(branches), side
 
     def forward(self, pixels: Tensor, words: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Normalised pixels (B, 3, S, S) and the instruction (L,) of every branch to run -> tokens (B, Q, hidden) each.
+        """Normalized pixels (B, 3, S, S) and the instruction (L,) of every branch to run -> tokens (B, Q, hidden) each.
 
         A trunk that two branches share runs once.
         """
@@ -103,7 +103,7 @@ def normalize(pixels: Tensor) -> Tensor:
 
 
 def to_pixels(images: Tensor, side: int) -> Tensor:
-    """(B, H, W, 3) in 0..1 or bytes -> normalised (B, 3, side, side), float32, as the published program does it."""
+    """(B, H, W, 3) in 0..1 or bytes -> normalized (B, 3, side, side), float32, as the published program does it."""
     small = torch.stack([resize_bytes(image, side) for image in images])
     return normalize((small.float() / 255).movedim(-1, 1))
 

@@ -1,7 +1,7 @@
 """The embedded model's text encoder: a bag of hashed words.
 
 A word is hashed to a row of one embedding table; there is no context, order or grammar. It exists so that the
-embedded UNet has cross-attention like Stable Diffusion's; the colourisation itself uses the empty prompt only.
+embedded UNet has cross-attention like Stable Diffusion's; the colorization itself uses the empty prompt only.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class HashedWords(nn.Module):
 
         Raises ValueError naming missing and unexpected keys, or the shapes.
         """
-        neighbours = {"left.weight", "right.weight"}
-        bound = not neighbours.isdisjoint(state_dict)
-        expected = {"emb.weight"} | (neighbours if bound else set())
+        neighbors = {"left.weight", "right.weight"}
+        bound = not neighbors.isdisjoint(state_dict)
+        expected = {"emb.weight"} | (neighbors if bound else set())
         missing, unexpected = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected)
         if missing or unexpected:
             raise ValueError(

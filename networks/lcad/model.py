@@ -77,7 +77,7 @@ def luminance_input(image: Tensor) -> Tensor:
 
     L runs to 100, so white is −0.216, not 1. The published weights were trained that way.
 
-    :param image: (B, H, W, 3) sRGB in 0..1; of a coloured one only L counts.
+    :param image: (B, H, W, 3) sRGB in 0..1; of a colored one only L counts.
     :returns: (B, 3, H, W) float32.
     """
     scaled = luminance(image.float()) / 127.5 - 1
@@ -272,7 +272,7 @@ class GuidedDecoder(nn.Module):
 class LCADAutoencoder(nn.Module):
     """Gray encoder and decoder together, between pictures and latents.
 
-    :param base: a linear autoencoder, from whose latent lightness can be told apart; it then gives the colours, and the
+    :param base: a linear autoencoder, from whose latent lightness can be told apart; it then gives the colors, and the
         decoder adds the rest. None for published files, whose decoder gives the whole picture.
     """
 

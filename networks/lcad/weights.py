@@ -1,7 +1,7 @@
 """L-CAD's published checkpoint: which keys there are, which sizes they tell, and what is left out on purpose.
 
 One file holds a UNet and a CLIP text encoder, both with Stable Diffusion 1.5's names, and an autoencoder with two encoders:
-the ordinary one, which colouring never runs, and the gray one. What is not needed is still accounted for: a key that
+the ordinary one, which coloring never runs, and the gray one. What is not needed is still accounted for: a key that
 nobody expects means that the file is another model's.
 """
 

@@ -21,7 +21,7 @@ def test_mask_covers_both_prompts_words():
     words.add((4, 4), [0], maps_at([(0, 0)]), maps_at([(3, 3)]))
     mask = words.mask((8, 8))
     assert mask.shape == (1, 1, 8, 8)
-    # a place and its neighbours, enlarged
+    # a place and its neighbors, enlarged
     assert bool(mask[0, 0, :4, :4].all()) and bool(mask[0, 0, 4:, 4:].all())
     assert float(mask[0, 0, :4, 4:].sum() + mask[0, 0, 4:, :4].sum()) == 0
 

@@ -58,13 +58,13 @@ class TestGhosting:
         gray[:, :, where:] = 0.7
         return gray
 
-    def test_colour_that_follows_the_edge_is_none(self):
+    def test_color_that_follows_the_edge_is_none(self):
         gray = self.edge(16)
         colored = gray.clone()
         colored[:, :, 16:, 0] += 0.2
         assert float(color_ghosting(colored, gray)) < 1e-4
 
-    def test_colour_that_runs_over_the_edge_is_some_and_more_of_it_is_more(self):
+    def test_color_that_runs_over_the_edge_is_some_and_more_of_it_is_more(self):
         gray, found = self.edge(16), []
         for extra in (0.05, 0.2):
             colored = gray.clone()

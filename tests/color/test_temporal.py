@@ -29,7 +29,7 @@ def test_weights_fall_linearly_with_distance():
     chroma = torch.zeros(5, 1, 1, 2)
     chroma[2] = 6.0
     found = steady_chroma(chroma, torch.full((5, 1, 1), 50.0), 2)[:, 0, 0, 0]
-    # a frame counts 3 for itself, 2 for its neighbours, 1 for the next ones; at the ends some are missing
+    # a frame counts 3 for itself, 2 for its neighbors, 1 for the next ones; at the ends some are missing
     torch.testing.assert_close(found, torch.tensor([1 / 6, 2 / 8, 3 / 9, 2 / 8, 1 / 6]) * 6)
 
 

@@ -168,7 +168,7 @@ def test_workflow_colors_the_picture(server, name):
     gray, truth = demo_picture("drawing-gray"), demo_picture("drawing-truth")
     assert result.shape == gray.shape
     assert chroma(gray) < 0.1 < 2 < chroma(result)
-    # nearer to the drawing's true colours than without any, and as light as the gray picture to within 8 bit
+    # nearer to the drawing's true colors than without any, and as light as the gray picture to within 8 bit
     assert psnr(result, truth) > psnr(gray, truth) + 1
     assert float((rgb_to_lab(result)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
 
@@ -213,7 +213,7 @@ def test_style_tokens_beside_an_image_prompt_on_the_same_layers(server):
 
 
 def test_semantics_of_a_reference(server):
-    """Two cut-outs of one picture, no word for either: things like the one that is cut out, in the colour that is said."""
+    """Two cut-outs of one picture, no word for either: things like the one that is cut out, in the color that is said."""
     from training.adapter_measure import shapes
 
     prompt = to_prompt(load_workflow("deadiff_semantics"))
@@ -241,7 +241,7 @@ def test_semantics_of_a_reference(server):
 
 
 def test_style_and_colors_on_one_picture(server):
-    """Both act: the paper is the third picture's, and the thing has the reference's colours."""
+    """Both act: the paper is the third picture's, and the thing has the reference's colors."""
     prompt = to_prompt(load_workflow("deadiff_style_and_color"))
     both = saved(server, prompt)
     guidance, apply = only(prompt, "ExemplarColorGuidance"), only(prompt, "ExemplarApplyDEADiff")
@@ -280,7 +280,7 @@ def test_more_references_than_weights(server):
 
 
 def automatic(server, prompt: dict) -> list[torch.Tensor]:
-    """What the workflow of DDColor saves: coloured with no reference, and blended."""
+    """What the workflow of DDColor saves: colored with no reference, and blended."""
     run = server.run(prompt)
     assert run.status == "success", run.error
     return [picture(run.files[node][0]) for node, body in prompt.items() if body["class_type"] == "SaveImage"]

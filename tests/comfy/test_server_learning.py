@@ -1,4 +1,4 @@
-"""Concept Inversion and Pivot Inversion in a real server, with stock nodes around them, and cancelled in the middle."""
+"""Concept Inversion and Pivot Inversion in a real server, with stock nodes around them, and canceled in the middle."""
 
 import time
 
@@ -9,12 +9,12 @@ from .server import needs_comfyui, only
 
 needs_comfyui()
 
-NAME = "learnt-in-a-test"
+NAME = "learned-in-a-test"
 
 
 @pytest.fixture
 def prompt():
-    """A concept learnt, a picture's pivots found, the concept drawn from the picture's noise by the stock sampler."""
+    """A concept learned, a picture's pivots found, the concept drawn from the picture's noise by the stock sampler."""
     learn = {
         "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "reference": ["2", 1], "name": NAME, "word": "flower",
         "vectors": 2, "updates": 2, "resolution": 32, "learning_rate": 0.0005, "accumulation": 2, "l1_weight": 1.0,
@@ -42,7 +42,7 @@ def prompt():
         "12": {"class_type": "SamplerCustomAdvanced", "inputs": {
             "noise": ["10", 0], "guider": ["9", 0], "sampler": ["11", 0], "sigmas": ["6", 2], "latent_image": ["6", 1]}},
         "13": {"class_type": "VAEDecode", "inputs": {"samples": ["12", 0], "vae": ["1", 2]}},
-        "14": {"class_type": "SaveImage", "inputs": {"images": ["13", 0], "filename_prefix": "learnt"}},
+        "14": {"class_type": "SaveImage", "inputs": {"images": ["13", 0], "filename_prefix": "learned"}},
         "15": {"class_type": "PreviewImage", "inputs": {"images": ["7", 2]}},
         "16": {"class_type": "PreviewImage", "inputs": {"images": ["3", 2]}},
     }  # fmt: skip
@@ -62,7 +62,7 @@ def test_with_stock_nodes(server, prompt):
 
 @pytest.mark.parametrize("node, widget", [("ExemplarConceptInversion", "updates"), ("ExemplarPivotInversion", "iterations")])
 def test_interruption(server, prompt, node, widget):
-    """It ends within a step; what a concept has learnt is kept; the next run works."""
+    """It ends within a step; what a concept has learned is kept; the next run works."""
     embedding(server).unlink(missing_ok=True)
     id_, few = only(prompt, node), prompt[only(prompt, node)]["inputs"][widget]
     prompt[id_]["inputs"][widget] = 400

@@ -1,4 +1,4 @@
-"""Translation and prompt control in a real ComfyUI server: workflows, and cancelling in every phase."""
+"""Translation and prompt control in a real ComfyUI server: workflows, and canceling in every phase."""
 
 import copy
 import time
@@ -43,7 +43,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("phase", LONG)
-def test_cancelling_in_every_phase(server, phase):
+def test_canceling_in_every_phase(server, phase):
     """It ends within a step, and the next run is as if it had never begun."""
     prompt = quick(ONE_NODE)
     node = only(prompt, "ExemplarTranslate")

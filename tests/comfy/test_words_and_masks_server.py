@@ -1,4 +1,4 @@
-"""The workflow of words and masks in a real ComfyUI server: where a mask is, its word's colour is."""
+"""The workflow of words and masks in a real ComfyUI server: where a mask is, its word's color is."""
 
 import numpy as np
 import pytest

@@ -174,7 +174,7 @@ def save_folder(path, unet, vae, text, **scheduler):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The builders above (pytest's importlib mode cannot import from a neighbouring file)."""
+    """The builders above (pytest's importlib mode cannot import from a neighboring file)."""
     return SimpleNamespace(
         sources=sources,
         unet_to_ldm=unet_to_ldm,

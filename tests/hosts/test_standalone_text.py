@@ -1,4 +1,4 @@
-"""Text encoders for learnt vectors, of the families that the command line translates with."""
+"""Text encoders for learned vectors, of the families that the command line translates with."""
 
 import pytest
 import torch
@@ -48,11 +48,11 @@ def test_both_encoders_learn_and_the_file_holds_both(path, tmp_path):
     )
     pictures = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(1))
     concept = learn(host, pictures, few)
-    for learnt, rows in zip(concept.learnt, text.rows(""), strict=True):
-        assert float((learnt - rows.repeat(2, 1)).abs().max()) > 1e-3
-    save_vectors(tmp_path / "mine.safetensors", text, concept.learnt)
+    for learned, rows in zip(concept.learned, text.rows(""), strict=True):
+        assert float((learned - rows.repeat(2, 1)).abs().max()) > 1e-3
+    save_vectors(tmp_path / "mine.safetensors", text, concept.learned)
     again = read_vectors(tmp_path / "mine.safetensors", text)
-    assert all(torch.equal(a, b) for a, b in zip(again, concept.learnt, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(again, concept.learned, strict=True))
     result = translate(host, pictures, concept, few)
     assert result.images.shape == pictures.shape and bool(torch.isfinite(result.images).all())
     # the pooled prompt counts, and only the target's rows have the concept's

@@ -58,7 +58,7 @@ def test_layers_that_do_not_go_round(weights):
     """Seven layers can't look at three scales in turn."""
     again = {name.replace(".5.", ".6."): t for name, t in weights.items() if "transformer_" in name and ".5." in name}
     weights |= again
-    with pytest.raises(ValueError, match="7 colour decoder layers"):
+    with pytest.raises(ValueError, match="7 color decoder layers"):
         check_weights(weights, read_sizes(weights))
 
 

@@ -8,13 +8,13 @@ from comfyui_exemplar.files import headers
 from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder, preview_factors
 
 
-def weights(factor=4, channels=4, neighbourhood=5, seed=0):
+def weights(factor=4, channels=4, neighborhood=5, seed=0):
     g = torch.Generator().manual_seed(seed)
     patch = 3 * factor**2
     return {
         "enc_w": torch.randn(channels, 3, factor, factor, generator=g) * 0.1,
         "enc_b": torch.randn(channels, generator=g) * 0.1,
-        "dec_w": torch.randn(patch, channels, neighbourhood, neighbourhood, generator=g) * 0.01,
+        "dec_w": torch.randn(patch, channels, neighborhood, neighborhood, generator=g) * 0.01,
         "dec_b": torch.randn(patch, generator=g) * 0.1,
     }
 
@@ -28,7 +28,7 @@ def embedded():
 @pytest.mark.parametrize("sizes", [(4, 4, 5), (2, 3, 1), (8, 6, 3)])
 def test_sizes_come_from_the_shapes(sizes):
     model = LinearAutoencoder.from_state_dict(weights(*sizes))
-    assert (model.factor, model.channels, model.neighbourhood) == sizes
+    assert (model.factor, model.channels, model.neighborhood) == sizes
     factor, channels, _ = sizes
     latent = model.encode(torch.rand(2, 3, factor * 3, factor * 5, generator=torch.Generator().manual_seed(5)) * 2 - 1)
     assert latent.shape == (2, channels, 3, 5)
@@ -45,7 +45,7 @@ def test_encode_and_decode_follow_the_formulas():
     expected = (w["enc_w"][1] * x[0, :, 2:4, 0:2]).sum() + w["enc_b"][1]
     assert torch.allclose(z[0, 1, 1, 0], expected, atol=1e-6)
     y = model.decode(z)
-    # colour 2, pixel (1, 0) of the patch at (0, 1), whose neighbours beyond the border repeat the border
+    # color 2, pixel (1, 0) of the patch at (0, 1), whose neighbors beyond the border repeat the border
     rows, columns = [0, 0, 1], [0, 1, 1]
     around = z[0][:, rows][:, :, columns]
     channel = 2 * 4 + 1 * 2 + 0
@@ -53,7 +53,7 @@ def test_encode_and_decode_follow_the_formulas():
     assert torch.allclose(y[0, 2, 1, 2], expected, atol=1e-6)
 
 
-def test_preview_is_the_mean_colour_of_a_constant_latent():
+def test_preview_is_the_mean_color_of_a_constant_latent():
     model = LinearAutoencoder.from_state_dict(weights())
     factors, bias = preview_factors(model)
     assert factors.shape == (4, 3) and bias.shape == (3,)
@@ -73,7 +73,7 @@ def test_embedded_round_trip():
     assert (gray.amax(1) - gray.amin(1)).max() < 1e-4  # gray stays gray
 
 
-def test_embedded_preview_shows_the_colour():
+def test_embedded_preview_shows_the_color():
     model = embedded()
     factors, bias = preview_factors(model)
     orange = torch.tensor([0.8, 0.1, -0.6])

@@ -72,7 +72,7 @@ class TestBoundWords:
             tokens=4,
         )
 
-    def test_a_word_hears_its_neighbours(self):
+    def test_a_word_hears_its_neighbors(self):
         model = self.model()
         first, second, alone = model.encode(["red apple, yellow bell", "yellow apple, red bell", "apple"])
         assert not torch.allclose(first[1], second[1])  # the apple

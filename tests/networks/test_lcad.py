@@ -34,7 +34,7 @@ class TestInput:
         # white is L 100, and 100 / 127.5 - 1 is far from 1
         assert torch.allclose(found[:, 0, 0, 0], torch.tensor([-1.0, 100 / 127.5 - 1]), atol=1e-4)
 
-    def test_colours_of_one_lightness_are_one_input(self):
+    def test_colors_of_one_lightness_are_one_input(self):
         red = torch.tensor([0.8, 0.1, 0.1]).expand(1, 2, 2, 3)
         gray = luminance_input(red)
         assert torch.equal(gray[:, :1].expand(-1, 3, -1, -1), gray)
@@ -80,7 +80,7 @@ class TestNetworks:
             autoencoder.encode(torch.zeros(1, 16, 15, 3))
 
     def test_over_a_linear_autoencoder_lightness_is_not_the_latents(self):
-        """With a base, colours come from chroma alone, whatever the latent says of lightness."""
+        """With a base, colors come from chroma alone, whatever the latent says of lightness."""
         torch.manual_seed(0)
         sizes = LCADSizes(widths=(8, 8, 8), blocks=1, groups=0)
         base = LinearAutoencoder(4, 4, 3)

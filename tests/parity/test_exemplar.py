@@ -1,4 +1,4 @@
-"""Exemplar colourisation against the published program's numbers, through the functions that the nodes run."""
+"""Exemplar colorization against the published program's numbers, through the functions that the nodes run."""
 
 import dataclasses
 import importlib.util

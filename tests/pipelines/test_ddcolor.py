@@ -1,4 +1,4 @@
-"""Automatic colour around a network that is not one: sizes, lightness, chunks, video, and bad input."""
+"""Automatic color around a network that is not one: sizes, lightness, chunks, video, and bad input."""
 
 import dataclasses
 
@@ -136,7 +136,7 @@ class TestColor:
     def test_official_puts_chroma_down_in_blocks_and_8_bits(self):
         found = auto_color(Painter(), picture(), changed(arithmetic="official", saturation=3.0))
         assert torch.equal((found * 255).round() / 255, found)
-        # 64 places on 72 columns: some columns repeat their neighbour's chroma, which guided enlarging never does
+        # 64 places on 72 columns: some columns repeat their neighbor's chroma, which guided enlarging never does
         chroma = rgb_to_lab(auto_color(Painter(), torch.full((1, 48, 72, 3), 0.5), changed(arithmetic="official")))
         same = (chroma[0, 24, 1:] == chroma[0, 24, :-1]).all(-1)
         assert int(same.sum()) >= 8
@@ -185,7 +185,7 @@ class TestBatches:
         assert network.calls == [4] and network.freed == 0
 
     def test_steady_video(self):
-        """A still scene whose colours jump: off by default, calm when asked for."""
+        """A still scene whose colors jump: off by default, calm when asked for."""
         frames = picture(1).repeat(6, 1, 1, 1)
 
         def jumps(**change):

@@ -304,7 +304,7 @@ class TestSettings:
         processors = model.unet.attn_processors
 
         def stop(n, shown):
-            raise InterruptedError("cancelled")
+            raise InterruptedError("canceled")
 
         with pytest.raises(InterruptedError):
             colorize(host, picture(), picture(seed=1), QUICK, on_pass=stop)

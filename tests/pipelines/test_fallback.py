@@ -1,4 +1,4 @@
-"""A second source of colour where attention finds no match: the confidence, the share, and the whole flow."""
+"""A second source of color where attention finds no match: the confidence, the share, and the whole flow."""
 
 import dataclasses
 
@@ -111,7 +111,7 @@ def picture(batch=1, height=32, width=32, seed=0):
 
 
 def purple(image):
-    """A fallback of one colour, so that it can be told where it came in."""
+    """A fallback of one color, so that it can be told where it came in."""
     return (image.mean(-1, keepdim=True) * torch.tensor([1.1, 0.9, 1.1])).clamp(0, 1)
 
 
@@ -129,7 +129,7 @@ class TestFlow:
         assert torch.equal(found.images, colorize(host, picture(), picture(seed=1), off).images)
 
     def test_nothing_is_sure_enough(self, host):
-        """At 1 a random model trusts nothing, so the colours are the fallback's, on the input's own lightness."""
+        """At 1 a random model trusts nothing, so the colors are the fallback's, on the input's own lightness."""
         image = picture(height=48)
         never = dataclasses.replace(QUICK, fallback_below=1.0)
         result = colorize(host, image, picture(seed=1), never, fallback=purple(image))

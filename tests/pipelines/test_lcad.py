@@ -1,4 +1,4 @@
-"""Colour by words around a model that is not one: sizes, lightness, schedule, bad input."""
+"""Color by words around a model that is not one: sizes, lightness, schedule, bad input."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ SETTINGS = LCADSettings(steps=4, resolution=64)
 
 
 class Host:
-    """Stands in for L-CAD: the colour is red where the prompt says so, else blue. Notes what it is asked."""
+    """Stands in for L-CAD: the color is red where the prompt says so, else blue. Notes what it is asked."""
 
     sigma_table = torch.linspace(0.03, 14, 1000)
     channels, factor, multiple = 4, 8, 16

@@ -54,7 +54,7 @@ def chroma(picture, where):
 
 
 class TestOneThing:
-    def test_it_takes_the_colour_that_is_said(self, colored, things):
+    def test_it_takes_the_color_that_is_said(self, colored, things):
         apple, _ = things
         green, red = (chroma(colored(f"{color} apple"), apple) for color in ("green", "red"))
         assert green[0] < -10 and red[0] > 20  # a: from green to red
@@ -63,14 +63,14 @@ class TestOneThing:
         assert float((luminance(colored("green apple")) - luminance(gray)).abs().max()) < 0.1
 
 
-#: Every way to colour two things differently out of three colours, and every change of one of the two words.
+#: Every way to color two things differently out of three colors, and every change of one of the two words.
 COLORS = list(permutations(("red", "green", "blue"), 2))
 CHANGES = [(one, other) for one, other in combinations(COLORS, 2) if (one[0] == other[0]) != (one[1] == other[1])]
 
 
 @pytest.mark.parametrize("before, after", CHANGES, ids=["-".join(one + other) for one, other in CHANGES])
 def test_another_word_changes_that_thing_and_leaves_the_other(colored, things, before, after):
-    """By how much, and with more colours: training/README.md."""
+    """By how much, and with more colors: training/README.md."""
     which = 0 if before[0] != after[0] else 1
     shown = [colored(f"{apple} apple, {umbrella} umbrella") for apple, umbrella in (before, after)]
     moved = [float((chroma(shown[0], where) - chroma(shown[1], where)).norm()) for where in things]

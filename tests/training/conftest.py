@@ -13,7 +13,7 @@ if ROOT not in sys.path:
 
 @pytest.fixture(scope="session")
 def drawings():
-    """Six things by two hands: coloured discs with a lid of another colour, in slightly different sizes."""
+    """Six things by two hands: colored discs with a lid of another color, in slightly different sizes."""
     from training.drawings import SIDE, Drawings
 
     names = ["red-apple", "banana", "flamingo", "blue-heart", "fox", "bell"]

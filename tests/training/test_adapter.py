@@ -199,7 +199,7 @@ def test_what_the_embedded_tokens_do(styles):
 
 
 def test_what_the_embedded_semantic_tokens_do():
-    """Two things cut out of one picture, with no word for either: each is drawn, in the colour that the prompt says."""
+    """Two things cut out of one picture, with no word for either: each is drawn, in the color that the prompt says."""
     from comfyui_exemplar.demo import deadiff_path
     from comfyui_exemplar.files.pictures import load_picture
     from training.adapter_measure import Sampler, shapes

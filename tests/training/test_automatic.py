@@ -42,7 +42,7 @@ class TestPictures:
         own = torch.from_numpy(drawings.pictures[:, ::8, ::8]).float() / 255
         known = rgb_to_lab(own[..., :3])[..., 1:][own[..., 3] == 1].unique(dim=0)
         assert len(strong) > 1000
-        # seams between a thing's two colours are mixtures
+        # seams between a thing's two colors are mixtures
         assert float((torch.cdist(strong, known).amin(1) < 4).float().mean()) > 0.9
         corners = rgb_to_lab(pictures[:, :, :2, :2].movedim(1, -1))
         assert float((corners[..., 1:].norm(dim=-1).amax((1, 2)) < 0.1).float().mean()) > 0.7
@@ -67,8 +67,8 @@ class TestLoss:
         pictures = Scenes(drawings, seed=6).colored(3, 32)
         lab = rgb_to_lab(pictures.movedim(1, -1))
 
-        def perfect(normalised):
-            gray = normalised * STD + MEAN
+        def perfect(normalized):
+            gray = normalized * STD + MEAN
             assert (luminance(gray.movedim(1, -1)) - lab[..., 0]).abs().max() < 0.1
             assert torch.equal(gray[:, 0], gray[:, 2])
             return lab[..., 1:].movedim(-1, 1) / UNIT

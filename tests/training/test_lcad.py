@@ -1,4 +1,4 @@
-"""What the embedded L-CAD is taught with: pictures that say their colours, words that hear their neighbours."""
+"""What the embedded L-CAD is taught with: pictures that say their colors, words that hear their neighbors."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ def scenes(drawings):
     return Scenes(drawings, seed=3)
 
 
-def test_captions_say_the_colours(drawings):
+def test_captions_say_the_colors(drawings):
     from training.recoloring import COLOR_WORDS
 
     pictures, captions = scenes(drawings).told(24, 64)
@@ -21,7 +21,7 @@ def test_captions_say_the_colours(drawings):
     named = [phrase for phrase in phrases if phrase.split()[0] in COLOR_WORDS]
     assert 0.5 < len(named) / len(phrases) < 1  # some things stand without
     assert {len(caption.split(", ")) for caption in captions} == {1, 2}
-    # a recoloured "blue heart" is not blue in its name as well
+    # a recolored "blue heart" is not blue in its name as well
     assert all(sum(word in COLOR_WORDS for word in phrase.split()) <= 1 for phrase in phrases)
     _, captions = scenes(drawings).told(8, 64, binding=True)
     for caption in captions:
@@ -29,15 +29,15 @@ def test_captions_say_the_colours(drawings):
         assert first.split()[0] in COLOR_WORDS and second.split()[0] in COLOR_WORDS
 
 
-def test_each_thing_has_a_colour_of_its_own(drawings):
-    """Recolouring stays inside the thing."""
+def test_each_thing_has_a_color_of_its_own(drawings):
+    """Recoloring stays inside the thing."""
     made = scenes(drawings)
     pictures, _ = made.told(6, 64, binding=True)
     grounds = [picture[:, :3, :3].reshape(3, -1) for picture in pictures]
     assert all(float((ground.amax(0) - ground.amin(0)).max()) < 1e-5 for ground in grounds)  # gray
 
 
-def test_things_hear_the_colour_before_and_colours_the_thing_after():
+def test_things_hear_the_color_before_and_colors_the_thing_after():
     from training.lcad import hearing
     from training.recoloring import COLOR_WORDS
 

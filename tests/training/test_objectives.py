@@ -52,7 +52,7 @@ def test_a_perfect_network_has_no_loss(drawings, autoencoder):
     gray_a, gray_b = (autoencoder.encode(gray(p) * 2 - 1) for p in (pairs.a.pictures, pairs.b.pictures))
     levels = signal_levels()
     generator = torch.Generator().manual_seed(0)
-    # I, G and R are pictures without their noise; X is A in colour, however little of it was put in
+    # I, G and R are pictures without their noise; X is A in color, however little of it was put in
     clean = torch.cat([gray_a, gray_b, b, a, drawn])
     losses = training_loss(Perfect(clean, levels), autoencoder, levels, pairs, singles, generator)
     assert float(losses.total) < 1e-4, losses.parts

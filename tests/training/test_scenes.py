@@ -9,7 +9,7 @@ from comfyui_exemplar.color import rgb_to_lab
 def scenes(drawings, monkeypatch=None, **settings):
     from training.scenes import Scenes
 
-    if monkeypatch is not None:  # without tone curves, the two sides show the very same colours
+    if monkeypatch is not None:  # without tone curves, the two sides show the very same colors
         monkeypatch.setattr(Scenes, "_tone", lambda self, pictures: pictures)
     return Scenes(drawings, seed=3, **settings)
 
@@ -39,7 +39,7 @@ def test_pairs_show_the_same_things_in_other_places(drawings):
 
 
 def test_equal_places_show_equal_colors(drawings, monkeypatch):
-    """The ground truth that attention is taught with: same place of the same drawing, same colour."""
+    """The ground truth that attention is taught with: same place of the same drawing, same color."""
     pairs = scenes(drawings, monkeypatch).pairs(40, 96)
     checked = 0
     for i, j in torch.nonzero(pairs.exact).tolist():
@@ -112,8 +112,8 @@ def test_evaluation_pairs_swap_places(drawings, monkeypatch):
     made = module.build(drawings, "test", one=4, two=3, seed=5)
     assert made.count.tolist() == [1] * 4 + [2] * 3 and len(made.names) == 7
     for things, others in zip(made.things[4:], made.reference_things[4:], strict=True):
-        centre = [float(np.mean(np.nonzero((t == n).numpy())[1])) for t in (things, others) for n in (0, 1)]
-        assert centre[0] < centre[1] and centre[2] > centre[3]
+        center = [float(np.mean(np.nonzero((t == n).numpy())[1])) for t in (things, others) for n in (0, 1)]
+        assert center[0] < center[1] and center[2] > center[3]
     chroma = rgb_to_lab(made.gray)[..., 1:]
     assert chroma.abs().max() < 0.01
     assert made.take(made.count == 2).names == made.names[4:]
@@ -127,6 +127,6 @@ def test_retrieval_of_words():
     asked = torch.nn.functional.interpolate(small, scale_factor=8)
     near = (asked + 0.05 * torch.randn(asked.shape, generator=generator)).clamp(0, 1)
     found = retrieval(near, asked)
-    assert found["colour, first"] == found["silhouette, first"] == 1 and found["chance of first"] == 1 / 6
+    assert found["color, first"] == found["silhouette, first"] == 1 and found["chance of first"] == 1 / 6
     turned = retrieval(near.roll(1, 0), asked)
-    assert turned["colour, first"] == turned["silhouette, first"] == 0
+    assert turned["color, first"] == turned["silhouette, first"] == 0

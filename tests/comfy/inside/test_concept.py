@@ -143,7 +143,7 @@ def test_samples_on_the_way(nodes, embedded, scene):
 
 
 @pytest.mark.parametrize("shown, kept", [(-1, ()), (1, (1, 2)), (3, (3,))])
-def test_cancel_keeps_what_was_learnt(nodes, embedded, folder, scene, monkeypatch, shown, kept):
+def test_cancel_keeps_what_was_learned(nodes, embedded, folder, scene, monkeypatch, shown, kept):
     """Before the first update, in the middle, in the last sample; taken up again the file is as if never stopped."""
     model = embedded[0]
     with monkeypatch.context() as patch:
@@ -164,7 +164,7 @@ def test_cancel_keeps_what_was_learnt(nodes, embedded, folder, scene, monkeypatc
     assert sorted(p.name for p in folder.iterdir()) == ["thing.safetensors", "whole.safetensors"]
 
 
-def test_a_finished_file_is_not_learnt_again(nodes, embedded, folder, scene):
+def test_a_finished_file_is_not_learned_again(nodes, embedded, folder, scene):
     first = learn(nodes, embedded, scene[1])[0]
     written = (folder / "thing.safetensors").read_bytes()
     assert same(first, learn(nodes, embedded, scene[1])[0])

@@ -25,7 +25,7 @@ def encode(embedded, text):
 
 @pytest.fixture(scope="module")
 def source(nodes, embedded, scene):
-    """A coloured picture, inverted over a whole schedule of four steps."""
+    """A colored picture, inverted over a whole schedule of four steps."""
     model, _, vae, empty = embedded
     with torch.inference_mode():
         return nodes(
@@ -175,7 +175,7 @@ class TestSplitBatches:
         assert len(seen) == STEPS and difference(found, expected) < TOLERANCE
 
 
-class TestNeighbours:
+class TestNeighbors:
     @pytest.mark.parametrize("kind", ["attn1", "attn2"])
     def test_an_earlier_replacement_stays(self, embedded, source, fusion, kind):
         theirs, seen = embedded[0].clone(), []
@@ -311,7 +311,7 @@ def test_words_and_their_columns(embedded):
 
 
 def test_words_of_stable_diffusion():
-    """Begin and end marks, and learnt vectors in the middle of a text."""
+    """Begin and end marks, and learned vectors in the middle of a text."""
     import comfy.sd1_clip
 
     tokenizer = comfy.sd1_clip.SD1Tokenizer()
@@ -354,7 +354,7 @@ def test_families(family):
 
 
 class TestTranslate:
-    """The whole in one node: what it does beyond the stages, and that each phase can be cancelled."""
+    """The whole in one node: what it does beyond the stages, and that each phase can be canceled."""
 
     def run(self, nodes, embedded, scene, **settings):
         model, clip, vae, _ = embedded
@@ -393,7 +393,7 @@ class TestTranslate:
         assert abs(theirs.reconstruction_errors[0] - error) < 1e-3
 
     @pytest.mark.parametrize("calls", [1, 3, 5, 7])
-    def test_cancelling(self, nodes, embedded, scene, monkeypatch, calls):
+    def test_canceling(self, nodes, embedded, scene, monkeypatch, calls):
         """After an update, a climb, a pivot or a fusion: the next run gives what it gave before."""
         import comfy.model_management as mm
 

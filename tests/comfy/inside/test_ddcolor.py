@@ -158,7 +158,7 @@ class TestColor:
         mask = torch.zeros(1, 64, 64)
         assert difference(run(nodes, loaded, scene[0], mask=mask), scene[0]) < 1e-4
 
-    def test_coloured_pictures_are_recoloured_with_a_warning(self, nodes, loaded, scene, caplog):
+    def test_colored_pictures_are_recolored_with_a_warning(self, nodes, loaded, scene, caplog):
         with caplog.at_level(logging.WARNING):
             run(nodes, loaded, scene[1])
         assert "only its luminance is used" in caplog.text
@@ -208,7 +208,7 @@ class TestReferenceAndFallback:
         found = self.colorize(nodes, embedded, scene[0], fallback=automatic)
         wired = self.colorize(nodes, embedded, scene[0], reference=automatic)
         assert torch.equal(found[0], wired[0])
-        with pytest.raises(ValueError, match=r"no reference.*as fallback an automatic colouring"):
+        with pytest.raises(ValueError, match=r"no reference.*as fallback an automatic coloring"):
             self.colorize(nodes, embedded, scene[0])
 
     def test_off_is_what_it_was(self, nodes, embedded, scene):

@@ -416,7 +416,7 @@ class TestTogether:
         assert torch.equal(removed, alone[0])
 
     def test_with_colors_by_dual_attention(self, nodes, embedded, inverted, injected, scene):
-        """Style tokens in the cross-attentions, a reference's colours in the self-attentions."""
+        """Style tokens in the cross-attentions, a reference's colors in the self-attentions."""
         loaded = nodes("ExemplarLoadDEADiff", model_name="embedded")[0]
         made = nodes("ExemplarDEADiffEncode", deadiff=loaded, image=scene[1], take="style")[0]
         _, noised, sigmas, _ = inverted["input"]

@@ -1,4 +1,4 @@
-"""The ComfyUI host among ComfyUI's habits: row order, split calls, neighbours on the same layer, clones, caches."""
+"""The ComfyUI host among ComfyUI's habits: row order, split calls, neighbors on the same layer, clones, caches."""
 
 import comfy.controlnet
 import comfy.model_management
@@ -160,7 +160,7 @@ class TestSharing:
         assert set(entered) == {2} and torch.isfinite(result).all()
 
 
-class TestNeighbours:
+class TestNeighbors:
     """Other packs' replacements on the same layer."""
 
     @pytest.mark.parametrize("key", [("output", 3), ("output", 3, 0)])
@@ -186,9 +186,9 @@ class TestNeighbours:
         out = patch(q, q, q, options)
         alone = injected(strength=1.0, layers="output.3").model_options["transformer_options"]["patches_replace"]["attn1"]
         full = alone["output", 3](q, q, q, options)
-        assert difference(out[0], torch.zeros_like(out[0])) == 0, "unconditional row is the neighbour's"
-        assert difference(out[1], 0.5 * full[1]) < 1e-6, "conditional row is half ours, half the neighbour's"
-        assert set(batches) == {(2, 2)}, "the neighbour must see ComfyUI's own batch"
+        assert difference(out[0], torch.zeros_like(out[0])) == 0, "unconditional row is the neighbor's"
+        assert difference(out[1], 0.5 * full[1]) < 1e-6, "conditional row is half ours, half the neighbor's"
+        assert set(batches) == {(2, 2)}, "the neighbor must see ComfyUI's own batch"
 
     def test_two_injections_with_masks_share_a_layer(self, embedded, inverted, injected):
         """Left half from one, right half from the other: each half is as if it were alone."""

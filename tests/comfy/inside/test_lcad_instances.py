@@ -1,4 +1,4 @@
-"""Phrases in masks on ComfyUI MODELs: which tokens, which rows, how many calls, beside which neighbours."""
+"""Phrases in masks on ComfyUI MODELs: which tokens, which rows, how many calls, beside which neighbors."""
 
 import comfy.controlnet
 import comfy.samplers
@@ -20,7 +20,7 @@ CUPS = "the blue cup, the red cup, the yellow cup"
 
 
 class Words:
-    """A CLIP that only tokenises."""
+    """A CLIP that only tokenizes."""
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
@@ -209,7 +209,7 @@ class TestBatching:
 
     @pytest.mark.parametrize("family", models.FAMILIES)
     def test_families_and_odd_sizes(self, nodes, embedded, family, schedule):
-        """77 tokens are looked up with a real tokeniser; SDXL has stacks of transformers and labels."""
+        """77 tokens are looked up with a real tokenizer; SDXL has stacks of transformers and labels."""
         model, positive = models.tiny(family), models.prompt(family)
         from comfyui_exemplar.attention.instances import Instance, InstanceSettings
         from comfyui_exemplar.hosts.comfy.lcad_instances import add_instances
@@ -223,7 +223,7 @@ class TestBatching:
         assert torch.isfinite(found).all() and difference(found, plain) > 1e-3 * float(plain.abs().max())
 
 
-class TestNeighbours:
+class TestNeighbors:
     def test_chained_nodes_are_one(self, drawn, embedded, prompt, masks):
         first = drawn(masks=masks[:1], phrases="red apple")
         both = drawn(model=first, masks=masks[1:], phrases="blue car")

@@ -264,7 +264,7 @@ class TestColorize:
         (image, *_) = self.run(nodes, embedded, gray, scene[1])
         assert tuple(image.shape[1:3]) == size
         assert float((luminance(image) - luminance(gray)).abs().max()) < 0.2
-        assert float(image.std(-1).mean()) > 1e-3, "no colour came over"
+        assert float(image.std(-1).mean()) > 1e-3, "no color came over"
 
     def test_official_and_consistent_differ(self, nodes, embedded, scene):
         found = [self.run(nodes, embedded, *scene, convention=c)[0] for c in ("consistent", "official")]
@@ -334,7 +334,7 @@ class TestColorize:
         image = self.run(nodes, embedded, *scene, mask=mask)[0]
         assert float(image[:, :, 40:].std(-1).max()) < 1e-3 < float(image[:, :, :28].std(-1).mean())
 
-    def test_coloured_input_is_desaturated_with_a_warning(self, nodes, embedded, scene, caplog):
+    def test_colored_input_is_desaturated_with_a_warning(self, nodes, embedded, scene, caplog):
         colored = scene[0] * torch.tensor([1.0, 0.8, 0.7])
         with caplog.at_level("WARNING"):
             found = self.run(nodes, embedded, colored, scene[1])[0]
@@ -506,7 +506,7 @@ class TestEmbeddedModel:
 
     @pytest.mark.parametrize("prompt, stronger, weaker", [("red heart", 0, 2), ("blue heart", 2, 0), ("green apple", 1, 2)])
     def test_stock_nodes_draw_from_words(self, embedded, prompt, stronger, weaker):
-        """One thing on white, in its colour; the empty latent is the stock node's, an eighth of the size."""
+        """One thing on white, in its color; the empty latent is the stock node's, an eighth of the size."""
         image = self.draw(embedded, prompt)
         assert image.shape == (128, 128, 3)
         corners = torch.stack([image[y, x] for y in (4, -5) for x in (4, -5)])
