@@ -17,9 +17,10 @@ from .control import PromptControl, Refine, Replace, Reweight, Window
 def align(source: Sequence[int], target: Sequence[int]) -> list[int]:
     """For each target token the place of its counterpart in the source, -1 for a new one.
 
-    Global alignment (Needleman and Wunsch 1970) with the published program's scores: match 1, mismatch -1, gap 0. Two gaps
-    are always as good as a mismatch, so only equal tokens are paired. Where several alignments score the same, the published
-    program's choice is made: seen from the end, a new target token first, then a dropped source token, then a pair.
+    Global alignment (Needleman and Wunsch 1970) with the published program's scores: match 1, mismatch -1, gap 0. Two
+    gaps are always as good as a mismatch, so only equal tokens are paired. Where several alignments score the same, the
+    published program's choice is made: seen from the end, a new target token first, then a dropped source token, then a
+    pair.
     """
     rows, columns = len(source), len(target)
     best = [[0] * (columns + 1) for _ in range(rows + 1)]
@@ -65,14 +66,16 @@ def replacement(
     Words are paired in order. A word hands its maps over to one of as many tokens one to one; where the numbers differ,
     its attention is shared out equally among the other's tokens, as published. Padding is paired from the end marks on.
 
-    :param words: for each token of either prompt the word that it belongs to, 0 for marks; default: each token is a word.
+    :param words: for each token of either prompt the word that it belongs to, 0 for marks; default: each token is a
+        word.
     :raises ValueError: different numbers of words; the message says what to use instead.
     """
     _check(source, target, columns)
     spans = [_spans(ids, own) for ids, own in zip((source, target), words or (None, None), strict=True)]
     if len(spans[0]) != len(spans[1]):
         raise ValueError(
-            f"The source has {len(spans[0])} words or marks and the target {len(spans[1])}; replace swaps word for word. "
+            f"The source has {len(spans[0])} words or marks and the target {len(spans[1])}; replace swaps word for "
+            f"word. "
             "Use refine, or prompts with equally many words."
         )
     mapper = torch.zeros(columns)
@@ -142,9 +145,10 @@ def concept_control(
 ) -> PromptControl:
     """VCT's control (arXiv 2307.14352, section 3.3) from the empty prompt to one of learned vectors alone.
 
-    The empty prompt's columns are handed over, the concept's keep their own maps, times ``weight`` while the window lasts.
-    The published program looks the concept's columns up in a list without the begin mark, and so weights the columns one
-    place early: the begin mark is halved and the last vector is not. Its recorded results have that in them (``official``).
+    The empty prompt's columns are handed over, the concept's keep their own maps, times ``weight`` while the window
+    lasts. The published program looks the concept's columns up in a list without the begin mark, and so weights the
+    columns one place early: the begin mark is halved and the last vector is not. Its recorded results have that in them
+    (``official``).
 
     :param columns: (source, target) lengths of the padded prompts.
     :param vectors: number of learned vectors.

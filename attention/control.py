@@ -10,8 +10,8 @@ there* stays the target's own:
 
 Cross edits are values that compose, each a function ``(source map, target map) -> map``: :class:`Replace`,
 :class:`Refine`, :class:`Reweight`. Windows are fractions of the run, turned into steps as the published programs do
-(VCT, arXiv 2307.14352, section 3.3, uses the same ones). Nothing here counts: the host says which step of how many a call
-belongs to, and which row is which branch.
+(VCT, arXiv 2307.14352, section 3.3, uses the same ones). Nothing here counts: the host says which step of how many a
+call belongs to, and which row is which branch.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Replace:
 
 @dataclass(frozen=True, eq=False)
 class Refine:
-    """Added words: common words take the source's map, new ones keep their own (arXiv 2208.01626, "Adding a new phrase").
+    """Added words: common words take the source's map, new ones keep their own (arXiv 2208.01626, "Adding a new
+    phrase").
 
     :param mapper: (target columns,) index of the source column of each target column; where ``alphas`` is 0 it is not
         looked at and may be -1.
@@ -83,7 +84,8 @@ class Refine:
 
 @dataclass(frozen=True, eq=False)
 class Reweight:
-    """Louder and quieter words (arXiv 2208.01626, "Attention re-weighting"). Rows then no longer sum to 1, as published.
+    """Louder and quieter words (arXiv 2208.01626, "Attention re-weighting"). Rows then no longer sum to 1, as
+    published.
 
     :param equalizer: (target columns,) factor of each column; 1 leaves it.
     """
@@ -139,7 +141,8 @@ def cross_share(
 class PromptControl:
     """What the target takes from the source, and when.
 
-    :param columns: (source, target) number of text columns; a host may repeat prompts, which is undone by these numbers.
+    :param columns: (source, target) number of text columns; a host may repeat prompts, which is undone by these
+        numbers.
     :param edits: cross-attention edits, in order.
     :param cross_window: when cross-attention is edited; share of the run, or (start, end).
     :param self_window: when self-attention is.
@@ -184,7 +187,9 @@ class PromptControl:
         """Whether a self-attention of that many queries is edited at a step."""
         if self.self_layers is not None and layer not in self.self_layers:
             return False
-        return self_active(step, steps, self.self_window) and (self.most_queries is None or queries <= self.most_queries)
+        return self_active(step, steps, self.self_window) and (
+            self.most_queries is None or queries <= self.most_queries
+        )
 
     def edits_cross(self, step: int, steps: int) -> bool:
         """Whether any cross-attention is edited at a step."""

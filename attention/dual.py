@@ -185,9 +185,18 @@ class DualAttentionColor:
                 pictures = tuple(range(self.pictures))
                 nothing = q.new_empty((len(pictures), 0, q.shape[-1]), device=device)
                 call = AttentionCall(
-                    layer, sigma, nothing, nothing, nothing, heads[layer], (CONDITIONAL,) * len(pictures), pictures,
-                    pictures, self.banks["input"].grid(layer), attend,
-                )  # fmt: skip
+                    layer,
+                    sigma,
+                    nothing,
+                    nothing,
+                    nothing,
+                    heads[layer],
+                    (CONDITIONAL,) * len(pictures),
+                    pictures,
+                    pictures,
+                    self.banks["input"].grid(layer),
+                    attend,
+                )
                 parts = [call.select([i]) for i in range(len(pictures))] if self._uneven_keys(call) else [call]
                 self._fixed[sigma, layer] = torch.cat([self._attention(part) for part in parts]).to(q)
 
@@ -233,10 +242,13 @@ class DualAttentionColor:
             )
         counts = {role: bank.pictures for role, bank in needed.items()}
         references = counts["reference"]
-        if counts.get("gray", references) != references or ("input" in counts and references not in (1, counts["input"])):
+        if counts.get("gray", references) != references or (
+            "input" in counts and references not in (1, counts["input"])
+        ):
             raise ValueError(
                 f"Batches do not match: {counts.get('input', 'any')} input(s), {references} reference(s), "
-                f"{counts.get('gray', references)} gray reference(s). Use one reference for all inputs, or one for each."
+                f"{counts.get('gray', references)} gray reference(s). Use one reference for all inputs, or one for "
+                f"each."
             )
         levels = self.banks["reference"].sigmas
         for role, bank in needed.items():
@@ -263,7 +275,8 @@ class DualAttentionColor:
             count = self.banks[role].pictures
             if mask is not None and count and len(mask) not in (1, count):
                 raise ValueError(
-                    f"There are {len(mask)} {role} masks for {count} {role} picture(s); use one for all, or one for each."
+                    f"There are {len(mask)} {role} masks for {count} {role} picture(s); use one for all, or one for "
+                    f"each."
                 )
 
 

@@ -5,8 +5,8 @@ softmax (section 3.2 of the paper):
 
     k = [W_k text ; w · W_ik image]     v = [W_v text ; w · W_iv image]     o = softmax(q kᵀ / √d) v
 
-A layer listens to one kind of tokens only: the coarse ones to *semantic* tokens, the others to *style* tokens. Where the
-kind is missing, and in every unconditional row, the tokens are zeros. They have no value but still take their part
+A layer listens to one kind of tokens only: the coarse ones to *semantic* tokens, the others to *style* tokens. Where
+the kind is missing, and in every unconditional row, the tokens are zeros. They have no value but still take their part
 of the softmax: the network was trained with that damping.
 """
 
@@ -43,7 +43,8 @@ def route(
 
     :param infos: the model's transformer layers, in network order.
     :param semantic_layers: a layer expression (``layers.select_layers``), or ``rest``.
-    :param style_layers: the same for style; ``rest`` is every layer that is not semantic. Layers of neither are left alone.
+    :param style_layers: the same for style; ``rest`` is every layer that is not semantic. Layers of neither are left
+        alone.
     :raises ValueError: an expression that names nothing, a layer of both kinds, or two rests.
     """
     named = {STYLE: style_layers.strip().lower(), SEMANTICS: semantic_layers.strip().lower()}
@@ -55,7 +56,8 @@ def route(
     both = set.intersection(*chosen.values()) if len(chosen) == 2 else set()
     if both:
         raise ValueError(
-            f"{', '.join(layer.name for layer in sorted(both))} would listen to style and to semantics; a layer listens "
+            f"{', '.join(layer.name for layer in sorted(both))} would listen to style and to semantics; a layer "
+            f"listens "
             "to one of them. Take it out of one list."
         )
     for kind in KINDS:
@@ -67,8 +69,8 @@ def route(
 
 @dataclass(frozen=True)
 class KeysValues:
-    """Keys and values of image tokens at one layer: (pictures, tokens, channels) each; a layer without tokens of its own
-    has zeros."""
+    """Keys and values of image tokens at one layer: (pictures, tokens, channels) each; a layer without tokens of its
+    own has zeros."""
 
     k: Tensor
     v: Tensor
@@ -105,8 +107,8 @@ class ImageTokens:
     :param weight: 0 or more; 1 is what was trained. What lies between 0 and 1 depends on ``weighting``.
     :param weighting: one of ``WEIGHTINGS``.
     :param mask: (B or 1, H, W) in 0..1, where in the picture the tokens act; None is everywhere.
-    :param text_tokens: length of one stretch of prompt. A host repeats prompts to give all rows one length; image tokens
-        are then repeated as well, because what counts is their share.
+    :param text_tokens: length of one stretch of prompt. A host repeats prompts to give all rows one length; image
+        tokens are then repeated as well, because what counts is their share.
     :raises ValueError: weight or weighting out of range.
     """
 
@@ -165,7 +167,8 @@ class ImageTokens:
             kept = self.kept[call.layer]
             given = torch.tensor([branch == CONDITIONAL for branch in call.branches])[:, None, None]
             rows = [
-                (pick_rows(t, call.pictures) * given.to(t.device)).repeat(1, copies, 1).to(call.k) for t in (kept.k, kept.v)
+                (pick_rows(t, call.pictures) * given.to(t.device)).repeat(1, copies, 1).to(call.k)
+                for t in (kept.k, kept.v)
             ]
             found = self._ready[call.layer] = (known, *rows)
         return found[1], found[2]

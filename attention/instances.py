@@ -8,9 +8,9 @@ cross-entropy between σ(s) over a phrase's tokens and the phrase's mask m:
 
 ``official`` is the published step in closed form; no gradient graph is ever needed, since every layer's loss depends on
 that layer's logits alone. Divided by N it moves a logit by 1e-5 to 1e-3 and hardly changes a picture. ``normalized``
-goes the same way, up inside the mask and down outside it (where m is 0 or 1, 2m − 1 has the sign of m − σ(s)), but every
-logit by the same amount: whatever the size of the picture, the number of heads and of words, and however far the sigmoid
-has saturated. It needs no logits, so that the step is a few more features in one fused attention call.
+goes the same way, up inside the mask and down outside it (where m is 0 or 1, 2m − 1 has the sign of m − σ(s)), but
+every logit by the same amount: whatever the size of the picture, the number of heads and of words, and however far the
+sigmoid has saturated. It needs no logits, so that the step is a few more features in one fused attention call.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Instance:
             raise ValueError(f"'{self.phrase}' has the tokens {self.tokens} of a prompt of {self.length}.")
         if self.masks.ndim != 3 or 0 in self.masks.shape or not bool((self.masks > 0.5).any(dim=(1, 2)).all()):
             raise ValueError(
-                f"The mask of '{self.phrase}', {tuple(self.masks.shape)}, is empty (nothing above one half): paint where "
+                f"The mask of '{self.phrase}', {tuple(self.masks.shape)}, is empty (nothing above one half): paint "
+                f"where "
                 "its colors belong."
             )
 
@@ -127,7 +128,8 @@ class InstanceEdit:
         return attend_with_bias(call.q, call.k, call.v, bias, torch.cat(groups, dim=-1), call.heads, sdpa)
 
     def _bias(self, call: AttentionCall, instance: Instance) -> tuple[Tensor, Tensor]:
-        """What to add to the logits, (rows, heads or 1, N, G), and which keys belong to which of the G groups, (M, G)."""
+        """What to add to the logits, (rows, heads or 1, N, G), and which keys belong to which of the G groups, (M,
+        G)."""
         settings = instance.settings
         each = one_hot_tokens(instance, call.k.shape[1]).to(call.q.device)
         if settings.step == "official":
@@ -151,7 +153,8 @@ def one_hot_tokens(instance: Instance, keys: int) -> Tensor:
     """
     if keys % instance.length:
         raise ValueError(
-            f"The positive prompt has {keys} tokens, the one that '{instance.phrase}' was looked up in {instance.length}: "
+            f"The positive prompt has {keys} tokens, the one that '{instance.phrase}' was looked up in "
+            f"{instance.length}: "
             "use the same text and the same CLIP for both."
         )
     places = torch.arange(keys) % instance.length
@@ -170,8 +173,8 @@ def official_step(logits: Tensor, mask: Tensor) -> Tensor:
 
     :param logits: (rows, heads, N, tokens) of one phrase, before the softmax.
     :param mask: (rows, N), the same for all heads and tokens.
-    :returns: like ``logits``. Zero where σ(s) rounds to 1, fading where it rounds to 0, as the gradient of torch's cross
-        entropy does, which divides by σ(1−σ) but never by less than 1e-12.
+    :returns: like ``logits``. Zero where σ(s) rounds to 1, fading where it rounds to 0, as the gradient of torch's
+        cross entropy does, which divides by σ(1−σ) but never by less than 1e-12.
     """
     share = logits.sigmoid()
     slope = share * (1 - share)
@@ -184,7 +187,8 @@ def normalized_step(mask: Tensor) -> Tensor:
 
 
 def official_grid(masks: Tensor, picture: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """The published resize: bilinear to the picture's size (without antialiasing), then the nearest pixel of each token.
+    """The published resize: bilinear to the picture's size (without antialiasing), then the nearest pixel of each
+    token.
 
     :param masks: (P, H, W).
     :returns: (P, h, w), float64.

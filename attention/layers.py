@@ -11,7 +11,8 @@ Layers are chosen by what they are (encoder, middle, decoder; how coarse), so th
 ``fine``        the finest of the two ("shallow" in the paper)
 ``coarse``      the other one ("deep" in the paper)
 ``decoder``     every decoder layer; likewise ``encoder``, ``middle`` and ``all``
-``semantic``    where DEADiff (arXiv 2403.06951) listens to semantics: the coarsest encoder resolution that has attention,
+``semantic``    where DEADiff (arXiv 2403.06951) listens to semantics: the coarsest encoder resolution that has
+attention,
                 the middle, and the coarsest decoder resolution but for its last block, from which the picture grows. On
                 SD 1.x ``input.7-8``, ``middle.0`` and ``output.3-4``
 ==============  =====================================================================================================
@@ -44,7 +45,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer of a loaded model: width in channels, number of heads, downscale relative to the latent (1, 2, 4, ...)."""
+    """A layer of a loaded model: width in channels, number of heads, downscale relative to the latent (1, 2, 4,
+    ...)."""
 
     layer: Layer
     channels: int
@@ -102,9 +104,7 @@ def _in_range(infos, block, first, last, depth_first, depth_last) -> list[LayerI
     return [
         info
         for info in infos
-        if info.layer.block == block
-        and info.layer.index in indices
-        and (depths is None or info.layer.depth in depths)
+        if info.layer.block == block and info.layer.index in indices and (depths is None or info.layer.depth in depths)
     ]
 
 

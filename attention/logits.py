@@ -39,11 +39,14 @@ class LogitCache:
     def take(self, call: AttentionCall) -> AttentionCall | None:
         """The same call with the kept queries and keys, which are forgotten; None when these rows have none.
 
-        Rows of another size than the kept ones (a prompt that was repeated, an area of the picture) count as having none.
+        Rows of another size than the kept ones (a prompt that was repeated, an area of the picture) count as having
+        none.
         """
         kept = self._kept.get((call.layer, call.kind), {})
         pairs = [kept.pop(row, None) for row in _rows(call)]
-        if any(pair is None or pair[0].shape != call.q.shape[1:] or pair[1].shape != call.k.shape[1:] for pair in pairs):
+        if any(
+            pair is None or pair[0].shape != call.q.shape[1:] or pair[1].shape != call.k.shape[1:] for pair in pairs
+        ):
             return None
         q, k = (torch.stack(parts) for parts in zip(*pairs, strict=True))
         return replace(call, q=q.to(call.q), k=k.to(call.k), alone=True)

@@ -1,8 +1,8 @@
 """Local blend (arXiv 2208.01626, section 3.2): where in the picture chosen words look, as a mask.
 
-Outside the mask the target's latent is the source's. The published program averages the words' cross-attention maps over the
-layers at a quarter of the latent's size and over the steps so far, dilates by one token, and keeps what is above a
-threshold of the largest value; the mask is what the source's words or the target's words cover.
+Outside the mask the target's latent is the source's. The published program averages the words' cross-attention maps
+over the layers at a quarter of the latent's size and over the steps so far, dilates by one token, and keeps what is
+above a threshold of the largest value; the mask is what the source's words or the target's words cover.
 """
 
 from __future__ import annotations
@@ -105,5 +105,6 @@ def _above(maps: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
 
 
 def blend(target: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-    """The target inside the mask, the source outside: all (B, C, h, w), the mask (1 or B, 1, h, w); None is everywhere."""
+    """The target inside the mask, the source outside: all (B, C, h, w), the mask (1 or B, 1, h, w); None is
+    everywhere."""
     return target if mask is None else torch.lerp(source, target, mask.to(target))

@@ -50,8 +50,10 @@ def _report(naive: dict, ours: dict, options: argparse.Namespace) -> None:
         ratio = f"{a / b:.2f}x" if b else "-"
         print(f"| {name} | {a:.{digits}f} {unit} | {b:.{digits}f} {unit} | {ratio} |")
 
-    print(f"\nExemplar colorization, {options.size} x {options.size}, depth {options.depth}, {options.passes} pass(es), "
-          f"fp32, {ours['threads']} CPU threads, torch {ours['torch']}\n")  # fmt: skip
+    print(
+        f"\nExemplar colorization, {options.size} x {options.size}, depth {options.depth}, {options.passes} pass(es), "
+        f"fp32, {ours['threads']} CPU threads, torch {ours['torch']}\n"
+    )
     print("| | naive: maps built, one row a call | ours | naive / ours |\n| --- | --- | --- | --- |")
     row("plain call, one row", "plain", "s")
     row("guided step (colored and plain prediction)", "guided", "s")
@@ -61,16 +63,22 @@ def _report(naive: dict, ours: dict, options: argparse.Namespace) -> None:
     row("peak memory of the process", "peak", "GiB")
     row("kept features", "kept", "GB in fp16", 3)
     pair = ours["plain_pair"]
-    print(f"\nOurs: a plain call of two rows takes {pair:.2f} s, so a row {pair / 2:.2f} s; a guided step takes "
-          f"{ours['guided']:.2f} s.\nAn injected row beside a plain one costs {ours['guided'] - pair / 2:.2f} s, "
-          f"{(ours['guided'] - pair / 2) / (pair / 2):.2f} of a plain row; alone (guidance 1) {ours['injected']:.2f} s, "
-          f"{ours['injected'] / ours['plain']:.2f} of a plain call of one row.")  # fmt: skip
+    print(
+        f"\nOurs: a plain call of two rows takes {pair:.2f} s, so a row {pair / 2:.2f} s; a guided step takes "
+        f"{ours['guided']:.2f} s.\nAn injected row beside a plain one costs {ours['guided'] - pair / 2:.2f} s, "
+        f"{(ours['guided'] - pair / 2) / (pair / 2):.2f} of a plain row; alone (guidance 1) {ours['injected']:.2f} s, "
+        f"{ours['injected'] / ours['plain']:.2f} of a plain call of one row."
+    )
     outside = ours["total"] - ours["unet"] - ours["vae"]
-    print(f"Outside the UNet and the VAE: {outside:.2f} s of {ours['total']:.1f} s, {outside / ours['total']:.1%} "
-          f"(UNet {ours['unet']:.1f} s, VAE {ours['vae']:.1f} s).")  # fmt: skip
-    print(f"Rows that entered the UNet (both branches enter as one): {ours['entered']}. "
-          f"At the paper's N = 3: {ours['paper_calls']} calls, {ours['paper_rows']} rows; "
-          f"a further input {ours['further_rows']} rows.")  # fmt: skip
+    print(
+        f"Outside the UNet and the VAE: {outside:.2f} s of {ours['total']:.1f} s, {outside / ours['total']:.1%} "
+        f"(UNet {ours['unet']:.1f} s, VAE {ours['vae']:.1f} s)."
+    )
+    print(
+        f"Rows that entered the UNet (both branches enter as one): {ours['entered']}. "
+        f"At the paper's N = 3: {ours['paper_calls']} calls, {ours['paper_rows']} rows; "
+        f"a further input {ours['further_rows']} rows."
+    )
 
 
 if __name__ == "__main__":

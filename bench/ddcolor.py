@@ -22,8 +22,15 @@ from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color, ru
 
 from .naive_ddcolor import NaiveDDColor, published_pipeline
 
-DECODERS = {"enlarged": (512, 512, 256), "decoded": (512, 512, 256), "last": 256, "hidden": 256, "feedforward": 2048,
-            "queries": 100, "layers": 9}  # fmt: skip
+DECODERS = {
+    "enlarged": (512, 512, 256),
+    "decoded": (512, 512, 256),
+    "last": 256,
+    "hidden": 256,
+    "feedforward": 2048,
+    "queries": 100,
+    "layers": 9,
+}
 VARIANTS = {
     "tiny": DDColorSizes((3, 3, 9, 3), (96, 192, 384, 768), **DECODERS),
     "large": DDColorSizes((3, 3, 27, 3), (192, 384, 768, 1536), **DECODERS),
@@ -32,8 +39,9 @@ VARIANTS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench.ddcolor", description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="bench.ddcolor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--variant", choices=VARIANTS, default="tiny")
     parser.add_argument("--tiny", action="store_true", help="a toy network")
     parser.add_argument("--batch", type=int, default=16, help="number of pictures")
@@ -127,19 +135,27 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
 def _report(options: argparse.Namespace, found: dict[str, float]) -> None:
     variant = "a toy" if options.tiny else {"tiny": "ConvNeXt-T", "large": "ConvNeXt-L"}[options.variant]
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
-    print(f"\nDDColor ({variant}), {options.batch} pictures of {options.size} x {options.size}, fp32, {where}, "
-          f"torch {torch.__version__}\n")  # fmt: skip
+    print(
+        f"\nDDColor ({variant}), {options.batch} pictures of {options.size} x {options.size}, fp32, {where}, "
+        f"torch {torch.__version__}\n"
+    )
     print("| | published pipeline, one by one | ours | ratio |\n| --- | --- | --- | --- |")
     speeds = [options.batch / found[side] for side in ("published", "ours")]
     print(f"| pictures a second | {speeds[0]:.3f} | {speeds[1]:.3f} | {speeds[1] / speeds[0]:.2f}x |")
-    print(f"\nOurs, {found['at once']:.0f} picture(s) a call: {found['ours']:.2f} s. The bare forward passes take "
-          f"{found['bare']:.2f} s; everything around them, timed by itself, {found['around']:.2f} s, "
-          f"{found['around'] / found['bare']:.1%} of that.")  # fmt: skip
+    print(
+        f"\nOurs, {found['at once']:.0f} picture(s) a call: {found['ours']:.2f} s. The bare forward passes take "
+        f"{found['bare']:.2f} s; everything around them, timed by itself, {found['around']:.2f} s, "
+        f"{found['around'] / found['bare']:.1%} of that."
+    )
     if options.device == "cpu":
         worked = {side: found[f"{side}, processor"] for side in ("published", "ours", "bare", "around")}
-        print(f"In processor seconds, which other programs on the machine disturb less: {worked['published']:.2f} against "
-              f"{worked['ours']:.2f}, {worked['published'] / worked['ours']:.2f}x; bare {worked['bare']:.2f}, around them "
-              f"{worked['around']:.2f}, {worked['around'] / worked['bare']:.1%}.")  # fmt: skip
+        print(
+            f"In processor seconds, which other programs on the machine disturb less: {worked['published']:.2f} "
+            f"against "
+            f"{worked['ours']:.2f}, {worked['published'] / worked['ours']:.2f}x; bare {worked['bare']:.2f}, around "
+            f"them "
+            f"{worked['around']:.2f}, {worked['around'] / worked['bare']:.1%}."
+        )
 
 
 if __name__ == "__main__":

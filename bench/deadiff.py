@@ -52,9 +52,10 @@ def measure(options: argparse.Namespace) -> dict[str, tuple[float, float]]:
     tokens = {STYLE: torch.randn(1, TOKENS, width, generator=generator)}
     routing = route(denoiser.layers)
     edits = {
-        PLAIN: None, OURS: ImageTokens(project_tokens(tokens, projections, routing)),
+        PLAIN: None,
+        OURS: ImageTokens(project_tokens(tokens, projections, routing)),
         NAIVE: EveryStep(tokens, projections, routing),
-    }  # fmt: skip
+    }
     x = torch.randn(2, 4, options.size // 8, options.size // 8, generator=generator)
     best: dict[str, tuple[float, float]] = {}
     for _ in range(options.repeat + 1):  # the first turn warms up
@@ -68,8 +69,9 @@ def measure(options: argparse.Namespace) -> dict[str, tuple[float, float]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench.deadiff", description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="bench.deadiff", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=512, help="side of the picture in pixels")
     parser.add_argument("--tiny", action="store_true", help="a toy UNet")
     parser.add_argument("--repeat", type=int, default=3, help="how often each side is timed")

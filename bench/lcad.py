@@ -62,23 +62,33 @@ def build(tiny: bool) -> DiffusersLCAD:
     widths, context = ((32, 64, 64, 64), 32) if tiny else ((320, 640, 1280, 1280), 768)
     sizes = LCADSizes((32, 32, 32, 64) if tiny else (128, 256, 512, 512), 2)
     unet = UNet2DConditionModel(
-        in_channels=sizes.latent + sizes.features, out_channels=sizes.latent, block_out_channels=widths,
-        cross_attention_dim=context, attention_head_dim=8,
-    )  # fmt: skip
+        in_channels=sizes.latent + sizes.features,
+        out_channels=sizes.latent,
+        block_out_channels=widths,
+        cross_attention_dim=context,
+        attention_head_dim=8,
+    )
     with torch.no_grad():
         unet.conv_out.weight *= 0.1  # a gentle prediction keeps the numbers in range
     texts = {prompt: torch.randn(1, 77, context) for prompt in (PROMPT, "")}
     model = StandaloneModel(
-        unet=unet.eval().requires_grad_(False), vae=None, alphas_cumprod=alphas_cumprod(), prediction="epsilon",
-        context=texts[""], added=None, name="bench", fingerprint="bench",
-    )  # fmt: skip
+        unet=unet.eval().requires_grad_(False),
+        vae=None,
+        alphas_cumprod=alphas_cumprod(),
+        prediction="epsilon",
+        context=texts[""],
+        added=None,
+        name="bench",
+        fingerprint="bench",
+    )
     autoencoder = LCADAutoencoder(GrayEncoder(sizes), GuidedDecoder(sizes)).eval().requires_grad_(False)
     return DiffusersLCAD(model, autoencoder, texts.__getitem__, lambda _: PromptTokens((), (), 77), SCALE, {})
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench.lcad", description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="bench.lcad", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--tiny", action="store_true", help="toy networks")
     parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels")
     parser.add_argument("--steps", type=int, default=2, help="sampling steps that are timed")
@@ -91,7 +101,9 @@ def main() -> int:
 
 def _measure(options: argparse.Namespace) -> dict[str, float]:
     host = build(options.tiny)
-    image = torch.rand(1, options.size, options.size, 1, generator=torch.Generator().manual_seed(1)).expand(-1, -1, -1, 3)
+    image = torch.rand(1, options.size, options.size, 1, generator=torch.Generator().manual_seed(1)).expand(
+        -1, -1, -1, 3
+    )
     settings = LCADSettings(steps=options.steps, guidance=GUIDANCE, resolution=options.size)
     unet, fused = host.model.unet, host.model.unet.attn_processors
     built = {name: BuiltAttention() for name in fused}
@@ -103,9 +115,11 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
     maps = host.encode(image)
     latent = torch.randn(1, host.channels, *maps[-1].shape[-2:])
     sides = {
-        "built": lambda: run(built), "ours": lambda: run(fused), "gray encoder": lambda: host.encode(image),
+        "built": lambda: run(built),
+        "ours": lambda: run(fused),
+        "gray encoder": lambda: host.encode(image),
         "decoder": lambda: host.decode(latent, maps),
-    }  # fmt: skip
+    }
     found: dict[str, float] = {}
     for attempt in range(options.repeat + 1):  # in turn, so that a busy hour of the machine meets all sides
         for side, go in sides.items():
@@ -128,8 +142,11 @@ def _count() -> Counts:
 
 def _report(options: argparse.Namespace, found: dict[str, float], counts: Counts) -> None:
     kind = "toy networks" if options.tiny else "full size"
-    print(f"\nL-CAD, plain sampling ({kind}), one picture of {options.size} x {options.size}, {options.steps} steps timed, "
-          f"fp32, {torch.get_num_threads()} CPU thread(s), torch {torch.__version__}\n")  # fmt: skip
+    print(
+        f"\nL-CAD, plain sampling ({kind}), one picture of {options.size} x {options.size}, {options.steps} steps "
+        f"timed, "
+        f"fp32, {torch.get_num_threads()} CPU thread(s), torch {torch.__version__}\n"
+    )
     print("| | attention maps built | ours | ratio |\n| --- | --- | --- | --- |")
     around = found["gray encoder"] + found["decoder"]
     per = [(found[side] - around) / options.steps for side in ("built", "ours")]
@@ -137,10 +154,12 @@ def _report(options: argparse.Namespace, found: dict[str, float], counts: Counts
     worked = [found[f"{side}, processor"] for side in ("built", "ours")]
     print(f"| whole run in processor seconds | {worked[0]:.2f} | {worked[1]:.2f} | {worked[0] / worked[1]:.2f}x |")
     share = around / (around + PUBLISHED_STEPS * per[1])
-    print(f"\nAt {PUBLISHED_STEPS} steps: {counts.encodes} gray encode, {counts.calls} UNet calls of "
-          f"{counts.rows / counts.calls:.0f} rows, {counts.decodes} decode. The gray encoder takes "
-          f"{found['gray encoder']:.2f} s, the decoder {found['decoder']:.2f} s, together {share:.1%} of such "
-          "a run.")  # fmt: skip
+    print(
+        f"\nAt {PUBLISHED_STEPS} steps: {counts.encodes} gray encode, {counts.calls} UNet calls of "
+        f"{counts.rows / counts.calls:.0f} rows, {counts.decodes} decode. The gray encoder takes "
+        f"{found['gray encoder']:.2f} s, the decoder {found['decoder']:.2f} s, together {share:.1%} of such "
+        "a run."
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What instance-aware sampling costs: the published schedule done naively beside ours, on the same random weights.
 
-    python -m bench.lcad_instances                    the published size (Stable Diffusion 1.x, 512 gray channels), 256 x 256
-    python -m bench.lcad_instances --tiny             a toy, to see that it works
+    python -m bench.lcad_instances                    the published size (Stable Diffusion 1.x, 512 gray channels), 256
+    x 256 python -m bench.lcad_instances --tiny             a toy, to see that it works
 
 Naive: every branch in a call of its own, every attention map built, the step on the logits by autograd. All sides take
 the same steps in turn, in one process. Ratios count, not seconds: machines differ.
@@ -77,9 +77,15 @@ def build(options: argparse.Namespace) -> LCADDenoiser:
     )
     texts = {0: torch.randn(1, TOKENS, context), 1: torch.randn(1, TOKENS, context)}
     model = StandaloneModel(
-        unet=unet.eval().requires_grad_(False), vae=None, alphas_cumprod=alphas_cumprod(), prediction="epsilon",
-        context=texts[0], added=None, name="bench", fingerprint="bench",
-    )  # fmt: skip
+        unet=unet.eval().requires_grad_(False),
+        vae=None,
+        alphas_cumprod=alphas_cumprod(),
+        prediction="epsilon",
+        context=texts[0],
+        added=None,
+        name="bench",
+        fingerprint="bench",
+    )
     side = options.size // FACTOR
     return LCADDenoiser(model, torch.randn(1, gray, side, side), texts)
 
@@ -111,18 +117,29 @@ def measure(sides: dict, denoiser: LCADDenoiser, options: argparse.Namespace) ->
 
 def report(found: dict[str, dict], options: argparse.Namespace) -> None:
     first = next(iter(found.values()))
-    print(f"\nInstance-aware sampling, {options.size} x {options.size}, fp32, {torch.get_num_threads()} CPU threads, torch "
-          f"{torch.__version__}; {options.repeat} steps a side, in turn\n")  # fmt: skip
-    print("| | calls in 50 steps | rows | seconds a step | processor seconds | naive / this |\n| --- " + "| --- " * 5 + "|")
+    print(
+        f"\nInstance-aware sampling, {options.size} x {options.size}, fp32, {torch.get_num_threads()} CPU threads, "
+        f"torch "
+        f"{torch.__version__}; {options.repeat} steps a side, in turn\n"
+    )
+    print(
+        "| | calls in 50 steps | rows | seconds a step | processor seconds | naive / this |\n| --- "
+        + "| --- " * 5
+        + "|"
+    )
     for name, side in found.items():
         wall, processor = min(side["wall"]), min(side["processor"])
-        print(f"| {name} | {STEPS * side['calls']} | {STEPS * side['rows']} | {wall:.2f} | {processor:.2f} | "
-              f"{min(first['wall']) / wall:.2f}x, {min(first['processor']) / processor:.2f}x |")  # fmt: skip
+        print(
+            f"| {name} | {STEPS * side['calls']} | {STEPS * side['rows']} | {wall:.2f} | {processor:.2f} | "
+            f"{min(first['wall']) / wall:.2f}x, {min(first['processor']) / processor:.2f}x |"
+        )
     same = found["ours, published schedule"]["predicted"]
     apart = float((first["predicted"] - same).abs().max() / first["predicted"].abs().max())
     moved = float((same - found["ours, no masks"]["predicted"]).abs().max() / first["predicted"].abs().max())
-    print(f"\nNaive and ours differ by {apart:.1e} of the largest number; the published step moves it by {moved:.1e}. "
-          f"Graphs kept by ours: {int(same.requires_grad)}.")  # fmt: skip
+    print(
+        f"\nNaive and ours differ by {apart:.1e} of the largest number; the published step moves it by {moved:.1e}. "
+        f"Graphs kept by ours: {int(same.requires_grad)}."
+    )
 
 
 if __name__ == "__main__":

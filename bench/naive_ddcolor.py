@@ -1,7 +1,7 @@
 """DDColor as its description has it: norms beside their layers, every map at full size, one picture a call.
 
-Written from the description in plain functions over the published names. It is what ``bench.ddcolor`` compares with, and
-tests hold our own network against it.
+Written from the description in plain functions over the published names. It is what ``bench.ddcolor`` compares with,
+and tests hold our own network against it.
 """
 
 from __future__ import annotations
@@ -81,8 +81,9 @@ class NaiveDDColor:
             cross, own, forward = (
                 f"{COLOR}transformer_{kind}_layers.{k}." for kind in ("cross_attention", "self_attention", "ffn")
             )
-            query = self.norm(f"{cross}norm", query + self.attention["cross", k](
-                query + place, memory + position, memory)[0])  # fmt: skip
+            query = self.norm(
+                f"{cross}norm", query + self.attention["cross", k](query + place, memory + position, memory)[0]
+            )
             query = self.norm(f"{own}norm", query + self.attention["self", k](query + place, query + place, query)[0])
             inner = F.relu(self.linear(f"{forward}linear1", query))
             query = self.norm(f"{forward}norm", query + self.linear(f"{forward}linear2", inner))

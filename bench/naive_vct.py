@@ -44,5 +44,5 @@ def advance_and_search(
             plain, steered = both(x, context)
             x = x + to_eps(x, here, guide(steered, plain, options.guidance)) * (there - here)
         found.append(context.detach().clone())
-    error = round_trip_error(inversion.plan.leave(targets[-1]), inversion.plan.leave(x))
+    error = round_trip_error(inversion.plan.to_clean(targets[-1]), inversion.plan.to_clean(x))
     return found, None, error

@@ -30,16 +30,24 @@ def build(options: argparse.Namespace) -> StandaloneModel:
         widths, context, vae_widths = (32, 64, 64, 64), 32, (32, 32, 32, 32)
     unet = UNet2DConditionModel(block_out_channels=widths, cross_attention_dim=context, attention_head_dim=8)
     vae = AutoencoderKL(
-        block_out_channels=vae_widths, layers_per_block=2, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+        block_out_channels=vae_widths,
+        layers_per_block=2,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
     with torch.no_grad():
         unet.conv_out.weight *= 0.1  # a gentle prediction keeps the numbers in range
     return StandaloneModel(
-        unet=unet.eval().requires_grad_(False), vae=KLCodec(vae.eval().requires_grad_(False)),
-        alphas_cumprod=alphas_cumprod(), prediction="epsilon", context=torch.randn(1, 77, context), added=None,
-        name="bench", fingerprint="bench",
-    )  # fmt: skip
+        unet=unet.eval().requires_grad_(False),
+        vae=KLCodec(vae.eval().requires_grad_(False)),
+        alphas_cumprod=alphas_cumprod(),
+        prediction="epsilon",
+        context=torch.randn(1, 77, context),
+        added=None,
+        name="bench",
+        fingerprint="bench",
+    )
 
 
 class Meter:
@@ -114,18 +122,27 @@ def ours(options: argparse.Namespace) -> dict:
     start = time.perf_counter()
     result = colorize(host, image, reference, settings)
     found = {
-        "total": time.perf_counter() - start, "calls": meter.calls, "rows": meter.rows, "entered": meter.entered,
-        "unet": meter.unet, "vae": meter.vae, "peak": peak_gib(),
+        "total": time.perf_counter() - start,
+        "calls": meter.calls,
+        "rows": meter.rows,
+        "entered": meter.entered,
+        "unet": meter.unet,
+        "vae": meter.vae,
+        "peak": peak_gib(),
         "kept": sum(i.bank.nbytes for i in (result.source, result.reference.color, result.reference.gray)) / 1e9,
-    }  # fmt: skip
+    }
     # single calls, on what the flow left behind
     plan = result.source.plan
     x, sigma = result.source.noised(), torch.tensor([plan.sigmas[0]])
     layers = {i.layer: is_shallow(i, host.layers) for i in select_layers("color", host.layers)}
     edit = DualAttentionColor(
-        settings.attention, layers, result.source.bank, result.reference.color.bank, result.reference.gray.bank,
+        settings.attention,
+        layers,
+        result.source.bank,
+        result.reference.color.bank,
+        result.reference.gray.bank,
         heads={i.layer: i.heads for i in host.layers},
-    )  # fmt: skip
+    )
     denoiser = host.denoiser
     found["plain"] = best(lambda: denoiser(x, sigma), options.repeat)
     found["plain_pair"] = best(lambda: denoiser(torch.cat([x, x]), sigma.repeat(2)), options.repeat)
@@ -206,7 +223,7 @@ def naive(options: argparse.Namespace) -> dict:
             return model.vae.encode(picture)
 
     def climb(latent):
-        x = plan.enter(latent)
+        x = plan.from_clean(latent)
         for here, there in zip(plan.levels[:-1], plan.levels[1:], strict=True):
             seen = x * ((1 + there**2) / (1 + here**2)) ** 0.5
             x = x + (seen - denoiser(seen, torch.tensor([there]))) / there * (there - here)
@@ -236,9 +253,12 @@ def naive(options: argparse.Namespace) -> dict:
             if n < options.passes - 1:
                 x = climb(encode(colored))
         found = {
-            "total": time.perf_counter() - start, "calls": meter.calls, "rows": meter.rows, "peak": peak_gib(),
+            "total": time.perf_counter() - start,
+            "calls": meter.calls,
+            "rows": meter.rows,
+            "peak": peak_gib(),
             "kept": sum(t.numel() * 2 for role in kept.values() for three in role.values() for t in three) / 1e9,
-        }  # fmt: skip
+        }
         sigma, y = torch.tensor([plan.sigmas[0]]), noised["input"]
         found["plain"] = best(lambda: denoiser(y, sigma), options.repeat)
         edit.features = kept

@@ -80,7 +80,9 @@ class Passes:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench.vct", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="bench.vct", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--sd", action="store_true", help="Stable Diffusion 1.x's UNet with random weights")
     parser.add_argument("--tiny", action="store_true", help="a toy network and 64 x 64 pictures")
     parser.add_argument("--size", type=int, default=128, help="side of the square pictures in pixels")
@@ -105,7 +107,10 @@ def main() -> int:
 def _in_its_own_process(side: str) -> dict:
     print(f"measuring {side} ...", file=sys.stderr, flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "bench.vct", *sys.argv[1:], "--side", side], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "bench.vct", *sys.argv[1:], "--side", side],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -121,7 +126,9 @@ def _setting(options: argparse.Namespace) -> tuple[StandaloneModel, Tensor, Tens
         pictures = Path(demo.__file__).resolve().parent / "pictures"
         images = [load_picture(pictures / name) for name in ("scene-truth.png", "drawing-reference.png")]
         host, size = DiffusersHost(model), (options.size, options.size)
-        resized = [torch.nn.functional.interpolate(i.movedim(-1, 1), size=size, mode="area").movedim(1, -1) for i in images]
+        resized = [
+            torch.nn.functional.interpolate(i.movedim(-1, 1), size=size, mode="area").movedim(1, -1) for i in images
+        ]
         latents = torch.cat([host.encode(i) for i in resized])
     return model, latents, torch.randn_like(model.context[:, :VECTORS].float()) * model.context.float().std()
 
@@ -146,10 +153,14 @@ def measure(side: str, options: argparse.Namespace) -> dict:
         result = _fuse(model, inversion, plan, contexts, trajectory if ours else None, context, options)
     return {
         **{name: asdict(passes) for name, passes in phases.items()},
-        "seconds": time.perf_counter() - began, "peak": _peak() - before, "error": error,
-        "contexts": _packed(torch.cat(list(contexts))), "result": _packed(result), "torch": torch.__version__,
+        "seconds": time.perf_counter() - began,
+        "peak": _peak() - before,
+        "error": error,
+        "contexts": _packed(torch.cat(list(contexts))),
+        "result": _packed(result),
+        "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-    }  # fmt: skip
+    }
 
 
 def _learn(predict, model, latents: Tensor, vectors: Tensor, rows: int, options: argparse.Namespace) -> Tensor:
@@ -170,9 +181,11 @@ def _learn(predict, model, latents: Tensor, vectors: Tensor, rows: int, options:
 def _search(side: str, predict, model, inversion: Inversion, options: argparse.Namespace):
     """Contexts, one a step; where guided sampling stands with them; reconstruction error."""
     chosen = PivotOptions(
-        guidance=options.guidance, advance_guidance=options.guidance, iterations=options.iterations,
+        guidance=options.guidance,
+        advance_guidance=options.guidance,
+        iterations=options.iterations,
         stop_below=options.stop_below,
-    )  # fmt: skip
+    )
     empty = model.context.float()
     if side in ("naive", "released"):
         return advance_and_search(predict, inversion, empty, chosen, share_conditional=side == "released")
@@ -216,9 +229,11 @@ def _unpacked(text: str) -> Tensor:
 
 def _report(found: dict[str, dict], options: argparse.Namespace) -> None:
     any_side = found["ours"]
-    print(f"\nTranslation, {options.size} x {options.size}, {options.updates} updates of {ACCUMULATION} copies, "
-          f"{options.steps} steps, at most {options.iterations} iterations, guidance {options.guidance}, fp32, "
-          f"{any_side['threads']} CPU threads, torch {any_side['torch']}\n")  # fmt: skip
+    print(
+        f"\nTranslation, {options.size} x {options.size}, {options.updates} updates of {ACCUMULATION} copies, "
+        f"{options.steps} steps, at most {options.iterations} iterations, guidance {options.guidance}, fp32, "
+        f"{any_side['threads']} CPU threads, torch {any_side['torch']}\n"
+    )
     print("| | " + " | ".join(found) + " | naive / ours | naive / economical |\n|" + " --- |" * (len(found) + 3))
 
     def row(name: str, values: dict[str, float], digits: int = 0) -> None:
@@ -236,10 +251,14 @@ def _report(found: dict[str, dict], options: argparse.Namespace) -> None:
     row("peak memory beyond the model, GiB", {s: f["peak"] for s, f in found.items()}, 2)
     row("reconstruction error", {s: f["error"] for s, f in found.items()}, 4)
     for side in ("released", "ours"):
-        off = {key: float((_unpacked(found[side][key]) - _unpacked(found["naive"][key])).abs().max())
-               for key in ("contexts", "result")}  # fmt: skip
-        print(f"\n{side} against naive, largest difference: contexts {off['contexts']:.1e}, translated latent "
-              f"{off['result']:.1e}.")  # fmt: skip
+        off = {
+            key: float((_unpacked(found[side][key]) - _unpacked(found["naive"][key])).abs().max())
+            for key in ("contexts", "result")
+        }
+        print(
+            f"\n{side} against naive, largest difference: contexts {off['contexts']:.1e}, translated latent "
+            f"{off['result']:.1e}."
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """What content-concept fusion (VCT) costs, beside the published way, in one run.
 
-    python -m bench.vct_control             Stable Diffusion 1.x size (random weights), 512 x 512, fp32, two steps of fifty
-    python -m bench.vct_control --tiny      the same on a toy, to see that it works
+    python -m bench.vct_control             Stable Diffusion 1.x size (random weights), 512 x 512, fp32, two steps of
+    fifty python -m bench.vct_control --tiny      the same on a toy, to see that it works
 
-The published way denoises source and target under both prompts (4 rows a step) and builds every attention map. Ours replays
-the source (3 rows) and builds the cross-attention maps of two rows while they are edited. Both walk the same steps, and
-what they end with is compared.
+The published way denoises source and target under both prompts (4 rows a step) and builds every attention map. Ours
+replays the source (3 rows) and builds the cross-attention maps of two rows while they are edited. Both walk the same
+steps, and what they end with is compared.
 """
 
 from __future__ import annotations
@@ -66,8 +66,13 @@ def published(denoiser: PairDenoiser, control: PromptControl, sigmas: tuple[floa
         return guide(steered, plain, GUIDANCE)
 
     with denoiser.edited(MapsOfEverything(control, sigmas, total), layers, (SELF, CROSS)):
-        last = sample_ddim(guided, torch.cat([start, start]), torch.tensor(sigmas),
-                           callback=lambda step: passed.append(step["x"]), disable=True)  # fmt: skip
+        last = sample_ddim(
+            guided,
+            torch.cat([start, start]),
+            torch.tensor(sigmas),
+            callback=lambda step: passed.append(step["x"]),
+            disable=True,
+        )
     return torch.stack([*passed, last])
 
 
@@ -89,7 +94,8 @@ def main() -> int:
     start = torch.randn(1, 4, options.size // 8, options.size // 8, generator=generator) * sigmas[0]
     concept = torch.randn(1, 77, model.context.shape[-1], generator=generator)
     denoiser = PairDenoiser(
-        model, {UNCONDITIONAL: model.context, SOURCE_UNCONDITIONAL: model.context, SOURCE: model.context, TARGET: concept}
+        model,
+        {UNCONDITIONAL: model.context, SOURCE_UNCONDITIONAL: model.context, SOURCE: model.context, TARGET: concept},
     )
     rows: list[int] = []
     model.unet.conv_in.register_forward_pre_hook(lambda _, x: rows.append(len(x[0])))
@@ -107,8 +113,10 @@ def main() -> int:
 
     apart = float((last - way[-1, 1:]).abs().max() / way[-1, 1:].std())
     n = options.steps
-    print(f"\nContent-concept fusion, {options.size} x {options.size}, {n} step(s), fp32, "
-          f"{torch.get_num_threads()} CPU thread(s), torch {torch.__version__}\n")  # fmt: skip
+    print(
+        f"\nContent-concept fusion, {options.size} x {options.size}, {n} step(s), fp32, "
+        f"{torch.get_num_threads()} CPU thread(s), torch {torch.__version__}\n"
+    )
     print("| a step | published: 4 rows, all maps built | ours: source replayed | published / ours |")
     print("| --- | --- | --- | --- |")
     print(f"| processor time | {theirs[0] / n:.2f} s | {ours[0] / n:.2f} s | {theirs[0] / ours[0]:.2f}x |")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-#: Half the window in small pixels; the variance of L (units of CIE L squared) below which a place counts as flat; and how
-#: often the remainder is added. Chosen on a drawing, a scene and a photograph with known colors, 4x: 45, 42 and 45 dB
-#: PSNR, where bilinear enlarging of the true chroma has 36, 35 and 44.
+#: Half the window in small pixels; the variance of L (units of CIE L squared) below which a place counts as flat; and
+#: how often the remainder is added. Chosen on a drawing, a scene and a photograph with known colors, 4x: 45, 42 and 45
+#: dB PSNR, where bilinear enlarging of the true chroma has 36, 35 and 44.
 RADIUS = 1
 FLAT = 9.0
 CORRECTIONS = 2

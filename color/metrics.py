@@ -56,13 +56,12 @@ def luminance_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (luminance(a.float()) - luminance(b.float()).to(a.device)).abs().mean((1, 2))
 
 
-def color_ghosting(
-    picture: torch.Tensor, gray: torch.Tensor, edge: float = 4.0, reach: int = 2
-) -> torch.Tensor:
+def color_ghosting(picture: torch.Tensor, gray: torch.Tensor, edge: float = 4.0, reach: int = 2) -> torch.Tensor:
     """How much color changes where lightness does not: halos, and colors that run over an edge.
 
-    The mean length of the steps of (a, b) to the right and downward, over the pixels that are further than ``reach`` from
-    any edge of the gray picture. 0 for one flat color; a true picture has some, where things differ in color alone.
+    The mean length of the steps of (a, b) to the right and downward, over the pixels that are further than ``reach``
+    from any edge of the gray picture. 0 for one flat color; a true picture has some, where things differ in color
+    alone.
 
     :param picture: ``(B or 1, H, W, 3)`` sRGB in 0..1; ``gray`` the same, of which only L counts.
     :param edge: a step of L between neighbors that counts as an edge, Lab units.
@@ -79,7 +78,8 @@ def color_ghosting(
 
 
 def _steps(maps: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) -> (B, 1, H, W): the length of the step to the right and downward, 0 over the last row and column."""
+    """(B, C, H, W) -> (B, 1, H, W): the length of the step to the right and downward, 0 over the last row and
+    column."""
     right = torch.nn.functional.pad(maps.diff(dim=-1), (0, 1))
     down = torch.nn.functional.pad(maps.diff(dim=-2), (0, 0, 0, 1))
     return (right.square() + down.square()).sum(1, keepdim=True).sqrt()

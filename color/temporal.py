@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-#: Difference of CIE L at which a neighboring frame counts 0.6 (one standard deviation). Film grain is below, an edge that
-#: passes by is far above.
+#: Difference of CIE L at which a neighboring frame counts 0.6 (one standard deviation). Film grain is below, an edge
+#: that passes by is far above.
 SAME_LIGHTNESS = 4.0
 
 

@@ -1,8 +1,8 @@
 """The embedded models: where their files are.
 
-``model.safetensors`` is a diffusion model, ``lcad.safetensors`` one for color from words; the headers of both carry their
-configuration (``files.headers``, ``networks.embedded``). ``ddcolor.safetensors`` and ``deadiff.safetensors`` are files like
-the published ones, only small (``networks.ddcolor.load``, ``networks.deadiff.load``).
+``model.safetensors`` is a diffusion model, ``lcad.safetensors`` one for color from words; the headers of both carry
+their configuration (``files.headers``, ``networks.embedded``). ``ddcolor.safetensors`` and ``deadiff.safetensors`` are
+files like the published ones, only small (``networks.ddcolor.load``, ``networks.deadiff.load``).
 """
 
 from __future__ import annotations

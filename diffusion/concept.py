@@ -59,7 +59,8 @@ class ConceptOptions:
         """:raises ValueError: an option is out of range."""
         if min(self.updates, self.accumulation, self.rows) < 1 or min(self.rate, self.gradient_scale) <= 0:
             raise ValueError(
-                f"Concept inversion got {self.updates} updates of {self.accumulation} copies, {self.rows} at a time, at "
+                f"Concept inversion got {self.updates} updates of {self.accumulation} copies, {self.rows} at a time, "
+                f"at "
                 f"learning rate {self.learning_rate}; all must be above 0."
             )
 
@@ -183,8 +184,11 @@ def learn_concept(
                 f"Concept inversion diverged: the loss of update {update + 1} is {total}. Lower the learning rate, or "
                 "run the model in float32."
             )
-        used = [(e, leaf.grad / options.gradient_scale) for e, leaf in zip(encoded, entering, strict=True)
-                if leaf.grad is not None and e.requires_grad]  # fmt: skip
+        used = [
+            (e, leaf.grad / options.gradient_scale)
+            for e, leaf in zip(encoded, entering, strict=True)
+            if leaf.grad is not None and e.requires_grad
+        ]
         optimizer.zero_grad()
         torch.autograd.backward([e for e, _ in used], [g for _, g in used], inputs=vectors)
         gradients = tuple(v.grad.detach().clone() for v in vectors)

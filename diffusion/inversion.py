@@ -46,13 +46,14 @@ class Inversion:
 
     def noised(self) -> Tensor:
         """(B, C, h, w): the start of the way back, at ``plan.sigmas[0]``."""
-        return self.plan.turn(self.trajectory[-1])
+        return self.plan.to_sampling(self.trajectory[-1])
 
 
 def round_trip_error(original: Tensor, returned: Tensor) -> float:
     """Root mean square of the difference, relative to the original's spread."""
     difference = (returned.double() - original.double()).pow(2).mean().sqrt()
     return float(difference / original.double().std().clamp_min(1e-12))
+
 
 def check_same_model(inversion: Inversion, fingerprint: str) -> None:
     """:raises ValueError: an inversion was made by another model."""

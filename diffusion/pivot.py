@@ -22,10 +22,10 @@ from torch import Tensor
 
 from .inversion import Inversion, round_trip_error
 from .sampling import guide, to_eps
-from .schedule import reread
+from .schedule import rescale
 
-#: ``predict(x, sigma, context) -> clean estimate`` of x (B, C, h, w) under one context (1, tokens, width), differentiable
-#: in the context.
+#: ``predict(x, sigma, context) -> clean estimate`` of x (B, C, h, w) under one context (1, tokens, width),
+#: differentiable in the context.
 Predict = Callable[[Tensor, float, Tensor], Tensor]
 
 #: Level 0 has no logarithm; it is looked up as this.
@@ -227,7 +227,7 @@ def search_pivots(
         contexts.append(context.clone())
         losses.append(tuple(seen))
         passed.append(x)
-    error = round_trip_error(inversion.plan.leave(targets[-1]), inversion.plan.leave(x))
+    error = round_trip_error(inversion.plan.to_clean(targets[-1]), inversion.plan.to_clean(x))
     weight = options.guidance if options.advance_guidance is None else options.advance_guidance
     return Pivots(
         levels, torch.cat(contexts).cpu(), torch.stack(passed).cpu(), tuple(losses), error, weight, inversion.model
@@ -241,4 +241,4 @@ def _step(x: Tensor, denoised: Tensor, here: float, there: float) -> Tensor:
 
 def _miss(x: Tensor, target: Tensor, sigma: float) -> Tensor:
     """Mean squared distance in the officials' variance-preserving scale."""
-    return reread(x.float() - target.float(), sigma, 0.0).pow(2).mean()
+    return rescale(x.float() - target.float(), sigma, 0.0).pow(2).mean()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from .schedule import reread
+from .schedule import rescale
 
 Denoiser = Callable[..., Tensor]
 
@@ -53,7 +53,7 @@ def scaled_ends(sample: Callable[..., Tensor], first: float, last: float) -> Cal
     """A sampling loop whose latent is multiplied on its way in and on its way out.
 
     Hosts and programs disagree about how large noise is at the first level, and whether what is left at the last one is
-    read as clean (see ``schedule.reread``).
+    read as clean (see ``schedule.rescale``).
 
     :param first: factor of the latent that the loop starts from.
     :param last: factor of its result.
@@ -101,7 +101,7 @@ def invert_ddim(
         visit(x)
     for i in trange(len(levels) - 1, disable=disable):
         here, there, read = levels[i], levels[i + 1], reads[i]
-        seen = reread(x, here, read)
+        seen = rescale(x, here, read)
         for _ in range(refinements + 1):
             denoised = model(seen, read * ones, **extra_args)
             climbed = x + to_eps(seen, read, denoised) * (there - here)

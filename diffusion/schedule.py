@@ -62,7 +62,7 @@ def ancestral_sigmas(sigma_table: Tensor, steps: int) -> Tensor:
     return torch.cat([way, torch.zeros_like(way[:1])])
 
 
-def reread(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> Tensor:
+def rescale(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> Tensor:
     """Take a latent of one level, unchanged in variance-preserving form, as though it belonged to another level."""
     a, b = (torch.as_tensor(s, dtype=torch.float64) for s in (sigma_from, sigma_to))
     return x * float(((1 + b**2) / (1 + a**2)).sqrt())
@@ -71,9 +71,9 @@ def reread(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> T
 def sampling_sigmas(sigma_table: Tensor, steps: int, convention: str = "consistent") -> Tensor:
     """Levels of plain DDIM sampling from noise, descending, (steps + 1,).
 
-    ``consistent`` ends at 0, as ComfyUI's ``ddim_uniform`` does. ``official`` is the latent diffusion programs' habit of
-    stopping at the smallest training sigma and reading the result as clean: the same variance-preserving numbers, so the
-    caller takes the last latent through ``reread(x, sigmas[-1], 0)``.
+    ``consistent`` ends at 0, as ComfyUI's ``ddim_uniform`` does. ``official`` is the latent diffusion programs' habit
+    of stopping at the smallest training sigma and reading the result as clean: the same variance-preserving numbers, so
+    the caller takes the last latent through ``rescale(x, sigmas[-1], 0)``.
 
     :param sigma_table: (train timesteps,) ascending sigmas of the model.
     :raises ValueError: steps or convention out of range.
@@ -106,21 +106,21 @@ class InversionPlan:
         """Levels at which the way back reads the network, so where features are worth keeping."""
         return self.sigmas[:-1]
 
-    def enter(self, latent: Tensor) -> Tensor:
+    def from_clean(self, latent: Tensor) -> Tensor:
         """Put a clean latent at the first level."""
-        return reread(latent, 0.0, self.levels[0])
+        return rescale(latent, 0.0, self.levels[0])
 
-    def turn(self, x: Tensor) -> Tensor:
+    def to_sampling(self, x: Tensor) -> Tensor:
         """Hand the latent at the top of the climb to the way back.
 
         Under the official convention this is the jump from the level that was reached to a lower one: the same
         variance-preserving numbers, read two grid steps lower.
         """
-        return reread(x, self.levels[-1], self.sigmas[0])
+        return rescale(x, self.levels[-1], self.sigmas[0])
 
-    def leave(self, x: Tensor) -> Tensor:
+    def to_clean(self, x: Tensor) -> Tensor:
         """The clean latent from what a sampler returns at the last level."""
-        return reread(x, self.sigmas[-1], 0.0)
+        return rescale(x, self.sigmas[-1], 0.0)
 
 
 def inversion_plan(

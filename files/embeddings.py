@@ -98,7 +98,8 @@ def read_concept(path: Path) -> ConceptFile | None:
             raise ValueError(f"{path} holds {sorted(file.keys())}; its header says {sorted(names)}. Learn it anew.")
         vectors = tuple(file.get_tensor(name) for name in names)
     moments = {
-        key: tuple(_unpacked(text, v) for text, v in zip(found[key], vectors, strict=True)) for key in ("first", "second")
+        key: tuple(_unpacked(text, v) for text, v in zip(found[key], vectors, strict=True))
+        for key in ("first", "second")
     }
     state = ConceptState(vectors, **moments, updates=found["updates"])
     return ConceptFile(encoders, state, found["settings"], found["losses"])

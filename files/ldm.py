@@ -99,8 +99,6 @@ def count(weights: Mapping[str, Tensor], prefix: str) -> int:
     return len({name[len(prefix) :].split(".", 1)[0] for name in weights if name.startswith(prefix)})
 
 
-
-
 def unet_config(
     weights: Mapping[str, Tensor], *, heads: int | None = None, head_dim: int | None = None
 ) -> dict[str, Any]:
@@ -211,9 +209,12 @@ def clip_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
     """
     weights = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
     sizes = _clip_sizes(
-        weights, "embeddings.token_embedding.weight", "embeddings.position_embedding.weight",
-        "encoder.layers.0.mlp.fc1.weight", prefix,
-    )  # fmt: skip
+        weights,
+        "embeddings.token_embedding.weight",
+        "embeddings.position_embedding.weight",
+        "encoder.layers.0.mlp.fc1.weight",
+        prefix,
+    )
     return {**sizes, "num_hidden_layers": count(weights, "encoder.layers.")}
 
 

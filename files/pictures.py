@@ -46,7 +46,3 @@ def save_picture(image: Tensor, path: Path) -> None:
     from ..color.pictures import to_uint8
 
     Image.fromarray(to_uint8(image[0]).cpu().numpy()).save(path)
-
-
-
-

@@ -46,7 +46,8 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
         code = re.search(r"\bGLOBAL ([\w.]+)", str(error))  # what torch's reader was asked to call and did not
         if code:
             raise ValueError(
-                f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the weights "
+                f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the "
+                f"weights "
                 "from where they were published, as .safetensors if there is one."
             ) from error
         lines = str(error).strip().splitlines()

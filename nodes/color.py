@@ -55,39 +55,81 @@ class MergeLuminance(io.ComfyNode):
             search_aliases=["color transfer", "lab merge", "keep luminance", "chroma", "color match"],
             inputs=[
                 io.Image.Input("color_image", tooltip="Gives a and b; any size."),
-                io.Image.Input("gray_image", tooltip="Gives L; the result has its size and its lightness (exactly, with gamut fit)."),
-                share("match_statistics", 1.0, "With a reference: 0 keeps the colors as they are, 1 gives them the "
-                      "reference's mean and spread.", advanced=False),
-                io.Float.Input("chroma", default=1.0, min=0.0, max=2.0, step=0.05, round=0.001,
-                               tooltip="Colorfulness: 0 is gray, 1 as it is, above 1 stronger."),
-                io.Combo.Input("gamut", options=["fit", "clip"], default="fit", advanced=True,
-                               tooltip="Colors that no screen can show: fit makes them paler at the same lightness and "
-                               "hue; clip cuts each channel, which changes lightness."),
-                io.Combo.Input("upsampling", options=["guided", "smooth"], default="guided", advanced=True,
-                               tooltip="How colors of a smaller picture are enlarged: guided follows the edges of the gray "
-                               "picture, smooth blurs across them."),
-                io.Combo.Input("arithmetic", options=["exact", "official 8 bit"], default="exact", advanced=True,
-                               tooltip="official 8 bit repeats the published program, with its truncation and its "
-                               "wrap-around of strong colors; it needs OpenCV and a reference, always matches its "
-                               "statistics, and ignores chroma, gamut, upsampling and mask."),
+                io.Image.Input(
+                    "gray_image",
+                    tooltip="Gives L; the result has its size and its lightness (exactly, with gamut fit).",
+                ),
+                share(
+                    "match_statistics",
+                    1.0,
+                    "With a reference: 0 keeps the colors as they are, 1 gives them the reference's mean and spread.",
+                    advanced=False,
+                ),
+                io.Float.Input(
+                    "chroma",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="Colorfulness: 0 is gray, 1 as it is, above 1 stronger.",
+                ),
+                io.Combo.Input(
+                    "gamut",
+                    options=["fit", "clip"],
+                    default="fit",
+                    advanced=True,
+                    tooltip="Colors that no screen can show: fit makes them paler at the same lightness and "
+                    "hue; clip cuts each channel, which changes lightness.",
+                ),
+                io.Combo.Input(
+                    "upsampling",
+                    options=["guided", "smooth"],
+                    default="guided",
+                    advanced=True,
+                    tooltip="How colors of a smaller picture are enlarged: guided follows the edges of the gray "
+                    "picture, smooth blurs across them.",
+                ),
+                io.Combo.Input(
+                    "arithmetic",
+                    options=["exact", "official 8 bit"],
+                    default="exact",
+                    advanced=True,
+                    tooltip="official 8 bit repeats the published program, with its truncation and its "
+                    "wrap-around of strong colors; it needs OpenCV and a reference, always matches its "
+                    "statistics, and ignores chroma, gamut, upsampling and mask.",
+                ),
                 io.Image.Input("reference", optional=True, tooltip="Whose color statistics to match."),
                 io.Mask.Input("mask", optional=True, tooltip="Where color goes; the rest stays gray."),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="At gray_image's size.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, color_image, gray_image, match_statistics, chroma, gamut="fit", upsampling="guided", arithmetic="exact", reference=None,
+        cls,
+        color_image,
+        gray_image,
+        match_statistics,
+        chroma,
+        gamut="fit",
+        upsampling="guided",
+        arithmetic="exact",
+        reference=None,
         mask=None,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         color_image, gray_image = as_picture(color_image, "color_image"), as_picture(gray_image, "gray_image")
         reference = as_picture(reference, "reference") if reference is not None else None
         if arithmetic == "exact":
             return io.NodeOutput(
                 merge_luminance(
-                    color_image, gray_image, statistics_from=reference if match_statistics > 0 else None,
-                    statistics_strength=match_statistics, chroma_strength=chroma, mask=mask, gamut=gamut,
+                    color_image,
+                    gray_image,
+                    statistics_from=reference if match_statistics > 0 else None,
+                    statistics_strength=match_statistics,
+                    chroma_strength=chroma,
+                    mask=mask,
+                    gamut=gamut,
                     upsampling=upsampling,
                 )
             )
@@ -106,7 +148,8 @@ class LatentLuminance(io.ComfyNode):
             node_id="ExemplarLatentLuminance",
             display_name="Latent Luminance",
             category=CATEGORY_COLOR,
-            description="Keeps the structure of a gray picture: pulls a LATENT's luminance to the picture's through the "
+            description="Keeps the structure of a gray picture: pulls a LATENT's luminance to the picture's through "
+            "the "
             "VAE, or keeps pulling while a MODEL samples, by a linear map.",
             search_aliases=["keep structure", "luminance guidance", "latent luma", "structure lock"],
             inputs=[
@@ -122,8 +165,12 @@ class LatentLuminance(io.ComfyNode):
                     tooltip="0 changes nothing, 1 takes the gray picture's luminance entirely.",
                 ),
                 io.Latent.Input("latent", optional=True, tooltip="Exact: decoded, merged in Lab, encoded again."),
-                io.Model.Input("model", optional=True, tooltip="Fast: pulled at every sampling step by a linear map; the VAE "
-                               "encodes the gray picture once."),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Fast: pulled at every sampling step by a linear map; the VAE "
+                    "encodes the gray picture once.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Only when a latent came in."),

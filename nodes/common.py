@@ -30,7 +30,8 @@ DDColorNetwork = io.Custom("DDCOLOR")
 #: L-CAD's gray encoder and decoder under ComfyUI's model manager (``hosts.comfy.lcad.ComfyLCADVAE``).
 LCADVae = io.Custom("LCAD_VAE")
 
-#: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy.deadiff.ComfyDEADiff``), and what it made of references.
+#: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy.deadiff.ComfyDEADiff``), and what it made of
+#: references.
 DEADiffNetwork = io.Custom("DEADIFF")
 DEADiffTokens = io.Custom("DEADIFF_TOKENS")
 

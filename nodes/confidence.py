@@ -17,26 +17,43 @@ class ConfidenceBlend(io.ComfyNode):
             node_id="ExemplarConfidenceBlend",
             display_name="Confidence Blend",
             category=CATEGORY_STAGES,
-            description="Keeps the reference's colors where the input's attention is sure of its match, and takes another "
+            description="Keeps the reference's colors where the input's attention is sure of its match, and takes "
+            "another "
             "picture's where it is not.",
             search_aliases=["attention confidence", "fallback color", "ddcolor blend", "no match in reference"],
             inputs=[
-                io.Image.Input("color_image", tooltip="The picture colored by the reference: decoded, or from Exemplar Colorize."),
-                io.Image.Input("fallback", tooltip="The same picture colored in another way, for example by DDColor; any size."),
+                io.Image.Input(
+                    "color_image", tooltip="The picture colored by the reference: decoded, or from Exemplar Colorize."
+                ),
+                io.Image.Input(
+                    "fallback", tooltip="The same picture colored in another way, for example by DDColor; any size."
+                ),
                 Inversion.Input("input_inversion", tooltip="The input's inversion, with kept q."),
                 Inversion.Input("reference_inversion", tooltip="With kept k; best is the gray reference's."),
-                share("fallback_below", 0.3, "Confidence below which the fallback's colors are used: 0 never, 1 nearly "
-                      "everywhere. Look at picture to choose it.", advanced=False),
-                io.Mask.Input("reference_mask", optional=True, tooltip="Which part of the reference counts; the same mask that "
-                              "the injection had."),
+                share(
+                    "fallback_below",
+                    0.3,
+                    "Confidence below which the fallback's colors are used: 0 never, 1 nearly "
+                    "everywhere. Look at picture to choose it.",
+                    advanced=False,
+                ),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="Which part of the reference counts; the same mask that the injection had.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="At color_image's size, with its lightness."),
-                io.Mask.Output(display_name="from_reference", tooltip="White where colors are the reference's, black where they "
-                               "are the fallback's."),
-                io.Image.Output(display_name="picture", tooltip="The confidence over the input: dark is unsure, bright is sure."),
+                io.Mask.Output(
+                    display_name="from_reference",
+                    tooltip="White where colors are the reference's, black where they are the fallback's.",
+                ),
+                io.Image.Output(
+                    display_name="picture", tooltip="The confidence over the input: dark is unsure, bright is sure."
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -46,7 +63,8 @@ class ConfidenceBlend(io.ComfyNode):
         check_batch(color_image=color_image, fallback=fallback)
         if input_inversion.pictures != len(color_image):
             raise ValueError(
-                f"color_image has {len(color_image)} picture(s), but {input_inversion.pictures} were inverted; connect the "
+                f"color_image has {len(color_image)} picture(s), but {input_inversion.pictures} were inverted; connect "
+                f"the "
                 "inversion of these pictures (Exemplar Colorize keeps that of its first batch only: raise its batch)."
             )
         sure = match_confidence(input_inversion, reference_inversion, reference_mask)

@@ -15,7 +15,8 @@ class LoadDemoModel(io.ComfyNode):
             display_name="Load Embedded Model",
             category=CATEGORY,
             description="A small diffusion model that comes with the pack, so that every workflow runs with nothing "
-            "downloaded. It knows drawings of everyday things, also by name, and was trained for these methods; it says nothing about "
+            "downloaded. It knows drawings of everyday things, also by name, and was trained for these methods; it "
+            "says nothing about "
             "the quality of Stable Diffusion.",
             search_aliases=["demo model", "tiny model", "exemplar demo", "embedded model"],
             inputs=[],

@@ -33,8 +33,10 @@ class LoadDemoPictures(io.ComfyNode):
                     "pictures",
                     options=list(PAIRS),
                     default="drawing",
-                    tooltip="drawing: a flower drawn by two hands. scene: two things that change places. photo: a cat seen "
-                    "twice. words: an apple and an umbrella, for L-CAD. The embedded models know drawings; photographs want Stable "
+                    tooltip="drawing: a flower drawn by two hands. scene: two things that change places. photo: a cat "
+                    "seen "
+                    "twice. words: an apple and an umbrella, for L-CAD. The embedded models know drawings; photographs "
+                    "want Stable "
                     "Diffusion.",
                 ),
             ],

@@ -34,36 +34,78 @@ class DualAttentionColorInjection(io.ComfyNode):
                 Inversion.Input("reference_inversion", tooltip="The color reference's inversion, with kept k and v."),
                 Inversion.Input("gray_inversion", tooltip="The desaturated reference's inversion, with kept k."),
                 share("strength", 1.0, "0 is the plain model, 1 the full injection.", advanced=False),
-                share("gamma_shallow", 0.5, "Fine layers: 0 trusts the match between colors, 1 the match gray to gray."),
-                share("gamma_deep", 1.0, "Coarse layers: 0 trusts the match between colors, 1 the match gray to gray; at 1 "
-                      "these layers are computed once, before sampling."),
-                share("beta_shallow", 0.5, "Fine layers: 0 takes everything from the reference, 1 keeps the input's own "
-                      "attention and takes no color."),
-                share("beta_deep", 0.0, "Coarse layers: 0 takes everything from the reference, 1 keeps the input's own "
-                      "attention."),
-                io.Combo.Input("mix", options=list(MIXES), default="before softmax", advanced=True,
-                               tooltip="Where the two matches are mixed. before softmax favors places on which both "
-                               "agree (the paper's default); after softmax averages them."),
-                io.String.Input("layers", default="color", advanced=True,
-                                tooltip="A preset (color, fine, coarse, decoder, encoder, middle, all) or ranges such as "
-                                "output.6-11. More and coarser layers move color in larger patches."),
+                share(
+                    "gamma_shallow", 0.5, "Fine layers: 0 trusts the match between colors, 1 the match gray to gray."
+                ),
+                share(
+                    "gamma_deep",
+                    1.0,
+                    "Coarse layers: 0 trusts the match between colors, 1 the match gray to gray; at 1 "
+                    "these layers are computed once, before sampling.",
+                ),
+                share(
+                    "beta_shallow",
+                    0.5,
+                    "Fine layers: 0 takes everything from the reference, 1 keeps the input's own "
+                    "attention and takes no color.",
+                ),
+                share(
+                    "beta_deep",
+                    0.0,
+                    "Coarse layers: 0 takes everything from the reference, 1 keeps the input's own attention.",
+                ),
+                io.Combo.Input(
+                    "mix",
+                    options=list(MIXES),
+                    default="before softmax",
+                    advanced=True,
+                    tooltip="Where the two matches are mixed. before softmax favors places on which both "
+                    "agree (the paper's default); after softmax averages them.",
+                ),
+                io.String.Input(
+                    "layers",
+                    default="color",
+                    advanced=True,
+                    tooltip="A preset (color, fine, coarse, decoder, encoder, middle, all) or ranges such as "
+                    "output.6-11. More and coarser layers move color in larger patches.",
+                ),
                 share("start_percent", 0.0, "Share of the kept steps, 0 to 1, after which the injection begins."),
-                share("end_percent", 1.0, "Share of the kept steps, 0 to 1, after which it stops; low values leave the last "
-                      "steps to the model."),
-                io.Mask.Input("input_mask", optional=True, tooltip="Where in the input color may go; white is everywhere. "
-                              "Chain two of these nodes with masks to color two regions from two references."),
-                io.Mask.Input("reference_mask", optional=True,
-                              tooltip="Which part of the reference may give color."),
+                share(
+                    "end_percent",
+                    1.0,
+                    "Share of the kept steps, 0 to 1, after which it stops; low values leave the last "
+                    "steps to the model.",
+                ),
+                io.Mask.Input(
+                    "input_mask",
+                    optional=True,
+                    tooltip="Where in the input color may go; white is everywhere. "
+                    "Chain two of these nodes with masks to color two regions from two references.",
+                ),
+                io.Mask.Input("reference_mask", optional=True, tooltip="Which part of the reference may give color."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Sample it from the noised input.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, model, input_inversion, reference_inversion, gray_inversion, strength, gamma_shallow=0.5, gamma_deep=1.0,
-        beta_shallow=0.5, beta_deep=0.0, mix="before softmax", layers="color", start_percent=0.0, end_percent=1.0,
-        input_mask=None, reference_mask=None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        input_inversion,
+        reference_inversion,
+        gray_inversion,
+        strength,
+        gamma_shallow=0.5,
+        gamma_deep=1.0,
+        beta_shallow=0.5,
+        beta_deep=0.0,
+        mix="before softmax",
+        layers="color",
+        start_percent=0.0,
+        end_percent=1.0,
+        input_mask=None,
+        reference_mask=None,
+    ) -> io.NodeOutput:
         host.require_unet(model, "Dual-Attention Color Injection")
         for inversion in (input_inversion, reference_inversion, gray_inversion):
             check_same_model(inversion, host.fingerprint(model))
@@ -73,9 +115,17 @@ class DualAttentionColorInjection(io.ComfyNode):
         infos = host.attention_layers(model)
         chosen = color_layers(infos, layers)
         edit = DualAttentionColor(
-            settings, chosen, input_inversion.bank, reference_inversion.bank, gray_inversion.bank, input_mask,
-            reference_mask, edits.fused_attention({}), {info.layer: info.heads for info in infos}, model.load_device,
-        )  # fmt: skip
+            settings,
+            chosen,
+            input_inversion.bank,
+            reference_inversion.bank,
+            gray_inversion.bank,
+            input_mask,
+            reference_mask,
+            edits.fused_attention({}),
+            {info.layer: info.heads for info in infos},
+            model.load_device,
+        )
         if strength == 0 or start_percent >= end_percent:
             return io.NodeOutput(model.clone())
         patched = edits.install_edit(model, edit, chosen)
@@ -107,8 +157,12 @@ def sampling_check(edit: DualAttentionColor, size: tuple[int, int]):
         if strangers:
             log.info(
                 "%d of %d sampled sigmas were not visited by the inversion; the nearest kept features are used "
-                "(kept %.3f to %.3f).", len(strangers), len(visited), max(kept), min(kept),
-            )  # fmt: skip
+                "(kept %.3f to %.3f).",
+                len(strangers),
+                len(visited),
+                max(kept),
+                min(kept),
+            )
 
     return check
 
@@ -121,7 +175,8 @@ class ColorGuidance(io.ComfyNode):
             display_name="Colorization Guidance",
             category=CATEGORY_STAGES,
             description="Classifier-free colorization guidance (Kosugi 2025): amplifies the difference that color "
-            "injection makes. The same as KSampler (Advanced) without added noise, cfg = w and one prompt on both sides.",
+            "injection makes. The same as KSampler (Advanced) without added noise, cfg = w and one prompt on both "
+            "sides.",
             search_aliases=["color guidance", "classifier-free colorization guidance", "guider", "cfg"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL from Dual-Attention Color Injection."),
@@ -157,11 +212,18 @@ class MatchLatentStatistics(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="The noised gray picture."),
                 io.Latent.Input("reference", tooltip="The noised reference; one for all, or one for each."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05, round=0.001,
-                               tooltip="0 leaves the latent as it is, 1 takes the reference's statistics."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    round=0.001,
+                    tooltip="0 leaves the latent as it is, 1 takes the reference's statistics.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The latent with the reference's statistics.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, latent, reference, strength) -> io.NodeOutput:

@@ -77,9 +77,7 @@ class AttentionCapture(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, model, layers, keep, precision="model", keep_on="with the model"
-    ) -> io.NodeOutput:
+    def execute(cls, model, layers, keep, precision="model", keep_on="with the model") -> io.NodeOutput:
         host.require_unet(model, "Attention Capture")
         chosen = select_layers(layers, host.attention_layers(model))
         marked = model.clone()
@@ -146,7 +144,9 @@ class DDIMInversion(io.ComfyNode):
             ],
             outputs=[
                 Inversion.Output(display_name="inversion", tooltip="Trajectory and kept attention features."),
-                io.Latent.Output(display_name="noised", tooltip="Start of the way back: sample it without added noise."),
+                io.Latent.Output(
+                    display_name="noised", tooltip="Start of the way back: sample it without added noise."
+                ),
                 io.Sigmas.Output(display_name="sigmas", tooltip="The way back, for SamplerCustomAdvanced."),
                 io.Float.Output(
                     display_name="round_trip_error",
@@ -161,9 +161,16 @@ class DDIMInversion(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, conditioning, latent, depth, steps, convention=CONVENTIONS[0], refinements=0,
+        cls,
+        model,
+        conditioning,
+        latent,
+        depth,
+        steps,
+        convention=CONVENTIONS[0],
+        refinements=0,
         measure_round_trip=True,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         host.require_unet(model, "DDIM Inversion")
         plan = inversion_plan(host.sigma_table(model), steps, depth, convention)
         if refinements and convention == "official":
@@ -182,7 +189,7 @@ class DDIMInversion(io.ComfyNode):
         found = inversions.Inversion(plan, trajectory, bank, runner.fingerprint, runner.layers)
         error = -1.0
         if measure_round_trip:
-            back = plan.leave(runner.sample(found.noised(), plan, None, (), 1.0))
+            back = plan.to_clean(runner.sample(found.noised(), plan, None, (), 1.0))
             error = inversions.round_trip_error(start, back)
         noised = {**latent, "samples": model.model.process_latent_out(found.noised())}
         return io.NodeOutput(found, noised, torch.tensor(plan.sigmas), error)

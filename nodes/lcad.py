@@ -29,23 +29,38 @@ class LoadLCAD(io.ComfyNode):
             node_id="ExemplarLoadLCAD",
             display_name="Load L-CAD",
             category=CATEGORY,
-            description="Loads an L-CAD checkpoint, which colors gray pictures by words. Its three parts are a model that reads "
-            "the gray picture beside the noise, a text encoder, and an autoencoder that keeps the gray picture's structure.",
+            description="Loads an L-CAD checkpoint, which colors gray pictures by words. Its three parts are a model "
+            "that reads "
+            "the gray picture beside the noise, a text encoder, and an autoencoder that keeps the gray picture's "
+            "structure.",
             search_aliases=["l-cad", "lcad", "text colorization", "colorize by words", "language colorization"],
             inputs=[
-                io.Combo.Input("model_name", options=[host.EMBEDDED, *host.list_files()], default=host.EMBEDDED,
-                               tooltip="L-CAD's checkpoint in models/lcad or models/checkpoints. embedded is a tiny one that comes "
-                               "with the pack, knows drawings of a few dozen things by name and wants a resolution of 128."),
-                io.Combo.Input("attention", options=list(ATTENTIONS), default=ATTENTIONS[0], advanced=True,
-                               tooltip="fresh lets every step attend for itself. official uses the attention of each odd step again in "
-                               "the step after it, as the published program does: for comparing with its results."),
+                io.Combo.Input(
+                    "model_name",
+                    options=[host.EMBEDDED, *host.list_files()],
+                    default=host.EMBEDDED,
+                    tooltip="L-CAD's checkpoint in models/lcad or models/checkpoints. embedded is a tiny one that "
+                    "comes "
+                    "with the pack, knows drawings of a few dozen things by name and wants a resolution of 128.",
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=list(ATTENTIONS),
+                    default=ATTENTIONS[0],
+                    advanced=True,
+                    tooltip="fresh lets every step attend for itself. official uses the attention of each odd step "
+                    "again in "
+                    "the step after it, as the published program does: for comparing with its results.",
+                ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="For any sampler. Its prompts must go through L-CAD Condition."),
+                io.Model.Output(
+                    display_name="model", tooltip="For any sampler. Its prompts must go through L-CAD Condition."
+                ),
                 io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode."),
                 LCADVae.Output(display_name="lcad_vae", tooltip="For L-CAD Condition and L-CAD Decode."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, model_name=None) -> bool | str:
@@ -66,32 +81,58 @@ class LCADCondition(io.ComfyNode):
             node_id="ExemplarLCADCondition",
             display_name="L-CAD Condition",
             category=CATEGORY,
-            description="Gives prompts the gray picture that they describe, and makes the empty latent of its size. The picture is "
+            description="Gives prompts the gray picture that they describe, and makes the empty latent of its size. "
+            "The picture is "
             "encoded once, not at every step.",
             search_aliases=["l-cad", "lcad", "text colorization", "gray condition", "colorize by words"],
             inputs=[
-                io.Conditioning.Input("positive", tooltip="What is where in which color: 'a green apple, a yellow bell'. Partly or "
-                                      "not at all described is fine: the rest is the model's choice."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="What is where in which color: 'a green apple, a yellow bell'. Partly or "
+                    "not at all described is fine: the rest is the model's choice.",
+                ),
                 io.Conditioning.Input("negative", tooltip="Usually the empty prompt, encoded."),
-                io.Image.Input("image", tooltip="One or more gray pictures of one size; of colored ones only lightness is used."),
+                io.Image.Input(
+                    "image", tooltip="One or more gray pictures of one size; of colored ones only lightness is used."
+                ),
                 LCADVae.Input("lcad_vae", tooltip="From Load L-CAD."),
-                io.Int.Input("resolution", default=256, min=0, max=2048, step=16,
-                             tooltip="Side of the square whose area the networks work at. Low: fast, coarse areas of color. High: "
-                             "slow, and far above what the model was trained at (256; the embedded one 128) colors get patchy. 0 "
-                             "is the picture's own size."),
-                io.Int.Input("variations", default=1, min=1, max=64,
-                             tooltip="How many colorings of each picture to sample at once; more take more memory."),
-                io.Combo.Input("shape", options=list(SHAPES), default=SHAPES[0], advanced=True,
-                               tooltip="aspect keeps the picture's proportions; official square squeezes it into a square, in 8 "
-                               "bits, as the published program does."),
+                io.Int.Input(
+                    "resolution",
+                    default=256,
+                    min=0,
+                    max=2048,
+                    step=16,
+                    tooltip="Side of the square whose area the networks work at. Low: fast, coarse areas of color. "
+                    "High: "
+                    "slow, and far above what the model was trained at (256; the embedded one 128) colors get patchy. "
+                    "0 "
+                    "is the picture's own size.",
+                ),
+                io.Int.Input(
+                    "variations",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="How many colorings of each picture to sample at once; more take more memory.",
+                ),
+                io.Combo.Input(
+                    "shape",
+                    options=list(SHAPES),
+                    default=SHAPES[0],
+                    advanced=True,
+                    tooltip="aspect keeps the picture's proportions; official square squeezes it into a square, in 8 "
+                    "bits, as the published program does.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="For the sampler."),
                 io.Conditioning.Output(display_name="negative", tooltip="For the sampler."),
-                io.Latent.Output(display_name="latent", tooltip="Empty, of the right size. It carries the encoded picture to L-CAD "
-                                 "Decode."),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="Empty, of the right size. It carries the encoded picture to L-CAD Decode.",
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, positive, negative, image, lcad_vae, resolution, variations, shape=SHAPES[0]) -> io.NodeOutput:
@@ -122,17 +163,32 @@ class LCADDecode(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="From the sampler."),
                 io.Image.Input("image", tooltip="The gray pictures that went into L-CAD Condition."),
                 LCADVae.Input("lcad_vae", tooltip="From Load L-CAD."),
-                share("exact_luminance", 1.0, "0 takes the decoder's picture, with its small errors of lightness; 1 puts its colors "
-                      "on exactly the gray picture's lightness, at full sharpness; between mixes the two.", advanced=False),
-                io.Combo.Input("upsampling", options=list(UPSAMPLINGS), default=UPSAMPLINGS[0], advanced=True,
-                               tooltip="How colors come to a larger picture's size: guided follows its edges, smooth blurs across "
-                               "them. Only for exact luminance."),
-                io.Combo.Input("gamut", options=list(GAMUTS), default=GAMUTS[0], advanced=True,
-                               tooltip="Colors that no screen can show: fit makes them paler at the same lightness and hue; clip "
-                               "cuts each channel, which changes lightness. Only for exact luminance."),
+                share(
+                    "exact_luminance",
+                    1.0,
+                    "0 takes the decoder's picture, with its small errors of lightness; 1 puts its colors "
+                    "on exactly the gray picture's lightness, at full sharpness; between mixes the two.",
+                    advanced=False,
+                ),
+                io.Combo.Input(
+                    "upsampling",
+                    options=list(UPSAMPLINGS),
+                    default=UPSAMPLINGS[0],
+                    advanced=True,
+                    tooltip="How colors come to a larger picture's size: guided follows its edges, smooth blurs across "
+                    "them. Only for exact luminance.",
+                ),
+                io.Combo.Input(
+                    "gamut",
+                    options=list(GAMUTS),
+                    default=GAMUTS[0],
+                    advanced=True,
+                    tooltip="Colors that no screen can show: fit makes them paler at the same lightness and hue; clip "
+                    "cuts each channel, which changes lightness. Only for exact luminance.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures in color, at the gray ones' size.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(

@@ -35,85 +35,154 @@ class ConceptInversion(io.ComfyNode):
             category=CATEGORY_TRANSLATE,
             description="Learns what a reference picture shows as a few word vectors, saved as an embedding that any "
             "prompt can name (textual inversion, multi-concept inversion of VCT). Nothing else is trained.",
-            search_aliases=["textual inversion", "train embedding", "vct", "multi-concept inversion", "one-shot concept"],
+            search_aliases=[
+                "textual inversion",
+                "train embedding",
+                "vct",
+                "multi-concept inversion",
+                "one-shot concept",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
                 io.Vae.Input("vae", tooltip="Its VAE. Each distinct picture is encoded once."),
                 io.Image.Input("reference", tooltip="The concept: one picture, or several of the same thing or style."),
                 io.String.Input(
-                    "name", default="concept",
+                    "name",
+                    default="concept",
                     tooltip="Name of the file in models/embeddings. Prompts use it as embedding:name.",
                 ),
                 io.String.Input(
-                    "word", default="picture",
-                    tooltip="Where the vectors start: a word for what the picture shows. A close word is learned faster; "
+                    "word",
+                    default="picture",
+                    tooltip="Where the vectors start: a word for what the picture shows. A close word is learned "
+                    "faster; "
                     "a vague one leaves more to learn.",
                 ),
                 io.Int.Input(
-                    "vectors", default=3, min=1, max=64,
-                    tooltip="Few keep to the gist and combine well with other words; many hold more detail and take over "
+                    "vectors",
+                    default=3,
+                    min=1,
+                    max=64,
+                    tooltip="Few keep to the gist and combine well with other words; many hold more detail and take "
+                    "over "
                     "the prompt.",
                 ),
                 io.Int.Input(
-                    "updates", default=500, min=1, max=100000,
-                    tooltip="Optimizer steps in all. Few leave the initial word; many copy the picture. 100 to 1000 are "
+                    "updates",
+                    default=500,
+                    min=1,
+                    max=100000,
+                    tooltip="Optimizer steps in all. Few leave the initial word; many copy the picture. 100 to 1000 "
+                    "are "
                     "usual.",
                 ),
                 io.Int.Input(
-                    "resolution", default=512, min=0, max=2048, step=8,
+                    "resolution",
+                    default=512,
+                    min=0,
+                    max=2048,
+                    step=8,
                     tooltip="Side of the square that the reference is scaled to: the model's native size. Low is fast "
                     "and coarse. 0 keeps the picture's own size.",
                 ),
                 io.Float.Input(
-                    "learning_rate", default=5e-4, min=1e-6, max=1.0, step=1e-4, round=False, advanced=True,
+                    "learning_rate",
+                    default=5e-4,
+                    min=1e-6,
+                    max=1.0,
+                    step=1e-4,
+                    round=False,
+                    advanced=True,
                     tooltip="For one noised copy; it is multiplied by accumulation, as in the released program. Low "
                     "learns slowly, high overshoots.",
                 ),
                 io.Int.Input(
-                    "accumulation", default=4, min=1, max=64, advanced=True,
+                    "accumulation",
+                    default=4,
+                    min=1,
+                    max=64,
+                    advanced=True,
                     tooltip="Noised copies an update. Few are fast and noisy; many are steady.",
                 ),
                 io.Float.Input(
-                    "l1_weight", default=1.0, min=0.0, max=100.0, step=0.1, round=0.001, advanced=True,
+                    "l1_weight",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.001,
+                    advanced=True,
                     tooltip="Weight of the distance between predicted and true picture beside the noise error. 0 is "
                     "plain textual inversion; high favors the noisiest steps, so composition over texture.",
                 ),
                 io.Float.Input(
-                    "weight_decay", default=0.01, min=0.0, max=1.0, step=0.01, round=0.0001, advanced=True,
+                    "weight_decay",
+                    default=0.01,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    round=0.0001,
+                    advanced=True,
                     tooltip="Pull of the vectors toward 0. Low lets them grow; high keeps them small.",
                 ),
                 io.Combo.Input(
-                    "fit", options=list(FITS), default=FITS[0], advanced=True,
-                    tooltip="crop keeps the aspect ratio and takes the middle. squash scales both sides, as the released "
+                    "fit",
+                    options=list(FITS),
+                    default=FITS[0],
+                    advanced=True,
+                    tooltip="crop keeps the aspect ratio and takes the middle. squash scales both sides, as the "
+                    "released "
                     "program does.",
                 ),
                 io.Boolean.Input(
-                    "mirror", default=True, advanced=True,
-                    tooltip="On learns from the mirror image too, as the released program does. Off keeps left and right.",
+                    "mirror",
+                    default=True,
+                    advanced=True,
+                    tooltip="On learns from the mirror image too, as the released program does. Off keeps left and "
+                    "right.",
                 ),
                 io.Int.Input(
-                    "learning_seed", default=0, min=0, max=2**32 - 1, advanced=True,
+                    "learning_seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    advanced=True,
                     tooltip="Of the noise that is learned from. The same value repeats a run exactly.",
                 ),
                 io.Int.Input(
-                    "sample_every", default=100, min=0, max=100000, advanced=True,
+                    "sample_every",
+                    default=100,
+                    min=0,
+                    max=100000,
+                    advanced=True,
                     tooltip="Updates between two sample pictures. Low shows more and costs 20 steps each; 0 makes only "
                     "the last.",
                 ),
                 io.Int.Input(
-                    "rows", default=4, min=1, max=64, advanced=True,
-                    tooltip="Noised copies in one call of the model. High is faster, low takes less memory; the result is "
+                    "rows",
+                    default=4,
+                    min=1,
+                    max=64,
+                    advanced=True,
+                    tooltip="Noised copies in one call of the model. High is faster, low takes less memory; the result "
+                    "is "
                     "the same.",
                 ),
                 io.Boolean.Input(
-                    "gradient_checkpointing", default=False, advanced=True,
+                    "gradient_checkpointing",
+                    default=False,
+                    advanced=True,
                     tooltip="Off is faster. On computes activations twice instead of keeping them: much less memory, "
                     "about a third more time.",
                 ),
                 io.Combo.Input(
-                    "when_the_file_exists", options=[CONTINUE, START_OVER], default=CONTINUE, advanced=True,
-                    tooltip="continue takes the updates that are still missing, so a canceled run is taken up again; it "
+                    "when_the_file_exists",
+                    options=[CONTINUE, START_OVER],
+                    default=CONTINUE,
+                    advanced=True,
+                    tooltip="continue takes the updates that are still missing, so a canceled run is taken up again; "
+                    "it "
                     "refuses a file of other settings. start over replaces the file.",
                 ),
             ],
@@ -123,7 +192,7 @@ class ConceptInversion(io.ComfyNode):
                 io.Image.Output(display_name="losses", tooltip="Loss of every update."),
                 io.Image.Output(display_name="samples", tooltip="What the model drew on the way, first to last."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def validate_inputs(cls, name=None) -> bool | str:
@@ -136,23 +205,51 @@ class ConceptInversion(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, vae, reference, name, word, vectors, updates, resolution, learning_rate=5e-4, accumulation=4,
-        l1_weight=1.0, weight_decay=0.01, fit=FITS[0], mirror=True, learning_seed=0, sample_every=100, rows=4,
-        gradient_checkpointing=False, when_the_file_exists=CONTINUE,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        clip,
+        vae,
+        reference,
+        name,
+        word,
+        vectors,
+        updates,
+        resolution,
+        learning_rate=5e-4,
+        accumulation=4,
+        l1_weight=1.0,
+        weight_decay=0.01,
+        fit=FITS[0],
+        mirror=True,
+        learning_seed=0,
+        sample_every=100,
+        rows=4,
+        gradient_checkpointing=False,
+        when_the_file_exists=CONTINUE,
+    ) -> io.NodeOutput:
         host.require_unet(model, "Concept Inversion")
         path = embedding_path(folder_paths.get_folder_paths("embeddings")[0], name)
         pictures = prepared(reference, resolution, fit, vae.spacial_compression_encode(), mirror)
         options = ConceptOptions(
-            updates=updates, learning_rate=learning_rate, accumulation=accumulation, l1_weight=l1_weight,
-            weight_decay=weight_decay, rows=rows,
-        )  # fmt: skip
+            updates=updates,
+            learning_rate=learning_rate,
+            accumulation=accumulation,
+            l1_weight=l1_weight,
+            weight_decay=weight_decay,
+            rows=rows,
+        )
         options.check()
         settings = {
-            "model": host.fingerprint(model), "word": word, "vectors": vectors, "pictures": digest(pictures),
-            "learning_rate": learning_rate, "accumulation": accumulation, "l1_weight": l1_weight,
-            "weight_decay": weight_decay, "seed": learning_seed,
-        }  # fmt: skip
+            "model": host.fingerprint(model),
+            "word": word,
+            "vectors": vectors,
+            "pictures": digest(pictures),
+            "learning_rate": learning_rate,
+            "accumulation": accumulation,
+            "l1_weight": l1_weight,
+            "weight_decay": weight_decay,
+            "seed": learning_seed,
+        }
         earlier = None
         if path.exists() and when_the_file_exists == CONTINUE:
             earlier = matching(path, settings)
@@ -164,9 +261,7 @@ class ConceptInversion(io.ComfyNode):
             learner = ConceptLearner(
                 model, clip, latents, word, vectors, options, learning_seed, gradient_checkpointing
             )
-            reached = ConceptFile(
-                learner.text.names, earlier.state if earlier else learner.start(), settings, losses
-            )
+            reached = ConceptFile(learner.text.names, earlier.state if earlier else learner.start(), settings, losses)
 
             def chart() -> Image.Image:
                 title = f"concept inversion, update {len(losses)} of {updates}"
@@ -232,12 +327,15 @@ def matching(path, settings: dict) -> ConceptFile | None:
     :raises ValueError: the file is another program's, or was learned in another way.
     """
     earlier = read_concept(path)
-    different = "it is not Concept Inversion's" if earlier is None else ", ".join(
-        key for key in settings if earlier.settings.get(key) != settings[key]
-    )  # fmt: skip
+    different = (
+        "it is not Concept Inversion's"
+        if earlier is None
+        else ", ".join(key for key in settings if earlier.settings.get(key) != settings[key])
+    )
     if different:
         raise ValueError(
-            f"{path.name} in models/embeddings holds something else ({different}). Choose another name, or 'start over' "
+            f"{path.name} in models/embeddings holds something else ({different}). Choose another name, or 'start "
+            f"over' "
             "to replace it."
         )
     return earlier

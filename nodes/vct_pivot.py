@@ -33,33 +33,60 @@ class PivotInversion(io.ComfyNode):
                     "the whole schedule for translation.",
                 ),
                 io.Float.Input(
-                    "guidance", default=7.5, min=1.01, max=30.0, step=0.5, round=0.01,
+                    "guidance",
+                    default=7.5,
+                    min=1.01,
+                    max=30.0,
+                    step=0.5,
+                    round=0.01,
                     tooltip="The cfg that the picture must survive. Low is easy and steers little later; high steers "
                     "more and needs more iterations. Sample with the same value.",
                 ),
                 io.Int.Input(
-                    "iterations", default=50, min=1, max=500,
-                    tooltip="Most updates a step. Low is fast and leaves an error; high comes closer. A step ends early "
+                    "iterations",
+                    default=50,
+                    min=1,
+                    max=500,
+                    tooltip="Most updates a step. Low is fast and leaves an error; high comes closer. A step ends "
+                    "early "
                     "when its loss is low enough.",
                 ),
                 io.Float.Input(
-                    "stop_below", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False, advanced=True,
-                    tooltip="A step ends when its loss is below this plus 0.00002 for every step taken. High is fast; 0 "
+                    "stop_below",
+                    default=1e-5,
+                    min=0.0,
+                    max=1.0,
+                    step=1e-6,
+                    round=False,
+                    advanced=True,
+                    tooltip="A step ends when its loss is below this plus 0.00002 for every step taken. High is fast; "
+                    "0 "
                     "takes nearly all iterations.",
                 ),
                 io.Float.Input(
-                    "learning_rate", default=0.01, min=1e-5, max=1.0, step=0.001, round=False, advanced=True,
+                    "learning_rate",
+                    default=0.01,
+                    min=1e-5,
+                    max=1.0,
+                    step=0.001,
+                    round=False,
+                    advanced=True,
                     tooltip="Of the first step; it falls by a hundredth of itself a step. Low converges slowly, high "
                     "overshoots.",
                 ),
                 io.Combo.Input(
-                    "variant", options=list(VARIANTS), default=VARIANTS[0], advanced=True,
+                    "variant",
+                    options=list(VARIANTS),
+                    default=VARIANTS[0],
+                    advanced=True,
                     tooltip="official repeats the released program: the update behind a loss that ends a step is kept, "
                     "and the latent always advances under guidance 7.5. economical looks first: a good step costs no "
                     "backward pass, and the latent advances under your guidance.",
                 ),
                 io.Boolean.Input(
-                    "gradient_checkpointing", default=False, advanced=True,
+                    "gradient_checkpointing",
+                    default=False,
+                    advanced=True,
                     tooltip="Off is faster. On computes activations twice instead of keeping them: much less memory, "
                     "about a third more time.",
                 ),
@@ -77,25 +104,39 @@ class PivotInversion(io.ComfyNode):
                 ),
                 io.Latent.Output(display_name="reconstructed", tooltip="The picture that comes back, to decode."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, model, conditioning, inversion, guidance, iterations, stop_below=1e-5, learning_rate=0.01,
-        variant=VARIANTS[0], gradient_checkpointing=False,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        conditioning,
+        inversion,
+        guidance,
+        iterations,
+        stop_below=1e-5,
+        learning_rate=0.01,
+        variant=VARIANTS[0],
+        gradient_checkpointing=False,
+    ) -> io.NodeOutput:
         host.require_unet(model, "Pivot Inversion")
         official = variant == "official"
         options = PivotOptions(
-            guidance=guidance, advance_guidance=7.5 if official else None, iterations=iterations,
-            learning_rate=learning_rate, stop_below=stop_below, keep_last_update=official,
-        )  # fmt: skip
+            guidance=guidance,
+            advance_guidance=7.5 if official else None,
+            iterations=iterations,
+            learning_rate=learning_rate,
+            stop_below=stop_below,
+            keep_last_update=official,
+        )
         steps = len(inversion.plan.sigmas) - 1
         losses: list[float] = []
         breaks: list[int] = []
 
         def chart():
-            return loss_chart(f"pivot inversion, step {min(len(breaks) + 1, steps)} of {steps}", {"loss": losses}, breaks=breaks)
+            return loss_chart(
+                f"pivot inversion, step {min(len(breaks) + 1, steps)} of {steps}", {"loss": losses}, breaks=breaks
+            )
 
         bar = ChartProgress(steps * iterations, chart)
         bar(0)
@@ -104,14 +145,21 @@ class PivotInversion(io.ComfyNode):
             losses.append(progress.loss)
             if progress.last:
                 breaks.append(len(losses))
-            bar((progress.step + 1) * iterations if progress.last else progress.step * iterations + progress.iteration + 1)
+            bar(
+                (progress.step + 1) * iterations
+                if progress.last
+                else progress.step * iterations + progress.iteration + 1
+            )
 
         pivots = find_pivots(model, conditioning, inversion, options, on_iteration, gradient_checkpointing)
-        back = model.model.process_latent_out(inversion.plan.leave(pivots.trajectory[-1]))
+        back = model.model.process_latent_out(inversion.plan.to_clean(pivots.trajectory[-1]))
         return io.NodeOutput(
-            pivots, unconditional_schedule(model, pivots, conditioning), as_image(chart()),
-            pivots.reconstruction_error, {"samples": back},
-        )  # fmt: skip
+            pivots,
+            unconditional_schedule(model, pivots, conditioning),
+            as_image(chart()),
+            pivots.reconstruction_error,
+            {"samples": back},
+        )
 
 
 NODES = [PivotInversion]

@@ -33,9 +33,12 @@ class ReferringSettings:
 
 
 def refer(
-    segment: Segmenter, images: Tensor, phrases: Sequence[str], settings: ReferringSettings,
+    segment: Segmenter,
+    images: Tensor,
+    phrases: Sequence[str],
+    settings: ReferringSettings,
     on_picture: Callable[[int], None] | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Where in pictures phrases apply.
 
     :param images: (B, H, W, 3) in 0..1.
@@ -54,8 +57,11 @@ def refer(
             if likely < settings.threshold:
                 log.warning(
                     "'%s' is nowhere in picture %d at a threshold of %.2f; the likeliest place has %.2f.",
-                    phrase, i + 1, settings.threshold, likely,
-                )  # fmt: skip
+                    phrase,
+                    i + 1,
+                    settings.threshold,
+                    likely,
+                )
         if on_picture is not None:
             on_picture(i + 1)
     return torch.cat(masks)
@@ -87,5 +93,10 @@ def tinted(images: Tensor, masks: Tensor) -> Tensor:
 
 # hues that color-blind eyes tell apart (Okabe and Ito)
 _COLORS = (
-    (0.90, 0.62, 0.0), (0.34, 0.71, 0.91), (0.0, 0.62, 0.45), (0.94, 0.89, 0.26), (0.84, 0.37, 0.0), (0.80, 0.47, 0.65),
-)  # fmt: skip
+    (0.90, 0.62, 0.0),
+    (0.34, 0.71, 0.91),
+    (0.0, 0.62, 0.45),
+    (0.94, 0.89, 0.26),
+    (0.84, 0.37, 0.0),
+    (0.80, 0.47, 0.65),
+)

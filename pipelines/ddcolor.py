@@ -127,9 +127,14 @@ def auto_color(
         return image
     chroma = predict_chroma(network, image, settings, on_frames)
     return merge_chroma(
-        chroma, image, saturation=settings.saturation, strength=settings.strength, mask=mask, gamut=settings.gamut,
+        chroma,
+        image,
+        saturation=settings.saturation,
+        strength=settings.strength,
+        mask=mask,
+        gamut=settings.gamut,
         upsampling=settings.upsampling,
-    )  # fmt: skip
+    )
 
 
 def predict_chroma(
@@ -161,7 +166,8 @@ def run_in_chunks(
     batch: int = 0,
     on_frames: OnFrames | None = None,
 ) -> Tensor:
-    """The network on all frames, as many at once as memory allows; never on parts of a picture, whose colors would differ.
+    """The network on all frames, as many at once as memory allows; never on parts of a picture, whose colors would
+    differ.
 
     :param prepare: frames (n, H, W, 3) -> what the network is given, (n, 3, h, w); called once a frame.
     :param batch: most frames in one call; 0 asks the network.
@@ -187,9 +193,7 @@ def run_in_chunks(
     return torch.cat(found)
 
 
-def _official(
-    network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None
-) -> Tensor:
+def _official(network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None) -> Tensor:
     """The published steps, for any number of pictures."""
     size = network_size(*image.shape[1:3], settings)
 

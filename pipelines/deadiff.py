@@ -15,8 +15,8 @@ from ..networks.deadiff.model import to_pixels
 #: Our names of the kinds, and the program's for branches and their usual instruction words.
 BRANCH_OF = {STYLE: "style", SEMANTICS: "content"}
 
-#: How references become tokens: their weighted mean; all of them side by side; or the tokens of reference i for picture i of
-#: a latent batch.
+#: How references become tokens: their weighted mean; all of them side by side; or the tokens of reference i for picture
+#: i of a latent batch.
 COMBINATIONS = ("average", "together", "one each")
 
 #: References that go through the encoder at once.
@@ -36,7 +36,8 @@ def parse_weights(text: str, references: int) -> list[float]:
         weights *= references
     if len(weights) != references:
         raise ValueError(
-            f"There are {references} references and {len(weights)} weights ('{text}'); give one weight for all, or one each."
+            f"There are {references} references and {len(weights)} weights ('{text}'); give one weight for all, or one "
+            f"each."
         )
     if min(weights) < 0 or max(weights) == 0:
         raise ValueError(f"The weights are '{text}'; they must be 0 or more, and one of them above 0.")

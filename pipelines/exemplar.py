@@ -37,10 +37,16 @@ ROLES = ("input", "reference", "gray")
 
 #: The letters of the paper and of the embedded model's header, and our names for them.
 _LETTERS = {
-    "steps_total": ("steps",), "T": ("depth",), "w": ("guidance",), "N": ("passes",), "resolution": ("resolution",),
-    "gamma": ("gamma_shallow", "gamma_deep"), "beta": ("beta_shallow", "beta_deep"),
-    "init_adain": ("match_latents",), "std_match": ("match_chroma",),
-}  # fmt: skip
+    "steps_total": ("steps",),
+    "T": ("depth",),
+    "w": ("guidance",),
+    "N": ("passes",),
+    "resolution": ("resolution",),
+    "gamma": ("gamma_shallow", "gamma_deep"),
+    "beta": ("beta_shallow", "beta_deep"),
+    "init_adain": ("match_latents",),
+    "std_match": ("match_chroma",),
+}
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,8 @@ class ColorizeSettings:
     def recommended(cls, letters: Mapping[str, Any], **chosen: Any) -> ColorizeSettings:
         """A model's own recommendation, overridden by what the user chose; the paper's where neither says anything.
 
-        :param letters: ``recommended`` of an embedded model's header, in the paper's letters (T, w, N, gamma, ...); may be
-            empty, unknown letters are passed over.
+        :param letters: ``recommended`` of an embedded model's header, in the paper's letters (T, w, N, gamma, ...); may
+            be empty, unknown letters are passed over.
         :param chosen: any of our fields, and ``gamma_shallow`` and the like directly.
         """
         values: dict[str, Any] = {}
@@ -141,8 +147,6 @@ class ColorizeResult:
     from_reference: Tensor | None = None
 
 
-
-
 def one_working_size(host: Host, image: Tensor, reference: Tensor, settings: ColorizeSettings) -> bool:
     """Whether input and reference are worked on at the same size, so that their inversions share model calls."""
     sizes = [
@@ -160,8 +164,9 @@ def color_layers(infos: tuple[LayerInfo, ...], expression: str) -> dict[Layer, b
 def capture_spec(role: str, layers: dict[Layer, bool], settings: ColorizeSettings) -> CaptureSpec:
     """What an inversion must keep for its role."""
     keep = {layer: settings.attention.needs(shallow)[role] for layer, shallow in layers.items()}
-    return CaptureSpec({at: letters for at, letters in keep.items() if letters}, settings.keep_dtype,
-                       settings.keep_device)  # fmt: skip
+    return CaptureSpec(
+        {at: letters for at, letters in keep.items() if letters}, settings.keep_dtype, settings.keep_device
+    )
 
 
 def colorize(
@@ -204,21 +209,31 @@ def colorize(
     small = resize(gray, size)
     source, pair = _invert_all(host, small, reference, prepared, plan, layers, settings)
     edit = DualAttentionColor(
-        settings.attention, layers, source.bank, pair.color.bank, pair.gray.bank, source_mask, reference_mask,
-        host.attend, {info.layer: info.heads for info in host.layers}, host.device,
-    )  # fmt: skip
+        settings.attention,
+        layers,
+        source.bank,
+        pair.color.bank,
+        pair.gray.bank,
+        source_mask,
+        reference_mask,
+        host.attend,
+        {info.layer: info.heads for info in host.layers},
+        host.device,
+    )
 
     start = adain(source.noised(), pair.color.noised(), strength=settings.match_latents)
     for n in range(settings.passes):
         last = host.sample(start, plan, edit, tuple(layers), settings.guidance)
-        latent = plan.leave(last)
+        latent = plan.to_clean(last)
         decoded = host.decode(latent)
         if n == settings.passes - 1:
             break
         colored = _postprocess(decoded, small, reference, settings, source_mask)
         if on_pass is not None:
             on_pass(n, colored)
-        start = plan.turn(host.invert(_encode_again(host, colored, settings), plan, None, settings.refinements)[-1])
+        start = plan.to_sampling(
+            host.invert(_encode_again(host, colored, settings), plan, None, settings.refinements)[-1]
+        )
     full = small if settings.postprocess == "official" else gray
     share = None
     if fallback is not None and settings.fallback_below > 0:
@@ -255,8 +270,11 @@ def check_batches(
             "Matching chroma statistics needs the reference picture itself beside its inversions: "
             "connect it, or set match_chroma to 0."
         )
-    for count in (n for n in (len(reference) if reference is not None else None,
-                              prepared.color.pictures if prepared else None) if n is not None):  # fmt: skip
+    for count in (
+        n
+        for n in (len(reference) if reference is not None else None, prepared.color.pictures if prepared else None)
+        if n is not None
+    ):
         if count not in (1, len(inputs)):
             raise ValueError(
                 f"There are {len(inputs)} input(s) and {count} reference(s); "
@@ -347,8 +365,9 @@ def _invert_group(
     capture = Capture(targets, plan.kept_sigmas)
     trajectory = host.invert(torch.cat([latent for _, latent in group]), plan, capture, settings.refinements)
     return {
-        role: Inversion(plan, trajectory[:, spans[role].start : spans[role].stop], target.bank, host.fingerprint,
-                        host.layers)
+        role: Inversion(
+            plan, trajectory[:, spans[role].start : spans[role].stop], target.bank, host.fingerprint, host.layers
+        )
         for (role, _), target in zip(group, targets, strict=True)
     }
 

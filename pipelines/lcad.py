@@ -1,7 +1,8 @@
 """Color from words by L-CAD (Chang et al., NeurIPS 2023), on any host.
 
     gray picture --luminance--> gray encoder --last map--> UNet, beside the noisy latent; words by cross-attention
-                                             --all maps--> decoder --picture--> its colors on the gray picture's lightness
+                                             --all maps--> decoder --picture--> its colors on the gray picture's
+                                             lightness
 
 The published program squeezes every picture into a square of 256 pixels; that is ``official square``. Ours keeps the
 proportions. Descriptions may be full, partial or empty.
@@ -19,7 +20,7 @@ from torch import Tensor
 from ..attention.instances import Instance, InstanceSettings
 from ..color import as_picture, merge_luminance, resize
 from ..color.sizes import working_size
-from ..diffusion.schedule import CONVENTIONS, reread, sampling_sigmas
+from ..diffusion.schedule import CONVENTIONS, rescale, sampling_sigmas
 from ..networks.lcad.model import OFFICIAL_SIDE, official_square
 
 SHAPES = ("aspect", "official square")
@@ -43,9 +44,15 @@ class LCADHost(Protocol):
         """Places of phrases in a prompt's context, and its length; raises ValueError for those that it lacks."""
 
     def sample(
-        self, x: Tensor, sigmas: Tensor, gray: Tensor, prompt: str, negative: str, guidance: float,
+        self,
+        x: Tensor,
+        sigmas: Tensor,
+        gray: Tensor,
+        prompt: str,
+        negative: str,
+        guidance: float,
         instances: Sequence[Instance] = (),
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """DDIM sampling with the gray encoder's last map; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``."""
 
     def decode(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
@@ -79,7 +86,8 @@ class LCADSettings:
                 raise ValueError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(allowed)}.")
         if self.steps < 1 or self.resolution < 0 or self.guidance < 0:
             raise ValueError(
-                f"steps is {self.steps}, resolution {self.resolution}, guidance {self.guidance}; steps must be above 0, the "
+                f"steps is {self.steps}, resolution {self.resolution}, guidance {self.guidance}; steps must be above "
+                f"0, the "
                 "others not below."
             )
         if not 0 <= self.exact_luminance <= 1:
@@ -119,9 +127,15 @@ def finish(
 
 
 def describe(
-    host: LCADHost, image: Tensor, prompt: str = "", settings: LCADSettings | None = None, *, negative: str = "",
-    regions: Sequence[tuple[str, Tensor]] = (), drawing: InstanceSettings | None = None,
-) -> Tensor:  # fmt: skip
+    host: LCADHost,
+    image: Tensor,
+    prompt: str = "",
+    settings: LCADSettings | None = None,
+    *,
+    negative: str = "",
+    regions: Sequence[tuple[str, Tensor]] = (),
+    drawing: InstanceSettings | None = None,
+) -> Tensor:
     """Color a gray picture by words; without any the colors are the model's own choice.
 
     :param image: (1, H, W, 3) in 0..1; only luminance is used.
@@ -142,7 +156,7 @@ def describe(
     sigmas = sampling_sigmas(host.sigma_table, settings.steps, settings.convention)
     size = (len(image), host.channels, *(side // host.factor for side in prepared.shape[1:3]))
     noise = torch.randn(size, generator=torch.Generator().manual_seed(settings.seed))
-    x = reread(noise, 0.0, float(sigmas[0]))
+    x = rescale(noise, 0.0, float(sigmas[0]))
     end = host.sample(x, sigmas, maps[-1], prompt, negative, settings.guidance, instances)
-    decoded = host.decode(reread(end, float(sigmas[-1]), 0.0), maps)
+    decoded = host.decode(rescale(end, float(sigmas[-1]), 0.0), maps)
     return finish(decoded, image, settings.exact_luminance)

@@ -4,8 +4,8 @@
     content --encode--> latent --DDIM inversion--> way of the picture --pivot inversion--> unconditional prompts
     both --content-concept fusion--> latent --decode--> picture, at the content's own size
 
-Every stage is a function that the single nodes run too. Pivots are found picture by picture; without them all pictures of
-one size go through inversion and fusion together.
+Every stage is a function that the single nodes run too. Pivots are found picture by picture; without them all pictures
+of one size go through inversion and fusion together.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class TranslateSettings:
         learning = {name: values.pop(name) for name in ("updates", "learning_rate", "l1_weight") if name in values}
         iterations = values.pop("pivot_iterations", PivotOptions.iterations)
         guidance = values.get("guidance", cls.guidance)
-        pivots = held(guidance, iterations) if iterations and guidance > 1 else None
+        pivots = economical_pivots(guidance, iterations) if iterations and guidance > 1 else None
         return cls(**values, concept=ConceptOptions(**learning), pivots=pivots)
 
     def calls(self, pictures: int, learning: bool) -> int:
@@ -122,15 +122,18 @@ class TranslateSettings:
 
 #: What the embedded model likes: it is native at 128 pixels and reads no weight on padding.
 _EMBEDDED = {
-    "steps": 10, "guidance": 4.0, "concept_weight": 1.0, "pivot_iterations": 3, "updates": 40, "learning_rate": 5e-3,
-}  # fmt: skip
+    "steps": 10,
+    "guidance": 4.0,
+    "concept_weight": 1.0,
+    "pivot_iterations": 3,
+    "updates": 40,
+    "learning_rate": 5e-3,
+}
 
 
-def held(guidance: float, iterations: int) -> PivotOptions:
+def economical_pivots(guidance: float, iterations: int) -> PivotOptions:
     """Pivots that hold a picture at a guidance weight, by the economical variant of the search."""
-    return PivotOptions(
-        guidance=guidance, advance_guidance=None, iterations=iterations, keep_last_update=False
-    )
+    return PivotOptions(guidance=guidance, advance_guidance=None, iterations=iterations, keep_last_update=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,19 +148,25 @@ class Translation:
     reconstruction_errors: tuple[float, ...] = ()
 
 
-#: Told of every unit of progress: (phase, what happened).
-Told = Callable[[str, Any], None]
+#: OnProgress of every unit of progress: (phase, what happened).
+OnProgress = Callable[[str, Any], None]
 
 
-def learn(host: TranslationHost, references: Tensor, settings: TranslateSettings, tell: Told | None = None) -> ConceptPrompt:
+def learn(
+    host: TranslationHost, references: Tensor, settings: TranslateSettings, on_progress: OnProgress | None = None
+) -> ConceptPrompt:
     """The concept of one or more pictures (B, H, W, 3) of one thing or style."""
     references = as_picture(references, "reference")
     size = working_size(*references.shape[1:3], settings.resolution, host.size_multiple, host.factor)
     latents = host.encode(resize(references, size))
     return host.learn(
-        latents, settings.vectors, settings.word, settings.concept, settings.seed,
-        lambda progress: tell("concept", progress) if tell else None,
-    )  # fmt: skip
+        latents,
+        settings.vectors,
+        settings.word,
+        settings.concept,
+        settings.seed,
+        lambda progress: on_progress("concept", progress) if on_progress else None,
+    )
 
 
 def translate(
@@ -166,7 +175,7 @@ def translate(
     concept: ConceptPrompt,
     settings: TranslateSettings,
     mask: Tensor | None = None,
-    tell: Told | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Translation:
     """Move a concept into pictures.
 
@@ -181,10 +190,15 @@ def translate(
     if settings.pivots is not None:
         settings.pivots.check(settings.steps)
     control = concept_control(
-        (host.columns, concept.columns), concept.vectors, concept.first, cross_window=settings.cross_ratio,
-        self_window=settings.self_ratio, weight=settings.concept_weight, weight_place=settings.weight_place,
+        (host.columns, concept.columns),
+        concept.vectors,
+        concept.first,
+        cross_window=settings.cross_ratio,
+        self_window=settings.self_ratio,
+        weight=settings.concept_weight,
+        weight_place=settings.weight_place,
         **self_layer_options(settings.self_layers, host.layers),
-    )  # fmt: skip
+    )
     size = working_size(*contents.shape[1:3], settings.resolution, host.size_multiple, host.factor)
     latents = host.encode(resize(contents, size))
     groups = [[i] for i in range(len(contents))] if settings.pivots is not None else [list(range(len(contents)))]
@@ -194,10 +208,12 @@ def translate(
         inversion = Inversion(plan, trajectory, FeatureBank(), host.fingerprint, host.layers)
         pivots = None
         if settings.pivots is not None:
-            pivots = host.find_pivots(inversion, settings.pivots, lambda p: tell("pivots", p) if tell else None)
+            pivots = host.find_pivots(
+                inversion, settings.pivots, lambda p: on_progress("pivots", p) if on_progress else None
+            )
             errors.append(pivots.reconstruction_error)
         replay = Replay.of_pivots(pivots) if pivots is not None else Replay.of_inversion(inversion)
         own = mask if mask is None or len(mask) == 1 else mask[group]
         last = host.fuse(inversion.noised(), plan, concept, control, replay, pivots, settings.guidance, own)
-        images.append(host.decode(plan.leave(last)).to(contents))
+        images.append(host.decode(plan.to_clean(last)).to(contents))
     return Translation(resize(torch.cat(images), tuple(contents.shape[1:3])), concept, tuple(errors))

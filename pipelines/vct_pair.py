@@ -1,8 +1,9 @@
 """A controlled pair of streams as one denoiser, for any sampler: what the hosts share.
 
-Source and target are denoised side by side, the target under prompt-to-prompt control (``attention.control``). Where the
-source's way is known (an inverted picture, :class:`~..diffusion.replay.Replay`), it is not computed anew: its conditional
-row still runs, for its queries and keys, its unconditional row does not. That is 3 rows a step instead of 4.
+Source and target are denoised side by side, the target under prompt-to-prompt control (``attention.control``). Where
+the source's way is known (an inverted picture, :class:`~..diffusion.replay.Replay`), it is not computed anew: its
+conditional row still runs, for its queries and keys, its unconditional row does not. That is 3 rows a step instead of
+4.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class ControlledRun:
         answer = self._blended(answer, original, sigma)
         return answer if self.replay is not None else torch.cat([answer, original])
 
-    def _predict(self, shown: Tensor, source: Tensor, sigma: float, predict: PredictPair) -> tuple[Tensor, Tensor | None]:
+    def _predict(
+        self, shown: Tensor, source: Tensor, sigma: float, predict: PredictPair
+    ) -> tuple[Tensor, Tensor | None]:
         words = None if self.words is None else WordMaps(self.words.words, self.words.layers)
         edit = ControlledAttention(self.control, self.sigmas, words=words)
         answers = predict(shown, source, sigma, edit)
@@ -75,8 +78,8 @@ class ControlledRun:
     def _blended(self, target: Tensor, source: Tensor, sigma: float) -> Tensor:
         """The target where it may differ, the source elsewhere.
 
-        Used on what the model is shown and on what it answers, as ComfyUI does for inpainting: whatever the sampler, the
-        last answer is the source's outside the mask.
+        Used on what the model is shown and on what it answers, as ComfyUI does for inpainting: whatever the sampler,
+        the last answer is the source's outside the mask.
         """
         size = tuple(target.shape[-2:])
         if self.mask is not None:

@@ -5,18 +5,31 @@ import torch
 from comfyui_exemplar.networks.deadiff.weights import DEADiffSizes, projection_name, published_shapes
 
 SIZES = DEADiffSizes(
-    width=12, blocks=2, patch=8, vectors=17, trunk_inner=20, hidden=64, layers=2, inner=24, vocabulary=7, positions=5,
-    queries=16, projection=40, trunk_heads=1, heads=1,
-)  # fmt: skip
+    width=12,
+    blocks=2,
+    patch=8,
+    vectors=17,
+    trunk_inner=20,
+    hidden=64,
+    layers=2,
+    inner=24,
+    vocabulary=7,
+    positions=5,
+    queries=16,
+    projection=40,
+    trunk_heads=1,
+    heads=1,
+)
 
 #: What its header says beside the tensors.
 ABOUT = {"words": {"style": [1, 3, 2], "content": [1, 4, 2]}}
 
 #: Layers of Stable Diffusion 1.x's layout as (block, index), with the width of ``comfy.inside.models.tiny("sd1")``.
 WIDTHS = {
-    **{("input", i): width for i, width in ((1, 32), (2, 32), (4, 64), (5, 64), (7, 64), (8, 64))}, ("middle", 0): 64,
+    **{("input", i): width for i, width in ((1, 32), (2, 32), (4, 64), (5, 64), (7, 64), (8, 64))},
+    ("middle", 0): 64,
     **{("output", i): 64 if i < 9 else 32 for i in range(3, 12)},
-}  # fmt: skip
+}
 
 
 def small_weights(seed: int = 0, widths=None, shared_trunk: bool = False, hidden: int = 64):

@@ -21,8 +21,10 @@ def small_checkpoint(tiny, seed=0):
     for name, tensor in tiny.items():
         if name.startswith(gray) and "zero_conv" not in name:
             made[ordinary + name.removeprefix(gray)] = random(*tensor.shape)
-    made |= {f"first_stage_model.quant_conv.{name}": random(*shape) for name, shape in
-             (("weight", (8, 8, 1, 1)), ("bias", (8,)))}  # fmt: skip
+    made |= {
+        f"first_stage_model.quant_conv.{name}": random(*shape)
+        for name, shape in (("weight", (8, 8, 1, 1)), ("bias", (8,)))
+    }
     made |= {"betas": random(1000), "logvar": random(1000)}
     text = "cond_stage_model.transformer.text_model."
     made[f"{text}embeddings.position_ids"] = torch.arange(77)[None]

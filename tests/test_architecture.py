@@ -79,10 +79,15 @@ def test_the_reader_of_imports_reads(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     assert list(imports(file)) == [
-        ("os", 1, True, False), ("torch.nn", 1, True, False), (".nodes.common", 2, True, False),
-        (".nodes.common", 3, True, False), (".hosts", 4, True, False), (".hosts.comfy", 5, True, False),
-        ("cv2", 7, True, True), ("kornia", 9, False, False),
-    ]  # fmt: skip
+        ("os", 1, True, False),
+        ("torch.nn", 1, True, False),
+        (".nodes.common", 2, True, False),
+        (".nodes.common", 3, True, False),
+        (".hosts", 4, True, False),
+        (".hosts.comfy", 5, True, False),
+        ("cv2", 7, True, True),
+        ("kornia", 9, False, False),
+    ]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -122,8 +127,18 @@ def test_only_the_root_imports_nodes():
 
 
 def test_only_nodes_and_the_comfy_hosts_know_comfyui():
-    core = ("comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "execution", "latent_preview",
-            "node_helpers", "server")  # fmt: skip
+    core = (
+        "comfy",
+        "comfy_api",
+        "comfy_extras",
+        "comfy_execution",
+        "folder_paths",
+        "nodes",
+        "execution",
+        "latent_preview",
+        "node_helpers",
+        "server",
+    )
     for path in package():
         here = name(path)
         if here.startswith(("nodes/", "hosts/comfy/")) or here == "__init__.py":
@@ -203,12 +218,15 @@ print(sorted(m for m in {heavy} if m in sys.modules))
             HEAVY,
         ),
     ],
-)  # fmt: skip
+)
 def test_importing_is_light(more, heavy, tmp_path):
     """ComfyUI imports every pack at start; ``--help`` should not wait for torch."""
     done = subprocess.run(
         [sys.executable, "-c", LIGHT.format(more=more, heavy=heavy)],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

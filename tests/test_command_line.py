@@ -43,8 +43,11 @@ def folder(tmp_path):
 def command(folder, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "comfyui_exemplar", *map(str, arguments)],
-        cwd=folder, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def size_of(path):
@@ -103,8 +106,23 @@ class TestRuns:
 
     def test_a_named_file_without_a_sheet(self, folder):
         out = folder / "new" / "named.jpg"
-        assert run("colorize", folder / "gray.png", "--reference", folder / "reference.png", "--output", out,
-                   "--no-sheet", "--passes", "2", "--guidance", "1", *QUICK) == 0  # fmt: skip
+        assert (
+            run(
+                "colorize",
+                folder / "gray.png",
+                "--reference",
+                folder / "reference.png",
+                "--output",
+                out,
+                "--no-sheet",
+                "--passes",
+                "2",
+                "--guidance",
+                "1",
+                *QUICK,
+            )
+            == 0
+        )
         assert size_of(out) == (48, 40)
         assert [path.name for path in out.parent.iterdir()] == ["named.jpg"]
 
@@ -112,8 +130,19 @@ class TestRuns:
         inputs = [folder / "wide.png", folder / "second.png"]
         shapes(80, 30).save(inputs[0])
         shapes(48, 40).save(inputs[1])
-        assert run("colorize", *inputs, "--reference", folder / "reference.png", "--output", folder / "out",
-                   "--no-sheet", *QUICK) == 0  # fmt: skip
+        assert (
+            run(
+                "colorize",
+                *inputs,
+                "--reference",
+                folder / "reference.png",
+                "--output",
+                folder / "out",
+                "--no-sheet",
+                *QUICK,
+            )
+            == 0
+        )
         # 2 steps up for input and reference apart (their shapes differ) and 2 down; the reference only once
         bars = capfd.readouterr().err
         assert "6/6" in bars and "4/4" in bars
@@ -160,8 +189,9 @@ class TestErrors:
         found = self.message(capsys, folder / "words.png", "--reference", folder / "reference.png")
         assert "words.png is not a picture that can be read" in found
 
-    @pytest.mark.parametrize("content, expected", [(None, "does not exist"), (b"nonsense", "could not be read"),
-                                                   (b"", "could not be read")])  # fmt: skip
+    @pytest.mark.parametrize(
+        "content, expected", [(None, "does not exist"), (b"nonsense", "could not be read"), (b"", "could not be read")]
+    )
     def test_a_bad_model_file(self, folder, capsys, content, expected):
         model = folder / "model.safetensors"
         if content is not None:
@@ -180,9 +210,17 @@ class TestErrors:
         found = self.message(capsys, folder / "gray.png", "--reference", folder / "reference.png", *option)
         assert expected in found
 
-    @pytest.mark.parametrize("arguments", [(), ("colorize",), ("colorize", "a.png"), ("paint", "a.png"),
-                                           ("colorize", "a.png", "--reference", "b.png", "--depth", "many"),
-                                           ("colorize", "a.png", "--reference", "b.png", "--dtype", "int8")])  # fmt: skip
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (),
+            ("colorize",),
+            ("colorize", "a.png"),
+            ("paint", "a.png"),
+            ("colorize", "a.png", "--reference", "b.png", "--depth", "many"),
+            ("colorize", "a.png", "--reference", "b.png", "--dtype", "int8"),
+        ],
+    )
     def test_usage(self, capsys, arguments):
         with pytest.raises(SystemExit) as stop:
             main(list(arguments))
@@ -249,10 +287,14 @@ class TestAuto:
         assert run("auto", *inputs, "--model", model, "--steady", "1", "--output", folder / "out", *self.QUICK) == 0
         assert len(list((folder / "out").iterdir())) == 3 and "3/3" in capfd.readouterr().err
 
-    @pytest.mark.parametrize("options, expected", [
-        (("--steady", "2"), "--steady wants the frames of one video, but the inputs have 2 sizes"),
-        (("--strength", "2"), "strength is 2.0"), (("--resolution", "-1"), "resolution is -1"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "options, expected",
+        [
+            (("--steady", "2"), "--steady wants the frames of one video, but the inputs have 2 sizes"),
+            (("--strength", "2"), "strength is 2.0"),
+            (("--resolution", "-1"), "resolution is -1"),
+        ],
+    )
     def test_bad_options(self, folder, model, capsys, options, expected):
         inputs = (folder / "gray.png", folder / "reference.png")
         assert run("auto", *inputs, "--model", model, "--output", folder / "out", *options) == 1
@@ -269,8 +311,12 @@ class TestAuto:
 
         pictures = {}
         embedded = demo.ddcolor_path()
-        choices = {"default": (), "same": ("--model", embedded, "--resolution", "128"),
-                   "named": ("--model", embedded), "large": ("--resolution", "512")}  # fmt: skip
+        choices = {
+            "default": (),
+            "same": ("--model", embedded, "--resolution", "128"),
+            "named": ("--model", embedded),
+            "large": ("--resolution", "512"),
+        }
         for name, options in choices.items():
             out = folder / f"{name}.png"
             assert run("auto", folder / "gray.png", "--output", out, *options) == 0
@@ -314,13 +360,18 @@ class TestDescribe:
         change = redness["one"] - redness["other"]
         assert float(change[:, :20].mean()) > 0 > float(change[:, 20:].mean())
 
-    @pytest.mark.parametrize("options, expected", [
-        (("--steps", "0"), "steps is 0"), (("--region", "red apple"), "write PHRASE=MASK"),
-        (("--prompt", "red apple", "--region", "pear=gray.png"), "does not contain 'pear'"),
-        (("--prompt", "red apple", "--region", "red apple=none.png"), "none.png"),
-        (("--exact-luminance", "2"), "exact_luminance is 2.0"),
-        (("--model", "none.ckpt"), "none.ckpt does not exist"), (("--model", "gray.png"), "could not be read"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "options, expected",
+        [
+            (("--steps", "0"), "steps is 0"),
+            (("--region", "red apple"), "write PHRASE=MASK"),
+            (("--prompt", "red apple", "--region", "pear=gray.png"), "does not contain 'pear'"),
+            (("--prompt", "red apple", "--region", "red apple=none.png"), "none.png"),
+            (("--exact-luminance", "2"), "exact_luminance is 2.0"),
+            (("--model", "none.ckpt"), "none.ckpt does not exist"),
+            (("--model", "gray.png"), "could not be read"),
+        ],
+    )
     def test_bad_options(self, folder, capsys, monkeypatch, options, expected):
         monkeypatch.chdir(folder)
         assert run("describe", "gray.png", "--output", "out.png", *options) == 1
@@ -340,7 +391,9 @@ class TestTranslate:
     def test_a_concept_is_learned_kept_and_used_again(self, folder, capsys, monkeypatch):
         monkeypatch.chdir(folder)
         kept = folder / "concept.safetensors"
-        assert run("translate", "reference.png", "--reference", "reference.png", *self.QUICK, "--save-concept", kept) == 0
+        assert (
+            run("translate", "reference.png", "--reference", "reference.png", *self.QUICK, "--save-concept", kept) == 0
+        )
         assert capsys.readouterr().out.split() == [str(kept), "reference_translated.png"]
         first = load_picture(folder / "reference_translated.png")
         assert size_of(folder / "reference_translated.png") == (64, 64)

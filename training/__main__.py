@@ -29,7 +29,9 @@ def main() -> int:
     unet.add_argument("--step", type=int, default=0, help="the step of --start")
     made = command("export", _export, "write the model's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/model.safetensors"))
-    made.add_argument("--weights", choices=("average", "net"), default="average", help="averaged over steps, or the last")
+    made.add_argument(
+        "--weights", choices=("average", "net"), default="average", help="averaged over steps, or the last"
+    )
     automatic = command("automatic", _automatic, "train the embedded DDColor; resumes")
     automatic.add_argument("--seed", type=int, default=1)
     automatic.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
@@ -104,9 +106,11 @@ def _prepare(options: argparse.Namespace) -> None:
 
     drawings = render(options.folder / "packages")
     np.savez(
-        options.folder / "drawings.npz", pictures=drawings.pictures, names=np.array(drawings.names),
+        options.folder / "drawings.npz",
+        pictures=drawings.pictures,
+        names=np.array(drawings.names),
         hands=np.array(drawings.hands),
-    )  # fmt: skip
+    )
     for split in ("train", "test"):
         pictures = photographs.read(options.folder / "packages", split)
         np.save(options.folder / f"photographs-{split}.npy", pictures)
@@ -136,7 +140,14 @@ def _unet(options: argparse.Namespace) -> None:
     from .unet import train
 
     start = (options.start, options.step) if options.start else None
-    train(options.folder, plan=options.plan, device=options.device, seed=options.seed, threads=options.threads, start=start)
+    train(
+        options.folder,
+        plan=options.plan,
+        device=options.device,
+        seed=options.seed,
+        threads=options.threads,
+        start=start,
+    )
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -228,9 +239,14 @@ def _evaluate_translation(options: argparse.Namespace) -> None:
     from .translation import CONTENTS, REFERENCES, evaluate_translation
 
     evaluate_translation(
-        options.folder, options.model, options.output, options.split, references=options.references or REFERENCES,
-        contents=options.contents or CONTENTS, pivots=options.pivots,
-    )  # fmt: skip
+        options.folder,
+        options.model,
+        options.output,
+        options.split,
+        references=options.references or REFERENCES,
+        contents=options.contents or CONTENTS,
+        pivots=options.pivots,
+    )
 
 
 def _tune(options: argparse.Namespace) -> None:

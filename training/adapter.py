@@ -1,7 +1,8 @@
-"""Train a small DEADiff adapter for the embedded model: image trunk, two Q-Formers, and the second key/value projections.
+"""Train a small DEADiff adapter for the embedded model: image trunk, two Q-Formers, and the second key/value
+projections.
 
-As in the paper (Qi et al. 2024, section 3.2), a reference is never the target: what the two share is all that a branch can
-learn. The embedded model itself stays as it is.
+As in the paper (Qi et al. 2024, section 3.2), a reference is never the target: what the two share is all that a branch
+can learn. The embedded model itself stays as it is.
 """
 
 from __future__ import annotations
@@ -34,15 +35,27 @@ from .styles import StylePairs, Styles
 from .words import load_exported
 
 SIZES = DEADiffSizes(
-    width=128, blocks=3, patch=8, vectors=65, trunk_inner=384, hidden=128, layers=2, inner=256, vocabulary=5, positions=4,
-    queries=4, projection=256, trunk_heads=2, heads=2,
-)  # fmt: skip
+    width=128,
+    blocks=3,
+    patch=8,
+    vectors=65,
+    trunk_inner=384,
+    hidden=128,
+    layers=2,
+    inner=256,
+    vocabulary=5,
+    positions=4,
+    queries=4,
+    projection=256,
+    trunk_heads=2,
+    heads=2,
+)
 #: Instruction words as ids of a vocabulary of five: padding, [CLS], [SEP] and the two words.
 WORDS = {"style": (1, 3, 2), "content": (1, 4, 2)}
-#: Layers for semantic and for style tokens. Not the published split: in the embedded model words decide little in coarse
-#: layers. With the words themselves in the place of semantic tokens (24 things, the model of step 8,400), what was drawn
-#: was nearest to the right thing in 16 of 24 when all layers heard them, in 13 of 24 with this split, and in 6 of 24 when
-#: the whole finest decoder level was left to style.
+#: Layers for semantic and for style tokens. Not the published split: in the embedded model words decide little in
+#: coarse layers. With the words themselves in the place of semantic tokens (24 things, the model of step 8,400), what
+#: was drawn was nearest to the right thing in 16 of 24 when all layers heard them, in 13 of 24 with this split, and in
+#: 6 of 24 when the whole finest decoder level was left to style.
 SPLIT = ("rest", "input.1, output.5")
 LEARNING_RATE, WARM_UP, LAST_SHARE = 1e-3, 40, 0.03
 EMA = 0.98
@@ -115,7 +128,8 @@ def cross_attention(name: str) -> str:
 
 
 class TokenAttention:
-    """Cross-attention with image tokens beside the text, for training: gradients reach the tokens and the projections."""
+    """Cross-attention with image tokens beside the text, for training: gradients reach the tokens and the
+    projections."""
 
     def __init__(self, adapter: Adapter, layer: Layer, given: dict[str, Tensor]) -> None:
         self.pair = adapter.projections[key_of(layer)]
@@ -130,7 +144,8 @@ class TokenAttention:
 
 
 def attach(net: Net, adapter: Adapter) -> dict[str, Tensor]:
-    """Put the adapter into a frozen network; what it reads its tokens from is returned, to be filled before every call."""
+    """Put the adapter into a frozen network; what it reads its tokens from is returned, to be filled before every
+    call."""
     given: dict[str, Tensor] = {}
     processors = dict(net.unet.attn_processors)
     for name, info in adapter.infos.items():
@@ -182,8 +197,8 @@ def total_steps() -> int:
 def words_loss(adapter: Adapter, net: Net, pictures: Tensor, names: list[str]) -> Tensor:
     """How far semantic tokens are from the words for what is shown, and whether another name of the world is nearer.
 
-    The embedded model knows its things by words only, and its adapter has minutes where the published one had days: this is
-    how the semantic branch finds the words' space. The pairs then teach it the rest.
+    The embedded model knows its things by words only, and its adapter has minutes where the published one had days:
+    this is how the semantic branch finds the words' space. The pairs then teach it the rest.
     """
     known = sorted({*(name.replace("-", " ") for name in world()), *names})
     ids = torch.tensor([tokenize(name, vocabulary=net.text.emb.num_embeddings, tokens=SIZES.queries) for name in known])
@@ -197,16 +212,24 @@ def words_loss(adapter: Adapter, net: Net, pictures: Tensor, names: list[str]) -
 
 
 def pairs_loss(
-    adapter: Adapter, net: Net, given: dict[str, Tensor], autoencoder: LinearAutoencoder, levels: Tensor,
-    pairs: StylePairs, generator: torch.Generator,
-) -> Tensor:  # fmt: skip
+    adapter: Adapter,
+    net: Net,
+    given: dict[str, Tensor],
+    autoencoder: LinearAutoencoder,
+    levels: Tensor,
+    pairs: StylePairs,
+    generator: torch.Generator,
+) -> Tensor:
     """Mean squared error of the predicted v, mostly at the noise levels where words and tokens decide."""
     count = len(pairs.captions)
 
     def uniform() -> Tensor:
         return torch.rand(count, generator=generator)
 
-    for kind, pictures, has in (("style", pairs.style, pairs.has_style), (SEMANTICS, pairs.semantics, pairs.has_semantics)):
+    for kind, pictures, has in (
+        ("style", pairs.style, pairs.has_style),
+        (SEMANTICS, pairs.semantics, pairs.has_semantics),
+    ):
         # a dropped reference is one of zeros, as in unconditional rows
         kept = has & (uniform() > DROP)
         tokens = pictures.new_zeros(count, SIZES.queries, SIZES.hidden)

@@ -18,15 +18,21 @@ from .model import TEXT
 
 #: Parts of names, ours to published; the trunk's packed matrix is put together apart.
 _TRUNK = (
-    ("embeddings.class_embedding", "class_embedding"), ("embeddings.position_embedding.weight", "positional_embedding"),
-    ("embeddings.patch_embedding.weight", "conv1.weight"), ("pre_layrnorm.", "ln_pre."),
-    ("encoder.layers.", "transformer.resblocks."), (".self_attn.out_proj.", ".attn.out_proj."), (".layer_norm", ".ln_"),
-    (".mlp.fc1.", ".mlp.c_fc."), (".mlp.fc2.", ".mlp.c_proj."),
-)  # fmt: skip
+    ("embeddings.class_embedding", "class_embedding"),
+    ("embeddings.position_embedding.weight", "positional_embedding"),
+    ("embeddings.patch_embedding.weight", "conv1.weight"),
+    ("pre_layrnorm.", "ln_pre."),
+    ("encoder.layers.", "transformer.resblocks."),
+    (".self_attn.out_proj.", ".attn.out_proj."),
+    (".layer_norm", ".ln_"),
+    (".mlp.fc1.", ".mlp.c_fc."),
+    (".mlp.fc2.", ".mlp.c_proj."),
+)
 _BRANCH = (
-    ("qformer.model.", "Qformer.bert."), ("embeddings.layernorm.", "embeddings.LayerNorm."),
+    ("qformer.model.", "Qformer.bert."),
+    ("embeddings.layernorm.", "embeddings.LayerNorm."),
     ("attention.attention.", "attention.self."),
-)  # fmt: skip
+)
 
 
 def export_adapter(folder: Path, output: Path) -> None:
@@ -34,13 +40,20 @@ def export_adapter(folder: Path, output: Path) -> None:
     averaged = torch.load(folder / "adapter.pt", weights_only=True)["average"]
     tensors = {name: tensor.half().contiguous() for name, tensor in publish(averaged).items()}
     about = {
-        "what": "A small network of DEADiff's architecture for the embedded model; none of the published weights are in it.",
-        "words": WORDS, "text_tokens": TEXT["tokens"], "side": SIZES.side, "split": SPLIT,
-    }  # fmt: skip
+        "what": "A small network of DEADiff's architecture for the embedded model; none of the published weights are "
+        "in it.",
+        "words": WORDS,
+        "text_tokens": TEXT["tokens"],
+        "side": SIZES.side,
+        "split": SPLIT,
+    }
     metadata = {"format": "pt", ABOUT_KEY: json.dumps(about), "exemplar.credit": CREDIT, "exemplar.license": LICENSE}
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, output, metadata=metadata)
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M numbers")
+    print(
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M "
+        f"numbers"
+    )
 
 
 def publish(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -52,7 +65,9 @@ def publish(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             block, index, depth = place.split("_")
             found[projection_name((block, int(index), int(depth)), letter)] = tensor
         elif name.startswith("encoder.trunks.style.model."):
-            found[f"style_blip.visual_encoder.{_renamed(name.removeprefix('encoder.trunks.style.model.'), _TRUNK)}"] = tensor
+            found[f"style_blip.visual_encoder.{_renamed(name.removeprefix('encoder.trunks.style.model.'), _TRUNK)}"] = (
+                tensor
+            )
         else:
             branch, rest = name.removeprefix("encoder.branches.").split(".", 1)
             rest = _renamed(rest, _BRANCH)

@@ -62,9 +62,16 @@ class Sampler:
 
     @torch.no_grad()
     def __call__(
-        self, prompts: list[str], tokens: Mapping[str, Tensor] | None, *, size: int = SIZE, steps: int = STEPS,
-        guidance: float = GUIDANCE, seed: int = SEED, weight: float = 1.0,
-    ) -> Tensor:  # fmt: skip
+        self,
+        prompts: list[str],
+        tokens: Mapping[str, Tensor] | None,
+        *,
+        size: int = SIZE,
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        seed: int = SEED,
+        weight: float = 1.0,
+    ) -> Tensor:
         """Pictures (n, 3, size, size) in 0..1; ``tokens`` kind -> (n or 1, queries, hidden)."""
         self.prompts = prompts
         edit = None
@@ -111,8 +118,10 @@ def palette(pictures: Tensor) -> Tensor:
     lab = rgb_to_lab(pictures.movedim(1, -1)).flatten(1, 2)
     order = lab[..., 0].argsort(1)
     count = round(SHARE * lab.shape[1])
-    ends = [torch.gather(lab, 1, part.unsqueeze(-1).expand(-1, -1, 3)).mean(1) for part in
-            (order[:, -count:], order[:, :count])]  # fmt: skip
+    ends = [
+        torch.gather(lab, 1, part.unsqueeze(-1).expand(-1, -1, 3)).mean(1)
+        for part in (order[:, -count:], order[:, :count])
+    ]
     return torch.cat(ends, 1)
 
 
@@ -130,8 +139,9 @@ def shapes(pictures: Tensor) -> Tensor:
 
 
 def measure(pictures: Tensor, cases: Cases, drawn: Tensor, names: list[str]) -> dict[str, float]:
-    """``style distance`` to the references, and of the things asked for and shown in the reference the likeness (correlation
-    with a drawing of it) and the share of pictures to which that thing is the nearest of all, or among the five nearest."""
+    """``style distance`` to the references, and of the things asked for and shown in the reference the likeness
+    (correlation with a drawing of it) and the share of pictures to which that thing is the nearest of all, or among the
+    five nearest."""
     found = {"style distance": float(style_distance(pictures, cases.references).mean())}
     likeness = shapes(pictures) @ shapes(drawn).T
     for label, wanted in (("asked", cases.asked), ("shown", cases.shown)):
@@ -160,7 +170,8 @@ def run_ways(sampler: Sampler, cases: Cases, **settings) -> dict[str, Tensor]:
 
 
 def evaluate_adapter(folder: Path, model: Path, adapter: Path, out: Path) -> dict[str, dict[str, float]]:
-    """Numbers for every way. Writes ``adapter.json`` and ``adapter.jpg`` (some references, then each way's pictures)."""
+    """Numbers for every way. Writes ``adapter.json`` and ``adapter.jpg`` (some references, then each way's
+    pictures)."""
     styles = Styles(Scenes(Drawings.load(folder / "drawings.npz"), seed=SEED))
     cases = draw_cases(styles, CASES, SIZE)
     names = [name for name in core() if name in styles.by_hand]

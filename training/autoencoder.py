@@ -1,7 +1,7 @@
 """Fit the linear autoencoder in closed form: patches to latents, and the least-squares way back.
 
-A latent is (mean Y, mean Cb, mean Cr, strongest detail of Y), each of unit variance over the training scenes; chroma has
-no offset, so that a gray picture has none and stays gray. No gradient step is taken: a minute on a CPU.
+A latent is (mean Y, mean Cb, mean Cr, strongest detail of Y), each of unit variance over the training scenes; chroma
+has no offset, so that a gray picture has none and stays gray. No gradient step is taken: a minute on a CPU.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Train the embedded DDColor: a small one of the same architecture, taught which color drawn things have.
 
-The pack runs DDColor with its constant norms folded (networks/ddcolor/weights.py). Training needs the batch norms of the
-pixel decoder, so they are put back here; automatic_file.py writes all of it in the published form.
+The pack runs DDColor with its constant norms folded (networks/ddcolor/weights.py). Training needs the batch norms of
+the pixel decoder, so they are put back here; automatic_file.py writes all of it in the published form.
 """
 
 from __future__ import annotations
@@ -26,9 +26,16 @@ from .scenes import Scenes
 from .unet import load_photographs
 
 SIZES = DDColorSizes(
-    depths=(2, 2, 3, 1), widths=(32, 64, 128, 256), enlarged=(64, 64, 32), decoded=(64, 64, 32), last=32, hidden=64,
-    feedforward=128, queries=32, layers=3,
-)  # fmt: skip
+    depths=(2, 2, 3, 1),
+    widths=(32, 64, 128, 256),
+    enlarged=(64, 64, 32),
+    decoded=(64, 64, 32),
+    last=32,
+    hidden=64,
+    feedforward=128,
+    queries=32,
+    layers=3,
+)
 #: Lab units in one unit of what the network gives while it is trained, and what its pictures are normalized with.
 UNIT = 40.0
 MEAN, STD = 0.6, 0.3
@@ -100,7 +107,8 @@ class TrainedEnlarge(nn.Module):
 
 
 class TrainedPixelLayer(nn.Module):
-    """``networks.ddcolor.model.PixelLayer`` with the batch norms that are folded there, into what comes before and after."""
+    """``networks.ddcolor.model.PixelLayer`` with the batch norms that are folded there, into what comes before and
+    after."""
 
     def __init__(self, inputs: int, enlarged: int, skip: int, outputs: int) -> None:
         super().__init__()
@@ -139,8 +147,8 @@ def new_network() -> DDColor:
 def color_loss(net: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """(loss, mean distance in (a, b) without weights) of pictures (n, 3, S, S) in 0..1, from their lightness alone.
 
-    The paper's pixel loss (section 3.4: L1 of a and b), with colored pixels counting more. Its other losses want networks
-    trained on photographs, or another network to play against.
+    The paper's pixel loss (section 3.4: L1 of a and b), with colored pixels counting more. Its other losses want
+    networks trained on photographs, or another network to play against.
     """
     lab = rgb_to_lab(pictures.movedim(1, -1))
     gray = luminance_to_rgb(lab[..., 0]).movedim(-1, 1)

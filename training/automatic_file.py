@@ -36,21 +36,27 @@ def export_automatic(folder: Path, output: Path) -> None:
     # vectors are small, and norms want to be exact
     tensors = {name: t.half() if t.ndim > 1 else t for name, t in unfold(averaged).items()}
     about = {
-        "what": "A small network of DDColor's architecture, made for this pack; none of the published weights are in it.",
-        "depths": SIZES.depths, "widths": SIZES.widths, "resolution": DDCOLOR_SIDE,
-    }  # fmt: skip
+        "what": "A small network of DDColor's architecture, made for this pack; none of the published weights are in "
+        "it.",
+        "depths": SIZES.depths,
+        "widths": SIZES.widths,
+        "resolution": DDCOLOR_SIDE,
+    }
     metadata = {"format": "pt", KEY: json.dumps(about), "exemplar.credit": CREDIT, "exemplar.license": LICENSE}
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: t.contiguous() for name, t in tensors.items()}, output, metadata=metadata)
     print(
-        f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M numbers"
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M "
+        f"numbers"
     )
 
 
 def unfold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What ``networks.ddcolor.weights.fold`` undoes: the published form. Its spectral norms and layer scales change nothing.
+    """What ``networks.ddcolor.weights.fold`` undoes: the published form. Its spectral norms and layer scales change
+    nothing.
 
-    :param weights: of the network of automatic.py, which reads normalized pictures and gives (a, b) in units of ``UNIT``.
+    :param weights: of the network of automatic.py, which reads normalized pictures and gives (a, b) in units of
+        ``UNIT``.
     :returns: tensors that ``load_ddcolor`` reads; the network that comes of them gives Lab units.
     """
     found: dict[str, Tensor] = {}
@@ -87,10 +93,11 @@ def unfold(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def evaluate_automatic(folder: Path, model: Path, out: Path) -> None:
-    """Mean error in (a, b) inside held-out things, each alone on white. Writes ``automatic.json`` and ``automatic.jpg``.
+    """Mean error in (a, b) inside held-out things, each alone on white. Writes ``automatic.json`` and
+    ``automatic.jpg``.
 
-    The same for things that were trained, and of whole held-out photographs. A gray drawing has no single true color (of
-    what is held out the other hands' drawings were held out too), so no way can come near to 0.
+    The same for things that were trained, and of whole held-out photographs. A gray drawing has no single true color
+    (of what is held out the other hands' drawings were held out too), so no way can come near to 0.
     """
     drawings = Drawings.load(folder / "drawings.npz")
     rows = {split: [r for rows in drawings.rows_by_name(split).values() for r in rows] for split in ("train", "test")}

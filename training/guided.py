@@ -1,9 +1,9 @@
 """Train a gray encoder and a guided decoder for the embedded model's linear autoencoder (L-CAD's first stage).
 
-The linear autoencoder keeps two numbers of lightness for 16 pixels, so pictures come back soft. The gray picture has what is
-missing. The architecture is L-CAD's (networks/lcad/model.py) at small size and without norms; the linear decoder still gives the
-colors, from chroma alone, and the network adds the rest. Latents are disturbed while it is trained, because those that it
-will be given come from sampling: structure is to be taken from the gray picture.
+The linear autoencoder keeps two numbers of lightness for 16 pixels, so pictures come back soft. The gray picture has
+what is missing. The architecture is L-CAD's (networks/lcad/model.py) at small size and without norms; the linear
+decoder still gives the colors, from chroma alone, and the network adds the rest. Latents are disturbed while it is
+trained, because those that it will be given come from sampling: structure is to be taken from the gray picture.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ NOISE = 0.3
 class Trainer(Resumable):
     """Everything that a checkpoint holds.
 
-    ``net.probe`` reads the latent's lightness from the map that the UNet gets, to see to it that it is in there; it is not
-    kept.
+    ``net.probe`` reads the latent's lightness from the map that the UNet gets, to see to it that it is in there; it is
+    not kept.
     """
 
     def __init__(self, folder: Path, autoencoder: LinearAutoencoder, seed: int) -> None:
@@ -167,8 +167,8 @@ def crops(pictures: Tensor, generator: torch.Generator) -> Tensor:
 def train(folder: Path, model: Path, *, seed: int, threads: int | None = None) -> None:
     """Train to the end, from the folder's checkpoint if there is one. Writes ``guided.pt`` and ``guided.jsonl``.
 
-    :param model: the embedded model, whose autoencoder it is. (One fitted anew is another one: its detail can have either
-        sign.)
+    :param model: the embedded model, whose autoencoder it is. (One fitted anew is another one: its detail can have
+        either sign.)
     """
     if threads:
         torch.set_num_threads(threads)

@@ -61,7 +61,12 @@ def evaluate_instances(
 
 
 def describe_with_masks(
-    host: DiffusersLCAD, gray: Tensor, phrases: list[str], masks: list[Tensor], drawing: InstanceSettings | None, steps: int
+    host: DiffusersLCAD,
+    gray: Tensor,
+    phrases: list[str],
+    masks: list[Tensor],
+    drawing: InstanceSettings | None,
+    steps: int,
 ) -> Tensor:
     """(1, S, S, 3) gray in 0..1 -> a picture of the same size, the decoder's own; ``drawing`` None leaves masks out."""
     side = gray.shape[1]

@@ -1,8 +1,8 @@
 """Train a tiny L-CAD: the embedded model's UNet with gray features beside the latent, taught colors by their names.
 
-It starts from the embedded model. The first convolution gets input channels for the gray encoder's last map (guided.py),
-at first zero; text becomes a table whose words hear their neighbors. Training adds the two things that coloring by words
-needs: structure from the gray picture, and which color belongs to which thing.
+It starts from the embedded model. The first convolution gets input channels for the gray encoder's last map
+(guided.py), at first zero; text becomes a table whose words hear their neighbors. Training adds the two things that
+coloring by words needs: structure from the gray picture, and which color belongs to which thing.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ DROPPED = 0.12
 @dataclass(frozen=True)
 class Stage:
     """With ``binding`` all scenes have two things, both recolored and both described, at high noise: only who has which
-    color is left to learn. With a ``rate`` the learning rate starts anew from there, and falls until the next stage that
-    has one."""
+    color is left to learn. With a ``rate`` the learning rate starts anew from there, and falls until the next stage
+    that has one."""
 
     size: int
     steps: int
@@ -94,8 +94,8 @@ class LCADNet(nn.Module):
 def hearing(text: HashedWords) -> dict[str, Tensor]:
     """What words hear of their neighbors at first: a thing the color before it, a color the thing after it.
 
-    ``left`` passes what lies in the span of the colors' vectors, ``right`` the rest, so that neither "apple, red umbrella"
-    makes a red apple nor a color hears the thing before it.
+    ``left`` passes what lies in the span of the colors' vectors, ``right`` the rest, so that neither "apple, red
+    umbrella" makes a red apple nor a color hears the thing before it.
     """
     colors = text.encode(list(COLOR_WORDS))[:, 0]
     span = torch.linalg.qr(colors.T)[0]
@@ -122,7 +122,8 @@ class Trainer(Resumable):
         self.step = 0
 
     def go_on_from(self, exported: Path, step: int) -> None:
-        """From an exported L-CAD, which was that of ``step``, where its checkpoint is lost: Adam's moments begin anew."""
+        """From an exported L-CAD, which was that of ``step``, where its checkpoint is lost: Adam's moments begin
+        anew."""
         ours = {n: t.float() for n, t in load_file(exported).items() if n.startswith(("unet.", "text."))}
         self.net.load_state_dict(ours)
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
@@ -151,9 +152,13 @@ def total_steps() -> int:
 
 
 def told_loss(
-    net: LCADNet, guided: LCADAutoencoder, levels: Tensor, told: tuple[Tensor, list[str]], generator: torch.Generator,
+    net: LCADNet,
+    guided: LCADAutoencoder,
+    levels: Tensor,
+    told: tuple[Tensor, list[str]],
+    generator: torch.Generator,
     binding: bool = False,
-) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+) -> tuple[Tensor, dict[str, float]]:
     """One step's loss: predicted v of colored pictures, mostly at high noise, where colors are decided.
 
     :param binding: at high noise only.
@@ -181,9 +186,9 @@ def told_loss(
 
 def train(
     folder: Path, model: Path, *, seed: int, threads: int | None = None, start: tuple[Path, int] | None = None
-) -> None:  # fmt: skip
-    """Train to the end of the plan, from the folder's checkpoint if there is one, else from ``start``: an exported L-CAD,
-    whose gray encoder and decoder are kept, and the step that it is of. Writes ``lcad.pt`` and ``lcad.jsonl``.
+) -> None:
+    """Train to the end of the plan, from the folder's checkpoint if there is one, else from ``start``: an exported
+    L-CAD, whose gray encoder and decoder are kept, and the step that it is of. Writes ``lcad.pt`` and ``lcad.jsonl``.
 
     :param model: the embedded model to start from; its autoencoder must be the one that ``guided`` was trained with.
     """

@@ -1,4 +1,5 @@
-"""The embedded L-CAD's one file: UNet, words, gray encoder and decoder in half precision, configuration in the header."""
+"""The embedded L-CAD's one file: UNet, words, gray encoder and decoder in half precision, configuration in the
+header."""
 
 from __future__ import annotations
 
@@ -34,13 +35,20 @@ def export_lcad(folder: Path, output: Path) -> None:
     described["unet"]["in_channels"] = guided.SIZES.latent + guided.SIZES.features
     described["text"]["type"] = "hashed words, each of which hears its neighbors"
     described["lcad"] = {
-        "widths": list(guided.SIZES.widths), "blocks": guided.SIZES.blocks, "groups": guided.SIZES.groups,
-    }  # fmt: skip
+        "widths": list(guided.SIZES.widths),
+        "blocks": guided.SIZES.blocks,
+        "groups": guided.SIZES.groups,
+    }
     described["recommended"] = RECOMMENDED
     metadata = {
-        "format": "pt", FORMAT_KEY: FORMAT, CONFIG_KEY: json.dumps(described), "exemplar.credit": CREDIT,
+        "format": "pt",
+        FORMAT_KEY: FORMAT,
+        CONFIG_KEY: json.dumps(described),
+        "exemplar.credit": CREDIT,
         "exemplar.license": LICENSE,
-    }  # fmt: skip
+    }
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file(half, output, metadata=metadata)
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in half.values()) / 1e6:.2f} M numbers")
+    print(
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in half.values()) / 1e6:.2f} M numbers"
+    )

@@ -1,4 +1,5 @@
-"""What the embedded L-CAD does with words: does a thing take the color it is told, and does the other one keep its own?"""
+"""What the embedded L-CAD does with words: does a thing take the color it is told, and does the other one keep its
+own?"""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ def evaluate_lcad(folder: Path, model: Path, output: Path) -> dict[str, float]:
     Writes ``lcad.jpg``, a sheet of all of them (none chosen).
 
     :returns: ``follows``: share of things whose color is nearest to the word that was said, among :data:`ASKED` (chance
-        0.2); ``changed`` and ``other``: mean distance in (a, b) of Lab between the two described pictures, inside the thing
-        whose word changed and inside the other one, whose word stayed.
+        0.2); ``changed`` and ``other``: mean distance in (a, b) of Lab between the two described pictures, inside the
+        thing whose word changed and inside the other one, whose word stayed.
     """
     host = load_lcad(model)
     scenes = Scenes(Drawings.load(folder / "drawings.npz"), seed=SEED)
@@ -41,9 +42,13 @@ def evaluate_lcad(folder: Path, model: Path, output: Path) -> dict[str, float]:
     random = np.random.default_rng(SEED)
     colors = [random.choice(ASKED, 3, replace=False) for _ in range(SCENES)]
     prompts = [
-        [f"{said} {first}, {other} {second}" for (first, second, _), (*both, other) in zip(names, colors, strict=True)
-         for said in (both[turn],)] for turn in range(2)
-    ] + [[""] * SCENES]  # fmt: skip
+        [
+            f"{said} {first}, {other} {second}"
+            for (first, second, _), (*both, other) in zip(names, colors, strict=True)
+            for said in (both[turn],)
+        ]
+        for turn in range(2)
+    ] + [[""] * SCENES]
     gray = luminance_to_rgb(luminance(pictures.movedim(1, -1)))
     shown = [describe_all(host, gray, each) for each in tqdm(prompts, desc="descriptions")]
     inside = [(ids == j).float() for j in range(2)]

@@ -24,8 +24,12 @@ UNET = {
 }
 TEXT = {"type": "bag of hashed words", "vocab": 8192, "tokens": 8}
 SCHEDULE = {
-    "type": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps": 1000, "prediction": "v_prediction",
-}  # fmt: skip
+    "type": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps": 1000,
+    "prediction": "v_prediction",
+}
 
 
 def signal_levels() -> Tensor:
@@ -88,8 +92,8 @@ class LessonAttention:
 
 
 class Net(nn.Module):
-    """UNet and words; ``lesson`` is shared by the attention layers of the two finest decoder levels, and ``precision`` is
-    what the layers compute in."""
+    """UNet and words; ``lesson`` is shared by the attention layers of the two finest decoder levels, and ``precision``
+    is what the layers compute in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,8 +104,9 @@ class Net(nn.Module):
         nn.init.normal_(self.text.emb.weight, std=0.3)
         self.lesson = Lesson()
         self.precision = torch.float32
-        self.unet.set_attn_processor({name: LessonAttention(self.lesson, _level(name)) for name in
-                                      self.unet.attn_processors})  # fmt: skip
+        self.unet.set_attn_processor(
+            {name: LessonAttention(self.lesson, _level(name)) for name in self.unet.attn_processors}
+        )
 
     def forward(self, latents: Tensor, timesteps: Tensor, captions: list[str]) -> Tensor:
         """(B, 4, h, w), (B,) and B captions ("" is no words) -> predicted v (B, 4, h, w)."""

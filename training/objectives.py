@@ -63,9 +63,12 @@ def words_to_predict(
 
 
 def words_loss(
-    net: Net, autoencoder: LinearAutoencoder, levels: Tensor, singles: tuple[Tensor, list[str]],
+    net: Net,
+    autoencoder: LinearAutoencoder,
+    levels: Tensor,
+    singles: tuple[Tensor, list[str]],
     generator: torch.Generator,
-) -> Losses:  # fmt: skip
+) -> Losses:
     """One step's loss from singles alone: beside even one pair, whose losses vary much more, Adam takes small steps on
     words."""
     words = words_to_predict(autoencoder, levels, singles, generator)
@@ -74,9 +77,13 @@ def words_loss(
 
 
 def training_loss(
-    net: Net, autoencoder: LinearAutoencoder, levels: Tensor, pairs: Pairs, singles: tuple[Tensor, list[str]] | None,
+    net: Net,
+    autoencoder: LinearAutoencoder,
+    levels: Tensor,
+    pairs: Pairs,
+    singles: tuple[Tensor, list[str]] | None,
     generator: torch.Generator,
-) -> Losses:  # fmt: skip
+) -> Losses:
     """One step's loss. ``singles``, if any: pictures (m, 3, S, S) in 0..1 and their captions."""
     device = pairs.a.pictures.device
     n, size = len(pairs.captions), pairs.a.pictures.shape[-1]
@@ -156,8 +163,8 @@ def _partly_colored(gray_a: Tensor, color_a: Tensor, color_b: Tensor, uniform) -
 def _matching_loss(maps: list[Tensor], pairs: Pairs, chroma_a: Tensor, chroma_b: Tensor, side: int):
     """(warp, match), averaged over the injected layers.
 
-    warp: attention carries B's chroma to A, and it must be A's. match: -log of the attention that falls where it should:
-    on the same place of the same drawing, on the same thing by another hand, on ground for ground.
+    warp: attention carries B's chroma to A, and it must be A's. match: -log of the attention that falls where it
+    should: on the same place of the same drawing, on the same thing by another hand, on ground for ground.
     """
     warp = match = torch.zeros((), device=chroma_a.device)
     targets: dict[int, tuple[Tensor, Tensor]] = {}

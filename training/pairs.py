@@ -48,8 +48,9 @@ class EvaluationPairs:
 
     def take(self, rows: slice | Tensor) -> EvaluationPairs:
         names = np.array(self.names)[rows if isinstance(rows, slice) else rows.numpy()].tolist()
-        return EvaluationPairs(*(getattr(self, key)[rows] for key in
-                                 ("truth", "reference", "things", "reference_things", "count")), names)  # fmt: skip
+        return EvaluationPairs(
+            *(getattr(self, key)[rows] for key in ("truth", "reference", "things", "reference_things", "count")), names
+        )
 
 
 def build(drawings: Drawings, split: str, *, one: int, two: int, seed: int) -> EvaluationPairs:
@@ -66,12 +67,19 @@ def build(drawings: Drawings, split: str, *, one: int, two: int, seed: int) -> E
     made = []
     for name, (a, b) in singles:
         ground = _ground(random)
-        made.append((_compose(drawings, [(a, 0, 1)], ground, random), _compose(drawings, [(b, 0, 1)], ground, random),
-                     1, name))  # fmt: skip
+        made.append(
+            (_compose(drawings, [(a, 0, 1)], ground, random), _compose(drawings, [(b, 0, 1)], ground, random), 1, name)
+        )
     for (name, (a, b)), (other, (c, d)) in doubles:
         ground = _ground(random)
-        made.append((_compose(drawings, [(a, 0, 2), (c, 1, 2)], ground, random),
-                     _compose(drawings, [(b, 1, 2), (d, 0, 2)], ground, random), 2, f"{name}+{other}"))  # fmt: skip
+        made.append(
+            (
+                _compose(drawings, [(a, 0, 2), (c, 1, 2)], ground, random),
+                _compose(drawings, [(b, 1, 2), (d, 0, 2)], ground, random),
+                2,
+                f"{name}+{other}",
+            )
+        )
     pictures, references = [m[0] for m in made], [m[1] for m in made]
     return EvaluationPairs(
         *(torch.stack([side[0] for side in sides]) for sides in (pictures, references)),
@@ -106,9 +114,11 @@ def _overlap(a: tuple[np.ndarray, float], b: tuple[np.ndarray, float]) -> float:
 def _fitting(rows: list[int], looks: dict, hands: list[str], random: np.random.Generator) -> list[tuple[int, int]]:
     """Ordered pairs of drawings of one thing with like colors, in random order."""
     found = [
-        (a, b) for a in rows for b in rows
+        (a, b)
+        for a in rows
+        for b in rows
         if a != b and min(looks[a][1], looks[b][1]) > _CHROMA and _overlap(looks[a], looks[b]) > _OVERLAP
-    ]  # fmt: skip
+    ]
     found = [found[i] for i in random.permutation(len(found))]
     # the two Fluent styles share their outlines, which makes them too easy: they come last
     return sorted(found, key=lambda pair: {hands[pair[0]], hands[pair[1]]} == _FLUENT)
@@ -152,8 +162,11 @@ def _compose(drawings: Drawings, items: list[tuple[int, int, int]], ground: int,
     things = np.full((SIZE, SIZE), -1)
     for number, (row, slot, slots) in enumerate(items):
         room = SIZE // slots
-        side = int(random.integers(int(room * 0.73), int(room * 0.97) + 1)) if slots == 1 else int(
-            random.integers(int(room * 0.8), room + 1))  # fmt: skip
+        side = (
+            int(random.integers(int(room * 0.73), int(room * 0.97) + 1))
+            if slots == 1
+            else int(random.integers(int(room * 0.8), room + 1))
+        )
         x = slot * room + int(random.integers(0, room - side + 1))
         y = int(random.integers(0, SIZE - side + 1))
         drawing = Image.fromarray(drawings.pictures[row]).resize((side, side), Image.Resampling.LANCZOS)

@@ -10,10 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 COLOR_WORDS = {
-    "red": (0.85, 0.1, 0.1), "orange": (0.95, 0.5, 0.1), "yellow": (0.98, 0.85, 0.2), "green": (0.25, 0.65, 0.2),
-    "cyan": (0.2, 0.75, 0.8), "blue": (0.15, 0.35, 0.85), "purple": (0.55, 0.25, 0.75), "pink": (0.95, 0.5, 0.65),
-    "brown": (0.5, 0.3, 0.15), "black": (0.1, 0.1, 0.1), "gray": (0.55, 0.55, 0.55), "white": (0.95, 0.95, 0.95),
-}  # fmt: skip
+    "red": (0.85, 0.1, 0.1),
+    "orange": (0.95, 0.5, 0.1),
+    "yellow": (0.98, 0.85, 0.2),
+    "green": (0.25, 0.65, 0.2),
+    "cyan": (0.2, 0.75, 0.8),
+    "blue": (0.15, 0.35, 0.85),
+    "purple": (0.55, 0.25, 0.75),
+    "pink": (0.95, 0.5, 0.65),
+    "brown": (0.5, 0.3, 0.15),
+    "black": (0.1, 0.1, 0.1),
+    "gray": (0.55, 0.55, 0.55),
+    "white": (0.95, 0.95, 0.95),
+}
 
 
 def each(flags: np.ndarray, like: Tensor) -> Tensor:
@@ -58,9 +67,11 @@ def mean_colors(pictures: np.ndarray) -> np.ndarray:
         red, green, blue = (part[..., c] for c in range(3))
         total = alpha.sum((1, 2)) + 1e-6
         found.append(
-            np.stack([((red - green) * alpha).sum((1, 2)) / total,
-                      ((blue - (red + green) / 2) * alpha).sum((1, 2)) / total], 1)
-        )  # fmt: skip
+            np.stack(
+                [((red - green) * alpha).sum((1, 2)) / total, ((blue - (red + green) / 2) * alpha).sum((1, 2)) / total],
+                1,
+            )
+        )
     return np.concatenate(found)
 
 

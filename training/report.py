@@ -27,28 +27,34 @@ def summary(outcomes: dict[str, Outcome], count: Tensor, against: tuple[str, ...
                 row[f"better_{label}_{i}"] = float((outcome.inside[rows] < theirs).float().mean())
         row["whole"] = float(outcome.whole.mean())
         methods[name] = row
-    return {"pairs": {"one": int((count == 1).sum()), "two": int((count == 2).sum())}, "against": list(against),
-            "methods": methods}  # fmt: skip
+    return {
+        "pairs": {"one": int((count == 1).sum()), "two": int((count == 2).sum())},
+        "against": list(against),
+        "methods": methods,
+    }
 
 
 def table(numbers: dict) -> str:
     """Markdown."""
     pairs, against = numbers["pairs"], numbers["against"]
     lines = [
-        f"{pairs['one']} pairs of one thing, {pairs['two']} of two things in swapped places ({numbers['split']} split). "
+        f"{pairs['one']} pairs of one thing, {pairs['two']} of two things in swapped places ({numbers['split']} "
+        f"split). "
         "Error: mean distance in (a, b) inside the things.",
         "",
         "| method | error | one thing | two things | PSNR (dB) | "
-        + " | ".join(f"better than {name}" for name in against) + " |",
+        + " | ".join(f"better than {name}" for name in against)
+        + " |",
         "| --- | --- | --- | --- | --- |" + " --- |" * len(against),
-    ]  # fmt: skip
+    ]
     for name, row in numbers["methods"].items():
         better = " | ".join(
             "-" if name == other else f"{row[f'better_all_{i}']:.0%} of pairs, error {row[f'lower_all_{i}']:+.0%} lower"
             for i, other in enumerate(against)
         ).replace("+", "")
         lines.append(
-            f"| {name} | {row['inside_all']:.1f} | {row['inside_one']:.1f} | {row['inside_two']:.1f} | {row['psnr']:.2f} "
+            f"| {name} | {row['inside_all']:.1f} | {row['inside_one']:.1f} | {row['inside_two']:.1f} | "
+            f"{row['psnr']:.2f} "
             f"| {better} |"
         )
     lines += ["", "| best match lies in the same thing (two things) | share |", "| --- | --- |"]

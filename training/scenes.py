@@ -58,9 +58,14 @@ class Scenes:
     """
 
     def __init__(
-        self, drawings: Drawings, photographs: Tensor | None = None, *, splits: tuple[str, ...] = ("train",),
-        device: str | torch.device = "cpu", seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        drawings: Drawings,
+        photographs: Tensor | None = None,
+        *,
+        splits: tuple[str, ...] = ("train",),
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
         self.device = torch.device(device)
         self.random = np.random.default_rng(seed)
         self.drawings = drawings
@@ -90,10 +95,14 @@ class Scenes:
         if len(parts) == 1:
             return parts[0]
         views = [
-            View(*(torch.cat([getattr(getattr(part, side), key) for part in parts]) for key in
-                   ("pictures", "things", "places")))
+            View(
+                *(
+                    torch.cat([getattr(getattr(part, side), key) for part in parts])
+                    for key in ("pictures", "things", "places")
+                )
+            )
             for side in ("a", "b")
-        ]  # fmt: skip
+        ]
         return Pairs(*views, torch.cat([p.exact for p in parts]), [c for p in parts for c in p.captions])
 
     def singles(self, count: int, size: int) -> tuple[Tensor, list[str]]:
@@ -187,8 +196,8 @@ class Scenes:
         return [canvas, ids, places]
 
     def colored(self, count: int, size: int) -> Tensor:
-        """Pictures in their own colors, (count, 3, size, size) in 0..1: one to three drawings on a ground without color,
-        and about a tenth photographs, if there are any. For learning which color a thing has."""
+        """Pictures in their own colors, (count, 3, size, size) in 0..1: one to three drawings on a ground without
+        color, and about a tenth photographs, if there are any. For learning which color a thing has."""
         random = self.random
         photographs = 0 if self.photographs is None else int(random.binomial(count, 0.12))
         drawn = count - photographs

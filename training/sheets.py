@@ -14,9 +14,19 @@ from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 from .model import SCHEDULE, Net, signal_levels
 
 PROMPTS = (
-    "red apple", "flamingo", "banana", "dog face", "automobile", "sunflower", "blue heart", "hamburger",
-    "evergreen tree", "tropical fish", "grinning face", "purple apple",
-)  # fmt: skip
+    "red apple",
+    "flamingo",
+    "banana",
+    "dog face",
+    "automobile",
+    "sunflower",
+    "blue heart",
+    "hamburger",
+    "evergreen tree",
+    "tropical fish",
+    "grinning face",
+    "purple apple",
+)
 
 
 @torch.no_grad()

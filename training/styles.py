@@ -35,8 +35,8 @@ PLAIN = Print(np.ones(3), np.zeros(3), 0.0)
 
 @dataclass(frozen=True)
 class StylePairs:
-    """References (n, 3, S, S) for each kind with whether a row has one, targets (n, 3, S, S) in 0..1, their captions, and
-    what the semantic references show ("" where there is none)."""
+    """References (n, 3, S, S) for each kind with whether a row has one, targets (n, 3, S, S) in 0..1, their captions,
+    and what the semantic references show ("" where there is none)."""
 
     style: Tensor
     has_style: Tensor
@@ -87,9 +87,14 @@ class Styles:
         pictures = [self.printed(self.drawn(rows[k].tolist(), size), prints[k]) for k in range(3)]
         index = torch.arange(count)
         return StylePairs(
-            pictures[0], (index < style) | (index >= style + semantics), pictures[1], index >= style, pictures[2], captions,
+            pictures[0],
+            (index < style) | (index >= style + semantics),
+            pictures[1],
+            index >= style,
+            pictures[2],
+            captions,
             shown,
-        )  # fmt: skip
+        )
 
     def named(self, count: int, size: int) -> tuple[Tensor, list[str]]:
         """Things of the world by any hand, half of them printed: (count, 3, size, size) in 0..1, and their names."""
@@ -137,8 +142,8 @@ class Styles:
         return Print(paper, ink, float(random.choice([1.0, random.uniform(0.6, 1)])))
 
     def printed(self, pictures: Tensor, prints: list[Print]) -> Tensor:
-        """Pictures (n, 3, S, S) in 0..1 in some prints: gray turns into ink and paper, what is left of the colors stays on
-        that paper."""
+        """Pictures (n, 3, S, S) in 0..1 in some prints: gray turns into ink and paper, what is left of the colors stays
+        on that paper."""
         paper, ink = (
             torch.from_numpy(np.stack([getattr(p, part) for p in prints])).float().to(pictures)[..., None, None]
             for part in ("paper", "ink")

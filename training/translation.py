@@ -3,13 +3,14 @@
 Two distances, both in the embedded model's own terms, because no weights of an LPIPS network may be shipped:
 
 * *content distance*: as LPIPS (Zhang et al. 2018), features of a network, scaled to unit length at every place, their
-  squared difference averaged over places and summed over levels; here the network is the embedded UNet at its lowest noise
-  under the empty prompt, and both pictures are made gray first, so that new colors alone cost nothing;
-* *concept similarity*: cosine between what a picture and the reference are about, after the mean of all contents is taken
-  off: mean and deviation over places of the same features of the colored picture. 1 is the reference itself.
+  squared difference averaged over places and summed over levels; here the network is the embedded UNet at its lowest
+  noise under the empty prompt, and both pictures are made gray first, so that new colors alone cost nothing;
+* *concept similarity*: cosine between what a picture and the reference are about, after the mean of all contents is
+  taken off: mean and deviation over places of the same features of the colored picture. 1 is the reference itself.
 
-Image-to-image (noise the content, draw it under the concept with the same guidance) runs at several strengths. Both ways
-trade content for concept, so they are compared pair by pair at equal content distance, on the line through the strengths.
+Image-to-image (noise the content, draw it under the concept with the same guidance) runs at several strengths. Both
+ways trade content for concept, so they are compared pair by pair at equal content distance, on the line through the
+strengths.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
 from comfyui_exemplar.hosts.diffusers.vct_control import UNCONDITIONAL, PairDenoiser
 from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text
-from comfyui_exemplar.pipelines.vct import TranslateSettings, held, learn, translate
+from comfyui_exemplar.pipelines.vct import TranslateSettings, economical_pivots, learn, translate
 
 from .drawings import Drawings
 from .measure import kept
@@ -69,9 +70,11 @@ def cases(drawings: Drawings, split: str, references: int = REFERENCES, contents
     pictures = pairs.truth[pairs.count == 1]
     names = [name for name, count in zip(pairs.names, pairs.count.tolist(), strict=True) if count == 1]
     return Cases(
-        pictures[references:].unflatten(0, (references, contents)), pictures[:references], names[references:],
+        pictures[references:].unflatten(0, (references, contents)),
+        pictures[:references],
+        names[references:],
         names[:references],
-    )  # fmt: skip
+    )
 
 
 class Features:
@@ -153,9 +156,15 @@ def _concept(host: DiffusersTranslator, reference: Tensor, path: Path, name: str
 
 
 def evaluate_translation(
-    folder: Path, model: Path, out: Path, split: str = "test", *, references: int = REFERENCES, contents: int = CONTENTS,
+    folder: Path,
+    model: Path,
+    out: Path,
+    split: str = "test",
+    *,
+    references: int = REFERENCES,
+    contents: int = CONTENTS,
     pivots: bool = False,
-) -> dict:  # fmt: skip
+) -> dict:
     """Writes ``translation.json``, ``translation.md`` and ``translation.jpg`` to ``out``.
 
     Concepts and pictures that an interrupted run with the same model left in ``out/translation`` are used again.
@@ -175,10 +184,13 @@ def evaluate_translation(
         for kind, settings in KINDS.items():
             run(kind, at, lambda s=settings, c=concept, p=these: translate(host, p, c, s).images)
         for strength in STRENGTHS:
-            run(f"image-to-image {strength:g}", at,
-                lambda s=strength, c=concept, p=these: image_to_image(host, p, c, SETTINGS, s))  # fmt: skip
+            run(
+                f"image-to-image {strength:g}",
+                at,
+                lambda s=strength, c=concept, p=these: image_to_image(host, p, c, SETTINGS, s),
+            )
         if pivots:
-            settings = replace(KINDS["style transfer"], pivots=held(SETTINGS.guidance, PIVOTS))
+            settings = replace(KINDS["style transfer"], pivots=economical_pivots(SETTINGS.guidance, PIVOTS))
             run("style transfer, pivots", at, lambda s=settings, c=concept, p=these: translate(host, p, c, s).images)
     numbers = measure(host, found, {way: torch.stack(rows) for way, rows in ways.items()})
     numbers |= {"split": split, "references": found.of, "contents": found.names}

@@ -17,19 +17,27 @@ from .measure import Outcome, color_pairs, prepare_references
 from .pairs import build
 
 START = ColorizeSettings(
-    steps=20, depth=4, guidance=1.0, passes=1, match_latents=0.0, match_chroma=0.0, resolution=128,
+    steps=20,
+    depth=4,
+    guidance=1.0,
+    passes=1,
+    match_latents=0.0,
+    match_chroma=0.0,
+    resolution=128,
     attention=DualAttentionSettings(0.5, 0.5, 0.0, 0.0),
-)  # fmt: skip
+)
 #: Groups in the order in which they are settled; the best of one is kept for the next.
 GROUPS: tuple[tuple[dict, ...], ...] = (
     tuple({"depth": depth} for depth in (4, 3)),
-    tuple({"gamma_shallow": a, "gamma_deep": b} for a, b in
-          ((0.5, 0.5), (0.5, 1.0), (1.0, 0.5), (0.75, 0.75), (0.25, 0.5))),
+    tuple(
+        {"gamma_shallow": a, "gamma_deep": b}
+        for a, b in ((0.5, 0.5), (0.5, 1.0), (1.0, 0.5), (0.75, 0.75), (0.25, 0.5))
+    ),
     tuple({"guidance": w} for w in (1.0, 1.5, 2.0)),
     tuple({"match_latents": strength} for strength in (0.0, 1.0)),
     tuple({"beta_shallow": beta} for beta in (0.0, 0.25)),
     tuple({"passes": n} for n in (1, 2)),
-)  # fmt: skip
+)
 
 
 def tune(folder: Path, model: Path, out: Path) -> None:

@@ -32,9 +32,9 @@ EMA = 0.996
 
 @dataclass(frozen=True)
 class Stage:
-    """``pairs`` go through the network as four streams each, ``singles`` as one. With a ``rate`` the learning rate starts
-    anew from there and falls until the next stage that has one, or the end. In ``turns`` every second step is pairs alone
-    and every second one singles alone."""
+    """``pairs`` go through the network as four streams each, ``singles`` as one. With a ``rate`` the learning rate
+    starts anew from there and falls until the next stage that has one, or the end. In ``turns`` every second step is
+    pairs alone and every second one singles alone."""
 
     size: int
     steps: int
@@ -79,8 +79,8 @@ class Trainer(Resumable):
         self.net.precision = quick_precision(self.device)
 
     def begin_from(self, exported: Path, step: int) -> None:
-        """Go on from an exported file, which was that of ``step``, where its checkpoint is lost: the averaged weights with
-        Adam's moments anew."""
+        """Go on from an exported file, which was that of ``step``, where its checkpoint is lost: the averaged weights
+        with Adam's moments anew."""
         tensors = load_file(exported)
         self.net.load_state_dict({name: t.float() for name, t in tensors.items() if not name.startswith("vae.")})
         self.average = {name: value.clone() for name, value in self.net.state_dict().items()}
@@ -127,8 +127,14 @@ class Trainer(Resumable):
 
 
 def train(
-    folder: Path, *, plan: str, device: str, seed: int, threads: int | None = None, start: tuple[Path, int] | None = None
-) -> None:  # fmt: skip
+    folder: Path,
+    *,
+    plan: str,
+    device: str,
+    seed: int,
+    threads: int | None = None,
+    start: tuple[Path, int] | None = None,
+) -> None:
     """Train to the end of the plan, from the folder's checkpoint if there is one, else from ``start``: an exported file
     and the step that it is of. Writes ``unet.pt``, ``unet.jsonl`` (running means of the losses) and
     ``sheets/words-*.png`` (what prompts give on the way)."""
@@ -188,8 +194,8 @@ def load_autoencoder(folder: Path) -> LinearAutoencoder:
 
 
 def _keep_autoencoder(exported: Path, folder: Path) -> None:
-    """The folder's autoencoder becomes the exported file's: a fit to other pictures is another latent space, in which the
-    weights are worth nothing."""
+    """The folder's autoencoder becomes the exported file's: a fit to other pictures is another latent space, in which
+    the weights are worth nothing."""
     tensors = {n.removeprefix("vae."): t for n, t in load_file(exported).items() if n.startswith("vae.")}
     save_file(tensors, folder / "autoencoder.safetensors")
 

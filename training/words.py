@@ -1,4 +1,5 @@
-"""What the model draws from words: every word of its world once, and how often the drawing is nearest to what was asked."""
+"""What the model draws from words: every word of its world once, and how often the drawing is nearest to what was
+asked."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ def evaluate_words(model: Path, drawings: Drawings, sheet: Path) -> dict[str, fl
     """Draw each thing of the world from its name alone and find it among the plain hand's drawings of all of them.
 
     :param sheet: where a sheet of all drawings (none chosen) is written.
-    :returns: share of names whose own drawing is the nearest one (``first``) or one of the five nearest (``first five``),
-        by color in Lab on a coarse grid, and the same by silhouette alone; ``chance`` of ``first``; and
+    :returns: share of names whose own drawing is the nearest one (``first``) or one of the five nearest (``first
+        five``), by color in Lab on a coarse grid, and the same by silhouette alone; ``chance`` of ``first``; and
         :func:`latent_errors`.
     """
     net, autoencoder = load_exported(model)
@@ -60,8 +61,8 @@ def retrieval(drawn: Tensor, asked: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def latent_errors(net: Net, autoencoder: LinearAutoencoder, asked: Tensor, captions: list[str]) -> dict[str, float]:
-    """Mean squared error of the latents (of variance 1) that are predicted for drawings under so much noise that little but
-    their words tells what they are.
+    """Mean squared error of the latents (of variance 1) that are predicted for drawings under so much noise that little
+    but their words tells what they are.
 
     :param asked: (n, 3, S, S) in 0..1, what the captions name.
     """

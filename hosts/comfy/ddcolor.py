@@ -42,7 +42,8 @@ class ComfyDDColor:
         return self.patcher.model(gray.to(self.patcher.load_device)).cpu()
 
     def frames_at_once(self, frames: int, height: int, width: int) -> int:
-        """How many of some frames to hand over at once: what fits the memory that is free once the network is loaded."""
+        """How many of some frames to hand over at once: what fits the memory that is free once the network is
+        loaded."""
         device = self.patcher.load_device
         if device.type == "cpu":
             return 1  # single frames are faster there, as more of their numbers stay in its caches
@@ -91,6 +92,7 @@ def missing(name: str) -> str:
     """What to say about a file that is in none of the folders."""
     return (
         f"{comfy_folders.not_there(name, FOLDERS)} Download one of DDColor's four files, "
-        "such as ddcolor_modelscope.pth (github.com/piddnad/DDColor says where), put it into models/ddcolor and reload the "
+        "such as ddcolor_modelscope.pth (github.com/piddnad/DDColor says where), put it into models/ddcolor and reload "
+        "the "
         f"page; or choose '{EMBEDDED}'."
     )

@@ -57,20 +57,29 @@ class DEADiffTokens:
         twice = sorted(set(self.tokens) & set(other.tokens))
         if twice:
             raise ValueError(
-                f"Both sets of tokens have {' and '.join(twice)}; join style with semantics. For several references of one "
+                f"Both sets of tokens have {' and '.join(twice)}; join style with semantics. For several references of "
+                f"one "
                 "kind, put them into one batch and choose how they are combined."
             )
         if self.name != other.name or self.hidden != other.hidden:
             raise ValueError(f"The tokens come from {self.name} and from {other.name}; make both with one file.")
         counts = {len(t) for t in (*self.tokens.values(), *other.tokens.values())} - {1}
         if len(counts) > 1:
-            raise ValueError(f"The tokens are for {' and '.join(map(str, sorted(counts)))} pictures; use as many, or one.")
+            raise ValueError(
+                f"The tokens are for {' and '.join(map(str, sorted(counts)))} pictures; use as many, or one."
+            )
         return replace(self, tokens={**other.tokens, **self.tokens})
 
     def edit_for(
-        self, model: Any, weight: float, weighting: str, mask: Tensor | None, semantic_layers: str, style_layers: str,
+        self,
+        model: Any,
+        weight: float,
+        weighting: str,
+        mask: Tensor | None,
+        semantic_layers: str,
+        style_layers: str,
         node: str,
-    ) -> ImageTokens:  # fmt: skip
+    ) -> ImageTokens:
         """The edit for a MODEL; ``auto`` layers are the file's own.
 
         :raises ValueError: a MODEL of another family, or layers that name nothing.
@@ -98,9 +107,7 @@ class ComfyDEADiff:
             adapter.encoder, load_device=mm.text_encoder_device(), offload_device=mm.text_encoder_offload_device()
         )
 
-    def tokens(
-        self, images: Tensor, words: Mapping[str, str], on_chunk: Callable[[int], None]
-    ) -> dict[str, Tensor]:
+    def tokens(self, images: Tensor, words: Mapping[str, str], on_chunk: Callable[[int], None]) -> dict[str, Tensor]:
         """References (n, H, W, 3) in 0..1 -> kind -> tokens (n, tokens, hidden), float32 on the CPU."""
         # all of it: its layers are plain ones, which ComfyUI can't fetch one by one
         comfy.model_management.load_models_gpu(
@@ -151,5 +158,6 @@ def missing(name: str) -> str:
     """What to say about a file that is in none of the folders."""
     return (
         f"{comfy_folders.not_there(name, FOLDERS)} Download DEADiff's checkpoint "
-        f"(github.com/bytedance/DEADiff says where), put it into models/deadiff and reload the page; or choose '{EMBEDDED}'."
+        f"(github.com/bytedance/DEADiff says where), put it into models/deadiff and reload the page; or choose "
+        f"'{EMBEDDED}'."
     )

@@ -39,9 +39,11 @@ def check_model(model: Any, widths: dict[Layer, int], token_width: int, node: st
     if found != widths or prompts != {token_width}:
         wide = ", ".join(map(str, sorted(prompts)))
         raise ValueError(
-            f"{node}: these tokens are for a model with {_described(widths)} and prompts {token_width} wide; this MODEL "
+            f"{node}: these tokens are for a model with {_described(widths)} and prompts {token_width} wide; this "
+            f"MODEL "
             f"({type(model.model).__name__}) has {_described(found)} and prompts {wide} wide. "
-            "DEADiff's own belong to Stable Diffusion 1.x, the embedded ones to the embedded model: use such a MODEL, or "
+            "DEADiff's own belong to Stable Diffusion 1.x, the embedded ones to the embedded model: use such a MODEL, "
+            "or "
             "load the other file."
         )
 
@@ -90,7 +92,12 @@ def _replacement(edit: ImageTokens, layer: Layer, before: Callable | None) -> Ca
                 return before(call.q, call.k, call.v, options)
             if call.k is k:  # nothing was added: just what ComfyUI does
                 return optimized_attention(
-                    q, k, v, options["n_heads"], attn_precision=options.get("attn_precision"), transformer_options=options
+                    q,
+                    k,
+                    v,
+                    options["n_heads"],
+                    attn_precision=options.get("attn_precision"),
+                    transformer_options=options,
                 )
             return fused_attention(options)(call.q, call.k, call.v, call.heads)
 
@@ -102,8 +109,8 @@ def _replacement(edit: ImageTokens, layer: Layer, before: Callable | None) -> Ca
 def fractional_timesteps(model: Any) -> Any:
     """A clone of the MODEL that reads its UNet at exact timesteps where ComfyUI takes the nearest whole one.
 
-    k-diffusion's way, which DEADiff's Euler sampler goes: a sigma between two training sigmas has a timestep between theirs,
-    linear in log sigma.
+    k-diffusion's way, which DEADiff's Euler sampler goes: a sigma between two training sigmas has a timestep between
+    theirs, linear in log sigma.
     """
     patched = model.clone()
     given = model.get_model_object("model_sampling")

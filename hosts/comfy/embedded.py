@@ -55,9 +55,11 @@ def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
 
 
 def load_unet(
-    config: dict[str, Any], weights: dict[str, Tensor], autoencoder: LinearAutoencoder,
+    config: dict[str, Any],
+    weights: dict[str, Tensor],
+    autoencoder: LinearAutoencoder,
     model_class: type[comfy.model_base.BaseModel] = comfy.model_base.BaseModel,
-) -> Any:  # fmt: skip
+) -> Any:
     """A MODEL from an embedded file's configuration and its UNet's tensors, in diffusers' names.
 
     :raises ValueError: tensors that do not fit the configuration.
@@ -150,10 +152,12 @@ class WordsTokenizer:
         found = comfy.sd1_clip.load_embed(name, self.embeddings, self.width, EMBEDDING_KEY) if self.embeddings else None
         if found is None or found.shape[-1] != self.width:
             logging.getLogger(__name__).warning(
-                "The embedding '%s' is left out: %s.", name,
-                "there is no such file" if found is None
+                "The embedding '%s' is left out: %s.",
+                name,
+                "there is no such file"
+                if found is None
                 else f"its vectors are {found.shape[-1]} wide, the embedded model's {self.width}",
-            )  # fmt: skip
+            )
             return []
         return list(found.reshape(-1, self.width))
 
@@ -202,10 +206,18 @@ def _load_vae(autoencoder: LinearAutoencoder) -> Any:
     smallest = {
         "embed_dim": autoencoder.channels,
         "ddconfig": {
-            "double_z": True, "z_channels": autoencoder.channels, "resolution": 32, "in_channels": 3, "out_ch": 3,
-            "ch": 32, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+            "double_z": True,
+            "z_channels": autoencoder.channels,
+            "resolution": 32,
+            "in_channels": 3,
+            "out_ch": 3,
+            "ch": 32,
+            "ch_mult": [1],
+            "num_res_blocks": 1,
+            "attn_resolutions": [],
+            "dropout": 0.0,
         },
-    }  # fmt: skip
+    }
     shell = comfy.ldm.models.autoencoder.AutoencoderKL(**smallest)
     vae = comfy.sd.VAE(sd=shell.state_dict(), config={"params": smallest}, dtype=torch.float32)
     vae.first_stage_model = _VAEModule(autoencoder).eval().requires_grad_(False)

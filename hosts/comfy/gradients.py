@@ -20,7 +20,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-#: Losses of half-precision networks are multiplied by this on the way back: their gradients are below what float16 holds.
+#: Losses of half-precision networks are multiplied by this on the way back: their gradients are below what float16
+#: holds.
 HALF_SCALE = 4096.0
 
 
@@ -31,7 +32,7 @@ def gradients() -> Iterator[None]:
         yield
 
 
-def outside(tensor: Tensor, device: torch.device | None = None) -> Tensor:
+def clone_for_autograd(tensor: Tensor, device: torch.device | None = None) -> Tensor:
     """A copy of a node's tensor that may take part in differentiation. Call it inside :func:`gradients`."""
     return tensor.detach().clone().to(device or tensor.device)
 
@@ -48,7 +49,9 @@ def private_module(patcher: Any) -> nn.Module:
         # room for the copy beside it
         mm.load_models_gpu([patcher], memory_required=int(1.1 * patcher.model_size()), force_full_load=True)
     base = patcher.model
-    memo = {id(part): part for name in ("model_config", "latent_format") if (part := getattr(base, name, None)) is not None}
+    memo = {
+        id(part): part for name in ("model_config", "latent_format") if (part := getattr(base, name, None)) is not None
+    }
     if getattr(base, "current_patcher", None) is not None:
         memo[id(base.current_patcher)] = None
     return copy.deepcopy(base, memo).to(patcher.load_device).eval().requires_grad_(False)
@@ -57,8 +60,9 @@ def private_module(patcher: Any) -> nn.Module:
 class DifferentiableUNet:
     """``predict(x, sigma, context, pooled=None) -> clean estimate``, differentiable in context and pooled.
 
-    x (B, C, h, w), sigma a number or (B,), context and pooled of 1 or B rows. Rows count as conditional for patches that
-    other packs installed. Attention is torch's, whatever was chosen for sampling: not every kernel has a backward pass.
+    x (B, C, h, w), sigma a number or (B,), context and pooled of 1 or B rows. Rows count as conditional for patches
+    that other packs installed. Attention is torch's, whatever was chosen for sampling: not every kernel has a backward
+    pass.
 
     :param extras: the rest of a CONDITIONING entry (SDXL's sizes and pooled prompt).
     :param checkpointing: keep fewer activations and compute them again: less memory, about a third more time.
@@ -72,7 +76,7 @@ class DifferentiableUNet:
         self.options = dict(model.model_options.get("transformer_options", {}))
         self.options["optimized_attention_override"] = lambda _chosen, *args, **kw: attention_pytorch(*args, **kw)
         self.extras = {
-            name: outside(value, self.device) if isinstance(value, Tensor) else value
+            name: clone_for_autograd(value, self.device) if isinstance(value, Tensor) else value
             for name, value in (extras or {}).items()
             if name not in ("control", "hooks", "area", "mask", "gligen")
         }
@@ -87,10 +91,13 @@ class DifferentiableUNet:
             given["pooled_output"] = pooled
         conditions = self.base.extra_conds(
             **{"width": x.shape[3] * 8, "height": x.shape[2] * 8, "prompt_type": "positive", **given},
-            device=self.device, noise=x, cross_attn=context,
-        )  # fmt: skip
-        conditions = {name: c.process_cond(batch_size=rows, area=None, device=self.device).cond
-                      for name, c in conditions.items()}  # fmt: skip
+            device=self.device,
+            noise=x,
+            cross_attn=context,
+        )
+        conditions = {
+            name: c.process_cond(batch_size=rows, area=None, device=self.device).cond for name, c in conditions.items()
+        }
         conditions["c_crossattn"] = context.to(self.device).expand(rows, -1, -1)
         options = {**self.options, "cond_or_uncond": [0], "sigmas": sigmas}
         return self.base.apply_model(x, sigmas, transformer_options=options, **conditions)
@@ -114,7 +121,9 @@ class DifferentiableText:
         self.tables = {key: _token_table(self.module, key) for key in self.rows}
         self.places = {key: [i for i, token in enumerate(rows[0]) if token[2]] for key, rows in self.rows.items()}
         if not all(self.places.values()):
-            raise ValueError(f"The initial word '{word}' has no tokens in this text encoder: give a word that it knows.")
+            raise ValueError(
+                f"The initial word '{word}' has no tokens in this text encoder: give a word that it knows."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -63,9 +63,16 @@ class ComfyHost:
 
         def climb(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
             return invert_ddim(
-                denoiser, plan.enter(x), sigmas, extra_args, callback, disable, reads=plan.reads,
-                refinements=refinements, visit=lambda at: trajectory.append(at.float().cpu()),
-            )  # fmt: skip
+                denoiser,
+                plan.from_clean(x),
+                sigmas,
+                extra_args,
+                callback,
+                disable,
+                reads=plan.reads,
+                refinements=refinements,
+                visit=lambda at: trajectory.append(at.float().cpu()),
+            )
 
         # weight 1: one branch only, the conditional one
         guider = sampling.color_guider(model, self.conditioning, 1.0)

@@ -53,13 +53,15 @@ class LCADModel(comfy.model_base.BaseModel):
         noise, gray = kwargs["noise"], kwargs.get(GRAY_KEY)
         if gray is None:
             raise ValueError(
-                "This L-CAD model needs the gray picture with its prompts: put L-CAD Condition between the prompts and the "
+                "This L-CAD model needs the gray picture with its prompts: put L-CAD Condition between the prompts and "
+                "the "
                 "sampler, for positive and negative alike."
             )
         first = self.diffusion_model.input_blocks[0][0].weight.shape[1]
         if gray.shape[1] + noise.shape[1] != first:
             raise ValueError(
-                f"The gray features have {gray.shape[1]} channels, this model needs {first - noise.shape[1]}: connect the "
+                f"The gray features have {gray.shape[1]} channels, this model needs {first - noise.shape[1]}: connect "
+                f"the "
                 "lcad_vae of the same Load L-CAD to L-CAD Condition."
             )
         if gray.shape[-2:] != noise.shape[-2:]:
@@ -132,7 +134,8 @@ class ComfyLCADVAE:
         samples, carried = latent["samples"], latent.get(PICTURE_KEY)
         if samples.shape[1] != self.channels:
             raise ValueError(
-                f"The latent has {samples.shape[1]} channels, {self.name} decodes {self.channels}: sample it with the model "
+                f"The latent has {samples.shape[1]} channels, {self.name} decodes {self.channels}: sample it with the "
+                f"model "
                 "of the same Load L-CAD."
             )
         if (
@@ -146,7 +149,8 @@ class ComfyLCADVAE:
         return self.encode(resize(image, tuple(side * self.factor for side in samples.shape[-2:])), image)
 
     def decode(self, latent: Tensor, gray: GrayPicture) -> Tensor:
-        """Latents (B, C, h, w) -> pictures (B, H, W, 3) in 0..1; latent i belongs to gray picture i modulo their number."""
+        """Latents (B, C, h, w) -> pictures (B, H, W, 3) in 0..1; latent i belongs to gray picture i modulo their
+        number."""
         self._load(*(side * self.factor for side in latent.shape[-2:]))
         device, keep = self.patcher.load_device, comfy.model_management.intermediate_device()
         decoded = []
@@ -219,15 +223,18 @@ def load_text(weights: Mapping[str, Tensor]) -> Any:
     sizes = clip_sizes(weights, "cond_stage_model.transformer.")
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
     clip = comfy.sd.CLIP(
-        target, embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        parameters=sum(tensor.numel() for tensor in weights.values()), model_options={"clip_l_model_config": sizes},
-    )  # fmt: skip
+        target,
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+        model_options={"clip_l_model_config": sizes},
+    )
     index = "text_model.embeddings.position_ids"  # counts 0..76; not a weight
     absent, unexpected = clip.cond_stage_model.load_sd({name: t for name, t in weights.items() if name != index})
     absent = [name for name in absent if name != "text_projection.weight"]  # Stable Diffusion 1.x has none
     if absent or unexpected:
         raise ValueError(
-            f"text encoder: missing {listed(absent)}, unexpected {listed(unexpected)}: the file is incomplete or another "
+            f"text encoder: missing {listed(absent)}, unexpected {listed(unexpected)}: the file is incomplete or "
+            f"another "
             "model's; get the original one."
         )
     return clip
@@ -252,6 +259,7 @@ def missing(name: str) -> str:
     """What to say about a file that is in none of the folders."""
     return (
         f"{comfy_folders.not_there(name, FOLDERS)} Download L-CAD's checkpoint "
-        "(github.com/changzheng123/L-CAD says where; its license is non-commercial), put it into models/lcad and reload the "
+        "(github.com/changzheng123/L-CAD says where; its license is non-commercial), put it into models/lcad and "
+        "reload the "
         f"page; or choose '{EMBEDDED}'."
     )

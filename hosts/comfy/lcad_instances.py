@@ -1,7 +1,7 @@
 """Instance-aware sampling on a ComfyUI MODEL, for every sampler: phrases with masks ride along in the MODEL's options.
 
-Everything happens inside one call of the network (a wrapper around it), so nothing is remembered between calls, and what
-other packs put on the same layers is found there however the nodes were ordered.
+Everything happens inside one call of the network (a wrapper around it), so nothing is remembered between calls, and
+what other packs put on the same layers is found there however the nodes were ordered.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def add_instances(model: Any, instances: Sequence[Instance]) -> Any:
         wrong = [count for count in pictures if shape[0] % count]
         if wrong:
             raise ValueError(
-                f"The latent batch has {shape[0]} picture(s), but a phrase has masks for {wrong[0]}: give each phrase one "
+                f"The latent batch has {shape[0]} picture(s), but a phrase has masks for {wrong[0]}: give each phrase "
+                f"one "
                 "mask for all pictures, or one for each."
             )
 
@@ -58,7 +59,9 @@ def reuse_logits(model: Any) -> Any:
     def start(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *args: Any, **kw: Any):
         options = extra["model_options"]
         inner = {**options.get("transformer_options", {}), CACHE: LogitCache()}
-        return executor(guider, sigmas, {**extra, "model_options": {**options, "transformer_options": inner}}, *args, **kw)
+        return executor(
+            guider, sigmas, {**extra, "model_options": {**options, "transformer_options": inner}}, *args, **kw
+        )
 
     def run(executor: Any, x: Tensor, timesteps: Tensor, context: Any, y: Any, control: Any, options: dict, **kw: Any):
         cache = options.get(CACHE)
@@ -121,9 +124,14 @@ def _instance_aware(model: Any) -> Callable:
         part = _Rows(rows, x.shape[0], x.device)
         again = _edited(part.options(options), ReuseLogits(cache, edit), layers, (SELF, CROSS))
         second = executor(
-            part(x), part(timesteps), part(context), part(y), part.control(control), again,
+            part(x),
+            part(timesteps),
+            part(context),
+            part(y),
+            part.control(control),
+            again,
             **{name: part(value) for name, value in kw.items()},
-        )  # fmt: skip
+        )
         return out.index_copy(0, part.index, second)
 
     return run

@@ -55,9 +55,7 @@ def attention_layers(model: Any) -> tuple[LayerInfo, ...]:
             if kind == "SpatialTransformer":
                 for depth, inner in enumerate(module.transformer_blocks):
                     attn = inner.attn1
-                    found.append(
-                        LayerInfo(Layer(block, index, depth), attn.to_q.in_features, attn.heads, downscale)
-                    )
+                    found.append(LayerInfo(Layer(block, index, depth), attn.to_q.in_features, attn.heads, downscale))
             elif kind == "Downsample":
                 downscale *= 2
             elif kind == "Upsample":
@@ -84,21 +82,3 @@ def fingerprint(model: Any) -> str:
     """
     weight = next(model.get_model_object("diffusion_model").input_blocks[0].parameters())
     return f"{type(model.model).__name__}-{digest(weight)}"
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

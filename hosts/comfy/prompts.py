@@ -41,7 +41,9 @@ class PromptTokens:
         """
         found = self.has(word)
         if not found:
-            raise ValueError(f"The prompt '{self.text}' has no '{word.text}'; use words that stand in it, spelled alike.")
+            raise ValueError(
+                f"The prompt '{self.text}' has no '{word.text}'; use words that stand in it, spelled alike."
+            )
         return found
 
 

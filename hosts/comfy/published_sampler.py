@@ -20,8 +20,8 @@ PUBLISHED = (DDIM, EULER_ANCESTRAL)
 def published_sampling(model: Any, name: str, steps: int, node: str) -> tuple[Any, Tensor]:
     """A published program's sampler and levels for a MODEL, to be started from an empty latent.
 
-    ``ddim`` is the latent diffusion programs' (DEADiff's and L-CAD's): it starts from noise of unit variance, stops at the
-    smallest training sigma, and what it has there is read as clean. ``euler_ancestral`` is DEADiff's other one:
+    ``ddim`` is the latent diffusion programs' (DEADiff's and L-CAD's): it starts from noise of unit variance, stops at
+    the smallest training sigma, and what it has there is read as clean. ``euler_ancestral`` is DEADiff's other one:
     k-diffusion's, at evenly spaced fractional timesteps, and its noise starts as large as sigma.
 
     :raises ValueError: another family of models, a name that is not one of ``PUBLISHED``, or steps out of range.

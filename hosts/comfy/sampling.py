@@ -57,7 +57,12 @@ def run_sampler(
 
     start = base.process_latent_out(latent.to(comfy.model_management.intermediate_device()))
     samples = guider.sample(
-        torch.zeros_like(start), start, comfy.samplers.KSAMPLER(function), sigmas, callback=callback,
-        disable_pbar=True, seed=0,
-    )  # fmt: skip
+        torch.zeros_like(start),
+        start,
+        comfy.samplers.KSAMPLER(function),
+        sigmas,
+        callback=callback,
+        disable_pbar=True,
+        seed=0,
+    )
     return base.process_latent_in(samples.to(comfy.model_management.intermediate_device()))

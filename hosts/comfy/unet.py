@@ -58,7 +58,8 @@ def _heads(unet: Mapping[str, Any]) -> dict[str, int]:
     found = {width // count for width, count in zip(widths, heads, strict=True)}
     if len(found) != 1:
         raise ValueError(
-            f"The UNet has {list(heads)} heads, {sorted(found)} channels wide; ComfyUI's needs one number or one width: get "
+            f"The UNet has {list(heads)} heads, {sorted(found)} channels wide; ComfyUI's needs one number or one "
+            f"width: get "
             "the file again."
         )
     return {"num_heads": -1, "num_head_channels": found.pop()}

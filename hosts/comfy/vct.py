@@ -59,9 +59,7 @@ class ComfyTranslator(ComfyHost):
         on_update: Callable[[ConceptProgress], None],
     ) -> ConceptPrompt:
         with gradients():
-            learner = ConceptLearner(
-                self.model, self.clip, latents, word, vectors, options, seed, self.checkpointing
-            )
+            learner = ConceptLearner(self.model, self.clip, latents, word, vectors, options, seed, self.checkpointing)
             state = learner.learn(learner.start(), on_update)
             tokens = learner.text.tokens(state.vectors)
         return self.concept(conditioning_of(self.clip, tokens), vectors)

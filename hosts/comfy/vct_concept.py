@@ -21,7 +21,7 @@ from ...diffusion.concept import (
 from ...diffusion.sampling import guide, sample_ddim
 from ...diffusion.schedule import inversion_plan
 from . import model as host
-from .gradients import HALF_SCALE, DifferentiableText, DifferentiableUNet, outside
+from .gradients import HALF_SCALE, DifferentiableText, DifferentiableUNet, clone_for_autograd
 
 #: Steps and guidance of the pictures that show how far learning is.
 SAMPLE_STEPS, SAMPLE_GUIDANCE = 20, 7.5
@@ -51,8 +51,8 @@ class ConceptLearner:
             raise ValueError(f"This text encoder has room for {self.text.room} vectors; {self.count} were asked for.")
         self.unet = DifferentiableUNet(self.model, checkpointing=self.checkpointing)
         self.device = self.unet.device
-        self.latents = outside(self.latents.float(), self.device)
-        self.table = outside(host.sigma_table(self.model))
+        self.latents = clone_for_autograd(self.latents.float(), self.device)
+        self.table = clone_for_autograd(host.sigma_table(self.model))
         if self.unet.half:
             self.options = replace(self.options, gradient_scale=HALF_SCALE)
 
@@ -64,9 +64,11 @@ class ConceptLearner:
         """Take the missing updates; what ``on_update`` raises ends it."""
         device = self.device
         state = replace(
-            state, vectors=tuple(outside(v, device) for v in state.vectors),
-            first=tuple(outside(m, device) for m in state.first), second=tuple(outside(m, device) for m in state.second),
-        )  # fmt: skip
+            state,
+            vectors=tuple(clone_for_autograd(v, device) for v in state.vectors),
+            first=tuple(clone_for_autograd(m, device) for m in state.first),
+            second=tuple(clone_for_autograd(m, device) for m in state.second),
+        )
         copies = draw_copies(self.latents, self.table, self.options.accumulation, self.seed, state.updates)
         for progress in learn_concept(self.unet, self.text, state, copies, self.options):
             state = progress.state
@@ -76,7 +78,7 @@ class ConceptLearner:
     @torch.no_grad()
     def sample(self, state: ConceptState) -> Tensor:
         """(1, C, h, w): a picture of the concept as it is now, from the seed's noise."""
-        vectors = [outside(v, self.device) for v in state.vectors]
+        vectors = [clone_for_autograd(v, self.device) for v in state.vectors]
         concept, nothing = self.text(vectors), self.text.nothing()
         plan = inversion_plan(self.table, SAMPLE_STEPS, SAMPLE_STEPS)
         noise = torch.randn(self.latents[:1].shape, generator=torch.Generator().manual_seed(self.seed))

@@ -1,9 +1,9 @@
 """Controlled pairs in ComfyUI: a GUIDER for SamplerCustomAdvanced.
 
 Target, source and their unconditional rows are asked for in one batch; the rows of the source are given the source's
-latents on the way into the model. ComfyUI may still split that batch (short memory, prompts of different length): it then
-happens to run the source first, or the guider sees that it did not, and from then on asks for the source by itself first and
-carries its queries and keys over.
+latents on the way into the model. ComfyUI may still split that batch (short memory, prompts of different length): it
+then happens to run the source first, or the guider sees that it did not, and from then on asks for the source by itself
+first and carries its queries and keys over.
 """
 
 from __future__ import annotations
@@ -107,12 +107,16 @@ class ControlGuider(comfy.samplers.CFGGuider):
 
         return self._run.denoise(x, float(timestep.reshape(-1)[0]), predict)
 
-    def _predict(self, target: Tensor, source: Tensor, timestep: Tensor, model_options: dict, edit: ControlledAttention):
+    def _predict(
+        self, target: Tensor, source: Tensor, timestep: Tensor, model_options: dict, edit: ControlledAttention
+    ):
         negative = self._negative(float(timestep[0]), target.device)
         conds = {
-            TARGET: self.conds["positive"], UNCONDITIONAL: negative, SOURCE: self.conds["source"],
+            TARGET: self.conds["positive"],
+            UNCONDITIONAL: negative,
+            SOURCE: self.conds["source"],
             SOURCE_UNCONDITIONAL: negative,
-        }  # fmt: skip
+        }
         if math.isclose(self.cfg, 1.0) and not model_options.get("disable_cfg1_optimization", False):
             conds[UNCONDITIONAL] = conds[SOURCE_UNCONDITIONAL] = None
         if self.settings.replay is not None:
@@ -137,22 +141,41 @@ class ControlGuider(comfy.samplers.CFGGuider):
         if self.settings.replay is not None:
             return answer, None
         return answer, self._guided(
-            found[SOURCE], found[SOURCE_UNCONDITIONAL], {TARGET: conds[SOURCE], UNCONDITIONAL: negative}, source, timestep,
+            found[SOURCE],
+            found[SOURCE_UNCONDITIONAL],
+            {TARGET: conds[SOURCE], UNCONDITIONAL: negative},
+            source,
+            timestep,
             model_options,
-        )  # fmt: skip
+        )
 
     def _guided(self, cond, uncond, conds, x, timestep, model_options) -> Tensor:
         """ComfyUI's own guidance, with whatever other packs hooked into it."""
         positive, negative = conds[TARGET], conds[UNCONDITIONAL]
         for function in model_options.get("sampler_pre_cfg_function", []):
             cond, uncond = function(
-                {"conds": [positive, negative], "conds_out": [cond, uncond], "cond_scale": self.cfg, "timestep": timestep,
-                 "input": x, "sigma": timestep, "model": self.inner_model, "model_options": model_options}
-            )[:2]  # fmt: skip
+                {
+                    "conds": [positive, negative],
+                    "conds_out": [cond, uncond],
+                    "cond_scale": self.cfg,
+                    "timestep": timestep,
+                    "input": x,
+                    "sigma": timestep,
+                    "model": self.inner_model,
+                    "model_options": model_options,
+                }
+            )[:2]
         return comfy.samplers.cfg_function(
-            self.inner_model, cond, uncond, self.cfg, x, timestep, model_options=model_options, cond=positive,
+            self.inner_model,
+            cond,
+            uncond,
+            self.cfg,
+            x,
+            timestep,
+            model_options=model_options,
+            cond=positive,
             uncond=negative,
-        )  # fmt: skip
+        )
 
     def _negative(self, sigma: float, device: torch.device) -> list[dict]:
         """The negative prompt, or this sigma's pivot in its place."""
@@ -166,8 +189,16 @@ class ControlGuider(comfy.samplers.CFGGuider):
 def _with_latents(options: dict[str, Any], branches: Sequence[int], latents: Tensor) -> dict[str, Any]:
     """Model options under which the rows of some branches are given other latents."""
 
-    def wrapper(executor: Any, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
-                transformer_options: dict | None = None, **kw: Any):  # fmt: skip
+    def wrapper(
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat=None,
+        c_crossattn=None,
+        control=None,
+        transformer_options: dict | None = None,
+        **kw: Any,
+    ):
         entries = transformer_options["cond_or_uncond"]
         chunks = [
             latents.to(chunk) if branch in branches else chunk
@@ -193,18 +224,21 @@ def _check_start(replay: Replay, latent: Tensor, sigmas: Tensor) -> None:
     if tuple(latent.shape[-2:]) != replay.size:
         height, width = replay.size
         raise ValueError(
-            f"The latent to sample is {latent.shape[-1]} x {latent.shape[-2]}, but the source was inverted at {width} x "
+            f"The latent to sample is {latent.shape[-1]} x {latent.shape[-2]}, but the source was inverted at {width} "
+            f"x "
             f"{height}. Sample the latent that DDIM Inversion gave, or invert at this size."
         )
     if latent.shape[0] % replay.pictures:
         raise ValueError(
-            f"The latent batch has {latent.shape[0]} picture(s), but {replay.pictures} were inverted; use as many, or a "
+            f"The latent batch has {latent.shape[0]} picture(s), but {replay.pictures} were inverted; use as many, or "
+            f"a "
             "multiple."
         )
     first, top = float(sigmas[0]), replay.levels[0]
     if abs(first - top) > 0.02 * top:
         raise ValueError(
-            f"Sampling starts at sigma {first:.3f}, but the source was inverted up to {top:.3f}. Use the sigmas output of "
+            f"Sampling starts at sigma {first:.3f}, but the source was inverted up to {top:.3f}. Use the sigmas output "
+            f"of "
             "DDIM Inversion."
         )
 

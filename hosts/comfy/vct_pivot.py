@@ -12,7 +12,7 @@ import torch
 from ...diffusion.inversion import Inversion, check_same_model
 from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
 from . import model as host
-from .gradients import HALF_SCALE, DifferentiableUNet, gradients, outside
+from .gradients import HALF_SCALE, DifferentiableUNet, clone_for_autograd, gradients
 
 
 def find_pivots(
@@ -35,8 +35,8 @@ def find_pivots(
         unet = DifferentiableUNet(model, extras, checkpointing)
         if unet.half:
             options = replace(options, gradient_scale=HALF_SCALE)
-        copied = replace(inversion, trajectory=outside(inversion.trajectory, unet.device))
-        search = search_pivots(unet, copied, outside(context, unet.device), options=options)
+        copied = replace(inversion, trajectory=clone_for_autograd(inversion.trajectory, unet.device))
+        search = search_pivots(unet, copied, clone_for_autograd(context, unet.device), options=options)
         while True:
             try:
                 on_iteration(next(search))

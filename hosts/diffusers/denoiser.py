@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from .checkpoint import StandaloneModel
 
 
-
-
-
 @dataclass
 class _Running:
     """Where a model call is, for the processors that run inside it."""
@@ -59,8 +56,6 @@ class _EditedAttention:
         )
         out = self.edit(call, AttentionCall.plain)
         return attn.to_out[1](attn.to_out[0](out))
-
-
 
 
 class UNetDenoiser:
@@ -121,7 +116,8 @@ class UNetDenoiser:
         return self.model.context.expand(rows, -1, -1)
 
     def added_conditions(self, branches: Sequence[int], x: Tensor) -> dict[str, Tensor] | None:
-        """What SDXL's UNet is told of every row of latents beside the text; here the empty prompt's. None for others."""
+        """What SDXL's UNet is told of every row of latents beside the text; here the empty prompt's. None for
+        others."""
         return self.model.added_conditions(x.shape[0], x.shape[-2:])
 
     def unet_input(self, scaled: Tensor) -> Tensor:
@@ -178,5 +174,3 @@ def _parting(unet: Any, copies: int, split_at: int | None) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-

@@ -54,8 +54,8 @@ def differentiable_unet(model: StandaloneModel, checkpointing: bool = False) -> 
 def encode_concept(
     encoder: Any, vectors: Tensor, begin: int, end: int, pad: int, layer: int | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """A CLIP text encoder's answer to a prompt of nothing but vectors: hidden states (1, tokens, width), and pooled (1, P)
-    where it has a projection.
+    """A CLIP text encoder's answer to a prompt of nothing but vectors: hidden states (1, tokens, width), and pooled (1,
+    P) where it has a projection.
 
     The prompt is begin, n vectors, end, then padding. The vectors take the places of ``end`` tokens through a hook on
     the embedding table, which is removed again, so the encoder stays as it is and gradients reach the vectors.

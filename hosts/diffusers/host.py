@@ -79,7 +79,7 @@ class DiffusersHost:
         with self.denoiser.edited(capture, capture.layers if capture else ()) as denoiser:
             invert_ddim(
                 denoiser,
-                plan.enter(latent.to(self.device)),
+                plan.from_clean(latent.to(self.device)),
                 torch.tensor(plan.levels),
                 callback=self._callback,
                 disable=True,

@@ -31,14 +31,6 @@ TOKENIZER = "openai/clip-vit-large-patch14"
 SCALE = 0.18215  # of Stable Diffusion 1.x's latents
 
 
-
-
-
-
-
-
-
-
 class LCADDenoiser(UNetDenoiser):
     """A diffusers UNet that reads gray features beside the latent, as ``denoiser(x, sigma, branches) -> x0``.
 
@@ -51,7 +43,8 @@ class LCADDenoiser(UNetDenoiser):
         self.gray, self.contexts = gray, dict(contexts)
 
     def guided(self, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
-        """``denoiser(x, sigma)`` under classifier-free guidance between branches 0 and 1; weight 1 runs branch 0 only."""
+        """``denoiser(x, sigma)`` under classifier-free guidance between branches 0 and 1; weight 1 runs branch 0
+        only."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             if weight == 1:
@@ -69,7 +62,8 @@ class LCADDenoiser(UNetDenoiser):
     def unet_input(self, scaled: Tensor) -> Tensor:
         if scaled.shape[-2:] != self.gray.shape[-2:] or len(scaled) % len(self.gray):
             raise ValueError(
-                f"The latent is {tuple(scaled.shape)}, the gray features {tuple(self.gray.shape)}: encode the gray picture "
+                f"The latent is {tuple(scaled.shape)}, the gray features {tuple(self.gray.shape)}: encode the gray "
+                f"picture "
                 "at the latent's size, one picture or one for each row."
             )
         gray = self.gray.to(scaled).repeat(len(scaled) // len(self.gray), 1, 1, 1)
@@ -125,19 +119,29 @@ class DiffusersLCAD:
         return find_phrases(words, prompt, [(name, self.read_text(name).tokens) for name in phrases]), words.length
 
     def sample(
-        self, x: Tensor, sigmas: Tensor, gray: Tensor, prompt: str, negative: str, guidance: float,
+        self,
+        x: Tensor,
+        sigmas: Tensor,
+        gray: Tensor,
+        prompt: str,
+        negative: str,
+        guidance: float,
         instances: Sequence[Instance] = (),
-    ) -> Tensor:  # fmt: skip
-        """DDIM sampling, phrases drawn into their masks if there are any; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``, on
-        the CPU."""
-        denoiser = LCADDenoiser(self.model, gray, {CONDITIONAL: self.encode_text(prompt), 1: self.encode_text(negative)})
+    ) -> Tensor:
+        """DDIM sampling, phrases drawn into their masks if there are any; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``,
+        on the CPU."""
+        denoiser = LCADDenoiser(
+            self.model, gray, {CONDITIONAL: self.encode_text(prompt), 1: self.encode_text(negative)}
+        )
 
         def note(step: dict[str, Any]) -> None:
             if self.on_step is not None:
                 self.on_step(step["denoised"])
 
         x = x.to(self.model.unet.device)
-        guided = guided_instances(denoiser, guidance, instances, self.factor) if instances else denoiser.guided(guidance)
+        guided = (
+            guided_instances(denoiser, guidance, instances, self.factor) if instances else denoiser.guided(guidance)
+        )
         return sample_ddim(guided, x, sigmas, callback=note, disable=True).cpu()
 
     @torch.no_grad()
@@ -147,14 +151,17 @@ class DiffusersLCAD:
 
 
 def load_lcad(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu",
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
     tokenizer: str | Path | None = None,
-) -> DiffusersLCAD:  # fmt: skip
+) -> DiffusersLCAD:
     """The embedded L-CAD or a published checkpoint, ready to run.
 
     :param dtype: of the UNet; gray encoder, decoder and text stay float32.
-    :param tokenizer: for published checkpoints: a folder with CLIP's tokenizer, or its name on the hub, from which it is
-        fetched. None takes what the hub's cache has.
+    :param tokenizer: for published checkpoints: a folder with CLIP's tokenizer, or its name on the hub, from which it
+        is fetched. None takes what the hub's cache has.
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: it is not L-CAD's, or there is no tokenizer.
     """
@@ -182,31 +189,41 @@ def load_lcad(
     mark = fingerprint(unet.conv_in.weight, unet.config)
     torch.nn.Module.to(unet, device=device, dtype=dtype)
     model = StandaloneModel(
-        unet=unet, vae=None, alphas_cumprod=alphas.to(device), prediction=prediction, context=encode(""), added=None,
-        name=path.stem, fingerprint=mark,
-    )  # fmt: skip
+        unet=unet,
+        vae=None,
+        alphas_cumprod=alphas.to(device),
+        prediction=prediction,
+        context=encode(""),
+        added=None,
+        name=path.stem,
+        fingerprint=mark,
+    )
     return DiffusersLCAD(model, read.autoencoder.to(device), encode, words_of, scale, recommended)
 
 
 def _clip_text(
     weights: Mapping[str, Tensor], tokenizer: str | Path | None, device: str | torch.device
 ) -> tuple[Callable[[str], Tensor], Callable[[str], PromptTokens]]:
-    """A published text encoder: 77 tokens padded with the end mark, no mask, the normed last layer; and its reading of a
-    text, whose first word stands behind the begin mark."""
+    """A published text encoder: 77 tokens padded with the end mark, no mask, the normed last layer; and its reading of
+    a text, whose first word stands behind the begin mark."""
     from transformers import CLIPTokenizer
 
     if not weights:
         raise ValueError("the file has no text encoder (cond_stage_model.*): get the full checkpoint.")
     encoder = clip_from_ldm({TEXT + name: tensor for name, tensor in weights.items()}, TEXT).to(device)
     length, end = encoder.config.max_position_embeddings, encoder.config.vocab_size - 1
-    cure = f"give --tokenizer a folder with vocab.json and merges.txt, or the name {TOKENIZER} to fetch it from the hub."
+    cure = (
+        f"give --tokenizer a folder with vocab.json and merges.txt, or the name {TOKENIZER} to fetch it from the hub."
+    )
     try:
         # a name that is given may be fetched; the usual one must be there
         words = CLIPTokenizer.from_pretrained(str(tokenizer or TOKENIZER), local_files_only=tokenizer is None)
     except (OSError, ValueError) as error:
         raise ValueError(f"CLIP's tokenizer was not found ({str(error).splitlines()[0]}): {cure}") from error
     if words.eos_token_id != end:  # a folder without one gives an empty one
-        raise ValueError(f"CLIP's tokenizer was not found (its end mark is {words.eos_token_id}, expected {end}): {cure}")
+        raise ValueError(
+            f"CLIP's tokenizer was not found (its end mark is {words.eos_token_id}, expected {end}): {cure}"
+        )
 
     @torch.no_grad()
     def encode(text: str) -> Tensor:

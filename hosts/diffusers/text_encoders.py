@@ -55,8 +55,6 @@ def clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str) -> Any:
     return clip_model(config, weights, f"text encoder {prefix}*")
 
 
-
-
 def open_clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str, *, projection: bool) -> Any:
     """OpenCLIP's text encoder (SD 2.x; SDXL's second, with ``projection``): OpenCLIP names behind ``prefix``. float32.
 
@@ -94,8 +92,6 @@ def open_clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str, *, project
         SimpleNamespace(config=config), {"openclip." + name: tensor for name, tensor in weights.items()}, "openclip."
     )
     return clip_model(config, converted, f"text encoder {prefix}*", projection=projection)
-
-
 
 
 def encode_empty(encoder: Any, device: torch.device, *, layer: int | None, pad_with_end: bool) -> tuple[Tensor, Any]:

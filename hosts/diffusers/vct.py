@@ -108,8 +108,11 @@ class DiffusersTranslator(DiffusersHost):
     ) -> Tensor:
         plain = self.model.context if pivots is None else pivots.at
         texts = {
-            UNCONDITIONAL: plain, SOURCE_UNCONDITIONAL: plain, SOURCE: self.model.context, TARGET: concept.prompt,
-        }  # fmt: skip
+            UNCONDITIONAL: plain,
+            SOURCE_UNCONDITIONAL: plain,
+            SOURCE: self.model.context,
+            TARGET: concept.prompt,
+        }
         denoiser = PairDenoiser(self.model, texts, {} if concept.pooled is None else {TARGET: concept.pooled})
         run = ControlledRun(control, plan.sigmas, denoiser.layers, replay, mask=mask)
         streams = sample_pair(denoiser, run, start.to(self.device), guidance, self._callback)

@@ -51,7 +51,9 @@ class PairDenoiser(UNetDenoiser):
             texts[branch] = (text if text.ndim == 3 else text[None]).to(self.model.context)
         if len({text.shape[1] for text in texts.values()}) > 1:
             sizes = {branch: text.shape[1] for branch, text in texts.items()}
-            raise ValueError(f"The prompts have different numbers of tokens, by branch {sizes}; pad them to one number.")
+            raise ValueError(
+                f"The prompts have different numbers of tokens, by branch {sizes}; pad them to one number."
+            )
         rows_of = zip(of_row, pictures, strict=True)
         return torch.stack([texts[branch][picture % len(texts[branch])] for branch, picture in rows_of])
 
@@ -80,7 +82,9 @@ def sample_pair(
     """
     layers = [info.layer for info in denoiser.layers]
 
-    def predict(target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention) -> tuple[Tensor, Tensor | None]:
+    def predict(
+        target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention
+    ) -> tuple[Tensor, Tensor | None]:
         plain = [] if guidance == 1 else [(UNCONDITIONAL, target)]
         if run.replay is None and guidance != 1:
             plain.append((SOURCE_UNCONDITIONAL, source))
@@ -88,7 +92,9 @@ def sample_pair(
         x = torch.cat([part for _, part in parts])
         branches = tuple(branch for branch, _ in parts)
         with denoiser.at(sigma).edited(edit, layers, (SELF, CROSS)):
-            found = dict(zip(branches, denoiser(x, x.new_full([len(x)], sigma), branches).chunk(len(parts)), strict=True))
+            found = dict(
+                zip(branches, denoiser(x, x.new_full([len(x)], sigma), branches).chunk(len(parts)), strict=True)
+            )
         answers = [
             found[own] if guidance == 1 else guide(found[own], found[unconditional], guidance)
             for own, unconditional in ((TARGET, UNCONDITIONAL), (SOURCE, SOURCE_UNCONDITIONAL))

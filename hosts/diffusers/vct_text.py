@@ -1,6 +1,7 @@
 """Text encoders of the files that ``checkpoint`` loads, as functions of learned vectors.
 
-``load_standalone`` runs the text encoder once, on the empty prompt, and lets it go; learning a concept needs it for longer.
+``load_standalone`` runs the text encoder once, on the empty prompt, and lets it go; learning a concept needs it for
+longer.
 """
 
 from __future__ import annotations
@@ -115,8 +116,9 @@ class XLText:
 
     def __init__(self, small: Any, large: Any, tokenizer: Any = None) -> None:
         self.parts = (
-            ClipText(small, True, tokenizer, layer=-2), ClipText(large, False, tokenizer, layer=-2),
-        )  # fmt: skip
+            ClipText(small, True, tokenizer, layer=-2),
+            ClipText(large, False, tokenizer, layer=-2),
+        )
         self.columns = self.parts[0].columns
         self.widths = tuple(part.widths[0] for part in self.parts)
 

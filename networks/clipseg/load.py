@@ -19,8 +19,6 @@ HUB_FILES = ("*.json", "merges.txt", "vocab.json", "model.safetensors")
 _SIDE, _MEAN, _STD = 352, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-
-
 def load_referring(folder: Path) -> LoadedReferring:
     """A folder as transformers writes it: config.json, weights, tokenizer and preprocessing. Float32, on the CPU.
 
@@ -32,9 +30,11 @@ def load_referring(folder: Path) -> LoadedReferring:
     tensors = read_component(folder)
     try:
         network, report = CLIPSegForImageSegmentation.from_pretrained(
-            None, config=CLIPSegConfig.from_pretrained(folder, local_files_only=True), state_dict=tensors,
+            None,
+            config=CLIPSegConfig.from_pretrained(folder, local_files_only=True),
+            state_dict=tensors,
             output_loading_info=True,
-        )  # fmt: skip
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -44,7 +44,8 @@ def load_referring(folder: Path) -> LoadedReferring:
     missing, reshaped = report["missing_keys"], [str(key) for key in report["mismatched_keys"]]
     if missing or unexpected or reshaped:
         raise ValueError(
-            f"{folder}: missing {listed(missing)}, unexpected {listed(unexpected)}, of another shape {listed(reshaped)}: "
+            f"{folder}: missing {listed(missing)}, unexpected {listed(unexpected)}, of another shape "
+            f"{listed(reshaped)}: "
             "the weights are not this configuration's; download the folder again."
         )
     patch = network.config.vision_config.patch_size
@@ -54,9 +55,13 @@ def load_referring(folder: Path) -> LoadedReferring:
     if side % patch:
         raise ValueError(f"{folder}: pictures of side {side} are no whole number of patches of {patch}.")
     return LoadedReferring(
-        folder.name, network.float().eval().requires_grad_(False), tokenizer, side,
-        tuple(prepared.get("image_mean", _MEAN)), tuple(prepared.get("image_std", _STD)),
-    )  # fmt: skip
+        folder.name,
+        network.float().eval().requires_grad_(False),
+        tokenizer,
+        side,
+        tuple(prepared.get("image_mean", _MEAN)),
+        tuple(prepared.get("image_std", _STD)),
+    )
 
 
 def check_files(folder: Path) -> None:
@@ -71,5 +76,3 @@ def check_files(folder: Path) -> None:
     if not (folder / words).is_file() or (words == "vocab.json" and not (folder / "merges.txt").is_file()):
         raise ValueError(f"{folder} lacks vocab.json or merges.txt, the tokenizer's words: download the folder again.")
     read_json(folder / words)
-
-

@@ -46,7 +46,11 @@ class LoadedReferring:
 
     def _prepare(self, images: Tensor) -> Tensor:
         square = F.interpolate(
-            images.movedim(-1, 1).float(), size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=True
+            images.movedim(-1, 1).float(),
+            size=(self.side, self.side),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
         )
         mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
         return ((square - mean) / std).to(next(self.network.parameters()).dtype)

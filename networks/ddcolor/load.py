@@ -26,8 +26,6 @@ _RENAMED = (
 )
 
 
-
-
 @dataclass(frozen=True)
 class LoadedDDColor:
     """A network on one device, as the pipeline asks for it (``pipelines.ddcolor.ColorNetwork``).

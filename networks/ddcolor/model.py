@@ -1,8 +1,8 @@
 """DDColor (Kang et al., ICCV 2023, arXiv 2212.11613): a gray picture in, a and b of CIE Lab out, in one forward pass.
 
 An encoder's four maps go through a pixel decoder, which climbs back to the picture's size; a color decoder lets a set
-of learned queries look at three scales of it; every query weights the pixel decoder's channels, and a last layer adds the
-queries' maps up to a and b. The encoder (ConvNeXt) is handed in: libraries have it.
+of learned queries look at three scales of it; every query weights the pixel decoder's channels, and a last layer adds
+the queries' maps up to a and b. The encoder (ConvNeXt) is handed in: libraries have it.
 
 What is the same for every picture is worked out once, when weights are read (:mod:`.weights`): spectral and
 batch norms are folded into their neighbors. The order of the last steps is ours, the result is not changed by it:
@@ -29,8 +29,8 @@ HEADS = 8
 #: Base of the position code's wavelengths.
 TEMPERATURE = 10000
 
-#: Numbers that the last unit holds at once. It works in slices, because the whole is 256 numbers a pixel: on a CPU in ones
-#: that its caches hold.
+#: Numbers that the last unit holds at once. It works in slices, because the whole is 256 numbers a pixel: on a CPU in
+#: ones that its caches hold.
 SLICE = 2**25
 CPU_SLICE = 2**22
 
@@ -76,9 +76,9 @@ class DDColorSizes:
 def working_bytes(sizes: DDColorSizes, frames: int, height: int, width: int, number_bytes: int) -> int:
     """Memory that pictures need on their way through the network together, without the weights.
 
-    A picture needs the larger of two peaks, both at stride 4: inside an encoder block (input, depthwise result, norm, and
-    twice the four times wider inner layer) and where the last pixel decoder layer meets its skip. Half as much again is left
-    to the convolutions' own work space. One slice of the last unit comes on top, in both precisions.
+    A picture needs the larger of two peaks, both at stride 4: inside an encoder block (input, depthwise result, norm,
+    and twice the four times wider inner layer) and where the last pixel decoder layer meets its skip. Half as much
+    again is left to the convolutions' own work space. One slice of the last unit comes on top, in both precisions.
     """
     fine, enlarged = sizes.widths[0], sizes.enlarged[-1]
     block = 11 * fine
@@ -213,9 +213,12 @@ class ColorDecoder(nn.Module):
         self.layers = nn.ModuleList(ColorLayer(sizes.hidden, sizes.feedforward) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.hidden)
         self.embed = nn.Sequential(
-            nn.Linear(sizes.hidden, sizes.hidden), nn.ReLU(), nn.Linear(sizes.hidden, sizes.hidden), nn.ReLU(),
+            nn.Linear(sizes.hidden, sizes.hidden),
+            nn.ReLU(),
+            nn.Linear(sizes.hidden, sizes.hidden),
+            nn.ReLU(),
             nn.Linear(sizes.hidden, sizes.last),
-        )  # fmt: skip
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Three maps (B, channels, h, w), coarse to fine -> (B, Q, last): how each query weights the last channels."""
@@ -286,10 +289,11 @@ class ConvNeXtMaps(nn.Module):
 
         super().__init__()
         config = ConvNextConfig(
-            depths=list(sizes.depths), hidden_sizes=list(sizes.widths),
+            depths=list(sizes.depths),
+            hidden_sizes=list(sizes.widths),
             out_features=[f"stage{i + 1}" for i in range(len(sizes.depths))],
             layer_scale_init_value=0.0,  # none: it is folded
-        )  # fmt: skip
+        )
         backbone = ConvNextBackbone(config)
         self.embeddings = backbone.embeddings
         self.stages = backbone.encoder.stages

@@ -1,10 +1,10 @@
 """DDColor's published weights: which keys there are, which sizes they tell, and how they become ours.
 
-The published program keeps spectrally normalized convolutions as ``weight_orig`` with the vectors u and v of their power
-iteration, and batch norms beside them. At inference all of these are constants, so they are folded:
+The published program keeps spectrally normalized convolutions as ``weight_orig`` with the vectors u and v of their
+power iteration, and batch norms beside them. At inference all of these are constants, so they are folded:
 
-* spectral norm: ``weight = weight_orig / sigma`` with ``sigma = u · (M v)``, M the weight as [out, rest]. The stored u and
-  v count, not the true largest singular value: they are what the network was trained with.
+* spectral norm: ``weight = weight_orig / sigma`` with ``sigma = u · (M v)``, M the weight as [out, rest]. The stored u
+  and v count, not the true largest singular value: they are what the network was trained with.
 * batch norm after a convolution: into it. Batch norm of an encoder map: into the affine part of the encoder's norm.
 * batch norm after a ReLU: into the 1x1 convolutions that read it.
 * layer scale (gamma) of an encoder block: into the linear layer before it.
@@ -162,8 +162,8 @@ def fold(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> tuple[dict[str, 
     """Published weights with every constant norm folded.
 
     :param weights: as :func:`check_weights` accepts them.
-    :returns: (encoder, rest), float32. The encoder's keep their names without prefix and have lost ``gamma`` and the final
-        norm, which nothing reads; the rest has the names of :class:`~.ddcolor.DDColor`.
+    :returns: (encoder, rest), float32. The encoder's keep their names without prefix and have lost ``gamma`` and the
+        final norm, which nothing reads; the rest has the names of :class:`~.ddcolor.DDColor`.
     """
     given = {name: tensor.float() for name, tensor in weights.items()}
     encoder = {
@@ -231,9 +231,12 @@ def color_decoder_names(sizes: DDColorSizes) -> list[tuple[str, str]]:
             f"{_COLOR}transformer_{kind}_layers.{k}." for kind in ("cross_attention", "self_attention", "ffn")
         )
         pairs += [
-            (f"{cross}multihead_attn.", f"{ours}cross."), (f"{cross}norm.", f"{ours}cross_norm."),
-            (f"{own}self_attn.", f"{ours}own."), (f"{own}norm.", f"{ours}own_norm."), (forward, ours),
-        ]  # fmt: skip
+            (f"{cross}multihead_attn.", f"{ours}cross."),
+            (f"{cross}norm.", f"{ours}cross_norm."),
+            (f"{own}self_attn.", f"{ours}own."),
+            (f"{own}norm.", f"{ours}own_norm."),
+            (forward, ours),
+        ]
     return pairs
 
 

@@ -30,12 +30,6 @@ ABOUT_KEY = "exemplar.deadiff"
 WORDS = {"style": (101, 2806, 102), "content": (101, 4180, 102), "painting": (101, 4169, 102)}
 
 
-
-
-
-
-
-
 @dataclass(frozen=True)
 class DEADiffAdapter:
     """What a file holds, on the CPU or wherever its encoder was moved.
@@ -65,7 +59,9 @@ class DEADiffAdapter:
             raise ValueError(f"The instruction is '{word}'; this file knows {', '.join(self.words)}.")
         ids = torch.tensor(self.words[word])
         if int(ids.max()) >= self.sizes.vocabulary:
-            raise ValueError(f"{self.name} has a vocabulary of {self.sizes.vocabulary} and doesn't say its words' numbers.")
+            raise ValueError(
+                f"{self.name} has a vocabulary of {self.sizes.vocabulary} and doesn't say its words' numbers."
+            )
         return ids
 
 
@@ -155,12 +151,6 @@ def fill_encoder(encoder: ImageEncoder, weights: Mapping[str, Tensor]) -> None:
             if buffer.is_meta:  # 0, 1, 2 ...: the only buffers that there are, and no file holds them
                 module.register_buffer(name, torch.arange(buffer.shape[-1]).expand(1, -1), persistent=False)
     encoder.eval().requires_grad_(False)
-
-
-
-
-
-
 
 
 def extract(source: Path, output: Path, dtype: torch.dtype = torch.float16) -> dict[str, Any]:

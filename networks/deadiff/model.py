@@ -2,8 +2,8 @@
 
 A picture becomes a 3 x 224 x 224 tensor, an image trunk (CLIP's, without its last block and norm) turns that into
 vectors, and a Q-Former reads them together with one instruction word. Two branches of one architecture do this:
-``style`` and ``content``, which are taught by different pairs of pictures. The trunk and the Q-Former themselves are the
-transformers library's and are handed in.
+``style`` and ``content``, which are taught by different pairs of pictures. The trunk and the Q-Former themselves are
+the transformers library's and are handed in.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def to_pixels(images: Tensor, side: int) -> Tensor:
 def resize_floats(pixels: Tensor, side: int) -> Tensor:
     """(B, 3, H, W) in 0..1 -> (B, 3, side, side): the program's second resize, which training needs.
 
-    A blur that keeps what is shrunk from aliasing, then bicubic interpolation with corners aligned. At inference the size is
-    right already, and it does nothing.
+    A blur that keeps what is shrunk from aliasing, then bicubic interpolation with corners aligned. At inference the
+    size is right already, and it does nothing.
     """
     size = pixels.shape[-2:]
     if tuple(size) == (side, side):
@@ -144,10 +144,15 @@ class CLIPTrunk(nn.Module):
 
         super().__init__()
         config = CLIPVisionConfig(
-            hidden_size=sizes.width, intermediate_size=sizes.trunk_inner, num_hidden_layers=sizes.blocks,
-            num_attention_heads=sizes.trunk_heads, image_size=sizes.side, patch_size=sizes.patch, hidden_act="quick_gelu",
+            hidden_size=sizes.width,
+            intermediate_size=sizes.trunk_inner,
+            num_hidden_layers=sizes.blocks,
+            num_attention_heads=sizes.trunk_heads,
+            image_size=sizes.side,
+            patch_size=sizes.patch,
+            hidden_act="quick_gelu",
             layer_norm_eps=1e-5,
-        )  # fmt: skip
+        )
         model = CLIPVisionModel(config)
         self.model = getattr(model, "vision_model", model)  # one class wraps the other in older versions
         self.model.post_layernorm = nn.Identity()
@@ -165,10 +170,16 @@ class QFormer(nn.Module):
 
         super().__init__()
         config = InstructBlipQFormerConfig(
-            vocab_size=sizes.vocabulary, hidden_size=sizes.hidden, num_hidden_layers=sizes.layers,
-            num_attention_heads=sizes.heads, intermediate_size=sizes.inner, max_position_embeddings=sizes.positions,
-            encoder_hidden_size=sizes.width, cross_attention_frequency=1, layer_norm_eps=1e-12,
-        )  # fmt: skip
+            vocab_size=sizes.vocabulary,
+            hidden_size=sizes.hidden,
+            num_hidden_layers=sizes.layers,
+            num_attention_heads=sizes.heads,
+            intermediate_size=sizes.inner,
+            max_position_embeddings=sizes.positions,
+            encoder_hidden_size=sizes.width,
+            cross_attention_frequency=1,
+            layer_norm_eps=1e-12,
+        )
         self.model = InstructBlipQFormerModel(config)
 
     def forward(self, queries: Tensor, ids: Tensor, mask: Tensor, vectors: Tensor) -> Tensor:

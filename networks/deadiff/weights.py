@@ -1,7 +1,7 @@
 """DEADiff's published weights: which of them are its own, which sizes they tell, and what must be there.
 
-A checkpoint also holds a whole Stable Diffusion 1.5 and heads that inference never reads. What is ours is read strictly;
-what is not is left out and counted.
+A checkpoint also holds a whole Stable Diffusion 1.5 and heads that inference never reads. What is ours is read
+strictly; what is not is left out and counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _PROJECTED = re.compile(
     rf"^{re.escape(UNET)}(input_blocks|middle_block|output_blocks)\.(\d+)(?:\.1)?\.transformer_blocks\.(\d+)"
     r"\.attn2\.i_to_([kv])\.weight$"
 )
-_UNUSED = re.compile(r"_blip\.(Qformer\.(cls\.|bert\.embeddings\.position_ids$)|vision_proj\.|text_proj\.|itm_head\.|temp$)")
+_UNUSED = re.compile(
+    r"_blip\.(Qformer\.(cls\.|bert\.embeddings\.position_ids$)|vision_proj\.|text_proj\.|itm_head\.|temp$)"
+)
 _OURS = re.compile(r"^(style|content)_(blip|proj_layer)\.")
 _HEAD_WIDTH = 64  # of CLIP's trunk and of BERT
 _WANTED = "expected DEADiff's checkpoint, or an adapter made from it"
@@ -120,7 +122,10 @@ def published_shapes(sizes: DEADiffSizes, *, shared_trunk: bool = False) -> dict
         norm(f"{name}ln_pre", width)
         for i in range(sizes.blocks):
             block = f"{name}transformer.resblocks.{i}."
-            shapes[f"{block}attn.in_proj_weight"], shapes[f"{block}attn.in_proj_bias"] = (3 * width, width), (3 * width,)
+            shapes[f"{block}attn.in_proj_weight"], shapes[f"{block}attn.in_proj_bias"] = (
+                (3 * width, width),
+                (3 * width,),
+            )
             linear(f"{block}attn.out_proj", width, width)
             linear(f"{block}mlp.c_fc", sizes.trunk_inner, width)
             linear(f"{block}mlp.c_proj", width, sizes.trunk_inner)
@@ -226,10 +231,13 @@ def trunk_weights(weights: Mapping[str, Tensor], branch: str) -> dict[str, Tenso
         "embeddings.patch_embedding.weight": given.pop("conv1.weight"),
     }
     renamed = (
-        ("ln_pre.", "pre_layrnorm."), ("transformer.resblocks.", "encoder.layers."),
-        (".attn.out_proj.", ".self_attn.out_proj."), (".ln_", ".layer_norm"), (".mlp.c_fc.", ".mlp.fc1."),
+        ("ln_pre.", "pre_layrnorm."),
+        ("transformer.resblocks.", "encoder.layers."),
+        (".attn.out_proj.", ".self_attn.out_proj."),
+        (".ln_", ".layer_norm"),
+        (".mlp.c_fc.", ".mlp.fc1."),
         (".mlp.c_proj.", ".mlp.fc2."),
-    )  # fmt: skip
+    )
     for name, tensor in given.items():
         for theirs, ours in renamed:
             name = name.replace(theirs, ours)

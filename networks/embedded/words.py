@@ -34,8 +34,9 @@ def tokenize(text: str, *, vocabulary: int = VOCABULARY, tokens: int = TOKENS) -
 class HashedWords(nn.Module):
     """Embedding table ``emb.weight`` (vocabulary, width), looked up for ``tokens`` hashed words a text.
 
-    With ``bound``, a word also hears the one before it and the one after it, through ``left.weight`` and ``right.weight``
-    (width, width): the only grammar there is, enough to tell "red apple, yellow bell" from "yellow apple, red bell".
+    With ``bound``, a word also hears the one before it and the one after it, through ``left.weight`` and
+    ``right.weight`` (width, width): the only grammar there is, enough to tell "red apple, yellow bell" from "yellow
+    apple, red bell".
     """
 
     def __init__(
@@ -66,14 +67,16 @@ class HashedWords(nn.Module):
         missing, unexpected = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected)
         if missing or unexpected:
             raise ValueError(
-                f"hashed-word weights: missing {missing}, unexpected {unexpected}, expected exactly {sorted(expected)}: "
+                f"hashed-word weights: missing {missing}, unexpected {unexpected}, expected exactly "
+                f"{sorted(expected)}: "
                 "pass the file's tensors with their `text.` prefix removed."
             )
         table = state_dict["emb.weight"]
         shapes = [tuple(state_dict[name].shape) for name in sorted(expected)]
         if table.ndim != 2 or any(shape != (table.shape[1],) * 2 for shape in shapes[1:]):
             raise ValueError(
-                f"the hashed-word table has shape {', '.join(map(str, shapes))}, expected (vocabulary, width), and (width, "
+                f"the hashed-word table has shape {', '.join(map(str, shapes))}, expected (vocabulary, width), and "
+                f"(width, "
                 "width) for bound words: the file is damaged or is another model's."
             )
         model = cls(vocabulary=table.shape[0], width=table.shape[1], tokens=tokens, bound=bound)

@@ -39,7 +39,9 @@ def read_lcad(path: Path) -> LCADFile:
     :raises ValueError: it cannot be read as plain weights, or they are not L-CAD's; the file is named.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give L-CAD's checkpoint, or reinstall the pack if it is its own.")
+        raise FileNotFoundError(
+            f"{path} does not exist: give L-CAD's checkpoint, or reinstall the pack if it is its own."
+        )
     try:
         if path.suffix == ".safetensors" and headers.is_embedded(path):
             return _read_embedded(path)
@@ -55,7 +57,9 @@ def _read_embedded(path: Path) -> LCADFile:
     described = config.get("lcad")
     if described is None:
         raise ValueError("this is the embedded model of another system; choose L-CAD's checkpoint.")
-    sizes = LCADSizes(tuple(described["widths"]), described["blocks"], config["latent"]["channels"], 3, described["groups"])
+    sizes = LCADSizes(
+        tuple(described["widths"]), described["blocks"], config["latent"]["channels"], 3, described["groups"]
+    )
     with torch.device("meta"):
         encoder, decoder = GrayEncoder(sizes), GuidedDecoder(sizes)
     load_strictly(encoder, part(tensors, "gray."), "the embedded gray encoder")

@@ -37,8 +37,8 @@ class LCADSizes:
     :param blocks: residual blocks a level in the gray encoder, which emits a map after each; the decoder has one more.
     :param latent: channels of the latent.
     :param pictures: channels that come out, 3.
-    :param groups: of every group norm, 32 in published files, and no shape tells; 0 is no norms at all, with which a small
-        network keeps the level of flat places.
+    :param groups: of every group norm, 32 in published files, and no shape tells; 0 is no norms at all, with which a
+        small network keeps the level of flat places.
     """
 
     widths: tuple[int, ...]
@@ -66,8 +66,8 @@ class LCADSizes:
 def working_bytes(sizes: LCADSizes, height: int, width: int, number_bytes: int) -> int:
     """Memory that one picture needs on its way through encoder or decoder, without the weights.
 
-    The peak is at full size: the maps that wait there, and input, norm and result of a convolution in a residual block; half
-    as much again is left to the convolutions' own work space.
+    The peak is at full size: the maps that wait there, and input, norm and result of a convolution in a residual block;
+    half as much again is left to the convolutions' own work space.
     """
     return int(1.5 * (sizes.blocks + 5) * sizes.widths[0] * height * width * number_bytes)
 
@@ -190,7 +190,8 @@ class GrayEncoder(nn.Module):
         factor = self.sizes.factor
         if any(side % factor or not side for side in gray.shape[-2:]):
             raise ValueError(
-                f"The gray encoder was given {gray.shape[-1]} x {gray.shape[-2]} pixels; both sides must be multiples of "
+                f"The gray encoder was given {gray.shape[-1]} x {gray.shape[-2]} pixels; both sides must be multiples "
+                f"of "
                 f"{factor}: choose such a size."
             )
         h = self.conv_in(gray.to(self.conv_in.weight.dtype))

@@ -1,8 +1,8 @@
 """L-CAD's published checkpoint: which keys there are, which sizes they tell, and what is left out on purpose.
 
-One file holds a UNet and a CLIP text encoder, both with Stable Diffusion 1.5's names, and an autoencoder with two encoders:
-the ordinary one, which coloring never runs, and the gray one. What is not needed is still accounted for: a key that
-nobody expects means that the file is another model's.
+One file holds a UNet and a CLIP text encoder, both with Stable Diffusion 1.5's names, and an autoencoder with two
+encoders: the ordinary one, which coloring never runs, and the gray one. What is not needed is still accounted for: a
+key that nobody expects means that the file is another model's.
 """
 
 from __future__ import annotations
@@ -22,14 +22,25 @@ LATENT_IN = "first_stage_model.post_quant_conv."
 ENCODER = "first_stage_model.encoder."
 LATENT_OUT = "first_stage_model.quant_conv."
 
-#: The training schedule, stored by the published program. It is a formula (``diffusion.schedule``), so it may be missing.
+#: The training schedule, stored by the published program. It is a formula (``diffusion.schedule``), so it may be
+#: missing.
 SCHEDULE = frozenset(
     (
-        "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
-        "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
-        "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "logvar",
+        "betas",
+        "alphas_cumprod",
+        "alphas_cumprod_prev",
+        "sqrt_alphas_cumprod",
+        "sqrt_one_minus_alphas_cumprod",
+        "log_one_minus_alphas_cumprod",
+        "sqrt_recip_alphas_cumprod",
+        "sqrt_recipm1_alphas_cumprod",
+        "posterior_variance",
+        "posterior_log_variance_clipped",
+        "posterior_mean_coef1",
+        "posterior_mean_coef2",
+        "logvar",
     )
-)  # fmt: skip
+)
 
 #: Layers of the gray encoder that exist in the file and are never used.
 _UNUSED = ("norm_out.", "conv_out.")
@@ -55,12 +66,14 @@ class LCADParts:
 def take_apart(weights: Mapping[str, Tensor]) -> LCADParts:
     """Sort a checkpoint's tensors, and see that there is nothing else among them.
 
-    The names inside UNet, text encoder, gray encoder and decoder are checked where they are loaded. The ordinary encoder
-    may be missing as a whole (a trimmed file), but not in part.
+    The names inside UNet, text encoder, gray encoder and decoder are checked where they are loaded. The ordinary
+    encoder may be missing as a whole (a trimmed file), but not in part.
 
     :raises ValueError: another model's tensors, an ordinary Stable Diffusion checkpoint, or an incomplete encoder.
     """
-    parts: dict[str, dict[str, Tensor]] = {name: {} for name in (UNET, TEXT, GRAY, DECODER, LATENT_IN, ENCODER, LATENT_OUT)}
+    parts: dict[str, dict[str, Tensor]] = {
+        name: {} for name in (UNET, TEXT, GRAY, DECODER, LATENT_IN, ENCODER, LATENT_OUT)
+    }
     unexpected = []
     for name, tensor in weights.items():
         prefix = next((prefix for prefix in parts if name.startswith(prefix)), None)
@@ -107,7 +120,8 @@ def _check_unet(unet: Mapping[str, Tensor], sizes: LCADSizes) -> None:
     if first is None or first.shape[1] != wanted:
         found = "none" if first is None else f"{first.shape[1]} channels"
         raise ValueError(
-            f"the UNet's first convolution reads {found}, but latent and gray features together are {wanted}: the parts "
+            f"the UNet's first convolution reads {found}, but latent and gray features together are {wanted}: the "
+            f"parts "
             "are from different models; get the original file."
         )
 

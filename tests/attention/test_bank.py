@@ -32,8 +32,9 @@ class TestNearest:
 
 class TestContents:
     def test_sizes_and_names(self):
-        bank = naive.bank(pictures=3, tokens=6, sigmas=(0.5, 2.0, 1.0), layers=(naive.LAYER, DEEP), letters="qv",
-                          grid=(2, 3))  # fmt: skip
+        bank = naive.bank(
+            pictures=3, tokens=6, sigmas=(0.5, 2.0, 1.0), layers=(naive.LAYER, DEEP), letters="qv", grid=(2, 3)
+        )
         assert bank.sigmas == (2.0, 1.0, 0.5)
         assert bank.layers == (DEEP, naive.LAYER)
         assert bank.pictures == 3

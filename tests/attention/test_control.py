@@ -218,7 +218,9 @@ def test_keys_that_are_no_words_keep_what_they_had():
     """Image tokens behind the prompt's keys: an edit that changes no word changes nothing."""
     asked = call(CROSS)
     rows = len(asked.rows)
-    more = {n: torch.cat([getattr(asked, n), naive.rand(rows, 3, naive.WIDTH, seed=31 + i)], 1) for i, n in enumerate("kv")}
+    more = {
+        n: torch.cat([getattr(asked, n), naive.rand(rows, 3, naive.WIDTH, seed=31 + i)], 1) for i, n in enumerate("kv")
+    }
     asked = replace(asked, **more)
     same = PromptControl((COLUMNS, COLUMNS), (Reweight(torch.ones(COLUMNS)),), **ALWAYS)
     assert torch.allclose(edited(same, asked), asked.plain(), atol=1e-6)

@@ -74,9 +74,12 @@ def check(found, expected):
 def test_formula(mix, gamma, beta, layer):
     shallow = LAYERS[layer]
     settings = DualAttentionSettings(
-        gamma_shallow=gamma if shallow else 0.9, gamma_deep=0.9 if shallow else gamma,
-        beta_shallow=beta if shallow else 0.8, beta_deep=0.8 if shallow else beta, mix=mix,
-    )  # fmt: skip
+        gamma_shallow=gamma if shallow else 0.9,
+        gamma_deep=0.9 if shallow else gamma,
+        beta_shallow=beta if shallow else 0.8,
+        beta_deep=0.8 if shallow else beta,
+        mix=mix,
+    )
     three, asked = banks(), call(layer)
     check(edited(DualAttentionColor(settings, LAYERS, *three), asked)[0], formula(settings, three, asked, 0))
 
@@ -264,10 +267,15 @@ class TestFixedOutputs:
 
         first, second = (dataclasses.replace(call(seed=seed), attend=refuse) for seed in (1, 2))
         assert torch.equal(edited(edit, first), edited(edit, second))
-        assert torch.equal(edited(edit, second)[0], sdpa(
-            three[0].get(1.0, naive.LAYER, "q"), three[2].get(1.0, naive.LAYER, "k"),
-            three[1].get(1.0, naive.LAYER, "v"), naive.HEADS,
-        )[0])  # fmt: skip
+        assert torch.equal(
+            edited(edit, second)[0],
+            sdpa(
+                three[0].get(1.0, naive.LAYER, "q"),
+                three[2].get(1.0, naive.LAYER, "k"),
+                three[1].get(1.0, naive.LAYER, "v"),
+                naive.HEADS,
+            )[0],
+        )
 
     def test_other_layers_stay_live(self):
         settings = dataclasses.replace(FIXED, gamma_shallow=0.5)
@@ -335,8 +343,9 @@ class TestRefusals:
         three[0] = banks(sigmas=(2.0 * (1 + 5e-7),))[0]
         DualAttentionColor(FULL, LAYERS, *three)
 
-    @pytest.mark.parametrize("which, letters, missing", [(0, "q", "k"), (0, "k", "q"), (1, "v", "k"), (1, "k", "v"),
-                                                         (2, "qv", "k")])  # fmt: skip
+    @pytest.mark.parametrize(
+        "which, letters, missing", [(0, "q", "k"), (0, "k", "q"), (1, "v", "k"), (1, "k", "v"), (2, "qv", "k")]
+    )
     def test_captures_that_are_missing(self, which, letters, missing):
         three = list(banks())
         three[which] = banks(letters=letters)[which]
@@ -416,10 +425,15 @@ class TestSettings:
         assert (found["input"], found["reference"], found["gray"]) == needs
 
 
-@pytest.mark.parametrize("settings", [
-    dataclasses.replace(FULL, gamma_deep=1.0, beta_deep=0.0), FIXED, DualAttentionSettings(beta_shallow=1.0),
-    dataclasses.replace(FULL, gamma_shallow=0.0, gamma_deep=0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dataclasses.replace(FULL, gamma_deep=1.0, beta_deep=0.0),
+        FIXED,
+        DualAttentionSettings(beta_shallow=1.0),
+        dataclasses.replace(FULL, gamma_shallow=0.0, gamma_deep=0.0),
+    ],
+)
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_banks_are_never_changed_by_use(settings, masked):
     three = banks(2, 2, sigmas=(2.0, 1.0))

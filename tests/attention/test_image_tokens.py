@@ -52,7 +52,11 @@ class TestRoute:
 
     def test_edited(self):
         routing = route(infos(3, 2), "middle", "output.9-11")
-        assert names(routing, SEMANTICS) == ["middle.0"] and names(routing, STYLE) == ["output.9", "output.10", "output.11"]
+        assert names(routing, SEMANTICS) == ["middle.0"] and names(routing, STYLE) == [
+            "output.9",
+            "output.10",
+            "output.11",
+        ]
         routing = route(infos(3, 2), "rest", "fine")
         assert names(routing, STYLE) == ["output.9", "output.10", "output.11"] and len(routing) == 16
         with pytest.raises(ValueError, match=r"output\.9 would listen to style and to semantics"):
@@ -90,15 +94,22 @@ class TestEdit:
         given, found = call(2), kept()
         out = run(ImageTokens(found), given)
         for row in range(2):
-            torch.testing.assert_close(out[row].double(), expected(given, row, found[LAYER].k[0], found[LAYER].v[0]),
-                                       atol=1e-5, rtol=0)  # fmt: skip
+            torch.testing.assert_close(
+                out[row].double(), expected(given, row, found[LAYER].k[0], found[LAYER].v[0]), atol=1e-5, rtol=0
+            )
 
     def test_rows_of_other_branches_get_zeros_wherever_they_stand(self):
         given, found = call(4, (1, 0, 0, 1), (0, 0, 1, 1)), kept(2)
         out = run(ImageTokens(found), given)
         zeros = torch.zeros_like(found[LAYER].k[0])
-        for row, pair in enumerate(((zeros, zeros), (found[LAYER].k[0], found[LAYER].v[0]),
-                                    (found[LAYER].k[1], found[LAYER].v[1]), (zeros, zeros))):  # fmt: skip
+        for row, pair in enumerate(
+            (
+                (zeros, zeros),
+                (found[LAYER].k[0], found[LAYER].v[0]),
+                (found[LAYER].k[1], found[LAYER].v[1]),
+                (zeros, zeros),
+            )
+        ):
             torch.testing.assert_close(out[row].double(), expected(given, row, *pair), atol=1e-5, rtol=0)
         assert float((out[0] - given.plain()[0]).abs().max()) > 1e-3  # zeros damp
 
@@ -160,7 +171,10 @@ class TestEdit:
 def test_projecting():
     """A kind that is missing leaves as many zeros; half-precision projections are worked with in float32."""
     other = Layer("middle", 0)
-    projections = {LAYER: (torch.eye(8, 6), 2 * torch.eye(8, 6)), other: (torch.eye(4, 6).half(), torch.eye(4, 6).half())}
+    projections = {
+        LAYER: (torch.eye(8, 6), 2 * torch.eye(8, 6)),
+        other: (torch.eye(4, 6).half(), torch.eye(4, 6).half()),
+    }
     tokens = naive.rand(2, 3, 6, seed=1).float()
     made = project_tokens({STYLE: tokens}, projections, {LAYER: STYLE, other: SEMANTICS})
     assert torch.equal(made[LAYER].k[..., :6], tokens) and torch.equal(made[LAYER].v[..., :6], 2 * tokens)

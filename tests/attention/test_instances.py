@@ -89,7 +89,9 @@ class TestEdit:
     @pytest.mark.parametrize("settings", BOTH_STEPS)
     def test_a_repeated_prompt_is_the_same_prompt(self, settings):
         once, thrice = cross_call(), cross_call(repeats=3)
-        torch.testing.assert_close(run(once, instance(**settings)), run(thrice, instance(**settings)), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            run(once, instance(**settings)), run(thrice, instance(**settings)), atol=1e-5, rtol=0
+        )
 
     def test_both_steps_and_shared_tokens_in_one_call(self):
         call = cross_call()
@@ -134,7 +136,9 @@ class TestEdit:
     def test_no_map_is_built(self):
         """With many tokens nothing as large as a map of one head appears."""
         call = dataclasses.replace(
-            cross_call(grid=(64, 64), heads=4, width=32), k=naive.rand(2, 7 * LENGTH, 32), v=naive.rand(2, 7 * LENGTH, 32)
+            cross_call(grid=(64, 64), heads=4, width=32),
+            k=naive.rand(2, 7 * LENGTH, 32),
+            v=naive.rand(2, 7 * LENGTH, 32),
         )
         largest = 0
 
@@ -163,7 +167,8 @@ class TestPublishedStep:
         torch.testing.assert_close(official_step(logits.detach(), mask), -logits.grad, atol=1e-12, rtol=1e-9)
 
     def test_saturated_logits_stay(self):
-        """Where the float32 sigmoid rounds to 1 torch's gradient is 0, and so is the step; it fades where it rounds to 0."""
+        """Where the float32 sigmoid rounds to 1 torch's gradient is 0, and so is the step; it fades where it rounds to
+        0."""
         logits = torch.tensor([16.0, 17.0, 30.0, -20.0, -30.0, -120.0]).reshape(1, 1, -1, 1).requires_grad_()
         for mask in (torch.zeros(1, 6), torch.ones(1, 6)):
             logits.grad = None
@@ -223,8 +228,15 @@ class TestMasks:
         assert torch.equal(official_grid(mask, (8, 8), (1, 2))[0], torch.tensor([[0.0, 1.0]]).double())
         assert torch.equal(official_grid(mask, (8, 8), (1, 1))[0], torch.tensor([[0.0]]).double())
 
-    @pytest.mark.parametrize("masks", [torch.zeros(1, 8, 8), torch.full((1, 8, 8), 0.4), torch.zeros(1, 0, 8),
-                                       torch.stack([torch.ones(8, 8), torch.zeros(8, 8)])])  # fmt: skip
+    @pytest.mark.parametrize(
+        "masks",
+        [
+            torch.zeros(1, 8, 8),
+            torch.full((1, 8, 8), 0.4),
+            torch.zeros(1, 0, 8),
+            torch.stack([torch.ones(8, 8), torch.zeros(8, 8)]),
+        ],
+    )
     def test_empty_ones_are_refused(self, masks):
         with pytest.raises(ValueError, match=r"mask of 'red cup'.* is empty"):
             instance(masks=masks)
@@ -236,8 +248,15 @@ class TestBadInput:
         with pytest.raises(ValueError, match="'red cup' has the tokens"):
             instance(tokens)
 
-    @pytest.mark.parametrize("settings, word", [({"strength": -1}, "strength"), ({"strength": float("nan")}, "strength"),
-                                                ({"step": "big"}, "step"), ({"schedule": "none"}, "schedule")])  # fmt: skip
+    @pytest.mark.parametrize(
+        "settings, word",
+        [
+            ({"strength": -1}, "strength"),
+            ({"strength": float("nan")}, "strength"),
+            ({"step": "big"}, "step"),
+            ({"schedule": "none"}, "schedule"),
+        ],
+    )
     def test_settings(self, settings, word):
         with pytest.raises(ValueError, match=f"{word} is"):
             InstanceSettings(**settings)

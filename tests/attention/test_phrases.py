@@ -42,7 +42,9 @@ class TestPhrases:
         assert find("cup cup cup", "cup cup", "cup") == [(1, 2), (1,)]
 
     def test_wrong_ones_are_all_named(self):
-        with pytest.raises(ValueError, match=r"'the blue cup, a red cup' does not contain 'green cup', 'cup red'\. Write"):
+        with pytest.raises(
+            ValueError, match=r"'the blue cup, a red cup' does not contain 'green cup', 'cup red'\. Write"
+        ):
             find(TEXT, "green cup", "blue", "cup red")
 
     def test_one_mention_too_few(self):

@@ -45,7 +45,9 @@ def test_no_new_colors():
 
 def test_constant_chroma_and_flat_lightness():
     chroma = torch.tensor([12.0, -7.0]).expand(1, 5, 5, 2)
-    assert torch.allclose(upsample_guided(chroma, torch.rand(1, 20, 20, 1) * 100), torch.tensor([12.0, -7.0]), atol=1e-3)
+    assert torch.allclose(
+        upsample_guided(chroma, torch.rand(1, 20, 20, 1) * 100), torch.tensor([12.0, -7.0]), atol=1e-3
+    )
     varied = torch.rand(1, 5, 5, 2)
     assert torch.isfinite(upsample_guided(varied, torch.full((1, 20, 20, 1), 50.0))).all()
 

@@ -190,12 +190,15 @@ class TestMergeChroma:
         found = merge_chroma(chroma, grays)
         assert torch.equal(found[2:], merge_chroma(chroma, grays[2:]))
 
-    @pytest.mark.parametrize("chroma, options, match", [
-        (torch.zeros(1, 4, 4, 3), {}, "chroma: found 3 channels, expected 2"),
-        (torch.zeros(2, 4, 4, 2), {}, "Batch sizes do not fit"),
-        (torch.zeros(1, 4, 4, 2), {"gamut": "wide"}, "found gamut 'wide'"),
-        (torch.zeros(1, 4, 4, 2), {"upsampling": "sharp"}, "found upsampling 'sharp'"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "chroma, options, match",
+        [
+            (torch.zeros(1, 4, 4, 3), {}, "chroma: found 3 channels, expected 2"),
+            (torch.zeros(2, 4, 4, 2), {}, "Batch sizes do not fit"),
+            (torch.zeros(1, 4, 4, 2), {"gamut": "wide"}, "found gamut 'wide'"),
+            (torch.zeros(1, 4, 4, 2), {"upsampling": "sharp"}, "found upsampling 'sharp'"),
+        ],
+    )
     def test_refusals(self, chroma, options, match):
         with pytest.raises(ValueError, match=match):
             merge_chroma(chroma, random(3, 4, 4, 3), **options)

@@ -38,8 +38,9 @@ def test_nothing_is_carried_over_a_cut():
     chroma[3:] += 60
     lightness[3:] += 40
     both = steady_chroma(chroma, lightness, 3)
-    apart = torch.cat([steady_chroma(part, light, 3) for part, light in ((chroma[:3], lightness[:3]),
-                                                                         (chroma[3:], lightness[3:]))])  # fmt: skip
+    apart = torch.cat(
+        [steady_chroma(part, light, 3) for part, light in ((chroma[:3], lightness[:3]), (chroma[3:], lightness[3:]))]
+    )
     torch.testing.assert_close(both, apart, atol=1e-3, rtol=0)
 
 

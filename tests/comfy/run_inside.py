@@ -32,8 +32,19 @@ def main(extra_site: str, root: str, arguments: list[str]) -> int:
     import pytest
 
     # the pack's own __init__.py is no test package: pytest would import it again, under the name of its folder
-    return pytest.main(["-c", os.path.join(root, "pyproject.toml"), "--rootdir", root, "--confcutdir",
-                        os.path.join(root, "tests"), "-p", "no:cacheprovider", *arguments])  # fmt: skip
+    return pytest.main(
+        [
+            "-c",
+            os.path.join(root, "pyproject.toml"),
+            "--rootdir",
+            root,
+            "--confcutdir",
+            os.path.join(root, "tests"),
+            "-p",
+            "no:cacheprovider",
+            *arguments,
+        ]
+    )
 
 
 if __name__ == "__main__":

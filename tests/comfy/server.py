@@ -34,8 +34,8 @@ sys.path.insert(0, os.getcwd())
 runpy.run_path("main.py", run_name="__main__")
 """
 
-# A second model without downloading one: the embedded one with its first layer changed. And a look at how far the running
-# node is, which the server otherwise tells over a websocket only.
+# A second model without downloading one: the embedded one with its first layer changed. And a look at how far the
+# running node is, which the server otherwise tells over a websocket only.
 _HELPER_PACK = """
 import nodes
 import torch
@@ -71,8 +71,8 @@ class ImagePrompt:
 
     def patch(self, model):
         def replace(q, k, v, options):
-            image = torch.randn(1, 4, q.shape[-1], generator=torch.Generator().manual_seed(1)).to(q).expand(len(q), -1, -1)
-            text = optimized_attention(q, k, v, options["n_heads"])
+            image = torch.randn(1, 4, q.shape[-1], generator=torch.Generator().manual_seed(1)).to(q).expand(len(q), -1,
+            -1) text = optimized_attention(q, k, v, options["n_heads"])
             return text + 0.3 * optimized_attention(q, image, image, options["n_heads"])
 
         patched = model.clone()
@@ -142,16 +142,29 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        arguments = ["--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(self.base),
-                     "--database-url", "sqlite:///:memory:", "--disable-auto-launch", "--disable-api-nodes"]  # fmt: skip
+        arguments = [
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--base-directory",
+            str(self.base),
+            "--database-url",
+            "sqlite:///:memory:",
+            "--disable-auto-launch",
+            "--disable-api-nodes",
+        ]
         if not self._has_cuda():
             arguments.append("--cpu")
         with (self.base / "server.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [self.python, "-c", _BOOT, *arguments], cwd=self.checkout, stdin=subprocess.PIPE, stdout=log,
+                [self.python, "-c", _BOOT, *arguments],
+                cwd=self.checkout,
+                stdin=subprocess.PIPE,
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
-            )  # fmt: skip
+            )
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             if self.process.poll() is not None:
@@ -263,9 +276,12 @@ class Server:
             ]
             files[node] = [self.base / item["type"] / item["subfolder"] / item["filename"] for item in items]
         return Run(
-            status, failure.get("exception_message", ""), failure.get("node_id"),
-            set(messages.get("execution_cached", {}).get("nodes", ())), files,
-        )  # fmt: skip
+            status,
+            failure.get("exception_message", ""),
+            failure.get("node_id"),
+            set(messages.get("execution_cached", {}).get("nodes", ())),
+            files,
+        )
 
 
 VIRTUAL = {"Note", "MarkdownNote"}
@@ -328,9 +344,10 @@ def descendants(prompt: dict, start: str) -> set[str]:
     found = {start}
     while True:
         more = {
-            node for node, body in prompt.items()
+            node
+            for node, body in prompt.items()
             if any(isinstance(value, list) and value[0] in found for value in body["inputs"].values())
-        }  # fmt: skip
+        }
         if more <= found:
             return found
         found |= more

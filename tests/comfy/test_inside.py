@@ -28,9 +28,18 @@ needs_comfyui()
 def test_inside_comfyui(checkout, tests):
     site_packages = Path(pytest.__file__).resolve().parents[1]
     run = subprocess.run(
-        [comfyui_python(), str(ROOT / "tests" / "comfy" / "run_inside.py"), str(site_packages), str(ROOT),
-         str(ROOT / tests), "-q"],
-        cwd=checkout, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, text=True, stdout=subprocess.PIPE,
+        [
+            comfyui_python(),
+            str(ROOT / "tests" / "comfy" / "run_inside.py"),
+            str(site_packages),
+            str(ROOT),
+            str(ROOT / tests),
+            "-q",
+        ],
+        cwd=checkout,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stdout[-6000:]

@@ -18,18 +18,48 @@ from .server import PACK, ROOT, check_inputs, descendants, load_workflow, needs_
 needs_comfyui()
 
 COLORING = ("exemplar_colorize_one_node", "exemplar_colorize_stages")
-QUICK = (*COLORING, "embedded_model_words", "ddcolor", "lcad_words", "prompt_control", "deadiff_style", "deadiff_semantics")
+QUICK = (
+    *COLORING,
+    "embedded_model_words",
+    "ddcolor",
+    "lcad_words",
+    "prompt_control",
+    "deadiff_style",
+    "deadiff_semantics",
+)
 WORKFLOWS = (*QUICK, "lcad_words_and_masks", "deadiff_style_and_color", "translate_one_node", "translate_stages")
 NODES = {
-    "ExemplarColorize", "ExemplarAttentionCapture", "ExemplarDDIMInversion", "ExemplarDualAttentionColor",
-    "ExemplarColorGuidance", "ExemplarMatchLatentStatistics", "ExemplarDesaturate", "ExemplarMergeLuminance",
-    "ExemplarLatentLuminance", "ExemplarAttentionMap", "ExemplarLoadDemoModel", "ExemplarLoadDemoPictures",
-    "ExemplarLoadDDColor", "ExemplarDDColor", "ExemplarConfidenceBlend", "ExemplarLoadLCAD", "ExemplarLCADCondition",
-    "ExemplarLCADDecode", "ExemplarLCADInstances", "ExemplarLoadCLIPSeg", "ExemplarReferringMask",
-    "ExemplarLoadDEADiff", "ExemplarDEADiffEncode", "ExemplarApplyDEADiff",
-    "ExemplarPivotInversion", "ExemplarConceptInversion",
-    "ExemplarConceptFusion", "ExemplarPromptControl", "ExemplarTranslate", "ExemplarPublishedSampler",
-}  # fmt: skip
+    "ExemplarColorize",
+    "ExemplarAttentionCapture",
+    "ExemplarDDIMInversion",
+    "ExemplarDualAttentionColor",
+    "ExemplarColorGuidance",
+    "ExemplarMatchLatentStatistics",
+    "ExemplarDesaturate",
+    "ExemplarMergeLuminance",
+    "ExemplarLatentLuminance",
+    "ExemplarAttentionMap",
+    "ExemplarLoadDemoModel",
+    "ExemplarLoadDemoPictures",
+    "ExemplarLoadDDColor",
+    "ExemplarDDColor",
+    "ExemplarConfidenceBlend",
+    "ExemplarLoadLCAD",
+    "ExemplarLCADCondition",
+    "ExemplarLCADDecode",
+    "ExemplarLCADInstances",
+    "ExemplarLoadCLIPSeg",
+    "ExemplarReferringMask",
+    "ExemplarLoadDEADiff",
+    "ExemplarDEADiffEncode",
+    "ExemplarApplyDEADiff",
+    "ExemplarPivotInversion",
+    "ExemplarConceptInversion",
+    "ExemplarConceptFusion",
+    "ExemplarPromptControl",
+    "ExemplarTranslate",
+    "ExemplarPublishedSampler",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -135,7 +165,8 @@ def test_workflows_use_every_node():
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_workflow_fits_the_nodes(object_info, name):
-    """Saved values go to widgets by position, so a node that gains or moves an input breaks saved workflows silently."""
+    """Saved values go to widgets by position, so a node that gains or moves an input breaks saved workflows
+    silently."""
     workflow = load_workflow(name)
     for node_id, body in to_prompt(workflow).items():
         check_inputs(object_info, node_id, body)
@@ -213,7 +244,8 @@ def test_style_tokens_beside_an_image_prompt_on_the_same_layers(server):
 
 
 def test_semantics_of_a_reference(server):
-    """Two cut-outs of one picture, no word for either: things like the one that is cut out, in the color that is said."""
+    """Two cut-outs of one picture, no word for either: things like the one that is cut out, in the color that is
+    said."""
     from training.adapter_measure import shapes
 
     prompt = to_prompt(load_workflow("deadiff_semantics"))
@@ -255,10 +287,14 @@ def test_style_and_colors_on_one_picture(server):
     gray, truth = (resize(picture(folder / f"drawing-{name}.png"), (128, 128)) for name in ("gray", "truth"))
     thing = gray[..., 0] < 0.97
     paper = torch.tensor([0xF2, 0xD1, 0x6B]) / 255
-    ground = {name: float((p[~thing] - paper).norm(dim=-1).mean()) for name, p in
-              (("both", both), ("no style", without_style))}  # fmt: skip
+    ground = {
+        name: float((p[~thing] - paper).norm(dim=-1).mean())
+        for name, p in (("both", both), ("no style", without_style))
+    }
     assert ground["both"] < 0.6 * ground["no style"]
-    error = {name: float(ab_error(p, truth, thing.float())) for name, p in (("both", both), ("no colors", without_colors))}
+    error = {
+        name: float(ab_error(p, truth, thing.float())) for name, p in (("both", both), ("no colors", without_colors))
+    }
     assert error["both"] < 0.7 * error["no colors"]
 
 
@@ -417,17 +453,31 @@ def test_plain_sampling_is_untouched(server, stages, one_node):
         prompt = {
             "1": {"class_type": "ExemplarLoadDemoModel", "inputs": {}},
             "2": {"class_type": "ExemplarLoadDemoPictures", "inputs": {"pictures": "drawing"}},
-            "3": {"class_type": "ImageScale", "inputs": {"image": ["2", 1], "upscale_method": "area", "width": 96,
-                                                         "height": 96, "crop": "disabled"}},
+            "3": {
+                "class_type": "ImageScale",
+                "inputs": {"image": ["2", 1], "upscale_method": "area", "width": 96, "height": 96, "crop": "disabled"},
+            },
             "4": {"class_type": "VAEEncode", "inputs": {"pixels": ["3", 0], "vae": ["1", 2]}},
-        }  # fmt: skip
+        }
         latent = "4"
         for i in range(repeats):
             prompt[f"repeat{i}"] = {"class_type": "RepeatLatentBatch", "inputs": {"samples": [latent, 0], "amount": 1}}
             latent = f"repeat{i}"
-        prompt["5"] = {"class_type": "KSampler", "inputs": {
-            "model": ["1", 0], "positive": ["1", 3], "negative": ["1", 3], "latent_image": [latent, 0], "seed": 7,
-            "steps": 6, "cfg": 3.0, "sampler_name": "dpmpp_2m", "scheduler": "karras", "denoise": 0.8}}  # fmt: skip
+        prompt["5"] = {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["1", 0],
+                "positive": ["1", 3],
+                "negative": ["1", 3],
+                "latent_image": [latent, 0],
+                "seed": 7,
+                "steps": 6,
+                "cfg": 3.0,
+                "sampler_name": "dpmpp_2m",
+                "scheduler": "karras",
+                "denoise": 0.8,
+            },
+        }
         prompt["6"] = {"class_type": "SaveLatent", "inputs": {"samples": ["5", 0], "filename_prefix": "plain"}}
         run = server.run(prompt)
         assert run.status == "success" and "5" not in run.cached, run.error
@@ -563,8 +613,10 @@ def test_inversion_by_another_model(server, stages):
 
 def test_latent_of_another_size(server, stages):
     sampler = stages[only(stages, "SamplerCustomAdvanced")]["inputs"]
-    stages["crop"] = {"class_type": "LatentCrop", "inputs": {
-        "samples": sampler["latent_image"], "width": 128, "height": 64, "x": 0, "y": 0}}  # fmt: skip
+    stages["crop"] = {
+        "class_type": "LatentCrop",
+        "inputs": {"samples": sampler["latent_image"], "width": 128, "height": 64, "x": 0, "y": 0},
+    }
     sampler["latent_image"] = ["crop", 0]
     text = message(server, stages)
     assert "The latent to sample is 16 x 8" in text and "inverted at 32 x 32" in text

@@ -18,8 +18,16 @@ ONE_NODE, STAGES, PROMPTS = "translate_one_node", "translate_stages", "prompt_co
 def quick(name):
     """A workflow with as little to do as it can have."""
     prompt = to_prompt(load_workflow(name))
-    small = {"updates": 2, "steps": 2, "depth": 2, "iterations": 1, "pivot_iterations": 1, "resolution": 32, "width": 32,
-             "height": 32}  # fmt: skip
+    small = {
+        "updates": 2,
+        "steps": 2,
+        "depth": 2,
+        "iterations": 1,
+        "pivot_iterations": 1,
+        "resolution": 32,
+        "width": 32,
+        "height": 32,
+    }
     for body in prompt.values():
         body["inputs"].update({key: value for key, value in small.items() if key in body["inputs"]})
     return prompt

@@ -109,7 +109,9 @@ def test_copies():
 def test_initial_vectors():
     words = torch.arange(6.0).view(3, 2)
     assert torch.equal(initial_vectors(words, 5), words[[0, 0, 1, 1, 2]])
-    assert torch.equal(initial_vectors(words[:1], 2), words[[0, 0]]) and torch.equal(initial_vectors(words, 1), words[:1])
+    assert torch.equal(initial_vectors(words[:1], 2), words[[0, 0]]) and torch.equal(
+        initial_vectors(words, 1), words[:1]
+    )
     with pytest.raises(ValueError, match="0 vectors cannot start"):
         initial_vectors(words, 0)
 

@@ -33,9 +33,13 @@ def inverted(steps=4, convention="consistent", pictures=1):
     x = torch.randn(pictures, 4, 5, 6, generator=torch.Generator().manual_seed(0))
     passed = []
     invert_ddim(
-        lambda at, sigma: Model()(at, float(sigma[0]), EMPTY), plan.enter(x), torch.tensor(plan.levels),
-        reads=plan.reads, visit=passed.append, disable=True,
-    )  # fmt: skip
+        lambda at, sigma: Model()(at, float(sigma[0]), EMPTY),
+        plan.from_clean(x),
+        torch.tensor(plan.levels),
+        reads=plan.reads,
+        visit=passed.append,
+        disable=True,
+    )
     return Inversion(plan, torch.stack(passed), FeatureBank(), "toy")
 
 

@@ -31,9 +31,12 @@ def test_its_clean_estimates_walk_it():
     """DDIM under the estimates passes the very latents."""
     replay, passed = way(), []
     last = sample_ddim(
-        lambda x, sigma: replay.denoised(float(sigma[0])), replay.latents[0], torch.tensor(LEVELS),
-        callback=lambda step: passed.append(step["x"]), disable=True,
-    )  # fmt: skip
+        lambda x, sigma: replay.denoised(float(sigma[0])),
+        replay.latents[0],
+        torch.tensor(LEVELS),
+        callback=lambda step: passed.append(step["x"]),
+        disable=True,
+    )
     torch.testing.assert_close(torch.stack([*passed, last]), replay.latents)
 
 

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 
 from comfyui_exemplar.diffusion.inversion import Inversion, check_same_model, round_trip_error
 from comfyui_exemplar.diffusion.sampling import guide, invert_ddim, sample_ddim, scaled_ends, to_eps
-from comfyui_exemplar.diffusion.schedule import inversion_plan, reread, sigmas_from_alphas
+from comfyui_exemplar.diffusion.schedule import inversion_plan, rescale, sigmas_from_alphas
 
 
 def gaussian(x, sigma):
@@ -31,8 +31,14 @@ def crooked(x, sigma):
 
 
 def scheduler():
-    return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-                         set_alpha_to_one=True, steps_offset=1)  # fmt: skip
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )
 
 
 TABLE = sigmas_from_alphas(scheduler().alphas_cumprod)
@@ -65,11 +71,11 @@ class TestAgainstDiffusers:
         theirs.set_timesteps(50)
         plan = inversion_plan(TABLE, 50, 5, "official")
         z = noise(1, 4, 5, 6)
-        found = plan.leave(
-            sample_ddim(crooked, reread(z, 0.0, plan.sigmas[0]), torch.tensor(plan.sigmas), disable=True)
+        found = plan.to_clean(
+            sample_ddim(crooked, rescale(z, 0.0, plan.sigmas[0]), torch.tensor(plan.sigmas), disable=True)
         )
         for t in (81, 61, 41, 21, 1):
-            x = reread(z, 0.0, TABLE[t])
+            x = rescale(z, 0.0, TABLE[t])
             z = theirs.step(to_eps(x, float(TABLE[t]), crooked(x, TABLE[t : t + 1])), t, z, eta=0.0).prev_sample
         torch.testing.assert_close(found, z, atol=1e-4, rtol=1e-4)
 
@@ -142,11 +148,12 @@ class TestInversion:
 
     def round_trip(self, model, plan, refinements):
         x = noise(2, 4, 5, 6)
-        start = plan.enter(x)
-        top = invert_ddim(model, start, torch.tensor(plan.levels), disable=True, reads=plan.reads,
-                          refinements=refinements)  # fmt: skip
-        back = sample_ddim(model, plan.turn(top), torch.tensor(plan.sigmas), disable=True)
-        return round_trip_error(x, plan.leave(back))
+        start = plan.from_clean(x)
+        top = invert_ddim(
+            model, start, torch.tensor(plan.levels), disable=True, reads=plan.reads, refinements=refinements
+        )
+        back = sample_ddim(model, plan.to_sampling(top), torch.tensor(plan.sigmas), disable=True)
+        return round_trip_error(x, plan.to_clean(back))
 
     @pytest.mark.parametrize("model", [gaussian, mixture])
     def test_round_trip_error_shrinks_with_steps(self, model):
@@ -186,8 +193,9 @@ class TestInversion:
             calls.append(float(sigma[0]))
             return gaussian(x, sigma)
 
-        invert_ddim(model, noise(1, 4, 5, 6), torch.tensor([0.0, 0.5, 1.0]), None, steps.append, True,
-                    refinements=refinements)  # fmt: skip
+        invert_ddim(
+            model, noise(1, 4, 5, 6), torch.tensor([0.0, 0.5, 1.0]), None, steps.append, True, refinements=refinements
+        )
         assert calls == [0.5] * (refinements + 1) + [1.0] * (refinements + 1)
         assert len(steps) == 2  # one a step, however often it was refined
 
@@ -243,7 +251,7 @@ class TestInversionValue:
         official = inversion_plan(TABLE, 50, 2, "official")
         for plan in (inversion_plan(TABLE, 50, 2), official):
             inversion = self.inversion(plan)
-            expected = reread(inversion.trajectory[-1], plan.levels[-1], plan.sigmas[0])
+            expected = rescale(inversion.trajectory[-1], plan.levels[-1], plan.sigmas[0])
             assert torch.equal(inversion.noised(), expected)
 
     def test_another_model(self):

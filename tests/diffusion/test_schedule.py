@@ -9,7 +9,7 @@ from comfyui_exemplar.diffusion.schedule import (
     ddim_timesteps,
     fractional_timestep,
     inversion_plan,
-    reread,
+    rescale,
     sigmas_from_alphas,
 )
 
@@ -44,7 +44,8 @@ class TestGrid:
 
     @pytest.mark.parametrize("steps", [1, 2, 7, 12, 50, 64, 100, 333, 500, 999])
     def test_the_same_as_comfyui_s_ddim_uniform(self, steps):
-        """comfy.samplers.ddim_scheduler: every ``1000 // steps``-th sigma from the second on, ascending; then 0 in front."""
+        """comfy.samplers.ddim_scheduler: every ``1000 // steps``-th sigma from the second on, ascending; then 0 in
+        front."""
         pitch = max(1000 // steps, 1)
         expected, x = [], 1
         while x < 1000:
@@ -73,7 +74,11 @@ class TestConsistent:
 
     def test_nothing_is_reread(self):
         x = torch.randn(2, 3)
-        assert torch.equal(plan().enter(x), x) and torch.equal(plan().turn(x), x) and torch.equal(plan().leave(x), x)
+        assert (
+            torch.equal(plan().from_clean(x), x)
+            and torch.equal(plan().to_sampling(x), x)
+            and torch.equal(plan().to_clean(x), x)
+        )
 
 
 class TestOfficial:
@@ -85,14 +90,14 @@ class TestOfficial:
 
     def test_the_turn_jumps_from_121_to_81(self):
         found, x = plan(convention="official"), torch.randn(2, 3)
-        assert torch.equal(found.turn(x), reread(x, found.levels[-1], found.sigmas[0]))
+        assert torch.equal(found.to_sampling(x), rescale(x, found.levels[-1], found.sigmas[0]))
         up, down = 121.01, 81.01
-        torch.testing.assert_close(found.turn(x), x * ((1 + down**2) / (1 + up**2)) ** 0.5)
+        torch.testing.assert_close(found.to_sampling(x), x * ((1 + down**2) / (1 + up**2)) ** 0.5)
 
     def test_enter_and_leave_are_at_timesteps_1_and_0(self):
         found, x = plan(convention="official"), torch.randn(2, 3)
-        torch.testing.assert_close(found.enter(x), x * (1 + 1.01**2) ** 0.5)
-        torch.testing.assert_close(found.leave(x), x / (1 + 0.01**2) ** 0.5)
+        torch.testing.assert_close(found.from_clean(x), x * (1 + 1.01**2) ** 0.5)
+        torch.testing.assert_close(found.to_clean(x), x / (1 + 0.01**2) ** 0.5)
 
     def test_the_top_of_the_climb_stays_within_the_table(self):
         found = plan(steps=50, depth=49, convention="official")
@@ -148,16 +153,16 @@ class TestReread:
     @pytest.mark.parametrize("a, b", [(0.0, 1.3), (2.0, 0.1), (14.6, 0.0), (0.03, 157.0)])
     def test_its_own_inverse(self, a, b):
         x = torch.randn(2, 3)
-        torch.testing.assert_close(reread(reread(x, a, b), b, a), x)
+        torch.testing.assert_close(rescale(rescale(x, a, b), b, a), x)
 
     @pytest.mark.parametrize("a, b", [(0.0, 1.3), (2.0, 0.1)])
     def test_variance_preserving_numbers_stay(self, a, b):
         x = torch.randn(2, 3)
-        torch.testing.assert_close(reread(x, a, b) / (1 + b * b) ** 0.5, x / (1 + a * a) ** 0.5)
+        torch.testing.assert_close(rescale(x, a, b) / (1 + b * b) ** 0.5, x / (1 + a * a) ** 0.5)
 
     def test_levels_may_be_tensors_and_the_dtype_stays(self):
         x = torch.randn(2, 3).half()
-        found = reread(x, torch.tensor(2.0), torch.tensor(0.5))
+        found = rescale(x, torch.tensor(2.0), torch.tensor(0.5))
         assert found.dtype == torch.float16
         torch.testing.assert_close(found, x * 0.5)
 

@@ -10,14 +10,22 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 VOCABULARY, POSITIONS = 50, 12
 RESNET = [
-    ("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"), ("norm2", "out_layers.0"),
-    ("conv2", "out_layers.3"), ("conv_shortcut", "skip_connection"),
-]  # fmt: skip
+    ("norm1", "in_layers.0"),
+    ("conv1", "in_layers.2"),
+    ("time_emb_proj", "emb_layers.1"),
+    ("norm2", "out_layers.0"),
+    ("conv2", "out_layers.3"),
+    ("conv_shortcut", "skip_connection"),
+]
 UNET_TOP = [
-    ("time_embedding.linear_1", "time_embed.0"), ("time_embedding.linear_2", "time_embed.2"),
-    ("add_embedding.linear_1", "label_emb.0.0"), ("add_embedding.linear_2", "label_emb.0.2"),
-    ("conv_in", "input_blocks.0.0"), ("conv_norm_out", "out.0"), ("conv_out", "out.2"),
-]  # fmt: skip
+    ("time_embedding.linear_1", "time_embed.0"),
+    ("time_embedding.linear_2", "time_embed.2"),
+    ("add_embedding.linear_1", "label_emb.0.0"),
+    ("add_embedding.linear_2", "label_emb.0.2"),
+    ("conv_in", "input_blocks.0.0"),
+    ("conv_norm_out", "out.0"),
+    ("conv_out", "out.2"),
+]
 
 
 def rename(name, table):
@@ -107,18 +115,29 @@ def clip_to_open(encoder, prefix):
 
 def text_encoder(act, layers=2, projection=False, width=64):
     config = CLIPTextConfig(
-        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=96, num_hidden_layers=layers, hidden_act=act,
-        num_attention_heads=max(1, width // 64), max_position_embeddings=POSITIONS, projection_dim=24,
-        bos_token_id=48, eos_token_id=49,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=96,
+        num_hidden_layers=layers,
+        hidden_act=act,
+        num_attention_heads=max(1, width // 64),
+        max_position_embeddings=POSITIONS,
+        projection_dim=24,
+        bos_token_id=48,
+        eos_token_id=49,
+    )
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval()
 
 
 def tiny_vae():
     return AutoencoderKL(
-        block_out_channels=(32, 64), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4,
-        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, sample_size=16,
-    ).eval()  # fmt: skip
+        block_out_channels=(32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        latent_channels=4,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        sample_size=16,
+    ).eval()
 
 
 def tiny_unet(channels, depth_types, **kwargs):
@@ -143,9 +162,13 @@ def sources(family):
         keys = clip_to_ldm(text[0], "cond_stage_model.transformer.")
     elif family == "sd2":
         unet = tiny_unet(
-            (64, 128), (True, False), layers_per_block=1, attention_head_dim=(1, 2), cross_attention_dim=64,
+            (64, 128),
+            (True, False),
+            layers_per_block=1,
+            attention_head_dim=(1, 2),
+            cross_attention_dim=64,
             use_linear_projection=True,
-        )  # fmt: skip
+        )
         text = [text_encoder("gelu", layers=3)]
         full = clip_to_open(text[0], "cond_stage_model.model.")
         # the layer that SD 2.x does not use, and the projection, are in the file
@@ -153,10 +176,16 @@ def sources(family):
         keys = full | last | {"cond_stage_model.model.text_projection": torch.randn(64, 24)}
     else:
         unet = tiny_unet(
-            (64, 64, 128), (False, True, True), attention_head_dim=(1, 1, 2), cross_attention_dim=128,
-            transformer_layers_per_block=(1, 1, 2), use_linear_projection=True, addition_embed_type="text_time",
-            addition_time_embed_dim=256, projection_class_embeddings_input_dim=6 * 256 + 24,
-        )  # fmt: skip
+            (64, 64, 128),
+            (False, True, True),
+            attention_head_dim=(1, 1, 2),
+            cross_attention_dim=128,
+            transformer_layers_per_block=(1, 1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=6 * 256 + 24,
+        )
         text = [text_encoder("quick_gelu"), text_encoder("gelu", projection=True)]
         keys = clip_to_ldm(text[0], "conditioner.embedders.0.transformer.")
         keys |= clip_to_open(text[1], "conditioner.embedders.1.model.")

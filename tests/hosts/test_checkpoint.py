@@ -164,9 +164,12 @@ def test_embedded_header(tmp_path):
     with pytest.raises(FileNotFoundError):
         headers.read_config(tmp_path / "none.safetensors")
     path = tmp_path / "x.safetensors"
-    for content, match in [({"a": "b"}, "not an embedded"), ({"exemplar.format": "2", "exemplar.config": "{}"}, "'2'"),
-                           ({"exemplar.format": "1", "exemplar.config": "{}"}, "lacks the sections"),
-                           ({"exemplar.format": "1", "exemplar.config": "{"}, "not JSON")]:  # fmt: skip
+    for content, match in [
+        ({"a": "b"}, "not an embedded"),
+        ({"exemplar.format": "2", "exemplar.config": "{}"}, "'2'"),
+        ({"exemplar.format": "1", "exemplar.config": "{}"}, "lacks the sections"),
+        ({"exemplar.format": "1", "exemplar.config": "{"}, "not JSON"),
+    ]:
         save_file({"t": torch.zeros(1)}, path, metadata=content)
         with pytest.raises(ValueError, match=match):
             headers.read_config(path)

@@ -47,7 +47,7 @@ UNET, CONV = "model.diffusion_model.", "model.diffusion_model.input_blocks.0.0.w
         ("sdxl", without(UNET + "label_emb.0.2.bias"), "label_emb.0.2.bias"),
         ("sdxl", lambda k: {n.replace("embedders.1.model", "embedders.0.model"): v for n, v in k.items()}, "refiner"),
     ],
-)  # fmt: skip
+)
 def test_incomplete_and_different_checkpoints(tiny, tmp_path, family, change, match):
     path = tmp_path / "bad.safetensors"
     save_file(change(tiny.sources(family)[3]), path)

@@ -126,11 +126,15 @@ class TestEmbedded:
         about = json.loads(headers.read_metadata(path)["exemplar.ddcolor"])
         loaded = load_ddcolor(path)
         assert tuple(about["depths"]) == loaded.network.sizes.depths and about["resolution"] == demo.DDCOLOR_SIDE
-        assert "none of the published weights" in about["what"] and "CC-BY" in headers.read_metadata(path)["exemplar.credit"]
+        assert (
+            "none of the published weights" in about["what"]
+            and "CC-BY" in headers.read_metadata(path)["exemplar.credit"]
+        )
         assert not headers.is_embedded(path)  # that is the diffusion model
 
     def test_nearer_to_the_true_colors_than_none(self):
-        """On the scene with the yellow bulb. Of single pictures that is not always so; training/README.md has the means."""
+        """On the scene with the yellow bulb. Of single pictures that is not always so; training/README.md has the
+        means."""
         pictures = demo.ddcolor_path().parent / "pictures"
         gray, truth = (load_picture(pictures / f"scene-{kind}.png") for kind in ("gray", "truth"))
         found = auto_color(load_ddcolor(demo.ddcolor_path()), gray, AutoColorSettings(resolution=demo.DDCOLOR_SIDE))

@@ -22,10 +22,13 @@ def checkpoint(tmp_path):
 
     def make(name="deadiff.ckpt", **changes):
         weights = small_weights() | {
-            "betas": torch.zeros(3), "model.diffusion_model.out.2.bias": torch.zeros(4),
-            "first_stage_model.x": torch.zeros(1), "style_blip.Qformer.cls.predictions.bias": torch.zeros(2),
-            "content_blip.temp": torch.zeros(()), "model_ema.decay": torch.zeros(()),
-        }  # fmt: skip
+            "betas": torch.zeros(3),
+            "model.diffusion_model.out.2.bias": torch.zeros(4),
+            "first_stage_model.x": torch.zeros(1),
+            "style_blip.Qformer.cls.predictions.bias": torch.zeros(2),
+            "content_blip.temp": torch.zeros(()),
+            "model_ema.decay": torch.zeros(()),
+        }
         weights = {n: t for n, t in {**weights, **changes}.items() if t is not None}
         torch.save({"state_dict": weights, "global_step": 7}, tmp_path / name)
         return tmp_path / name
@@ -68,10 +71,14 @@ def test_what_is_not_ours_is_left_out(checkpoint, caplog):
 
 @pytest.mark.parametrize(
     "name",
-    ["content_blip.query_tokens", "style_proj_layer.dense2.bias",
-     "content_blip.Qformer.bert.encoder.layer.1.output_query.dense.bias", "style_blip.visual_encoder.ln_pre.weight",
-     "style_blip.visual_encoder.class_embedding"],
-)  # fmt: skip
+    [
+        "content_blip.query_tokens",
+        "style_proj_layer.dense2.bias",
+        "content_blip.Qformer.bert.encoder.layer.1.output_query.dense.bias",
+        "style_blip.visual_encoder.ln_pre.weight",
+        "style_blip.visual_encoder.class_embedding",
+    ],
+)
 def test_missing_parts_are_named(checkpoint, name):
     with pytest.raises(ValueError, match=f"incomplete.*missing.*{name}|incomplete.*`{name}` is missing"):
         load_deadiff(checkpoint(**{name: None}))
@@ -125,7 +132,9 @@ class TestExtract:
         assert main(["extract-deadiff", str(source), str(adapter)]) == 0
         assert "the same and kept once" in capsys.readouterr().out
         stored = load_file(adapter)
-        assert len(stored) == len(small_weights()) - len(style) and {t.dtype for t in stored.values()} == {torch.float16}
+        assert len(stored) == len(small_weights()) - len(style) and {t.dtype for t in stored.values()} == {
+            torch.float16
+        }
         loaded = load_deadiff(adapter, trunk_heads=1, heads=1)
         assert list(loaded.encoder.trunks) == ["style"]
         # an adapter of an adapter is the same again
@@ -142,8 +151,13 @@ class TestExtract:
 class TestReferences:
     def test_weights(self):
         assert parse_weights("1", 3) == [1, 1, 1] and parse_weights(" 0.5, 2 ;0", 3) == [0.5, 2, 0]
-        for text, said in (("1, 2", "3 references and 2 weights"), ("a", "expected numbers"), ("", "0 weights"),
-                           ("0", "above 0"), ("-1, 1, 1", "0 or more")):  # fmt: skip
+        for text, said in (
+            ("1, 2", "3 references and 2 weights"),
+            ("a", "expected numbers"),
+            ("", "0 weights"),
+            ("0", "above 0"),
+            ("-1, 1, 1", "0 or more"),
+        ):
             with pytest.raises(ValueError, match=said):
                 parse_weights(text, 3)
 

@@ -24,15 +24,30 @@ def build(tiny, family):
     """A UNet with a family's blocks, 32 channels wide."""
     torch.manual_seed(3)
     if family == "sd1":
-        return tiny.unet((32,) * 4, (True, True, True, False), attention_head_dim=4, cross_attention_dim=16,
-                         norm_num_groups=8)  # fmt: skip
+        return tiny.unet(
+            (32,) * 4, (True, True, True, False), attention_head_dim=4, cross_attention_dim=16, norm_num_groups=8
+        )
     if family == "sd2":
-        return tiny.unet((32, 32, 64, 64), (True, True, True, False), attention_head_dim=(1, 1, 2, 2),
-                         cross_attention_dim=16, use_linear_projection=True, norm_num_groups=8)  # fmt: skip
-    return tiny.unet((32,) * 3, (False, True, True), attention_head_dim=(1, 2, 4), cross_attention_dim=16,
-                     transformer_layers_per_block=(1, 2, 10), use_linear_projection=True, norm_num_groups=8,
-                     addition_embed_type="text_time", addition_time_embed_dim=8,
-                     projection_class_embeddings_input_dim=6 * 8 + 24)  # fmt: skip
+        return tiny.unet(
+            (32, 32, 64, 64),
+            (True, True, True, False),
+            attention_head_dim=(1, 1, 2, 2),
+            cross_attention_dim=16,
+            use_linear_projection=True,
+            norm_num_groups=8,
+        )
+    return tiny.unet(
+        (32,) * 3,
+        (False, True, True),
+        attention_head_dim=(1, 2, 4),
+        cross_attention_dim=16,
+        transformer_layers_per_block=(1, 2, 10),
+        use_linear_projection=True,
+        norm_num_groups=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 24,
+    )
 
 
 def model_on(unet, family="sd1", prediction="epsilon"):
@@ -205,7 +220,9 @@ class TestEdited:
 
         with denoiser.edited(look, [info.layer for info in denoiser.layers], kinds):
             torch.testing.assert_close(denoiser(x, SIGMA), before, atol=1e-5, rtol=1e-5)
-        assert [(layer, kind) for layer, kind, _ in seen] == [(i.layer, kind) for i in denoiser.layers for kind in kinds]
+        assert [(layer, kind) for layer, kind, _ in seen] == [
+            (i.layer, kind) for i in denoiser.layers for kind in kinds
+        ]
         assert {tokens for _, kind, tokens in seen if kind == "attn2"} == {model.context.shape[1]}
         with denoiser.edited(lambda call, _: -call.plain(), [denoiser.layers[0].layer], ("attn2",)):
             assert not torch.allclose(denoiser(x, SIGMA), before, atol=1e-3)
@@ -279,9 +296,17 @@ class TestSharing:
 
     @pytest.mark.parametrize(
         "expression, block",
-        [("color", 2), ("fine", 3), ("coarse", 2), ("decoder", 1), ("output.8,11", 2), ("all", None), ("middle", None),
-         ("input.7, fine", None)],
-    )  # fmt: skip
+        [
+            ("color", 2),
+            ("fine", 3),
+            ("coarse", 2),
+            ("decoder", 1),
+            ("output.8,11", 2),
+            ("all", None),
+            ("middle", None),
+            ("input.7, fine", None),
+        ],
+    )
     def test_where_it_may_part(self, models, expression, block):
         host = DiffusersHost(models["sd1"])
         layers = [info.layer for info in select_layers(expression, host.layers)]
@@ -352,9 +377,14 @@ class TestConventions:
         handle = model.unet.register_forward_pre_hook(lambda _, args: read.append(int(args[1])))
         middle = float((table[0] * table[1]).sqrt())  # at the low end it is 2 % below the arithmetic one
         asked = {
-            float(table[0]): 0, float(table[81]): 81, float(table[999]): 999,
-            middle * 0.995: 0, middle * 1.005: 1, float(table[0]) / 10: 0, float(table[999]) * 10: 999,
-        }  # fmt: skip
+            float(table[0]): 0,
+            float(table[81]): 81,
+            float(table[999]): 999,
+            middle * 0.995: 0,
+            middle * 1.005: 1,
+            float(table[0]) / 10: 0,
+            float(table[999]) * 10: 999,
+        }
         for sigma in asked:
             denoiser(noise(1, 4, 8, 8), torch.tensor([sigma]))
         handle.remove()

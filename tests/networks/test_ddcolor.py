@@ -76,7 +76,9 @@ def test_gradients_reach_every_number(weights):
     """It can be trained as it is: nothing works in place on what a gradient needs."""
     network = build(weights)[0].requires_grad_(True)
     network(picture(1, 32, 32)).square().mean().backward()
-    missing = [name for name, p in network.named_parameters() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
+    missing = [
+        name for name, p in network.named_parameters() if p.grad is None or not bool(torch.isfinite(p.grad).all())
+    ]
     assert not missing
 
 
@@ -98,6 +100,8 @@ def test_working_bytes():
     one = working_bytes(SIZES, 1, 512, 512, 4) - always
     assert working_bytes(SIZES, 3, 512, 512, 4) - always == pytest.approx(3 * one, rel=1e-6)
     assert working_bytes(SIZES, 4, 256, 256, 4) - always == pytest.approx(one, rel=1e-6)
-    assert working_bytes(SIZES, 1, 512, 512, 2) - working_bytes(SIZES, 0, 512, 512, 2) == pytest.approx(one / 2, rel=1e-6)
+    assert working_bytes(SIZES, 1, 512, 512, 2) - working_bytes(SIZES, 0, 512, 512, 2) == pytest.approx(
+        one / 2, rel=1e-6
+    )
     # a map of the finest width alone
     assert one > SIZES.widths[0] * 128 * 128 * 4 and always > 0

@@ -42,12 +42,15 @@ def test_what_tells_a_size_is_missing(weights, name):
         read_sizes(weights)
 
 
-@pytest.mark.parametrize("change, match", [
-    (lambda w: w.pop("decoder.layers.0.bn.bias"), r"missing \[decoder.layers.0.bn.bias\], unexpected \[\]"),
-    (lambda w: w.pop("encoder.arch.norm.weight"), r"missing \[encoder.arch.norm.weight\]"),
-    (lambda w: w.update(surprise=torch.zeros(1)), r"missing \[\], unexpected \[surprise\]"),
-    (lambda w: w.update({"refine_net.0.0.bias": torch.zeros(3)}), r"refine_net.0.0.bias \(3,\) instead of \(2,\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (lambda w: w.pop("decoder.layers.0.bn.bias"), r"missing \[decoder.layers.0.bn.bias\], unexpected \[\]"),
+        (lambda w: w.pop("encoder.arch.norm.weight"), r"missing \[encoder.arch.norm.weight\]"),
+        (lambda w: w.update(surprise=torch.zeros(1)), r"missing \[\], unexpected \[surprise\]"),
+        (lambda w: w.update({"refine_net.0.0.bias": torch.zeros(3)}), r"refine_net.0.0.bias \(3,\) instead of \(2,\)"),
+    ],
+)
 def test_misfits_are_named(weights, change, match):
     change(weights)
     with pytest.raises(ValueError, match=match):
@@ -65,8 +68,11 @@ def test_layers_that_do_not_go_round(weights):
 def test_spectral_norm_divides_by_what_the_stored_vectors_give():
     """Not by the largest singular value: u and v are of an iteration that was stopped."""
     matrix = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
-    given = {"x.weight_orig": matrix[:, :, None, None], "x.weight_u": torch.tensor([0.0, 1.0, 0.0]),
-             "x.weight_v": torch.tensor([0.0, 1.0, 0.0])}  # fmt: skip
+    given = {
+        "x.weight_orig": matrix[:, :, None, None],
+        "x.weight_u": torch.tensor([0.0, 1.0, 0.0]),
+        "x.weight_v": torch.tensor([0.0, 1.0, 0.0]),
+    }
     torch.testing.assert_close(_spectral(given, "x"), given["x.weight_orig"] / 2)
 
 

@@ -115,9 +115,13 @@ class TestWeights:
         with pytest.raises(ValueError, match=r"missing \['first_stage_model\.decoder\.conv_in\.weight'"):
             read_sizes(take_apart(self.names()).gray, {})
 
-    @pytest.mark.parametrize("found, said", [
-        ({}, "no tensors"), ({"lora_up.weight": torch.zeros(1)}, "lora_up.weight"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "found, said",
+        [
+            ({}, "no tensors"),
+            ({"lora_up.weight": torch.zeros(1)}, "lora_up.weight"),
+        ],
+    )
     def test_other_files(self, found, said):
         with pytest.raises(ValueError, match=said):
             take_apart(found)

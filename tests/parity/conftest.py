@@ -1,7 +1,7 @@
 """Recorded numbers of the official programs, and hosts that run on their weights.
 
-``EXEMPLAR_PARITY_DIR`` names the folder of sets (default: ``data`` beside this file). Sets with other seeds and sizes go
-through the same tests, so every size, parameter and file name comes from a set's manifest.
+``EXEMPLAR_PARITY_DIR`` names the folder of sets (default: ``data`` beside this file). Sets with other seeds and sizes
+go through the same tests, so every size, parameter and file name comes from a set's manifest.
 """
 
 import json

@@ -100,12 +100,16 @@ class DEADiffUNet:
 
         return {
             "unet": {
-                "in_channels": sizes["in_channels"], "out_channels": sizes["out_channels"],
-                "model_channels": sizes["model_channels"], "num_res_blocks": blocks,
-                "channel_mult": sizes["channel_mult"], "num_heads": sizes["num_heads"],
-                "context_dim": sizes["context_dim"], "transformer_depth": sizes["transformer_depth"],
+                "in_channels": sizes["in_channels"],
+                "out_channels": sizes["out_channels"],
+                "model_channels": sizes["model_channels"],
+                "num_res_blocks": blocks,
+                "channel_mult": sizes["channel_mult"],
+                "num_heads": sizes["num_heads"],
+                "context_dim": sizes["context_dim"],
+                "transformer_depth": sizes["transformer_depth"],
                 "attention_resolutions": [2**level for level in levels if attends(level)],
             },
             "schedule": {"beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000},
             "golden": {"repeat_n3": {"scale_factor": 1.0}},  # recorded latents are in the model's own scale
-        }  # fmt: skip
+        }

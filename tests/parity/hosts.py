@@ -98,21 +98,30 @@ def comfy_model(parity, patcher=None):
 
     class Tiny(comfy.supported_models_base.BASE):
         unet_config = {
-            "image_size": 32, "in_channels": unet["in_channels"], "out_channels": unet["out_channels"],
-            "model_channels": unet["model_channels"], "num_res_blocks": [blocks] * levels,
-            "channel_mult": unet["channel_mult"], "num_heads": unet["num_heads"], "num_head_channels": -1,
-            "use_spatial_transformer": True, "use_linear_in_transformer": False, "legacy": False,
-            "context_dim": unet["context_dim"], "adm_in_channels": None,
+            "image_size": 32,
+            "in_channels": unet["in_channels"],
+            "out_channels": unet["out_channels"],
+            "model_channels": unet["model_channels"],
+            "num_res_blocks": [blocks] * levels,
+            "channel_mult": unet["channel_mult"],
+            "num_heads": unet["num_heads"],
+            "num_head_channels": -1,
+            "use_spatial_transformer": True,
+            "use_linear_in_transformer": False,
+            "legacy": False,
+            "context_dim": unet["context_dim"],
+            "adm_in_channels": None,
             "transformer_depth": [depth * a for a in with_attention for _ in range(blocks)],
             "transformer_depth_middle": depth,
             "transformer_depth_output": [depth * a for a in with_attention for _ in range(blocks + 1)],
-        }  # fmt: skip
+        }
         unet_extra_config = {}
         latent_format = Latent
         sampling_settings = {
-            "linear_start": schedule["beta_start"], "linear_end": schedule["beta_end"],
+            "linear_start": schedule["beta_start"],
+            "linear_end": schedule["beta_end"],
             "timesteps": schedule["num_train_timesteps"],
-        }  # fmt: skip
+        }
 
     config = Tiny(Tiny.unet_config)
     config.set_inference_dtype(torch.float32, None)
@@ -146,7 +155,14 @@ def comfy_clip(parity):
         params = {}
         tokenizer, clip = Tokenizer, comfy.sd1_clip.SD1ClipModel
 
-    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "hidden_act", "eos_token_id")
+    names = (
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "hidden_act",
+        "eos_token_id",
+    )
     options = {"clip_l_model_config": {name: config[name] for name in names}, "dtype": torch.float32}
     clip = comfy.sd.CLIP(Target, embedding_directory=None, model_options=options)
     encoder = clip.cond_stage_model.clip_l

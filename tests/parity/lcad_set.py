@@ -77,9 +77,15 @@ def diffusers_denoiser(parity: LCADSet, gray: torch.Tensor, contexts: dict[int, 
     from comfyui_exemplar.hosts.diffusers.ldm import unet_from_ldm
 
     model = StandaloneModel(
-        unet=unet_from_ldm(parity.parts.unet, heads=parity.heads), vae=None, alphas_cumprod=parity.alphas_cumprod,
-        prediction="epsilon", context=contexts[0], added=None, name="parity", fingerprint="parity",
-    )  # fmt: skip
+        unet=unet_from_ldm(parity.parts.unet, heads=parity.heads),
+        vae=None,
+        alphas_cumprod=parity.alphas_cumprod,
+        prediction="epsilon",
+        context=contexts[0],
+        added=None,
+        name="parity",
+        fingerprint="parity",
+    )
     return LCADDenoiser(model, gray, contexts)
 
 

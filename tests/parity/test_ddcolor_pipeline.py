@@ -1,7 +1,7 @@
 """DDColor's picture pipeline against the published program's numbers, through what the node runs.
 
-OpenCV's Lab is reproduced by a table of its own, which is one step off for a few numbers; the set's description gives the
-errors that this makes (L 6e-3, a and b 3e-3, one level in 0.03 % of the values).
+OpenCV's Lab is reproduced by a table of its own, which is one step off for a few numbers; the set's description gives
+the errors that this makes (L 6e-3, a and b 3e-3, one level in 0.03 % of the values).
 """
 
 import importlib.util
@@ -64,7 +64,9 @@ def test_network_input(cases):
         found = official_input(golden["rgb"], (size, size))
         assert largest(found[0, 0], golden["net_in_channel0"]) < 1e-4  # one step of L
         assert largest(found, found[:, :1].expand_as(found)) < 1e-6
-        lab = opencv_rgb_to_lab(F.interpolate(golden["rgb"].movedim(-1, 1), (size, size), mode="bilinear").movedim(1, -1))
+        lab = opencv_rgb_to_lab(
+            F.interpolate(golden["rgb"].movedim(-1, 1), (size, size), mode="bilinear").movedim(1, -1)
+        )
         assert largest(lab[0, ..., 0], golden["resized_l"]) <= STEP_L
         assert largest(opencv_rgb_to_lab(golden["rgb"])[0, ..., 0], golden["orig_l"]) <= STEP_L
 

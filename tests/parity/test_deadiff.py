@@ -32,12 +32,21 @@ def sizes(vit=None, qformer=None, projection=0):
     """The manifest's words for sizes as ours."""
     vit, qformer = vit or {}, qformer or {}
     return DEADiffSizes(
-        width=vit.get("width", qformer.get("encoder_width")), blocks=vit.get("layers"), patch=vit.get("patch"),
-        vectors=vit.get("tokens"), trunk_inner=4 * vit.get("width", 0), hidden=qformer.get("hidden"),
-        layers=qformer.get("layers"), inner=qformer.get("intermediate"), vocabulary=qformer.get("vocab"),
-        positions=qformer.get("max_pos"), queries=qformer.get("num_query"), projection=projection,
-        trunk_heads=vit.get("heads"), heads=qformer.get("heads"),
-    )  # fmt: skip
+        width=vit.get("width", qformer.get("encoder_width")),
+        blocks=vit.get("layers"),
+        patch=vit.get("patch"),
+        vectors=vit.get("tokens"),
+        trunk_inner=4 * vit.get("width", 0),
+        hidden=qformer.get("hidden"),
+        layers=qformer.get("layers"),
+        inner=qformer.get("intermediate"),
+        vocabulary=qformer.get("vocab"),
+        positions=qformer.get("max_pos"),
+        queries=qformer.get("num_query"),
+        projection=projection,
+        trunk_heads=vit.get("heads"),
+        heads=qformer.get("heads"),
+    )
 
 
 def keep(module, seen, name):
@@ -169,10 +178,18 @@ def test_cross_attention(deadiff_set):
     layer = Layer("input", 1)
     rows = len(golden["x"])
     call = AttentionCall(
-        layer, 1.0, golden["x"] @ w["to_q.weight"].T, golden["text"] @ w["to_k.weight"].T,
-        golden["text"] @ w["to_v.weight"].T, meta["heads"], (CONDITIONAL,) * rows, tuple(range(rows)), tuple(range(rows)),
-        (golden["x"].shape[1], 1), sdpa,
-    )  # fmt: skip
+        layer,
+        1.0,
+        golden["x"] @ w["to_q.weight"].T,
+        golden["text"] @ w["to_k.weight"].T,
+        golden["text"] @ w["to_v.weight"].T,
+        meta["heads"],
+        (CONDITIONAL,) * rows,
+        tuple(range(rows)),
+        tuple(range(rows)),
+        (golden["x"].shape[1], 1),
+        sdpa,
+    )
 
     def out(tokens, weight):
         kept = project_tokens({"style": tokens}, {layer: (w["i_to_k.weight"], w["i_to_v.weight"])}, {layer: "style"})
@@ -185,7 +202,9 @@ def test_cross_attention(deadiff_set):
     close(out(torch.zeros_like(golden["image"]), 1.0), golden["out.zero_image"])
     close(call.plain() @ w["to_out.0.weight"].T + w["to_out.0.bias"], golden["out.no_image"])
     # what the pack's own weighting makes of the ends of the scale
-    kept = project_tokens({"style": golden["image"]}, {layer: (w["i_to_k.weight"], w["i_to_v.weight"])}, {layer: "style"})
+    kept = project_tokens(
+        {"style": golden["image"]}, {layer: (w["i_to_k.weight"], w["i_to_v.weight"])}, {layer: "style"}
+    )
     assert torch.equal(ImageTokens(kept, 0.0)(call, AttentionCall.plain), call.plain())
     official = ImageTokens(kept, 1.5, "official")(call, AttentionCall.plain)
     assert torch.equal(ImageTokens(kept, 1.5)(call, AttentionCall.plain), official)
@@ -200,9 +219,12 @@ def recorded_adapter(deadiff_set, tmp_path_factory):
     for letter in "kv":
         weights[published.projection_name(("input", 1, 0), letter)] = torch.zeros(32, hidden)
     weights |= {
-        "betas": torch.zeros(4), "model.diffusion_model.out.2.bias": torch.zeros(4), "ctx_embeddings_cache": torch.zeros(1),
-        "style_blip.itm_head.bias": torch.zeros(2), "style_blip.Qformer.bert.embeddings.position_ids": torch.arange(3),
-    }  # fmt: skip
+        "betas": torch.zeros(4),
+        "model.diffusion_model.out.2.bias": torch.zeros(4),
+        "ctx_embeddings_cache": torch.zeros(1),
+        "style_blip.itm_head.bias": torch.zeros(2),
+        "style_blip.Qformer.bert.embeddings.position_ids": torch.arange(3),
+    }
     path = tmp_path_factory.mktemp("deadiff") / "recorded.ckpt"
     torch.save({"state_dict": weights, "epoch": 3}, path)
     return load_deadiff(path, trunk_heads=config["vit"]["heads"], heads=config["qformer"]["heads"])
@@ -215,9 +237,11 @@ def test_whole_path(deadiff_set, recorded_adapter):
     recorded_adapter = recorded_adapter.__class__(**{**vars(recorded_adapter), "words": ids})
     image = golden["in.image_u8"][None].float() / 255
     modes = {
-        "style": {"style": "style"}, "content": {"semantics": "content"}, "other_word": {"semantics": "painting"},
+        "style": {"style": "style"},
+        "content": {"semantics": "content"},
+        "other_word": {"semantics": "painting"},
         "both": {"style": "style", "semantics": "content"},
-    }  # fmt: skip
+    }
     assert set(modes) == set(meta["modes"])
     zeros = golden["out.uncond.image_tokens"]
     assert not zeros.any()
@@ -231,8 +255,10 @@ def test_whole_path(deadiff_set, recorded_adapter):
 def test_keys(deadiff_set):
     """Exactly the tensors that the list calls new or the trunk's are read, and all of them are asked for."""
     listed = deadiff_set.json("keys_official")["keys"]
-    wanted = {"unet_image_kv", *(f"{b}_{p}" for b in published.BRANCHES for p in
-              ("query_tokens", "vit", "ln_vision", "qformer", "proj"))}  # fmt: skip
+    wanted = {
+        "unet_image_kv",
+        *(f"{b}_{p}" for b in published.BRANCHES for p in ("query_tokens", "vit", "ln_vision", "qformer", "proj")),
+    }
     assert wanted <= {entry["part"] for entry in listed.values()}
     ours = {name for name, entry in listed.items() if entry["part"] in wanted}
     assert {name for name in listed if published.is_ours(name)} == ours

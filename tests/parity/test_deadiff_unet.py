@@ -17,7 +17,7 @@ from comfyui_exemplar.diffusion.schedule import (
     ancestral_sigmas,
     ddim_timesteps,
     fractional_timestep,
-    reread,
+    rescale,
     sigmas_from_alphas,
 )
 
@@ -25,7 +25,9 @@ from . import hosts
 from .deadiff_set import DEADiffUNet
 
 INSIDE_COMFY = importlib.util.find_spec("comfy") is not None
-TOLERANCE = 1e-5  # what the set's description suggests: absolute for the UNet, relative to the largest value for sampling
+TOLERANCE = (
+    1e-5  # what the set's description suggests: absolute for the UNet, relative to the largest value for sampling
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,9 @@ class DiffusersRunner:
         return model
 
     def ddim(self, x, sigmas, seen, **settings):
-        return sample_ddim(self.guided(**settings), x, sigmas, callback=lambda s: seen.append(s["denoised"]), disable=True)
+        return sample_ddim(
+            self.guided(**settings), x, sigmas, callback=lambda s: seen.append(s["denoised"]), disable=True
+        )
 
     def euler_ancestral(self, x, sigmas, noises, seen, **settings):
         model = self.guided(**settings)
@@ -111,8 +115,10 @@ class ComfyRunner:
     def modules(self):
         found = self.model.model.diffusion_model.named_modules()
         by_name = {name: module for name, module in found if name.endswith("attn2.to_out")}
-        places = ("middle_block.1" if at.block == "middle" else f"{at.block}_blocks.{at.index}.1" for at, in
-                  ((info.layer,) for info in self.layers))  # fmt: skip
+        places = (
+            "middle_block.1" if at.block == "middle" else f"{at.block}_blocks.{at.index}.1"
+            for (at,) in ((info.layer,) for info in self.layers)
+        )
         return [by_name[f"{place}.transformer_blocks.0.attn2.to_out"] for place in places]
 
     def to_k(self, layer):
@@ -137,9 +143,14 @@ class ComfyRunner:
 
         guider = self._guider(**settings)
         return guider.sample(
-            torch.zeros_like(x), x, comfy.samplers.KSAMPLER(function), sigmas,
-            callback=lambda _, denoised, *rest: seen.append(denoised), disable_pbar=True, seed=0,
-        )  # fmt: skip
+            torch.zeros_like(x),
+            x,
+            comfy.samplers.KSAMPLER(function),
+            sigmas,
+            callback=lambda _, denoised, *rest: seen.append(denoised),
+            disable_pbar=True,
+            seed=0,
+        )
 
     def ddim(self, x, sigmas, seen, **settings):
         return self._sample(sample_ddim, x, sigmas, seen, **settings)
@@ -164,9 +175,17 @@ def eps(host, x, timestep, text, edit):
     """The noise that the UNet predicts for a variance-preserving latent, through one DDIM step's denoiser."""
     sigma = float(host.sigma_table[timestep])
     seen = []
-    given = reread(x, 0.0, sigma)
-    host.ddim(given, torch.tensor([sigma, sigma / 2]), seen, texts=[text, text], edit=edit, scale=1.0, fractional=False,
-              uncond=False)  # fmt: skip
+    given = rescale(x, 0.0, sigma)
+    host.ddim(
+        given,
+        torch.tensor([sigma, sigma / 2]),
+        seen,
+        texts=[text, text],
+        edit=edit,
+        scale=1.0,
+        fractional=False,
+        uncond=False,
+    )
     return (given - seen[0]) / sigma
 
 
@@ -209,7 +228,9 @@ def test_unet(deadiff_set, unet, host):
             if used["content_branch"] != used["style_branch"]:
                 content = [layer for layer, kind in route(host.layers).items() if kind == SEMANTICS]
                 edit = OtherText(host, edit, texts[used["content_branch"]], content)
-            found = eps(host, golden["in.x"][row : row + 1], int(golden["in.t"][row]), texts[used["style_branch"]], edit)
+            found = eps(
+                host, golden["in.x"][row : row + 1], int(golden["in.t"][row]), texts[used["style_branch"]], edit
+            )
             error = float((found - golden[f"out.{name}"][row]).abs().max())
             assert error <= TOLERANCE, f"{name}, row {row}: {error:.3g}"
 
@@ -270,10 +291,15 @@ def test_ddim(deadiff_set, unet, host):
         scale, weight = scale_and_weight(deadiff_set, case)
         edit = edit_of(unet, host, {STYLE: golden["style_tokens"]}, weight)
         seen = []
-        settings = {"texts": [golden["text"], golden["negative_text"]], "edit": edit, "scale": scale,
-                    "fractional": False, "uncond": scale != 1}  # fmt: skip
-        final = host.ddim(reread(golden["x_T"], 0.0, float(sigmas[0])), sigmas, seen, **settings)
-        assert relative(reread(final, float(sigmas[-1]), 0.0), golden[f"{case}.final"]) <= TOLERANCE, case
+        settings = {
+            "texts": [golden["text"], golden["negative_text"]],
+            "edit": edit,
+            "scale": scale,
+            "fractional": False,
+            "uncond": scale != 1,
+        }
+        final = host.ddim(rescale(golden["x_T"], 0.0, float(sigmas[0])), sigmas, seen, **settings)
+        assert relative(rescale(final, float(sigmas[-1]), 0.0), golden[f"{case}.final"]) <= TOLERANCE, case
         for i, denoised in enumerate(seen):
             if f"{case}.pred_x0.{i}" in golden:
                 assert relative(denoised, golden[f"{case}.pred_x0.{i}"]) <= TOLERANCE, f"{case} {i}"
@@ -281,10 +307,15 @@ def test_ddim(deadiff_set, unet, host):
             first = int(meta["ddim_timesteps_4"][-1])
             found = {
                 "cond": eps(host, golden["x_T"], first, golden["text"], edit),
-                "uncond": eps(host, golden["x_T"], first, golden["negative_text"],
-                              edit_of(unet, host, {STYLE: torch.zeros_like(golden["style_tokens"])}, 1.0)),
-                "guided": (reread(golden["x_T"], 0.0, float(sigmas[0])) - seen[0]) / float(sigmas[0]),
-            }  # fmt: skip
+                "uncond": eps(
+                    host,
+                    golden["x_T"],
+                    first,
+                    golden["negative_text"],
+                    edit_of(unet, host, {STYLE: torch.zeros_like(golden["style_tokens"])}, 1.0),
+                ),
+                "guided": (rescale(golden["x_T"], 0.0, float(sigmas[0])) - seen[0]) / float(sigmas[0]),
+            }
             for name, value in found.items():
                 assert relative(value, golden[f"{case}.first.eps_{name}"]) <= TOLERANCE, f"{case} {name}"
 
@@ -302,10 +333,16 @@ def test_euler_ancestral(deadiff_set, unet, host):
     noises = [golden[f"euler.step_noise.{i}"] for i in range(meta["steps"] - 1)]
     seen = []
     final = host.euler_ancestral(
-        golden["euler.noise_unit"] * sigmas[0], sigmas, noises, seen, texts=[golden["text"], golden["negative_text"]],
-        edit=edit_of(unet, host, {STYLE: golden["style_tokens"]}, meta["img_weight"]), scale=meta["scale"],
-        fractional=True, uncond=True,
-    )  # fmt: skip
+        golden["euler.noise_unit"] * sigmas[0],
+        sigmas,
+        noises,
+        seen,
+        texts=[golden["text"], golden["negative_text"]],
+        edit=edit_of(unet, host, {STYLE: golden["style_tokens"]}, meta["img_weight"]),
+        scale=meta["scale"],
+        fractional=True,
+        uncond=True,
+    )
     for i, denoised in enumerate(seen):
         assert relative(denoised, golden[f"euler.denoised.{i}"]) <= TOLERANCE, i
     assert relative(final, golden["euler.final"]) <= TOLERANCE
@@ -337,7 +374,9 @@ def test_published_sampler(deadiff_set, unet, host):
     assert relative(sigmas, golden["euler.sigmas"]) <= TOLERANCE
     noises = iter([golden[f"euler.step_noise.{i}"] for i in range(euler["steps"] - 1)])
     sampler.extra_options["noise_sampler"] = lambda *_: next(noises)
-    found = sampled(sampler, sigmas, golden["euler.noise_unit"], euler["img_weight"], scale=euler["scale"], fractional=True)
+    found = sampled(
+        sampler, sigmas, golden["euler.noise_unit"], euler["img_weight"], scale=euler["scale"], fractional=True
+    )
     assert relative(found, golden["euler.final"]) <= TOLERANCE
 
 

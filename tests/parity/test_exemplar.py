@@ -15,7 +15,7 @@ from comfyui_exemplar.attention.layers import Layer, LayerInfo, is_shallow
 from comfyui_exemplar.color import adain
 from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.sampling import to_eps
-from comfyui_exemplar.diffusion.schedule import inversion_plan, reread
+from comfyui_exemplar.diffusion.schedule import inversion_plan, rescale
 from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, capture_spec, color_layers, colorize
 
 from . import hosts
@@ -103,7 +103,7 @@ def test_plain_model(exemplar_set, host):
     recorded = exemplar_set.file("unet_forward")
     for x, t, eps in zip(recorded["x"], recorded["t"], recorded["eps"], strict=True):
         sigma = float(host.sigma_table[int(t)])
-        y = reread(x[None], 0.0, sigma)
+        y = rescale(x[None], 0.0, sigma)
         found = to_eps(y, sigma, denoise(host, y, sigma))
         close(found, eps[None], exemplar_set.tolerance("unet_forward"))
 
@@ -120,7 +120,9 @@ def denoise(host, x, sigma):
         return host.denoiser(x, torch.tensor([sigma]))
     from comfyui_exemplar.hosts.comfy import sampling
 
-    sampling.run_sampler(sampling.color_guider(host.model, host.conditioning, 1.0), x, once, torch.tensor([sigma, 0.0]), None)
+    sampling.run_sampler(
+        sampling.color_guider(host.model, host.conditioning, 1.0), x, once, torch.tensor([sigma, 0.0]), None
+    )
     return seen[0]
 
 
@@ -148,9 +150,10 @@ def test_dual_attention(exemplar_set):
         )
         banks["gray"].put(sigma, layer, ref_grid, k=merged(recorded[f"{at}.k_refL"]))
         settings = DualAttentionSettings(
-            gamma_shallow=combo["gamma"], beta_shallow=combo["beta"],
+            gamma_shallow=combo["gamma"],
+            beta_shallow=combo["beta"],
             mix="after softmax" if combo["pre_softmax"] else "before softmax",
-        )  # fmt: skip
+        )
         edit = DualAttentionColor(settings, {layer: True}, banks["input"], banks["reference"], banks["gray"])
         call = AttentionCall(layer, sigma, q, k, v, heads, (0,), (0,), (0,), grid, sdpa)
         before = edit(call, AttentionCall.plain)
@@ -172,15 +175,17 @@ def test_inversion_trajectories(exemplar_set, host):
             for k in range(1, len(levels)):
                 expected = recorded.get(f"{run['tag']}.{name}.x{k}")
                 if expected is not None:
-                    z = reread(inversion.trajectory[k], levels[k], 0.0)
+                    z = rescale(inversion.trajectory[k], levels[k], 0.0)
                     close(z, expected, exemplar_set.tolerance("ddim_inversion_x"), f"{run['tag']} {name} x{k}")
                     checked += 1
                 eps = recorded.get(f"{run['tag']}.{name}.eps{k - 1}")
                 if eps is not None:
                     x, read = inversion.trajectory[k - 1], inversion.plan.reads[k - 1]
-                    x = reread(x, levels[k - 1], read)
+                    x = rescale(x, levels[k - 1], read)
                     predicted = to_eps(x, read, denoise(host, x, read))
-                    close(predicted, eps, exemplar_set.tolerance("ddim_inversion_eps"), f"{run['tag']} {name} eps{k - 1}")
+                    close(
+                        predicted, eps, exemplar_set.tolerance("ddim_inversion_eps"), f"{run['tag']} {name} eps{k - 1}"
+                    )
                     checked += 1
     assert checked >= 3 * len(exemplar_set.manifest["golden"]["ddim_inversion"]["runs"])
 
@@ -225,14 +230,22 @@ def test_sampling(exemplar_set, host):
         found = invert(host, exemplar_set, clean_latents(exemplar_set, case["latent_size"]), settings)
         plan = found["input"].plan
         start = adain(found["input"].noised(), found["ref"].noised(), strength=settings.match_latents)
-        close(reread(start, plan.sigmas[0], 0.0), recorded[f"{case['id']}.x_init"],
-              exemplar_set.tolerance("sampling_x_and_final"), case["id"])  # fmt: skip
+        close(
+            rescale(start, plan.sigmas[0], 0.0),
+            recorded[f"{case['id']}.x_init"],
+            exemplar_set.tolerance("sampling_x_and_final"),
+            case["id"],
+        )
 
         layers = color_layers(host.layers, settings.layers)
         edit = DualAttentionColor(
-            settings.attention, layers, found["input"].bank, found["ref"].bank, found["refL"].bank,
+            settings.attention,
+            layers,
+            found["input"].bank,
+            found["ref"].bank,
+            found["refL"].bank,
             heads={info.layer: info.heads for info in host.layers},
-        )  # fmt: skip
+        )
         latents = [start]
         for k in range(len(plan.sigmas) - 1):
             one = dataclasses.replace(plan, sigmas=plan.sigmas[k : k + 2])
@@ -243,17 +256,29 @@ def test_sampling(exemplar_set, host):
                 if expected is not None:
                     # from the recorded latent, so that steps do not add up
                     z = recorded.get(f"{case['id']}.step{k - 1}.x_out") if k else recorded[f"{case['id']}.x_init"]
-                    y = reread(z, 0.0, plan.sigmas[k])
+                    y = rescale(z, 0.0, plan.sigmas[k])
                     alone = host.sample(y, one, edit, tuple(layers), weight)
-                    close((alone - y) / step, expected, exemplar_set.tolerance("sampling_eps"),
-                          f"{case['id']} step {k} {branch}")  # fmt: skip
+                    close(
+                        (alone - y) / step,
+                        expected,
+                        exemplar_set.tolerance("sampling_eps"),
+                        f"{case['id']} step {k} {branch}",
+                    )
             expected = recorded.get(f"{case['id']}.step{k}.x_out")
             if expected is not None:
-                close(reread(latents[-1], plan.sigmas[k + 1], 0.0), expected,
-                      exemplar_set.tolerance("sampling_x_and_final"), f"{case['id']} x after {k}")  # fmt: skip
+                close(
+                    rescale(latents[-1], plan.sigmas[k + 1], 0.0),
+                    expected,
+                    exemplar_set.tolerance("sampling_x_and_final"),
+                    f"{case['id']} x after {k}",
+                )
         whole = host.sample(start, plan, edit, tuple(layers), settings.guidance)
-        close(plan.leave(whole), recorded[f"{case['id']}.final"],
-              exemplar_set.tolerance("sampling_x_and_final"), case["id"])  # fmt: skip
+        close(
+            plan.to_clean(whole),
+            recorded[f"{case['id']}.final"],
+            exemplar_set.tolerance("sampling_x_and_final"),
+            case["id"],
+        )
 
 
 def test_repetitions_through_the_whole_flow(exemplar_set):
@@ -294,6 +319,4 @@ def test_shallow_layers_are_those_of_the_manifest(exemplar_set, host):
     """The published rule (a channel count) and ours (the finest resolution) choose the same layers."""
     width = exemplar_set.manifest["unet"]["shallow_channels"]
     decoder: list[LayerInfo] = [info for info in host.layers if info.layer.block == "output"]
-    assert {i.layer for i in decoder if is_shallow(i, host.layers)} == {
-        i.layer for i in decoder if i.channels == width
-    }
+    assert {i.layer for i in decoder if is_shallow(i, host.layers)} == {i.layer for i in decoder if i.channels == width}

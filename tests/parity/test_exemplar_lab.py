@@ -1,6 +1,5 @@
 """Recorded numbers of the published program's 8-bit Lab post-processing (Kosugi 2025): compared exactly."""
 
-
 import numpy as np
 import pytest
 import torch

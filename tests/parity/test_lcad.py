@@ -45,7 +45,9 @@ def test_every_published_key_is_accounted_for(lcad_set):
         weights = {name: torch.empty(shape) for name, shape in shapes.items()}
     parts = take_apart(weights)
     assert parts.sizes == LCADSizes((128, 256, 512, 512), 2)
-    unused = {name for name in shapes if name.startswith(("first_stage_model.encoder.", "first_stage_model.quant_conv."))}
+    unused = {
+        name for name in shapes if name.startswith(("first_stage_model.encoder.", "first_stage_model.quant_conv."))
+    }
     unused |= {name for name in shapes if ".g_encoder.norm_out." in name or ".g_encoder.conv_out." in name}
     kept = sum(map(len, (parts.unet, parts.text, parts.gray, parts.decoder)))
     assert kept == len(shapes) - len(unused) - len(SCHEDULE & shapes.keys())

@@ -18,7 +18,7 @@ from comfyui_exemplar.attention.instances import (
 )
 from comfyui_exemplar.attention.phrases import comma_spans
 from comfyui_exemplar.diffusion.sampling import sample_ddim, to_eps
-from comfyui_exemplar.diffusion.schedule import reread, sampling_sigmas
+from comfyui_exemplar.diffusion.schedule import rescale, sampling_sigmas
 
 from .lcad_set import close, comfy_conditioning, comfy_model, diffusers_denoiser
 
@@ -74,7 +74,7 @@ def predict(parity, x, sigma, gray, texts, weight, **how):
         seen.append(to_eps(y, sigma, model(y, y.new_full((len(y),), sigma), **(extra_args or {}))))
         return y
 
-    sample(parity, reread(x, 0.0, sigma), torch.tensor([sigma, 0.0]), gray, texts, weight, once, **how)
+    sample(parity, rescale(x, 0.0, sigma), torch.tensor([sigma, 0.0]), gray, texts, weight, once, **how)
     return seen[0]
 
 
@@ -83,7 +83,9 @@ def watched_ddim():
     steps = []
 
     def sampler(model, x, sigmas, extra_args=None, callback=None, disable=None):
-        return sample_ddim(model, x, sigmas, extra_args, lambda step: steps.append({**step, "x": step["x"].clone()}), True)
+        return sample_ddim(
+            model, x, sigmas, extra_args, lambda step: steps.append({**step, "x": step["x"].clone()}), True
+        )
 
     return steps, sampler
 
@@ -121,8 +123,7 @@ def instances(lcad_set, recorded):
     masks = recorded["raw_masks_u8"].float()
     length = recorded["context_cond"].shape[1]
     return [
-        Instance(f"phrase {i}", places, length, masks[i : i + 1], PUBLISHED)
-        for i, places in enumerate(spans(lcad_set))
+        Instance(f"phrase {i}", places, length, masks[i : i + 1], PUBLISHED) for i, places in enumerate(spans(lcad_set))
     ]
 
 
@@ -217,16 +218,18 @@ def test_whole_runs(lcad_set, recorded, gray, texts, instances):
         name, short = f"S{case['steps']}", case["steps"] < 10
         sigmas = sampling_sigmas(table(lcad_set), case["steps"], "official")
         steps, sampler = watched_ddim()
-        start = reread(recorded["x_T"], 0.0, float(sigmas[0]))
+        start = rescale(recorded["x_T"], 0.0, float(sigmas[0]))
         end = sample(lcad_set, start, sigmas, gray, texts, case["guidance"], sampler, instances=instances)
-        z = reread(end, float(sigmas[-1]), 0.0)
+        z = rescale(end, float(sigmas[-1]), 0.0)
         close(z, recorded[f"{name}.z"], SHORT_RUN if short else LONG_RUN, name)
         visited = recorded.get(f"{name}.x_per_step")
         if visited is not None:
             for i, x in enumerate([*(step["x"] for step in steps[1:]), end]):
-                close(reread(x, float(sigmas[i + 1]), 0.0)[0], visited[i], SHORT_RUN, f"{name}, step {i}")
+                close(rescale(x, float(sigmas[i + 1]), 0.0)[0], visited[i], SHORT_RUN, f"{name}, step {i}")
         plain = sample(lcad_set, start, sigmas, gray, texts, case["guidance"], sampler)
-        close(reread(plain, float(sigmas[-1]), 0.0), recorded[f"{name}.z_unguided_fresh"], LONG_RUN, f"{name} unguided")
+        close(
+            rescale(plain, float(sigmas[-1]), 0.0), recorded[f"{name}.z_unguided_fresh"], LONG_RUN, f"{name} unguided"
+        )
         changed = float((z - recorded[f"{name}.z_unguided_fresh"]).abs().max())
         assert changed > (SHORT_RUN if short else LONG_RUN), "the tolerance tells masks from no masks"
 
@@ -266,7 +269,7 @@ def two_calls(parity, recorded, levels, row, stale):
     def twice(model, y, sigmas, extra_args=None, callback=None, disable=None):
         for suffix in ("", "2"):
             sigma = float(levels[recorded[f"timesteps{suffix}"][row]])
-            x = reread(recorded[f"x{suffix}"][row : row + 1], 0.0, sigma)
+            x = rescale(recorded[f"x{suffix}"][row : row + 1], 0.0, sigma)
             text.update({0: recorded[f"context{suffix}"][row : row + 1]})
             seen.append(to_eps(x, sigma, model(x, x.new_full((1,), sigma), **(extra_args or {}))))
         return y
@@ -293,9 +296,9 @@ def test_plain_sampling_as_published(lcad_set):
         name = f"S{case['steps']}.official."
         sigmas = sampling_sigmas(table(lcad_set), case["steps"], "official")
         steps, sampler = watched_ddim()
-        start = reread(recorded["x_T"], 0.0, float(sigmas[0]))
+        start = rescale(recorded["x_T"], 0.0, float(sigmas[0]))
         end = sample(lcad_set, start, sigmas, gray, texts, case["guidance"], sampler, stale=True)
-        close(reread(end, float(sigmas[-1]), 0.0), recorded[f"{name}z"], X if case["steps"] < 10 else LONG, name)
+        close(rescale(end, float(sigmas[-1]), 0.0), recorded[f"{name}z"], X if case["steps"] < 10 else LONG, name)
         if f"{name}pred_x0_per_step" not in recorded:
             continue
         eps_uncond, eps_cond = recorded[f"{name}eps_uncond"], recorded[f"{name}eps_cond"]

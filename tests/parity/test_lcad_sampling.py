@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.diffusion.sampling import sample_ddim, to_eps
-from comfyui_exemplar.diffusion.schedule import ddim_timesteps, reread, sampling_sigmas
+from comfyui_exemplar.diffusion.schedule import ddim_timesteps, rescale, sampling_sigmas
 
 from .lcad_set import close, comfy_conditioning, comfy_model, diffusers_denoiser
 
@@ -41,7 +41,7 @@ def sample(parity, x, sigmas, gray, texts, weight, seen=None):
 
 def start(recorded, sigmas):
     """The recorded noise is in the variance-preserving form."""
-    return reread(recorded["x_T"], 0.0, float(sigmas[0]))
+    return rescale(recorded["x_T"], 0.0, float(sigmas[0]))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_every_step(lcad_set, recorded, maps, texts):
         scale = 1 + 2 * case["guidance"]  # an error of both predictions, by the guidance's weights
         close(to_eps(x, sigma, denoised)[0], eps[i], EPS * scale, f"eps of step {i}")
         close(denoised[0], recorded[f"{name}pred_x0_per_step"][i], X, f"x0 of step {i}")
-        close(reread(after[i], levels[i], 0.0)[0], recorded[f"{name}x_per_step"][i], X, f"x after step {i}")
+        close(rescale(after[i], levels[i], 0.0)[0], recorded[f"{name}x_per_step"][i], X, f"x after step {i}")
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def test_whole_runs(lcad_set, recorded, maps, texts):
         name = f"S{case['steps']}.fresh."
         sigmas = sampling_sigmas(table(lcad_set), case["steps"], "official")
         end = sample(lcad_set, start(recorded, sigmas), sigmas, maps[-1], texts, case["guidance"])
-        z = reread(end, float(sigmas[-1]), 0.0)
+        z = rescale(end, float(sigmas[-1]), 0.0)
         close(z, recorded[f"{name}z"], X if case["steps"] < 10 else LONG, name)
         if f"{name}image" not in recorded:
             continue

@@ -74,9 +74,13 @@ def recorded_copies(vct_set, recorded, meta):
 
 def options_of(meta, rows):
     return ConceptOptions(
-        updates=meta["updates"], learning_rate=meta["base_lr"], accumulation=meta["grad_accumulation"],
-        l1_weight=meta["l1_weight"] if meta["use_l1"] else 0.0, weight_decay=meta["weight_decay"], rows=rows,
-    )  # fmt: skip
+        updates=meta["updates"],
+        learning_rate=meta["base_lr"],
+        accumulation=meta["grad_accumulation"],
+        l1_weight=meta["l1_weight"] if meta["use_l1"] else 0.0,
+        weight_decay=meta["weight_decay"],
+        rows=rows,
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])

@@ -46,9 +46,14 @@ def control(vct_set, case, recorded, reweighted=True):
     columns = recorded["equalizer"].shape[-1]
     count = case.get("num_vectors", vct_set.meta["clip"]["num_placeholder_vectors_for_goldens_1_2_4"])
     made = concept_control(
-        (columns, columns), count, 1, cross_window=case["cross_ratio"], self_window=case["self_ratio"],
-        weight=case.get("eq_value", 0.5) if reweighted else 1, weight_place="official",
-    )  # fmt: skip
+        (columns, columns),
+        count,
+        1,
+        cross_window=case["cross_ratio"],
+        self_window=case["self_ratio"],
+        weight=case.get("eq_value", 0.5) if reweighted else 1,
+        weight_place="official",
+    )
     refine = made.edits[0]
     assert torch.equal(refine.mapper, recorded["mapper"][0]) and torch.equal(refine.alphas, recorded["alphas"][0])
     if reweighted:
@@ -76,9 +81,19 @@ class Maps:
         v = torch.eye(keys).expand(rows, heads, -1, -1)
         q, k, v = (t.transpose(1, 2).flatten(2) for t in (q, k, v))
         self.call = AttentionCall(
-            Layer("middle", 0), 1.0, q, k, v, heads, BRANCHES, (0,) * rows, tuple(range(rows)), (1, queries), self.attend,
+            Layer("middle", 0),
+            1.0,
+            q,
+            k,
+            v,
+            heads,
+            BRANCHES,
+            (0,) * rows,
+            tuple(range(rows)),
+            (1, queries),
+            self.attend,
             kind,
-        )  # fmt: skip
+        )
 
     @staticmethod
     def attend(q, k, v, heads):
@@ -162,7 +177,11 @@ class Run:
         denoiser.model.unet.conv_in.register_forward_pre_hook(lambda _, x: rows.append(len(x[0])))
         run = ControlledRun(self.control, self.pivots.levels, denoiser.layers, self.replay)
         last = sample_pair(
-            denoiser, run, self.pivots.trajectory[0], self.meta["guidance_scale"], lambda step: visited.append(step["x"])
+            denoiser,
+            run,
+            self.pivots.trajectory[0],
+            self.meta["guidance_scale"],
+            lambda step: visited.append(step["x"]),
         )
         return [*visited, last], rows
 

@@ -32,6 +32,6 @@ def test_contexts(vct_set, name):
     base = vct_set.file("base")
     learned = base["learned"]
     clip = vct_set.clip_model(placeholders=len(learned))
-    clip.get_input_embeddings().weight[-len(learned):] = learned
+    clip.get_input_embeddings().weight[-len(learned) :] = learned
     context = clip(input_ids=base[f"ids_{name}"].long().reshape(1, -1)).last_hidden_state
     assert (context - base[f"ctx_{name}"]).abs().max() <= 1e-5

@@ -54,9 +54,13 @@ def check_inversion(vct_set, predict, context, recorded):
     plan = plan_of(vct_set, vct_set.meta["g1"]["num_steps"])
     passed = []
     invert_ddim(
-        lambda x, sigma: predict(x, float(sigma[0]), context), plan.enter(base["x0"]), torch.tensor(plan.levels),
-        reads=plan.reads, visit=passed.append, disable=True,
-    )  # fmt: skip
+        lambda x, sigma: predict(x, float(sigma[0]), context),
+        plan.from_clean(base["x0"]),
+        torch.tensor(plan.levels),
+        reads=plan.reads,
+        visit=passed.append,
+        disable=True,
+    )
     for x, level, wanted in zip(passed, plan.levels, recorded, strict=True):
         assert (recorded_scale(x, level) - wanted).abs().max() <= 1e-5
 
@@ -73,9 +77,12 @@ def inversion_of(vct_set, recorded, meta):
 
 def options_of(meta):
     return PivotOptions(
-        guidance=meta["guidance_scale"], advance_guidance=meta["guidance_scale"], iterations=meta["max_inner_steps"],
-        learning_rate=meta["lr"][0], stop_below=meta["epsilon"],
-    )  # fmt: skip
+        guidance=meta["guidance_scale"],
+        advance_guidance=meta["guidance_scale"],
+        iterations=meta["max_inner_steps"],
+        learning_rate=meta["lr"][0],
+        stop_below=meta["epsilon"],
+    )
 
 
 def finish(search):

@@ -45,10 +45,15 @@ def model():
 
     torch.manual_seed(11)
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, attention_head_dim=4,
-        cross_attention_dim=16, down_block_types=("CrossAttnDownBlock2D",) * 2,
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=4,
+        cross_attention_dim=16,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
-    )  # fmt: skip
+    )
     return StandaloneModel(
         unet=unet.eval().requires_grad_(False),
         vae=codec(),

@@ -63,10 +63,18 @@ class TestSizes:
         assert float((luminance(found) - luminance(image)).abs().max()) < 0.01
         assert float(rgb_to_lab(found)[..., 1:].norm(dim=-1).mean()) > 3
 
-    @pytest.mark.parametrize("size, resolution, expected", [
-        ((512, 512), 512, (512, 512)), ((480, 640), 512, (448, 576)), ((3000, 2000), 512, (640, 416)),
-        ((96, 80), 64, (64, 64)), ((40, 2), 32, (128, 32)), ((100, 70), 0, (96, 64)), ((5, 5), 0, (32, 32)),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "size, resolution, expected",
+        [
+            ((512, 512), 512, (512, 512)),
+            ((480, 640), 512, (448, 576)),
+            ((3000, 2000), 512, (640, 416)),
+            ((96, 80), 64, (64, 64)),
+            ((40, 2), 32, (128, 32)),
+            ((100, 70), 0, (96, 64)),
+            ((5, 5), 0, (32, 32)),
+        ],
+    )
     def test_the_network_s_size_follows_the_picture(self, size, resolution, expected):
         assert network_size(*size, changed(resolution=resolution)) == expected
 
@@ -115,7 +123,9 @@ class TestColor:
         torch.testing.assert_close(half, (own + full) / 2, atol=0.02, rtol=0)
 
     def test_saturation(self):
-        plain, double = (rgb_to_lab(auto_color(Painter(), picture(), changed(saturation=s)))[..., 1:] for s in (1.0, 2.0))
+        plain, double = (
+            rgb_to_lab(auto_color(Painter(), picture(), changed(saturation=s)))[..., 1:] for s in (1.0, 2.0)
+        )
         torch.testing.assert_close(double, 2 * plain, atol=0.02, rtol=0)
         assert float(rgb_to_lab(auto_color(Painter(), picture(), changed(saturation=0.0)))[..., 1:].abs().max()) < 0.05
 
@@ -130,7 +140,9 @@ class TestColor:
     def test_transparency_and_one_channel(self):
         image = picture()
         found = auto_color(Painter(), image, SETTINGS)
-        assert torch.equal(auto_color(Painter(), torch.cat([image, torch.ones_like(image[..., :1])], -1), SETTINGS), found)
+        assert torch.equal(
+            auto_color(Painter(), torch.cat([image, torch.ones_like(image[..., :1])], -1), SETTINGS), found
+        )
         assert torch.equal(auto_color(Painter(), image[..., :1], SETTINGS), found)
 
     def test_official_puts_chroma_down_in_blocks_and_8_bits(self):
@@ -214,22 +226,32 @@ class TestRefusals:
             auto_color(network, image, SETTINGS)
         assert not network.calls
 
-    @pytest.mark.parametrize("mask, match", [
-        (torch.ones(3, 8, 8), "Batch sizes do not fit"), (torch.ones(8, 8), "found shape"),
-        (torch.ones(2, 8, 8), "2 masks for 1"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "mask, match",
+        [
+            (torch.ones(3, 8, 8), "Batch sizes do not fit"),
+            (torch.ones(8, 8), "found shape"),
+            (torch.ones(2, 8, 8), "2 masks for 1"),
+        ],
+    )
     def test_masks(self, mask, match):
         network = Painter()
         with pytest.raises(ValueError, match=match):
             auto_color(network, picture(1 if len(mask) == 2 else 2), SETTINGS, mask=mask)
         assert not network.calls
 
-    @pytest.mark.parametrize("change, match", [
-        ({"arithmetic": "mine"}, "arithmetic is 'mine'; expected one of exact, official"),
-        ({"shape": "round"}, "shape is 'round'; expected one of aspect, square"),
-        ({"resolution": -1}, "resolution is -1"), ({"batch": -1}, "batch -1"), ({"steady": -1}, "steady -1"),
-        ({"strength": 2.0}, "strength is 2.0"), ({"saturation": -1.0}, "saturation -1.0"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "change, match",
+        [
+            ({"arithmetic": "mine"}, "arithmetic is 'mine'; expected one of exact, official"),
+            ({"shape": "round"}, "shape is 'round'; expected one of aspect, square"),
+            ({"resolution": -1}, "resolution is -1"),
+            ({"batch": -1}, "batch -1"),
+            ({"steady": -1}, "steady -1"),
+            ({"strength": 2.0}, "strength is 2.0"),
+            ({"saturation": -1.0}, "saturation -1.0"),
+        ],
+    )
     def test_settings(self, change, match):
         with pytest.raises(ValueError, match=match):
             changed(**change)

@@ -134,7 +134,9 @@ class TestFlow:
         never = dataclasses.replace(QUICK, fallback_below=1.0)
         result = colorize(host, image, picture(seed=1), never, fallback=purple(image))
         assert float(result.from_reference.max()) < 0.01
-        torch.testing.assert_close(rgb_to_lab(result.images)[..., 1:], rgb_to_lab(purple(image))[..., 1:], atol=3, rtol=0)
+        torch.testing.assert_close(
+            rgb_to_lab(result.images)[..., 1:], rgb_to_lab(purple(image))[..., 1:], atol=3, rtol=0
+        )
         assert (luminance(result.images) - luminance(image)).abs().max() < 0.01
 
     def test_between(self, host):
@@ -156,11 +158,14 @@ class TestFlow:
         torch.testing.assert_close(again.images, whole.images[1:], atol=1e-4, rtol=0)
         torch.testing.assert_close(again.from_reference, whole.from_reference[1:], atol=1e-3, rtol=0)
 
-    @pytest.mark.parametrize("change, fallback, match", [
-        ({}, picture(3), r"2 input\(s\) and 3 fallback"),
-        ({}, picture(2)[:0], "fallback: found an empty batch"),
-        ({"postprocess": "official"}, picture(2), "fallback needs the exact postprocessing"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "change, fallback, match",
+        [
+            ({}, picture(3), r"2 input\(s\) and 3 fallback"),
+            ({}, picture(2)[:0], "fallback: found an empty batch"),
+            ({"postprocess": "official"}, picture(2), "fallback needs the exact postprocessing"),
+        ],
+    )
     def test_refusals(self, host, counted, change, fallback, match):
         with pytest.raises(ValueError, match=match):
             colorize(host, picture(2), picture(seed=1), dataclasses.replace(QUICK, **change), fallback=fallback)

@@ -107,11 +107,16 @@ def test_lightness_is_mixed():
         assert torch.allclose(luminance(four[row : row + 1]), luminance(pair[row % 2][None]), atol=0.05)
 
 
-@pytest.mark.parametrize("values, said", [
-    ({"steps": 0}, "steps is 0"), ({"shape": "round"}, "shape is 'round'; expected one of aspect, official square"),
-    ({"convention": "mine"}, "convention is 'mine'"), ({"exact_luminance": 2.0}, "exact_luminance is 2.0"),
-    ({"resolution": -1}, "resolution -1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"shape": "round"}, "shape is 'round'; expected one of aspect, official square"),
+        ({"convention": "mine"}, "convention is 'mine'"),
+        ({"exact_luminance": 2.0}, "exact_luminance is 2.0"),
+        ({"resolution": -1}, "resolution -1"),
+    ],
+)
 def test_bad_settings(values, said):
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(SETTINGS, **values)

@@ -56,8 +56,10 @@ def distances(found, pairs):
 
 
 def report(name, ours, theirs):
-    return f"{name}: ours {ours.mean():.1f} ({[round(x, 1) for x in ours.tolist()]}), " \
-           f"its {theirs.mean():.1f} ({[round(x, 1) for x in theirs.tolist()]})"  # fmt: skip
+    return (
+        f"{name}: ours {ours.mean():.1f} ({[round(x, 1) for x in ours.tolist()]}), "
+        f"its {theirs.mean():.1f} ({[round(x, 1) for x in theirs.tolist()]})"
+    )
 
 
 def test_better_than_the_reference_s_mean_color_everywhere(result, pairs):
@@ -95,9 +97,12 @@ def test_exchanged_references_exchange_the_colors(embedded, host, result, pairs)
     """Two pairs lend each other their references: mean colors move toward the new ones."""
     first, other = [0, 1], [1, 0]
     exchanged = colorize(
-        host, pairs["input"][first], pairs["reference"][other], recommended(embedded),
+        host,
+        pairs["input"][first],
+        pairs["reference"][other],
+        recommended(embedded),
         prepared=result.reference.take(other),
-    )  # fmt: skip
+    )
     masks = pairs["mask"][first]
     moved = inside(chroma(exchanged.images), masks) - inside(chroma(result.images[first]), masks)
     references = inside(chroma(pairs["reference"]), pairs["reference_mask"])

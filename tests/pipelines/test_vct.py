@@ -9,7 +9,7 @@ from comfyui_exemplar.demo import model_path
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
 from comfyui_exemplar.hosts.diffusers.vct_text import ClipText, load_concept_text
-from comfyui_exemplar.pipelines.vct import TranslateSettings, held, learn, translate
+from comfyui_exemplar.pipelines.vct import TranslateSettings, economical_pivots, learn, translate
 
 FEW = TranslateSettings.recommended(
     {"resolution": 128}, steps=2, resolution=32, updates=2, vectors=2, pivot_iterations=0, word="red"
@@ -60,9 +60,9 @@ def test_a_batch_is_its_pictures(host, pictures, concept):
 
 
 def test_pivots_hold_every_picture(host, pictures, concept):
-    settings = replace(FEW, pivots=held(FEW.guidance, 1))
+    settings = replace(FEW, pivots=economical_pivots(FEW.guidance, 1))
     told = []
-    result = translate(host, pictures, concept, settings, tell=lambda phase, _: told.append(phase))
+    result = translate(host, pictures, concept, settings, on_progress=lambda phase, _: told.append(phase))
     assert len(result.reconstruction_errors) == 2 and told == ["pivots"] * 2 * settings.steps
 
 
@@ -80,11 +80,11 @@ def test_outside_of_a_mask_the_picture_stays(host, pictures, concept):
 
 
 def test_progress_is_what_was_announced(host, pictures):
-    done, settings = [], replace(FEW, pivots=replace(held(4.0, 2), stop_below=0.0, stop_growth=0.0))
+    done, settings = [], replace(FEW, pivots=replace(economical_pivots(4.0, 2), stop_below=0.0, stop_growth=0.0))
     host.on_step = lambda _: done.append("step")
     try:
         made = learn(host, pictures[:1], settings, lambda phase, _: done.append(phase))
-        translate(host, pictures, made, settings, tell=lambda phase, _: done.append(phase))
+        translate(host, pictures, made, settings, on_progress=lambda phase, _: done.append(phase))
     finally:
         host.on_step = None
     assert len(done) == settings.calls(2, learning=True)
@@ -100,12 +100,12 @@ def test_a_stop_in_any_phase_leaves_nothing_behind(host, pictures, concept, phas
         if at == phase:
             raise Stopped
 
-    settings = replace(FEW, pivots=held(4.0, 1))
+    settings = replace(FEW, pivots=economical_pivots(4.0, 1))
     before = dict(host.model.unet.attn_processors)
     host.on_step = lambda _: stop("step")
     try:
         with pytest.raises(Stopped):
-            translate(host, pictures, learn(host, pictures[:1], settings, stop), settings, tell=stop)
+            translate(host, pictures, learn(host, pictures[:1], settings, stop), settings, on_progress=stop)
     finally:
         host.on_step = None
     assert host.model.unet.attn_processors == before
@@ -149,8 +149,14 @@ class TestClipText:
     def encoder(self):
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        config = CLIPTextConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-                                num_attention_heads=2, max_position_embeddings=9)  # fmt: skip
+        config = CLIPTextConfig(
+            vocab_size=50,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=9,
+        )
         torch.manual_seed(3)
         return CLIPTextModel(config).eval().requires_grad_(False)
 

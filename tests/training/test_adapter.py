@@ -1,4 +1,5 @@
-"""The adapter's recipe: pairs that share one thing only, gradients everywhere they should go, a file that gives the same."""
+"""The adapter's recipe: pairs that share one thing only, gradients everywhere they should go, a file that gives the
+same."""
 
 import json
 
@@ -38,13 +39,15 @@ class TestPairs:
         assert not set(pairs.captions[3:5]) & set(pairs.shown)  # it says how, not what
 
     def test_a_reference_is_never_the_target(self, styles, monkeypatch):
-        """Style: another thing by the same hand in the same print. Semantics: the same thing by another hand in a print,
-        and what is to be drawn from it alone in none."""
+        """Style: another thing by the same hand in the same print. Semantics: the same thing by another hand in a
+        print, and what is to be drawn from it alone in none."""
         from training.styles import PLAIN
 
         seen = []
         printed = styles.printed
-        monkeypatch.setattr(styles, "drawn", lambda rows, size: seen.append(rows) or torch.ones(len(rows), 3, size, size))
+        monkeypatch.setattr(
+            styles, "drawn", lambda rows, size: seen.append(rows) or torch.ones(len(rows), 3, size, size)
+        )
         prints = []
         monkeypatch.setattr(styles, "printed", lambda pictures, p: prints.append(p) or printed(pictures, p))
         styles.pairs(20, 20, 20, 8)
@@ -78,7 +81,9 @@ def test_gradients_reach_everything_that_is_trained_and_nothing_else(styles, net
     try:
         given = attach(net, trainer.net)
         pairs = styles.pairs(2, 2, 2, 32)
-        loss = pairs_loss(trainer.net, net, given, autoencoder, signal_levels(), pairs, torch.Generator().manual_seed(6))
+        loss = pairs_loss(
+            trainer.net, net, given, autoencoder, signal_levels(), pairs, torch.Generator().manual_seed(6)
+        )
         (loss + words_loss(trainer.net, net, *styles.named(2, 64))).backward()
     finally:
         net.unet.set_attn_processor(before)
@@ -102,8 +107,10 @@ def test_what_words_taught_moves_by_its_share_only(network, tmp_path):
     def longest(*parts):
         return float(max(value for name, value in moved.items() if name.startswith(parts)))
 
-    projections = {kind: tuple(f"projections.{key_of(at)}." for at, k in trainer.net.routing.items() if k == kind)
-                   for kind in ("style", "semantics")}  # fmt: skip
+    projections = {
+        kind: tuple(f"projections.{key_of(at)}." for at, k in trainer.net.routing.items() if k == kind)
+        for kind in ("style", "semantics")
+    }
     assert all(projections.values())
     taught = [longest("encoder.trunks."), longest("encoder.branches.content."), longest(*projections["semantics"])]
     others = [longest("encoder.branches.style."), longest(*projections["style"])]
@@ -165,19 +172,23 @@ def test_the_embedded_file_belongs_to_the_embedded_model():
 
     loaded = load_deadiff(deadiff_path())
     infos = attention_layers(load_exported(model_path())[0].unet).values()
-    assert {info.layer: info.channels for info in infos} == {at: len(pair[0]) for at, pair in loaded.projections.items()}
+    assert {info.layer: info.channels for info in infos} == {
+        at: len(pair[0]) for at, pair in loaded.projections.items()
+    }
     assert load_state_dict(model_path())["text.emb.weight"].shape[1] == loaded.sizes.hidden
 
 
 def test_what_the_embedded_tokens_do(styles):
-    """Style tokens bring their own reference's paper and ink and leave the thing, and bring less at a low weight; semantic
-    tokens leave the style to the model."""
+    """Style tokens bring their own reference's paper and ink and leave the thing, and bring less at a low weight;
+    semantic tokens leave the style to the model."""
     from comfyui_exemplar.demo import deadiff_path
     from training.adapter_measure import Sampler, shapes, style_distance
     from training.styles import Print
 
-    prints = [Print(np.array(paper), np.array(ink), 1.0) for paper, ink in
-              (((0.35, 0.8, 0.75), (0.1, 0.1, 0.3)), ((0.95, 0.7, 0.4), (0.35, 0.05, 0.05)))]  # fmt: skip
+    prints = [
+        Print(np.array(paper), np.array(ink), 1.0)
+        for paper, ink in (((0.35, 0.8, 0.75), (0.1, 0.1, 0.3)), ((0.95, 0.7, 0.4), (0.35, 0.05, 0.05)))
+    ]
     rows = [styles.by_hand[name]["noto"] for name in ("fox", "bell")]
     references = styles.printed(styles.drawn(rows, 64), prints)
     sampler = Sampler(model_path(), load_deadiff(deadiff_path()))

@@ -68,7 +68,8 @@ def view(things, places):
 
 
 def test_words_alone(drawings, autoencoder):
-    """The words' part of a step with pairs, by itself: none for a perfect network, some for one that mixes pictures up."""
+    """The words' part of a step with pairs, by itself: none for a perfect network, some for one that mixes pictures
+    up."""
     from training.model import signal_levels
     from training.objectives import words_loss
     from training.scenes import Scenes
@@ -189,8 +190,11 @@ def test_training_resumes_and_exports(prepared, monkeypatch):
     export(prepared, prepared / "model.safetensors")
     model = load_standalone(prepared / "model.safetensors")
     weights = model.unet.state_dict()
-    assert all(torch.equal(weights[k.removeprefix("unet.")], v.half().float())
-               for k, v in state["average"].items() if k.startswith("unet."))  # fmt: skip
+    assert all(
+        torch.equal(weights[k.removeprefix("unet.")], v.half().float())
+        for k, v in state["average"].items()
+        if k.startswith("unet.")
+    )
     assert model.prediction == SCHEDULE["prediction"]
     assert headers.read_config(prepared / "model.safetensors")["image_size"] == 128
 

@@ -106,9 +106,11 @@ def test_color_words():
 def test_evaluation_pairs_swap_places(drawings, monkeypatch):
     from training import pairs as module
 
-    monkeypatch.setattr(type(drawings), "rows_by_name", lambda self, *_: {
-        name: [i for i, n in enumerate(self.names) if n == name] for name in sorted(set(self.names))
-    })  # fmt: skip
+    monkeypatch.setattr(
+        type(drawings),
+        "rows_by_name",
+        lambda self, *_: {name: [i for i, n in enumerate(self.names) if n == name] for name in sorted(set(self.names))},
+    )
     made = module.build(drawings, "test", one=4, two=3, seed=5)
     assert made.count.tolist() == [1] * 4 + [2] * 3 and len(made.names) == 7
     for things, others in zip(made.things[4:], made.reference_things[4:], strict=True):
@@ -123,7 +125,9 @@ def test_retrieval_of_words():
     from training.words import retrieval
 
     generator = torch.Generator().manual_seed(3)
-    small = torch.where(torch.rand(6, 1, 8, 8, generator=generator) < 0.5, 1.0, torch.rand(6, 3, 8, 8, generator=generator))
+    small = torch.where(
+        torch.rand(6, 1, 8, 8, generator=generator) < 0.5, 1.0, torch.rand(6, 3, 8, 8, generator=generator)
+    )
     asked = torch.nn.functional.interpolate(small, scale_factor=8)
     near = (asked + 0.05 * torch.randn(asked.shape, generator=generator)).clamp(0, 1)
     found = retrieval(near, asked)

@@ -44,7 +44,10 @@ def test_concept_similarity_is_one_for_the_reference(features, pictures):
 def test_margins_are_read_at_equal_distance():
     from training.translation import equal_distance_margins
 
-    curve = [(torch.tensor([0.0, 0.0]), torch.tensor([0.0, -1.0])), (torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0]))]
+    curve = [
+        (torch.tensor([0.0, 0.0]), torch.tensor([0.0, -1.0])),
+        (torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0])),
+    ]
     ours = (torch.tensor([1.0, 3.0]), torch.tensor([0.75, 0.5]))
     # half-way along the first line; beyond the second one's end
     assert equal_distance_margins(ours, curve).tolist() == [0.25, 0.5]
@@ -54,7 +57,13 @@ def test_report_says_everything():
     from training.translation import report
 
     ways = {way: {"content distance": 0.5, "concept similarity": 0.25} for way in ("ours", "image-to-image 1")}
-    text = report({"pairs of a kind": 20, "split": "test", "ways": ways,
-                   "against image-to-image": {"ours": {"margin": 0.125, "better": 0.75}}})  # fmt: skip
+    text = report(
+        {
+            "pairs of a kind": 20,
+            "split": "test",
+            "ways": ways,
+            "against image-to-image": {"ours": {"margin": 0.125, "better": 0.75}},
+        }
+    )
     assert "| ours | 0.500 | +0.250 | +0.125 | 75% of pairs |" in text and "20 pairs" in text
     assert "| image-to-image 1 | 0.500 | +0.250 | - | - |" in text

@@ -55,9 +55,13 @@ def inverted(nodes, embedded, scene):
         colorless = color.mean(-1, keepdim=True).expand(-1, -1, -1, 3)
         for name, image in (("input", gray), ("reference", color), ("gray", colorless)):
             made[name] = nodes(
-                "ExemplarDDIMInversion", model=marked, conditioning=empty, latent={"samples": vae.encode(image)},
-                depth=4, steps=50,
-            )  # fmt: skip
+                "ExemplarDDIMInversion",
+                model=marked,
+                conditioning=empty,
+                latent={"samples": vae.encode(image)},
+                depth=4,
+                steps=50,
+            )
     return made
 
 
@@ -67,10 +71,13 @@ def injected(nodes, embedded, inverted):
 
     def make(model=None, **settings):
         return nodes(
-            "ExemplarDualAttentionColor", model=model or embedded[0], input_inversion=inverted["input"][0],
-            reference_inversion=inverted["reference"][0], gray_inversion=inverted["gray"][0],
+            "ExemplarDualAttentionColor",
+            model=model or embedded[0],
+            input_inversion=inverted["input"][0],
+            reference_inversion=inverted["reference"][0],
+            gray_inversion=inverted["gray"][0],
             **{"strength": 1.0, **settings},
-        )[0]  # fmt: skip
+        )[0]
 
     return make
 

@@ -24,6 +24,7 @@ FAMILIES = {
 
 def tiny(family, dtype=torch.float32):
     """A MODEL of 32 channels with a family's layout; the last layer is small, so that inversion converges."""
+
     class Config(comfy.supported_models_base.BASE):
         unet_config = {}
         unet_extra_config = {}
@@ -52,9 +53,12 @@ def control_net(family, size):
     :param size: (height, width) in pixels.
     """
     net = comfy.cldm.cldm.ControlNet(
-        **{name: value for name, value in _unet_config(family).items() if name != "out_channels"}, hint_channels=3,
-        dtype=torch.float32, device=torch.device("cpu"), operations=comfy.ops.disable_weight_init,
-    )  # fmt: skip
+        **{name: value for name, value in _unet_config(family).items() if name != "out_channels"},
+        hint_channels=3,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        operations=comfy.ops.disable_weight_init,
+    )
     _fill(net, seed=11)
     net.eval().requires_grad_(False)
     hint = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(8))
@@ -63,20 +67,33 @@ def control_net(family, size):
 
 def under_control(conditioning, net):
     """CONDITIONING that a ControlNet acts on, as the applying node writes it."""
-    return [[context, {**options, "control": net, "control_apply_to_uncond": False}] for context, options in conditioning]
+    return [
+        [context, {**options, "control": net, "control_apply_to_uncond": False}] for context, options in conditioning
+    ]
 
 
 def _unet_config(family):
     depths, context, labels = FAMILIES[family]
     levels = len(depths)
     return {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [2] * levels,
-        "channel_mult": [1, 2, 2, 2][:levels], "num_heads": 4, "num_head_channels": -1,
-        "use_spatial_transformer": True, "use_linear_in_transformer": family != "sd1", "legacy": False,
-        "context_dim": context, "adm_in_channels": labels, "num_classes": "sequential" if labels else None,
-        "transformer_depth": [d for d in depths for _ in range(2)], "transformer_depth_middle": max(depths),
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": 32,
+        "num_res_blocks": [2] * levels,
+        "channel_mult": [1, 2, 2, 2][:levels],
+        "num_heads": 4,
+        "num_head_channels": -1,
+        "use_spatial_transformer": True,
+        "use_linear_in_transformer": family != "sd1",
+        "legacy": False,
+        "context_dim": context,
+        "adm_in_channels": labels,
+        "num_classes": "sequential" if labels else None,
+        "transformer_depth": [d for d in depths for _ in range(2)],
+        "transformer_depth_middle": max(depths),
         "transformer_depth_output": [d for d in depths for _ in range(3)],
-    }  # fmt: skip
+    }
 
 
 def _fill(network, seed):

@@ -15,9 +15,14 @@ def run(model, positive, latent, sigmas, cfg=3.0, negative=None, sampler="euler"
 def run_guider(guider, latent, sigmas, sampler="euler", callback=None):
     samples = latent["samples"]
     return guider.sample(
-        torch.zeros_like(samples), samples, comfy.samplers.sampler_object(sampler), sigmas, callback=callback,
-        disable_pbar=True, seed=0,
-    )  # fmt: skip
+        torch.zeros_like(samples),
+        samples,
+        comfy.samplers.sampler_object(sampler),
+        sigmas,
+        callback=callback,
+        disable_pbar=True,
+        seed=0,
+    )
 
 
 def difference(a, b):

@@ -28,10 +28,22 @@ def embedded(folder):
 def learn(nodes, parts, reference, **settings):
     model, clip, vae = parts
     return nodes(
-        "ExemplarConceptInversion", model=model, clip=clip, vae=vae, reference=reference,
-        **{"name": "thing", "word": "flower", "vectors": 2, "updates": 4, "resolution": 32, "accumulation": 2,
-           "sample_every": 0, **settings},
-    )  # fmt: skip
+        "ExemplarConceptInversion",
+        model=model,
+        clip=clip,
+        vae=vae,
+        reference=reference,
+        **{
+            "name": "thing",
+            "word": "flower",
+            "vectors": 2,
+            "updates": 4,
+            "resolution": 32,
+            "accumulation": 2,
+            "sample_every": 0,
+            **settings,
+        },
+    )
 
 
 def encode(clip, text):
@@ -65,7 +77,7 @@ def test_embedded_model(nodes, embedded, folder, scene):
     clip = embedded[1]
     conditioning, text, chart, samples = learn(nodes, embedded, scene[1])
     (path,) = folder.iterdir()
-    (key, vectors), = load_file(path).items()
+    ((key, vectors),) = load_file(path).items()
     assert path.name == "thing.safetensors" and key == "emb_params" and vectors.shape == (2, 128)
     assert text == "embedding:thing" and same(conditioning, encode(clip, text))
     assert samples.shape == (1, 32, 32, 3) and chart.std() > 0
@@ -103,12 +115,12 @@ def test_stable_diffusion(nodes, folder, scene, family, keys):
 
 def test_sd1_gradients_pass_through_the_text_encoder(folder):
     """Against finite differences of the CLIP itself."""
-    from comfyui_exemplar.hosts.comfy.gradients import DifferentiableText, gradients, outside
+    from comfyui_exemplar.hosts.comfy.gradients import DifferentiableText, clone_for_autograd, gradients
 
     clip = text_encoder("sd1", [str(folder)])
     with gradients():
         text = DifferentiableText(clip, "flower")
-        vectors = outside(text.word_rows()[0]).repeat(2, 1).requires_grad_(True)
+        vectors = clone_for_autograd(text.word_rows()[0]).repeat(2, 1).requires_grad_(True)
         weights = torch.randn(text([vectors])[0].shape, generator=torch.Generator().manual_seed(0))
         ((text([vectors])[0] * weights).sum()).backward()
         moved = torch.zeros_like(vectors)

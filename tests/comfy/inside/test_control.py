@@ -29,9 +29,14 @@ def source(nodes, embedded, scene):
     model, _, vae, empty = embedded
     with torch.inference_mode():
         return nodes(
-            "ExemplarDDIMInversion", model=model, conditioning=empty, latent={"samples": vae.encode(scene[1])},
-            depth=STEPS, steps=STEPS, measure_round_trip=False,
-        )  # fmt: skip
+            "ExemplarDDIMInversion",
+            model=model,
+            conditioning=empty,
+            latent={"samples": vae.encode(scene[1])},
+            depth=STEPS,
+            steps=STEPS,
+            measure_round_trip=False,
+        )
 
 
 @pytest.fixture
@@ -41,9 +46,13 @@ def fusion(nodes, embedded, source):
     def make(model=None, concept="blue heart", **settings):
         concept = encode(embedded, concept) if isinstance(concept, str) else concept
         return nodes(
-            "ExemplarConceptFusion", model=model or embedded[0], inversion=source[0], concept=concept, source=embedded[3],
+            "ExemplarConceptFusion",
+            model=model or embedded[0],
+            inversion=source[0],
+            concept=concept,
+            source=embedded[3],
             **{"cfg": 4.0, "cross_ratio": 0.5, "self_ratio": 0.5, "vectors": 2, "concept_weight": 1.0, **settings},
-        )[0]  # fmt: skip
+        )[0]
 
     return make
 
@@ -97,14 +106,18 @@ class TestFusion:
         assert len(many) == 2 and all(difference(row, one[0]) < TOLERANCE for row in many)
 
     def test_sampling_the_source_too(self, embedded, source, fusion):
-        """Four rows. Where the source can't be told apart from its replay, neither can the target: at the first step."""
+        """Four rows. Where the source can't be told apart from its replay, neither can the target: at the first
+        step."""
         with Calls(embedded[0]) as calls:
             out = sample(fusion(source_stream="sampled"), source)
         assert calls.entered == [4] * STEPS and out.shape == source[1]["samples"].shape
         first = {}
         for stream in ("sampled", "replayed"):
-            sample(fusion(source_stream=stream), source,
-                   callback=lambda step, denoised, x, total, at=stream: first.setdefault(at, denoised))  # fmt: skip
+            sample(
+                fusion(source_stream=stream),
+                source,
+                callback=lambda step, denoised, x, total, at=stream: first.setdefault(at, denoised),
+            )
         assert difference(*first.values()) < TOLERANCE
 
     def test_other_latents_and_levels_are_refused(self, embedded, source, fusion):
@@ -225,9 +238,19 @@ class TestNeighbors:
 class TestPromptControl:
     def make(self, nodes, embedded, **settings):
         return nodes(
-            "ExemplarPromptControl", model=embedded[0], clip=embedded[1], negative=embedded[3],
-            **{"source": "red heart", "target": "blue heart", "cfg": 4.0, "cross_ratio": 0.8, "self_ratio": 0.8, **settings},
-        )[0]  # fmt: skip
+            "ExemplarPromptControl",
+            model=embedded[0],
+            clip=embedded[1],
+            negative=embedded[3],
+            **{
+                "source": "red heart",
+                "target": "blue heart",
+                "cfg": 4.0,
+                "cross_ratio": 0.8,
+                "self_ratio": 0.8,
+                **settings,
+            },
+        )[0]
 
     def noise(self, seed=3):
         return {"samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) * 14.6}
@@ -275,8 +298,12 @@ class TestPromptControl:
 
     def test_previews_show_the_target(self, nodes, embedded):
         shapes = []
-        run_guider(self.make(nodes, embedded), self.noise(), self.sigmas(embedded),
-                   callback=lambda step, denoised, x, total: shapes.append(denoised.shape[0]))  # fmt: skip
+        run_guider(
+            self.make(nodes, embedded),
+            self.noise(),
+            self.sigmas(embedded),
+            callback=lambda step, denoised, x, total: shapes.append(denoised.shape[0]),
+        )
         assert shapes == [1] * STEPS
 
     def test_an_inverted_picture(self, nodes, embedded, source):
@@ -332,7 +359,8 @@ def test_words_of_stable_diffusion():
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_families(family):
-    """The guider's four rows equal two separate plain samplings when nothing is edited, and differ when something is."""
+    """The guider's four rows equal two separate plain samplings when nothing is edited, and differ when something
+    is."""
     model, text = tiny(family), prompt(family)
     other = [[text[0][0].flip(1), text[0][1]]]
     latent = {"samples": torch.randn(1, 4, 9, 8, generator=torch.Generator().manual_seed(5)) * 5}
@@ -359,10 +387,25 @@ class TestTranslate:
     def run(self, nodes, embedded, scene, **settings):
         model, clip, vae, _ = embedded
         return nodes(
-            "ExemplarTranslate", model=model, clip=clip, vae=vae, image=scene[1],
-            **{"cfg": 4.0, "cross_ratio": 0.2, "self_ratio": 0.9, "updates": 2, "resolution": 32, "steps": 2,
-               "pivot_iterations": 1, "vectors": 2, "word": "red", "reference": scene[1], **settings},
-        )  # fmt: skip
+            "ExemplarTranslate",
+            model=model,
+            clip=clip,
+            vae=vae,
+            image=scene[1],
+            **{
+                "cfg": 4.0,
+                "cross_ratio": 0.2,
+                "self_ratio": 0.9,
+                "updates": 2,
+                "resolution": 32,
+                "steps": 2,
+                "pivot_iterations": 1,
+                "vectors": 2,
+                "word": "red",
+                "reference": scene[1],
+                **settings,
+            },
+        )
 
     def test_picture_concept_and_error(self, nodes, embedded, scene):
         image, concept, error = self.run(nodes, embedded, scene)
@@ -382,9 +425,15 @@ class TestTranslate:
 
         image, _, error = self.run(nodes, embedded, scene)
         settings = TranslateSettings.recommended(
-            {"resolution": 32}, steps=2, updates=2, pivot_iterations=1, vectors=2, word="red", concept_weight=0.5,
+            {"resolution": 32},
+            steps=2,
+            updates=2,
+            pivot_iterations=1,
+            vectors=2,
+            word="red",
+            concept_weight=0.5,
             learning_rate=5e-4,
-        )  # fmt: skip
+        )
         with torch.inference_mode(False):
             other = DiffusersTranslator(load_standalone(model_path()), text=load_concept_text(model_path()))
             picture = scene[1].clone()
@@ -414,4 +463,6 @@ class TestTranslate:
     @pytest.mark.parametrize("both", [True, False])
     def test_reference_or_concept(self, nodes, embedded, scene, both):
         with pytest.raises(ValueError, match="Connect either a reference"):
-            self.run(nodes, embedded, scene, reference=scene[0] if both else None, concept=embedded[3] if both else None)
+            self.run(
+                nodes, embedded, scene, reference=scene[0] if both else None, concept=embedded[3] if both else None
+            )

@@ -163,10 +163,14 @@ class TestColor:
             run(nodes, loaded, scene[1])
         assert "only its luminance is used" in caplog.text
 
-    @pytest.mark.parametrize("image, match", [
-        (torch.zeros(0, 8, 8, 3), "image: found an empty batch"), (torch.zeros(1, 1, 1, 3), "found 1 x 1 pixels"),
-        (torch.full((1, 8, 8, 3), float("nan")), "image: found NaN"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "image, match",
+        [
+            (torch.zeros(0, 8, 8, 3), "image: found an empty batch"),
+            (torch.zeros(1, 1, 1, 3), "found 1 x 1 pixels"),
+            (torch.full((1, 8, 8, 3), float("nan")), "image: found NaN"),
+        ],
+    )
     def test_bad_pictures(self, nodes, loaded, image, match):
         with pytest.raises(ValueError, match=match):
             run(nodes, loaded, image)
@@ -196,8 +200,14 @@ class TestColor:
 class TestReferenceAndFallback:
     def colorize(self, nodes, embedded, image, **inputs):
         model, _, vae, empty = embedded
-        return nodes("ExemplarColorize", model=model, vae=vae, conditioning=empty, image=image,
-                     **{**RECOMMENDED, "depth": 3, **inputs})  # fmt: skip
+        return nodes(
+            "ExemplarColorize",
+            model=model,
+            vae=vae,
+            conditioning=empty,
+            image=image,
+            **{**RECOMMENDED, "depth": 3, **inputs},
+        )
 
     def purple(self, gray):
         return (gray * torch.tensor([1.1, 0.8, 1.1])).clamp(0, 1)
@@ -240,24 +250,36 @@ class TestReferenceAndFallback:
         plain = self.colorize(nodes, embedded, scene[0], reference=scene[1])
         whole = self.colorize(nodes, embedded, scene[0], reference=scene[1], fallback=fallback, fallback_below=0.5)
         image, share, shown = nodes(
-            "ExemplarConfidenceBlend", color_image=plain[0], fallback=fallback, input_inversion=plain[1],
-            reference_inversion=plain[3], fallback_below=0.5,
-        )  # fmt: skip
+            "ExemplarConfidenceBlend",
+            color_image=plain[0],
+            fallback=fallback,
+            input_inversion=plain[1],
+            reference_inversion=plain[3],
+            fallback_below=0.5,
+        )
         assert difference(share, whole[4]) < 1e-5 and shown.shape == scene[0].shape
         assert float(ab_error(image, whole[0]).mean()) < 2
         assert float((luminance(image) - luminance(scene[0])).abs().max()) < 0.1
         (same, share, _) = nodes(
-            "ExemplarConfidenceBlend", color_image=plain[0], fallback=fallback, input_inversion=plain[1],
-            reference_inversion=plain[3], fallback_below=0.0,
-        )  # fmt: skip
+            "ExemplarConfidenceBlend",
+            color_image=plain[0],
+            fallback=fallback,
+            input_inversion=plain[1],
+            reference_inversion=plain[3],
+            fallback_below=0.0,
+        )
         assert same is plain[0] and bool((share == 1).all())
 
     def test_inversion_of_other_pictures(self, nodes, inverted, scene):
         with pytest.raises(ValueError, match=r"color_image has 2 picture\(s\), but 1 were inverted"):
             nodes(
-                "ExemplarConfidenceBlend", color_image=scene[1].repeat(2, 1, 1, 1), fallback=scene[1], fallback_below=0.3,
-                input_inversion=inverted["input"][0], reference_inversion=inverted["gray"][0],
-            )  # fmt: skip
+                "ExemplarConfidenceBlend",
+                color_image=scene[1].repeat(2, 1, 1, 1),
+                fallback=scene[1],
+                fallback_below=0.3,
+                input_inversion=inverted["input"][0],
+                reference_inversion=inverted["gray"][0],
+            )
 
     def test_older_workflows_load(self):
         """New widgets come last: saved values go to widgets by their position."""

@@ -79,7 +79,8 @@ def sampled(prompts, latent):
 
 
 class Naive:
-    """DEADiff by the formula, as another pack might write it: one replacement a layer, everything computed every step."""
+    """DEADiff by the formula, as another pack might write it: one replacement a layer, everything computed every
+    step."""
 
     def __init__(self, tokens, routing, weight=1.0):
         self.tokens, self.routing, self.weight = tokens, routing, weight
@@ -109,8 +110,8 @@ class Naive:
 
 
 class IPAdapterStyle:
-    """What IP-Adapter packs put on a layer: an object that adds an attention of its own to what is there, or to another of
-    its kind by ``add``; it knows nobody else's."""
+    """What IP-Adapter packs put on a layer: an object that adds an attention of its own to what is there, or to another
+    of its kind by ``add``; it knows nobody else's."""
 
     def __init__(self, seed):
         self.seeds = [seed]
@@ -188,8 +189,12 @@ class TestEncode:
         torch.testing.assert_close(each, torch.cat(single))
 
     def test_bad_input(self, nodes, loaded, tokens, pictures):
-        for weights, said in (("1, 2", "3 references and 2 weights"), ("strong", "expected numbers"), ("0", "above 0"),
-                              ("1, -1, 1", "0 or more")):  # fmt: skip
+        for weights, said in (
+            ("1, 2", "3 references and 2 weights"),
+            ("strong", "expected numbers"),
+            ("0", "above 0"),
+            ("1, -1, 1", "0 or more"),
+        ):
             with pytest.raises(ValueError, match=said):
                 tokens(image=pictures, weights=weights)
         with pytest.raises(ValueError, match="empty batch"):
@@ -426,7 +431,9 @@ class TestTogether:
 
         empty, colored = embedded[3], injected()
         plain = run(embedded[0], empty, noised, sigmas)
-        found = [run(m, empty, noised, sigmas) for m in (with_tokens(colored), injected(model=with_tokens(embedded[0])))]
+        found = [
+            run(m, empty, noised, sigmas) for m in (with_tokens(colored), injected(model=with_tokens(embedded[0])))
+        ]
         assert torch.equal(*found)
         alone = [run(colored, empty, noised, sigmas), run(with_tokens(embedded[0]), empty, noised, sigmas), plain]
         assert min(difference(found[0], other) for other in alone) > 1e-3

@@ -28,9 +28,20 @@ class TestSampling:
         (guider,) = nodes("ExemplarColorGuidance", model=injected(), conditioning=embedded[3], weight=3.0)
         ours = run_guider(guider, noised, sigmas)
         (theirs,) = stock.KSamplerAdvanced().sample(
-            injected(), "disable", 0, 50, 3.0, "euler", "ddim_uniform", embedded[3], embedded[3], noised, 46, 50,
+            injected(),
             "disable",
-        )  # fmt: skip
+            0,
+            50,
+            3.0,
+            "euler",
+            "ddim_uniform",
+            embedded[3],
+            embedded[3],
+            noised,
+            46,
+            50,
+            "disable",
+        )
         assert difference(ours, theirs["samples"]) < TOLERANCE
         plain = run(embedded[0], embedded[3], noised, sigmas)
         assert difference(ours, plain) > 0.05, "the injection changed nothing"
@@ -84,9 +95,12 @@ class TestBatching:
             def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006
                 # ComfyUI reverses the list on its way into a batch
                 found = comfy.samplers.calc_cond_batch(
-                    self.inner_model, [self.conds["positive"], self.conds["negative"], self.conds["positive"]], x,
-                    timestep, model_options,
-                )  # fmt: skip
+                    self.inner_model,
+                    [self.conds["positive"], self.conds["negative"], self.conds["positive"]],
+                    x,
+                    timestep,
+                    model_options,
+                )
                 assert found[2] is not None
                 return found[1] + 3.0 * (found[0] - found[1])
 
@@ -134,7 +148,9 @@ class TestSharing:
     def test_steps_aside_for_another_patch(self, embedded, inverted, injected):
         model = injected().clone()
         seen = []
-        model.set_model_attn2_patch(lambda n, k, v, eo: (seen.append((n.shape[0], len(eo["cond_or_uncond"]))), (n, k, v))[1])
+        model.set_model_attn2_patch(
+            lambda n, k, v, eo: (seen.append((n.shape[0], len(eo["cond_or_uncond"]))), (n, k, v))[1]
+        )
         entered, _, _ = self.rows(embedded, model, inverted)
         assert set(entered) == {2} and set(seen) == {(2, 2)}
 
@@ -148,14 +164,26 @@ class TestSharing:
         model, _, vae, empty = embedded
         (marked,) = nodes("ExemplarAttentionCapture", model=model, layers="all", keep="everything (q, k, v)")
         found = [
-            nodes("ExemplarDDIMInversion", model=marked, conditioning=empty, latent={"samples": vae.encode(image)},
-                  depth=4, steps=50, measure_round_trip=False)[0]
+            nodes(
+                "ExemplarDDIMInversion",
+                model=marked,
+                conditioning=empty,
+                latent={"samples": vae.encode(image)},
+                depth=4,
+                steps=50,
+                measure_round_trip=False,
+            )[0]
             for image in (scene[0], scene[1])
-        ]  # fmt: skip
+        ]
         (patched,) = nodes(
-            "ExemplarDualAttentionColor", model=model, input_inversion=found[0], reference_inversion=found[1],
-            gray_inversion=found[1], strength=1.0, layers="all",
-        )  # fmt: skip
+            "ExemplarDualAttentionColor",
+            model=model,
+            input_inversion=found[0],
+            reference_inversion=found[1],
+            gray_inversion=found[1],
+            strength=1.0,
+            layers="all",
+        )
         entered, _, result = self.rows(embedded, patched, inverted)
         assert set(entered) == {2} and torch.isfinite(result).all()
 
@@ -177,14 +205,20 @@ class TestNeighbors:
         both = injected(model=theirs, strength=0.5, layers="output.3")
         layer = Layer("output", 3)
         options = {
-            "block": ("output", 3), "block_index": 0, "n_heads": 2, "cond_or_uncond": [1, 0],
-            "sigmas": torch.tensor([inverted["input"][2][0]]), "activations_shape": [2, 1, 8, 8],
-        }  # fmt: skip
+            "block": ("output", 3),
+            "block_index": 0,
+            "n_heads": 2,
+            "cond_or_uncond": [1, 0],
+            "sigmas": torch.tensor([inverted["input"][2][0]]),
+            "activations_shape": [2, 1, 8, 8],
+        }
         patch = both.model_options["transformer_options"]["patches_replace"]["attn1"][key]
         heads_width = inverted["input"][0].bank.get(inverted["input"][0].bank.sigmas[0], layer, "q").shape[-1]
         q = torch.randn(2, 64, heads_width)
         out = patch(q, q, q, options)
-        alone = injected(strength=1.0, layers="output.3").model_options["transformer_options"]["patches_replace"]["attn1"]
+        alone = injected(strength=1.0, layers="output.3").model_options["transformer_options"]["patches_replace"][
+            "attn1"
+        ]
         full = alone["output", 3](q, q, q, options)
         assert difference(out[0], torch.zeros_like(out[0])) == 0, "unconditional row is the neighbor's"
         assert difference(out[1], 0.5 * full[1]) < 1e-6, "conditional row is half ours, half the neighbor's"
@@ -219,7 +253,9 @@ class TestNeighbors:
         both = edits.install_edit(theirs, edit, [Layer("output", 3)], ("attn2",))
         assert torch.equal(run(both, embedded[3], noised, sigmas), run(theirs, embedded[3], noised, sigmas))
         assert set(seen) == {("attn2", Layer("output", 3), embedded[3][0][0].shape[1])}
-        assert difference(run(theirs, embedded[3], noised, sigmas), run(embedded[0], embedded[3], noised, sigmas)) > 1e-4
+        assert (
+            difference(run(theirs, embedded[3], noised, sigmas), run(embedded[0], embedded[3], noised, sigmas)) > 1e-4
+        )
 
     def test_clone_keeps_the_same_patch(self, injected):
         """Some ComfyUI versions copy patch objects on clone; ours is a function, which nothing copies."""
@@ -295,7 +331,10 @@ class TestState:
         with pytest.raises(comfy.model_management.InterruptProcessingException):
             run_guider(guider, noised, sigmas, callback=cancel)
         assert difference(run(model, embedded[3], noised, sigmas), expected) == 0
-        assert difference(run(embedded[0], embedded[3], noised, sigmas), run(embedded[0], embedded[3], noised, sigmas)) == 0
+        assert (
+            difference(run(embedded[0], embedded[3], noised, sigmas), run(embedded[0], embedded[3], noised, sigmas))
+            == 0
+        )
 
     def test_exception_inside_the_edit(self, embedded, inverted, injected, monkeypatch):
         from comfyui_exemplar.attention import dual

@@ -48,8 +48,14 @@ def text(clip, words):
 
 def condition(nodes, loaded, image, words="a red car", **settings):
     _, clip, vae = loaded
-    return nodes("ExemplarLCADCondition", positive=text(clip, words), negative=text(clip, ""), image=image, lcad_vae=vae,
-                 **{"resolution": 64, "variations": 1, **settings})  # fmt: skip
+    return nodes(
+        "ExemplarLCADCondition",
+        positive=text(clip, words),
+        negative=text(clip, ""),
+        image=image,
+        lcad_vae=vae,
+        **{"resolution": 64, "variations": 1, **settings},
+    )
 
 
 def sampled(model, conditioned, cfg=3.0, seed=3):
@@ -61,7 +67,9 @@ def sampled(model, conditioned, cfg=3.0, seed=3):
 
 
 def decode(nodes, loaded, latent, image, exact_luminance=0.0):
-    return nodes("ExemplarLCADDecode", latent=latent, image=image, lcad_vae=loaded[2], exact_luminance=exact_luminance)[0]
+    return nodes("ExemplarLCADDecode", latent=latent, image=image, lcad_vae=loaded[2], exact_luminance=exact_luminance)[
+        0
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +103,19 @@ class TestFiles:
         assert text(clip, "a red car")[0][0].shape == (1, 77, 48)
         assert (vae.factor, vae.channels, vae.multiple, vae.name) == (8, 4, 32, "small.safetensors")
 
-    @pytest.mark.parametrize("change, said", [
-        ("ordinary", r"g_encoder\.\*.*not L-CAD's"), ("extra", r"unexpected \['control_model.x'\]"),
-        ("no text", "no text encoder"), ("text key", r"text encoder.*missing \[text_model.final_layer_norm.bias\]"),
-        ("unet key", "UNet: missing"), ("gray key", "gray encoder: missing"), ("half an encoder", "ordinary encoder"),
-        ("plain unet", "latent and gray features together are 68"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "change, said",
+        [
+            ("ordinary", r"g_encoder\.\*.*not L-CAD's"),
+            ("extra", r"unexpected \['control_model.x'\]"),
+            ("no text", "no text encoder"),
+            ("text key", r"text encoder.*missing \[text_model.final_layer_norm.bias\]"),
+            ("unet key", "UNet: missing"),
+            ("gray key", "gray encoder: missing"),
+            ("half an encoder", "ordinary encoder"),
+            ("plain unet", "latent and gray features together are 68"),
+        ],
+    )
     def test_other_files_are_refused(self, tiny, tmp_path, change, said):
         weights = dict(tiny)
         if change == "ordinary":
@@ -114,9 +129,11 @@ class TestFiles:
             weights[first] = weights[first][:, :4].clone()
         else:
             suffix = {
-                "text key": "text_model.final_layer_norm.bias", "unet key": "diffusion_model.out.0.bias",
-                "gray key": "zero_conv_mid1.bias", "half an encoder": "first_stage_model.encoder.conv_in.bias",
-            }[change]  # fmt: skip
+                "text key": "text_model.final_layer_norm.bias",
+                "unet key": "diffusion_model.out.0.bias",
+                "gray key": "zero_conv_mid1.bias",
+                "half an encoder": "first_stage_model.encoder.conv_in.bias",
+            }[change]
             (name,) = [name for name in weights if name.endswith(suffix)]
             del weights[name]
         path = tmp_path / "other.safetensors"
@@ -140,8 +157,15 @@ class TestCondition:
     def test_the_prompts_stay_as_they_are(self, nodes, loaded, scene):
         prompt = text(loaded[1], "a red car")
         before = dict(prompt[0][1])
-        nodes("ExemplarLCADCondition", positive=prompt, negative=prompt, image=scene[0], lcad_vae=loaded[2], resolution=64,
-              variations=1)  # fmt: skip
+        nodes(
+            "ExemplarLCADCondition",
+            positive=prompt,
+            negative=prompt,
+            image=scene[0],
+            lcad_vae=loaded[2],
+            resolution=64,
+            variations=1,
+        )
         assert prompt[0][1].keys() == before.keys()
 
     def test_what_is_missing_is_said(self, nodes, loaded, embedded, scene):
@@ -155,10 +179,13 @@ class TestCondition:
         with pytest.raises(ValueError, match="have 32 channels, this model needs 64"):
             sampled(model, (wrong, negative, latent))
 
-    @pytest.mark.parametrize("image, match", [
-        (torch.zeros(0, 8, 8, 3), "image: found an empty batch"),
-        (torch.full((1, 8, 8, 3), float("nan")), "image: found NaN"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "image, match",
+        [
+            (torch.zeros(0, 8, 8, 3), "image: found an empty batch"),
+            (torch.full((1, 8, 8, 3), float("nan")), "image: found NaN"),
+        ],
+    )
     def test_bad_pictures(self, nodes, loaded, image, match):
         with pytest.raises(ValueError, match=match):
             condition(nodes, loaded, image)
@@ -204,10 +231,12 @@ class TestSampling:
         assert len(calls) == 3
 
     def test_the_published_attention_is_a_choice(self, nodes, loaded, scene):
-        """Fresh attention is the model as it is; official is another picture, from the second step on, every time alike."""
+        """Fresh attention is the model as it is; official is another picture, from the second step on, every time
+        alike."""
         conditioned = condition(nodes, loaded, scene[0])
         fresh, stale = (
-            nodes("ExemplarLoadLCAD", model_name="small.safetensors", attention=name)[0] for name in ("fresh", "official")
+            nodes("ExemplarLoadLCAD", model_name="small.safetensors", attention=name)[0]
+            for name in ("fresh", "official")
         )
         usual, other = sampled(fresh, conditioned)["samples"], sampled(stale, conditioned)["samples"]
         assert torch.equal(usual, sampled(loaded[0], conditioned)["samples"])
@@ -219,8 +248,11 @@ class TestSampling:
         unet = model.get_model_object("diffusion_model")
         weight = unet.input_blocks[1][1].transformer_blocks[0].attn2.to_k.weight
         name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-        lora = {f"{name}.lora_down.weight": torch.ones(2, weight.shape[1]), f"{name}.lora_up.weight":
-                torch.ones(weight.shape[0], 2), f"{name}.alpha": torch.tensor(2.0)}  # fmt: skip
+        lora = {
+            f"{name}.lora_down.weight": torch.ones(2, weight.shape[1]),
+            f"{name}.lora_up.weight": torch.ones(weight.shape[0], 2),
+            f"{name}.alpha": torch.tensor(2.0),
+        }
         changed, _ = comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
         conditioned = condition(nodes, loaded, scene[0])
         plain = sampled(model, conditioned)["samples"]

@@ -48,7 +48,13 @@ def drawn(nodes, embedded, masks):
     """The node on the embedded model: call it with settings -> MODEL; the prompt is ``prompt``."""
 
     def make(**settings):
-        wanted = {"model": embedded[0], "clip": embedded[1], "masks": masks, "prompt": "red apple, blue car", **settings}
+        wanted = {
+            "model": embedded[0],
+            "clip": embedded[1],
+            "masks": masks,
+            "prompt": "red apple, blue car",
+            **settings,
+        }
         return nodes("ExemplarLCADInstances", **wanted)[0]
 
     return make

@@ -17,9 +17,12 @@ def invert(nodes, model, conditioning, samples, capture=True, **settings):
     if capture:
         (model,) = nodes("ExemplarAttentionCapture", model=model, layers="color", keep="everything (q, k, v)")
     return nodes(
-        "ExemplarDDIMInversion", model=model, conditioning=conditioning, latent={"samples": samples},
+        "ExemplarDDIMInversion",
+        model=model,
+        conditioning=conditioning,
+        latent={"samples": samples},
         **{"depth": 3, "steps": 50, **settings},
-    )  # fmt: skip
+    )
 
 
 class TestFamilies:
@@ -29,7 +32,9 @@ class TestFamilies:
         chosen = [info.layer.name for info in select_layers("color", infos)]
         if family == "sdxl":
             # three transformers in each of output.0-2, two in each of output.3-5
-            assert chosen == [f"output.{i}{'' if d == 0 else f'.{d}'}" for i in range(6) for d in range(3 if i < 3 else 2)]
+            assert chosen == [
+                f"output.{i}{'' if d == 0 else f'.{d}'}" for i in range(6) for d in range(3 if i < 3 else 2)
+            ]
         elif family == "sdxl-small":
             assert chosen == [f"output.{i}" for i in range(6)]  # the same levels, one transformer in each block
         else:
@@ -44,9 +49,13 @@ class TestFamilies:
         made = [invert(nodes, model, conditioning, z, convention=convention) for z in latents]
         assert made[0][3] < 0.25, f"round trip error {made[0][3]}"
         (patched,) = nodes(
-            "ExemplarDualAttentionColor", model=model, input_inversion=made[0][0], reference_inversion=made[1][0],
-            gray_inversion=made[2][0], strength=1.0,
-        )  # fmt: skip
+            "ExemplarDualAttentionColor",
+            model=model,
+            input_inversion=made[0][0],
+            reference_inversion=made[1][0],
+            gray_inversion=made[2][0],
+            strength=1.0,
+        )
         plain = run(model, conditioning, made[0][1], made[0][2])
         colored = run(patched, conditioning, made[0][1], made[0][2])
         assert torch.isfinite(colored).all()
@@ -72,9 +81,11 @@ class TestFamilies:
 
         for node, inputs in (
             ("ExemplarAttentionCapture", {"layers": "color", "keep": "everything (q, k, v)"}),
-            ("ExemplarDDIMInversion", {"conditioning": [], "latent": {"samples": torch.zeros(1, 16, 8, 8)}, "depth": 5,
-                                       "steps": 50}),
-        ):  # fmt: skip
+            (
+                "ExemplarDDIMInversion",
+                {"conditioning": [], "latent": {"samples": torch.zeros(1, 16, 8, 8)}, "depth": 5, "steps": 50},
+            ),
+        ):
             with pytest.raises(ValueError, match=r"Stable Diffusion 1\.x, 2\.x or SDXL.*Flux"):
                 nodes(node, model=Patcher(), **inputs)
 
@@ -88,9 +99,13 @@ class TestFamilies:
         for model in (full, half):
             made = [invert(nodes, model, conditioning, z) for z in latents]
             (patched,) = nodes(
-                "ExemplarDualAttentionColor", model=model, input_inversion=made[0][0], reference_inversion=made[1][0],
-                gray_inversion=made[2][0], strength=1.0,
-            )  # fmt: skip
+                "ExemplarDualAttentionColor",
+                model=model,
+                input_inversion=made[0][0],
+                reference_inversion=made[1][0],
+                gray_inversion=made[2][0],
+                strength=1.0,
+            )
             results.append(run(patched, conditioning, made[0][1], made[0][2]))
         assert torch.isfinite(results[1]).all()
         assert difference(*results) < 0.05 * float(results[0].abs().max())
@@ -104,7 +119,9 @@ class TestInversion:
         sampling = model.get_model_object("model_sampling")
         for steps, depth in ((50, 3), (12, 4), (7, 2), (33, 5)):
             z = vae.encode(scene[1])
-            sigmas = invert(nodes, model, empty, z, capture=False, steps=steps, depth=depth, measure_round_trip=False)[2]
+            sigmas = invert(nodes, model, empty, z, capture=False, steps=steps, depth=depth, measure_round_trip=False)[
+                2
+            ]
             stock = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)
             assert torch.allclose(sigmas, stock[-(depth + 1) :], rtol=1e-5)
 
@@ -172,9 +189,13 @@ class TestInversion:
 class TestInjectionErrors:
     def inject(self, nodes, model, parts, **settings):
         return nodes(
-            "ExemplarDualAttentionColor", model=model, input_inversion=parts[0], reference_inversion=parts[1],
-            gray_inversion=parts[2], **{"strength": 1.0, **settings},
-        )[0]  # fmt: skip
+            "ExemplarDualAttentionColor",
+            model=model,
+            input_inversion=parts[0],
+            reference_inversion=parts[1],
+            gray_inversion=parts[2],
+            **{"strength": 1.0, **settings},
+        )[0]
 
     def parts(self, inverted, **other):
         return [other.get(name, inverted[name][0]) for name in ("input", "reference", "gray")]
@@ -245,18 +266,28 @@ class TestInjectionErrors:
 
 
 RECOMMENDED = {
-    "guidance": 3.0, "passes": 1, "depth": 15, "resolution": 64, "match_chroma": 0.0, "match_latents": 0.0,
+    "guidance": 3.0,
+    "passes": 1,
+    "depth": 15,
+    "resolution": 64,
+    "match_chroma": 0.0,
+    "match_latents": 0.0,
     "beta_shallow": 0.0,
-}  # fmt: skip
+}
 
 
 class TestColorize:
     def run(self, nodes, embedded, image, reference, **settings):
         model, _, vae, empty = embedded
         return nodes(
-            "ExemplarColorize", model=model, vae=vae, conditioning=empty, image=image, reference=reference,
+            "ExemplarColorize",
+            model=model,
+            vae=vae,
+            conditioning=empty,
+            image=image,
+            reference=reference,
             **{**RECOMMENDED, "depth": 3, **settings},
-        )  # fmt: skip
+        )
 
     @pytest.mark.parametrize("size", [(64, 64), (61, 103), (200, 34), (17, 17)])
     def test_own_size_and_own_luminance(self, nodes, embedded, scene, size):
@@ -277,9 +308,7 @@ class TestColorize:
             made = self.run(nodes, embedded, *scene, **paper)
         assert len(first.left) <= 33 and sum(first.left) <= 60, (len(first.left), sum(first.left))
         with Calls(embedded[0]) as further:
-            again = self.run(
-                nodes, embedded, *scene, **paper, reference_inversion=made[2], gray_inversion=made[3]
-            )
+            again = self.run(nodes, embedded, *scene, **paper, reference_inversion=made[2], gray_inversion=made[3])
         assert sum(further.left) <= 48, sum(further.left)
         assert difference(made[0], again[0]) < 1e-3
         assert sum(first.entered) < sum(first.left), "branches shared nothing"
@@ -373,8 +402,15 @@ class TestColorize:
         """Also when the first round alone would fit."""
         images, references, masks, reference_masks = (torch.ones(n, 64, 64, 3) * 0.5 for n in counts)
         with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=message):
-            self.run(nodes, embedded, images, references, batch=1, mask=masks[..., 0],
-                     reference_mask=reference_masks[..., 0] + 0.2)  # fmt: skip
+            self.run(
+                nodes,
+                embedded,
+                images,
+                references,
+                batch=1,
+                mask=masks[..., 0],
+                reference_mask=reference_masks[..., 0] + 0.2,
+            )
         assert not calls.entered
 
     def test_half_a_pair(self, nodes, embedded, scene, inverted):
@@ -428,17 +464,30 @@ class TestSmallNodes:
         color, gray = torch.rand(1, 20, 30, 3), torch.rand(1, 41, 61, 1).expand(-1, -1, -1, 3)
         (flat,) = nodes("ExemplarDesaturate", image=color, method="CIE lightness")
         assert float((luminance(flat) - luminance(color)).abs().max()) < 0.05
-        (merged,) = nodes("ExemplarMergeLuminance", color_image=color, gray_image=gray, match_statistics=0.0, chroma=1.0)
+        (merged,) = nodes(
+            "ExemplarMergeLuminance", color_image=color, gray_image=gray, match_statistics=0.0, chroma=1.0
+        )
         assert merged.shape == gray.shape
         assert float((luminance(merged) - luminance(gray)).abs().max()) < 0.2
         (official,) = nodes(
-            "ExemplarMergeLuminance", color_image=color, gray_image=gray, match_statistics=1.0, chroma=1.0,
-            arithmetic="official 8 bit", reference=color,
-        )  # fmt: skip
+            "ExemplarMergeLuminance",
+            color_image=color,
+            gray_image=gray,
+            match_statistics=1.0,
+            chroma=1.0,
+            arithmetic="official 8 bit",
+            reference=color,
+        )
         assert official.shape == gray.shape and torch.equal((official * 255).round() / 255, official)
         with pytest.raises(ValueError, match="connect one"):
-            nodes("ExemplarMergeLuminance", color_image=color, gray_image=gray, match_statistics=1.0, chroma=1.0,
-                  arithmetic="official 8 bit")  # fmt: skip
+            nodes(
+                "ExemplarMergeLuminance",
+                color_image=color,
+                gray_image=gray,
+                match_statistics=1.0,
+                chroma=1.0,
+                arithmetic="official 8 bit",
+            )
 
     def test_latent_luminance_exact(self, nodes, embedded, scene):
         _, _, vae, _ = embedded
@@ -467,9 +516,13 @@ class TestSmallNodes:
 
     def test_attention_map(self, nodes, inverted, scene):
         inputs = {
-            "input_inversion": inverted["input"][0], "reference_inversion": inverted["gray"][0], "image": scene[0],
-            "reference": scene[1], "x": 0.5, "y": 0.5,
-        }  # fmt: skip
+            "input_inversion": inverted["input"][0],
+            "reference_inversion": inverted["gray"][0],
+            "image": scene[0],
+            "reference": scene[1],
+            "x": 0.5,
+            "y": 0.5,
+        }
         shown, heat, carried, confidence = nodes("ExemplarAttentionMap", **inputs)
         assert carried.shape == scene[0].shape and heat.shape == scene[1].shape[:3] == confidence.shape
         assert float(heat.max()) == pytest.approx(1.0) and shown.shape[2] > 2 * 64
@@ -504,7 +557,9 @@ class TestEmbeddedModel:
         (out,) = stock.KSampler().sample(model, seed, 16, 4.0, "euler", "normal", words, empty, latent, 1.0)
         return vae.decode(out["samples"])[0]
 
-    @pytest.mark.parametrize("prompt, stronger, weaker", [("red heart", 0, 2), ("blue heart", 2, 0), ("green apple", 1, 2)])
+    @pytest.mark.parametrize(
+        "prompt, stronger, weaker", [("red heart", 0, 2), ("blue heart", 2, 0), ("green apple", 1, 2)]
+    )
     def test_stock_nodes_draw_from_words(self, embedded, prompt, stronger, weaker):
         """One thing on white, in its color; the empty latent is the stock node's, an eighth of the size."""
         image = self.draw(embedded, prompt)

@@ -10,9 +10,15 @@ from .models import prompt, tiny
 
 def invert(nodes, model, conditioning, latent, steps=4, convention="diffusers"):
     return nodes(
-        "ExemplarDDIMInversion", model=model, conditioning=conditioning, latent=latent, depth=steps, steps=steps,
-        convention=convention, measure_round_trip=False,
-    )  # fmt: skip
+        "ExemplarDDIMInversion",
+        model=model,
+        conditioning=conditioning,
+        latent=latent,
+        depth=steps,
+        steps=steps,
+        convention=convention,
+        measure_round_trip=False,
+    )
 
 
 def latent_of(model, size=(8, 8)):
@@ -22,9 +28,12 @@ def latent_of(model, size=(8, 8)):
 
 def pivots_of(nodes, model, conditioning, inversion, **settings):
     return nodes(
-        "ExemplarPivotInversion", model=model, conditioning=conditioning, inversion=inversion,
+        "ExemplarPivotInversion",
+        model=model,
+        conditioning=conditioning,
+        inversion=inversion,
         **{"guidance": 7.5, "iterations": 3, **settings},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,8 +67,14 @@ def found(nodes, embedded, scene):
     with torch.inference_mode():
         latent = {"samples": vae.encode(scene[1])}
         inversion, noised, sigmas, _ = invert(nodes, model, empty, latent, 6, "consistent")
-        return latent, inversion, noised, sigmas, pivots_of(
-            nodes, model, empty, inversion, iterations=6, guidance=3.0, variant="economical", stop_below=1e-6
+        return (
+            latent,
+            inversion,
+            noised,
+            sigmas,
+            pivots_of(
+                nodes, model, empty, inversion, iterations=6, guidance=3.0, variant="economical", stop_below=1e-6
+            ),
         )
 
 
@@ -154,8 +169,14 @@ def test_bad_input(nodes, embedded, found):
     with pytest.raises(ValueError, match="one prompt; found 2"):
         pivots_of(nodes, model, [*empty, *empty], inversion)
     official = nodes(
-        "ExemplarDDIMInversion", model=model, conditioning=empty, latent=latent, depth=2, steps=4,
-        convention="official", measure_round_trip=False,
-    )[0]  # fmt: skip
+        "ExemplarDDIMInversion",
+        model=model,
+        conditioning=empty,
+        latent=latent,
+        depth=2,
+        steps=4,
+        convention="official",
+        measure_round_trip=False,
+    )[0]
     with pytest.raises(ValueError, match="does not come back down the levels"):
         pivots_of(nodes, model, empty, official)

@@ -52,7 +52,9 @@ class TestFolders:
         import huggingface_hub
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("fetched"))
-        with pytest.raises(FileNotFoundError, match=r"There is no 'clipseg-rd64-refined' .*it is empty.* allow_download on"):
+        with pytest.raises(
+            FileNotFoundError, match=r"There is no 'clipseg-rd64-refined' .*it is empty.* allow_download on"
+        ):
             nodes("ExemplarLoadCLIPSeg", model_name=host.FROM_HUB)
 
     def test_a_download_stays(self, models, tiny, nodes, monkeypatch):
@@ -88,35 +90,63 @@ class TestNode:
         assert masks.shape == (4, 50, 70) and set(masks.unique().tolist()) <= {0.0, 1.0}
         assert picture.shape == images.shape
         alone, _ = nodes(
-            "ExemplarReferringMask", referring=referring, image=images[1:], phrases="a hat", threshold=0.4, exclusive=False
+            "ExemplarReferringMask",
+            referring=referring,
+            image=images[1:],
+            phrases="a hat",
+            threshold=0.4,
+            exclusive=False,
         )
         assert torch.equal(masks[3], alone[0])
 
     def test_the_model_manager_knows_it(self, nodes, referring):
-        nodes("ExemplarReferringMask", referring=referring, image=pictures(1), phrases="a", threshold=0.4, exclusive=True)
+        nodes(
+            "ExemplarReferringMask", referring=referring, image=pictures(1), phrases="a", threshold=0.4, exclusive=True
+        )
         assert any(loaded.model is referring.patcher for loaded in comfy.model_management.current_loaded_models)
 
     def test_cancel(self, nodes, referring):
         comfy.model_management.interrupt_current_processing(True)
         with pytest.raises(comfy.model_management.InterruptProcessingException):
-            nodes("ExemplarReferringMask", referring=referring, image=pictures(), phrases="a", threshold=0.4, exclusive=True)
+            nodes(
+                "ExemplarReferringMask",
+                referring=referring,
+                image=pictures(),
+                phrases="a",
+                threshold=0.4,
+                exclusive=True,
+            )
         comfy.model_management.interrupt_current_processing(False)
 
     def test_no_phrase(self, nodes, referring):
         with pytest.raises(ValueError, match="no phrase to look for"):
-            nodes("ExemplarReferringMask", referring=referring, image=pictures(), phrases=" ", threshold=0.4, exclusive=True)
+            nodes(
+                "ExemplarReferringMask",
+                referring=referring,
+                image=pictures(),
+                phrases=" ",
+                threshold=0.4,
+                exclusive=True,
+            )
 
     def test_masks_fit_the_instances(self, nodes, referring, embedded):
         """Soft masks of two phrases and two pictures go straight on."""
         masks, _ = nodes(
-            "ExemplarReferringMask", referring=referring, image=pictures(2), phrases="red cup\nhat", threshold=0.0,
+            "ExemplarReferringMask",
+            referring=referring,
+            image=pictures(2),
+            phrases="red cup\nhat",
+            threshold=0.0,
             exclusive=True,
-        )  # fmt: skip
+        )
         masks = masks / masks.amax((1, 2), keepdim=True).clamp(min=1e-6)
         keep = masks.amax((1, 2)) > 0.5
         model, _ = nodes(
-            "ExemplarLCADInstances", model=embedded[0], clip=embedded[1], masks=torch.where(keep[:, None, None], masks, 1.0),
+            "ExemplarLCADInstances",
+            model=embedded[0],
+            clip=embedded[1],
+            masks=torch.where(keep[:, None, None], masks, 1.0),
             prompt="red cup, hat",
-        )  # fmt: skip
+        )
         instances = model.model_options["transformer_options"]["exemplar_instances"]
         assert [i.phrase for i in instances] == ["red cup", "hat"] and [len(i.masks) for i in instances] == [2, 2]
