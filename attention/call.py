@@ -20,8 +20,8 @@ from .layers import Layer
 #: Fused attention of a host: q (B, N, H·d), k and v (B, M, H·d), number of heads -> (B, N, H·d), scaled by d^-1/2.
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
-#: The branch number of the conditional (positive) prediction; 1 is the unconditional one, as in ComfyUI.
-CONDITIONAL = 0
+#: Branch numbers of the conditional (positive) and of the unconditional prediction, as in ComfyUI.
+CONDITIONAL, UNCONDITIONAL = 0, 1
 
 #: Kinds of attention layers, in ComfyUI's words: self-attention, and attention to the prompt.
 SELF, CROSS = "attn1", "attn2"
@@ -88,6 +88,28 @@ class Edit(Protocol):
 
         The tensor is the host's from then on: it may work on it in place.
         """
+
+
+def on_rows(
+    call: AttentionCall,
+    positions: Sequence[int],
+    edited: Callable[[AttentionCall], Tensor],
+    earlier: Callable[[AttentionCall], Tensor],
+) -> Tensor:
+    """An edit of some rows of a call, among the others as they would have been.
+
+    :param positions: of the rows to edit, at least one.
+    :param edited: those rows' call -> their output, (len(positions), N, heads · d).
+    :returns: (rows, N, heads · d).
+    """
+    part = edited(call.select(positions))
+    if len(positions) == len(call.rows):
+        return part
+    rest = [i for i in range(len(call.rows)) if i not in positions]
+    out = part.new_empty((len(call.rows), *part.shape[1:]))
+    out[list(positions)] = part
+    out[rest] = earlier(call.select(rest)).to(out)
+    return out
 
 
 def composed(call: AttentionCall, earlier: Callable[[AttentionCall], Tensor], own: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 
@@ -12,8 +13,9 @@ from .lab import fitted_rgb, lab_to_rgb, rgb_to_lab
 from .pictures import check_batch, check_picture
 from .statistics import match_chroma_statistics
 
-GAMUTS = ("fit", "clip")
-UPSAMPLINGS = ("guided", "smooth")
+#: What happens to colors that sRGB lacks, and how a smaller color picture is enlarged; see :func:`merge_luminance`.
+Gamut = Literal["fit", "clip"]
+Upsampling = Literal["guided", "smooth"]
 
 
 def merge_luminance(
@@ -24,8 +26,8 @@ def merge_luminance(
     statistics_strength: float = 1.0,
     chroma_strength: float = 1.0,
     mask: torch.Tensor | None = None,
-    gamut: str = "fit",
-    upsampling: str = "guided",
+    gamut: Gamut = "fit",
+    upsampling: Upsampling = "guided",
 ) -> torch.Tensor:
     """Color a gray picture at its own full size with the chroma of a (usually smaller) color picture.
 
@@ -89,8 +91,8 @@ def merge_chroma(
     saturation: float = 1.0,
     strength: float = 1.0,
     mask: torch.Tensor | None = None,
-    gamut: str = "fit",
-    upsampling: str = "guided",
+    gamut: Gamut = "fit",
+    upsampling: Upsampling = "guided",
 ) -> torch.Tensor:
     """:func:`merge_luminance` for chroma that was never a picture, on top of the color that there is.
 
@@ -137,10 +139,10 @@ def _check(gray_image: torch.Tensor, mask: torch.Tensor | None, gamut: str, upsa
     check_picture(gray_image, "gray_image")
     if mask is not None:
         check_picture(mask[..., None], "mask (with a channel axis added)", (1,))
-    if gamut not in GAMUTS:
-        raise ValueError(f"merge: found gamut {gamut!r}, expected one of {', '.join(GAMUTS)}.")
-    if upsampling not in UPSAMPLINGS:
-        raise ValueError(f"merge: found upsampling {upsampling!r}, expected one of {', '.join(UPSAMPLINGS)}.")
+    if gamut not in get_args(Gamut):
+        raise ValueError(f"merge: found gamut {gamut!r}, expected one of {', '.join(get_args(Gamut))}.")
+    if upsampling not in get_args(Upsampling):
+        raise ValueError(f"merge: found upsampling {upsampling!r}, expected one of {', '.join(get_args(Upsampling))}.")
 
 
 def _chroma_of(

@@ -1,4 +1,8 @@
-"""Headers of embedded files: what a safetensors file says beside its tensors."""
+"""Headers of safetensors files: what a file says beside its tensors.
+
+Embedded models carry their configuration, and every file may carry a *recommendation*: settings under the pack's own
+names, one section a system (``exemplar``, ``vct``, ``lcad``, ``ddcolor``). It is what ``auto`` takes (``settings``).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,9 @@ CONFIG_KEY = "exemplar.config"
 
 
 FORMAT = "1"
-_SECTIONS = ("latent", "unet", "text", "schedule", "recommended")
+#: Recommended settings, a JSON object of sections.
+RECOMMENDED_KEY = "exemplar.recommended"
+_SECTIONS = ("latent", "unet", "text", "schedule")
 
 
 _HEADER_LIMIT = 100_000_000  # safetensors' own limit; a larger number means that this is another kind of file
@@ -48,8 +54,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The configuration in the header of an embedded-model file (sections latent, vae, unet, text, schedule,
-    recommended ...); no tensor is read.
+    """The configuration in the header of an embedded-model file (sections latent, vae, unet, text, schedule ...); no
+    tensor is read.
 
     Raises FileNotFoundError, or ValueError if the file is not safetensors, is not an embedded model, or is of another
     format version.
@@ -74,6 +80,30 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path}: `{CONFIG_KEY}` lacks the sections {missing}: reinstall the pack to restore it.")
     return config
+
+
+def read_recommended(path: str | Path) -> dict[str, dict[str, Any]]:
+    """What a safetensors file recommends: system -> setting -> value; {} where it says nothing or is another kind of
+    file.
+
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: the recommendation is damaged.
+    """
+    if not is_safetensors(path):
+        return {}
+    text = read_metadata(path).get(RECOMMENDED_KEY, "{}")
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: `{RECOMMENDED_KEY}` is not JSON ({error}): get the file again.") from error
+    if not isinstance(found, dict) or not all(isinstance(section, dict) for section in found.values()):
+        raise ValueError(f"{path}: `{RECOMMENDED_KEY}` holds no sections of settings: get the file again.")
+    return found
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Whether the file's name says that it is a safetensors file."""
+    return Path(path).suffix.lower() in (".safetensors", ".sft")
 
 
 def is_embedded(path: str | Path) -> bool:

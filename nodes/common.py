@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-import comfy.model_management
-import comfy.utils
-import latent_preview
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..color import is_gray
+from ..settings import Settings, setting
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +46,24 @@ CATEGORY_TRANSLATE = "exemplar/translate"
 CATEGORY_STAGES = "exemplar/stages"
 
 PRECISIONS = {"model": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class WeightSettings(Settings):
+    """How a network of the pack's own is loaded."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = setting(
+        "float32",
+        "float32 gives the published numbers. bfloat16 and float16 take half the memory and are faster on most GPUs; "
+        "results "
+        "differ a little. On a CPU keep float32.",
+        advanced=True,
+    )
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The dtype of a choice of ``WeightSettings``."""
+    return getattr(torch, WeightSettings(precision).precision)
 
 
 def share(name: str, default: float, tooltip: str, advanced: bool = True) -> io.Float.Input:
@@ -87,15 +104,29 @@ def latent_samples(latent: dict[str, Any], name: str) -> Tensor:
     return samples
 
 
+def progress_bar(total: int) -> Any:
+    """ComfyUI's progress bar of the running node."""
+    import comfy.utils
+
+    return comfy.utils.ProgressBar(total)
+
+
+def stop_if_canceled() -> None:
+    """End the run where the user canceled it."""
+    import comfy.model_management
+
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 class FrameProgress:
     """A progress bar over frames; ends the run when the user cancels."""
 
     def __init__(self, total: int) -> None:
-        self.bar = comfy.utils.ProgressBar(total)
+        self.bar = progress_bar(total)
         self.total = total
 
     def __call__(self, done: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         self.bar.update_absolute(done, self.total)
 
 
@@ -103,12 +134,12 @@ class ChartProgress:
     """A progress bar whose preview is drawn from time to time; ends the run when the user cancels."""
 
     def __init__(self, total: int, draw: Callable[[], Image], seconds: float = 1.0) -> None:
-        self.bar = comfy.utils.ProgressBar(total)
+        self.bar = progress_bar(total)
         self.total, self.draw, self.seconds = total, draw, seconds
         self.drawn = time.monotonic()
 
     def __call__(self, done: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         preview = None
         if time.monotonic() - self.drawn >= self.seconds:
             preview = ("JPEG", self.draw(), 512)
@@ -120,12 +151,14 @@ class StepProgress:
     """A progress bar over model calls, with a preview of the clean estimate; ends the run when the user cancels."""
 
     def __init__(self, model: Any, total: int) -> None:
-        self.bar = comfy.utils.ProgressBar(total)
+        self.bar = progress_bar(total)
         self.total, self.done = total, 0
+        import latent_preview
+
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
     def __call__(self, denoised: Tensor) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         self.done += 1
         preview = self.previewer.decode_latent_to_preview_image("JPEG", denoised) if self.previewer else None
         self.bar.update_absolute(self.done, self.total, preview)

@@ -9,6 +9,7 @@ from ..attention.image_tokens import KINDS, SEMANTICS, STYLE, WEIGHTINGS
 from ..color import as_picture
 from ..hosts.comfy import deadiff as host
 from ..hosts.comfy.deadiff_tokens import fractional_timesteps, install_tokens
+from ..hosts.comfy.folders import DEADIFF, EMBEDDED
 from ..networks.deadiff.load import WORDS
 from ..pipelines.deadiff import COMBINATIONS, parse_weights
 from .common import CATEGORY, DEADiffNetwork, DEADiffTokens, FrameProgress, share
@@ -16,9 +17,6 @@ from .common import CATEGORY, DEADiffNetwork, DEADiffTokens, FrameProgress, shar
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TAKES = {"style": (STYLE,), "semantics": (SEMANTICS,), "style & semantics": KINDS}
 TIMESTEPS = ("nearest", "fractional")
-
-# here, so that the folder is known before any file list is asked for
-host.register_folder()
 
 
 class LoadDEADiff(io.ComfyNode):
@@ -35,8 +33,8 @@ class LoadDEADiff(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[host.EMBEDDED, *host.list_files()],
-                    default=host.EMBEDDED,
+                    options=DEADIFF.choices(),
+                    default=EMBEDDED,
                     tooltip="DEADiff's checkpoint (.ckpt or .safetensors), or an adapter made from it, in "
                     "models/deadiff "
                     "or models/checkpoints. embedded is a tiny one that comes with the pack, for its own model only.",
@@ -55,9 +53,7 @@ class LoadDEADiff(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name=None) -> bool | str:
-        # a linked name is not known yet and comes as None
-        known = model_name is None or model_name == host.EMBEDDED or model_name in host.list_files()
-        return True if known else host.missing(model_name)
+        return DEADIFF.check(model_name)
 
     @classmethod
     def execute(cls, model_name, precision="float32") -> io.NodeOutput:

@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io
 
 from ..color import as_picture
-from ..color.merge import GAMUTS, UPSAMPLINGS
 from ..hosts.comfy import lcad as host
+from ..hosts.comfy.folders import EMBEDDED, LCAD
 from ..hosts.comfy.lcad_instances import reuse_logits
 from ..pipelines.lcad import SHAPES, finish, prepare
 from .common import CATEGORY, LCADVae, latent_samples, share, warn_if_colored
@@ -17,9 +17,6 @@ from .common import CATEGORY, LCADVae, latent_samples, share, warn_if_colored
 log = logging.getLogger(__name__)
 
 ATTENTIONS = ("fresh", "official")
-
-# here, so that the folder is known before any file list is asked for
-host.register_folder()
 
 
 class LoadLCAD(io.ComfyNode):
@@ -37,8 +34,8 @@ class LoadLCAD(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[host.EMBEDDED, *host.list_files()],
-                    default=host.EMBEDDED,
+                    options=LCAD.choices(),
+                    default=EMBEDDED,
                     tooltip="L-CAD's checkpoint in models/lcad or models/checkpoints. embedded is a tiny one that "
                     "comes "
                     "with the pack, knows drawings of a few dozen things by name and wants a resolution of 128.",
@@ -64,9 +61,7 @@ class LoadLCAD(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name=None) -> bool | str:
-        # a linked name is not known yet and comes as None
-        known = model_name is None or model_name == host.EMBEDDED or model_name in host.list_files()
-        return True if known else host.missing(model_name)
+        return LCAD.check(model_name)
 
     @classmethod
     def execute(cls, model_name, attention=ATTENTIONS[0]) -> io.NodeOutput:
@@ -172,16 +167,16 @@ class LCADDecode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "upsampling",
-                    options=list(UPSAMPLINGS),
-                    default=UPSAMPLINGS[0],
+                    options=["guided", "smooth"],
+                    default="guided",
                     advanced=True,
                     tooltip="How colors come to a larger picture's size: guided follows its edges, smooth blurs across "
                     "them. Only for exact luminance.",
                 ),
                 io.Combo.Input(
                     "gamut",
-                    options=list(GAMUTS),
-                    default=GAMUTS[0],
+                    options=["fit", "clip"],
+                    default="fit",
                     advanced=True,
                     tooltip="Colors that no screen can show: fit makes them paler at the same lightness and hue; clip "
                     "cuts each channel, which changes lightness. Only for exact luminance.",
@@ -191,9 +186,7 @@ class LCADDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, latent, image, lcad_vae, exact_luminance, upsampling=UPSAMPLINGS[0], gamut=GAMUTS[0]
-    ) -> io.NodeOutput:
+    def execute(cls, latent, image, lcad_vae, exact_luminance, upsampling="guided", gamut="fit") -> io.NodeOutput:
         samples = latent_samples(latent, "latent")
         image = as_picture(image, "image")
         warn_if_colored(image, "image")

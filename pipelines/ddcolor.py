@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +30,10 @@ from ..color import (
     steady_chroma,
     to_uint8,
 )
+from ..color.merge import Gamut, Upsampling
 from ..color.sizes import working_size
 from ..networks.ddcolor.model import MULTIPLE
-
-ARITHMETICS = ("exact", "official")
-SHAPES = ("aspect", "square")
+from ..settings import Settings, setting, share
 
 #: Called with the number of frames that are done.
 OnFrames = Callable[[int], None]
@@ -54,43 +53,84 @@ class ColorNetwork(Protocol):
 
 
 @dataclass(frozen=True)
-class AutoColorSettings:
-    """Everything a user can choose.
+class AutoColorSettings(Settings):
+    """Everything a user can choose."""
 
-    :param resolution: side in pixels of the square whose area the network works at; 0 works at the pictures' own size.
-    :param shape: ``aspect`` keeps the picture's proportions, ``square`` squeezes it into a square.
-    :param saturation: factor on a and b.
-    :param strength: 0 returns the picture itself, 1 the new colors.
-    :param steady: frames on each side over which chroma is smoothed; 0 is off.
-    :param upsampling: ``guided`` along the picture's edges, or ``smooth``.
-    :param gamut: what happens to colors beyond sRGB, see ``color.merge``.
-    :param arithmetic: ``exact``, or ``official``, which repeats the published program and heeds ``resolution`` only.
-    :param batch: most frames in one call; 0 takes what fits memory.
-    """
-
-    resolution: int = 512
-    shape: str = "aspect"
-    saturation: float = 1.0
-    strength: float = 1.0
-    steady: int = 0
-    upsampling: str = "guided"
-    gamut: str = "fit"
-    arithmetic: str = "exact"
-    batch: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("arithmetic", ARITHMETICS), ("shape", SHAPES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(allowed)}.")
-        if self.resolution < 0 or self.batch < 0 or self.steady < 0:
-            raise ValueError(
-                f"resolution is {self.resolution}, batch {self.batch}, steady {self.steady}; none may be below 0."
-            )
-        if not 0 <= self.strength <= 1 or self.saturation < 0:
-            raise ValueError(
-                f"strength is {self.strength} and saturation {self.saturation}; strength must lie between 0 and 1, "
-                "saturation must not be below 0."
-            )
+    resolution: int = setting(
+        512,
+        "The network works at the area of a square with this side, in sides that are multiples of 32. Low: larger and "
+        "calmer "
+        "areas of color, fast. High: more detail, more patchwork, slow. Best is what the network was trained for. 0 is "
+        "the "
+        "picture's own size.",
+        low=0,
+        high=4096,
+        step=32,
+        auto=True,
+    )
+    saturation: float = setting(
+        1.0,
+        "Colorfulness of the new colors: 0 is gray, 1 as the network gives them, above 1 stronger.",
+        low=0.0,
+        high=3.0,
+        step=0.05,
+        round=0.001,
+    )
+    strength: float = share(
+        1.0,
+        "0 returns the picture as it is, 1 puts the new colors in the place of whatever color it has, between mixes "
+        "the two.",
+    )
+    steady: int = setting(
+        0,
+        "For video: how many frames before and after smooth a frame's color. 0 is off, for single pictures. 2 to 4 "
+        "calm "
+        "flicker; high values are slower. A neighboring frame counts less where its lightness differs, so what moves "
+        "keeps "
+        "its own color and nothing is carried over a cut.",
+        low=0,
+        high=32,
+    )
+    shape: Literal["aspect", "square"] = setting(
+        "aspect",
+        "aspect keeps the picture's proportions; square squeezes it into a square, as the published program does.",
+        published="square",
+        advanced=True,
+    )
+    upsampling: Upsampling = setting(
+        "guided",
+        "How colors come to the picture's size: guided lets them follow its edges (fast guided filter), smooth is "
+        "bilinear "
+        "and blurs across them.",
+        advanced=True,
+    )
+    gamut: Gamut = setting(
+        "fit",
+        "Colors that no screen can show: fit makes them paler at the same lightness and hue; clip cuts each channel, "
+        "which "
+        "changes lightness.",
+        published="clip",
+        advanced=True,
+    )
+    arithmetic: Literal["exact", "official"] = setting(
+        "exact",
+        "exact is everything above. official repeats the published program: a square input, shrunk without "
+        "antialiasing, "
+        "OpenCV's Lab, colors put down in blocks, 8 bits. It heeds resolution and batch only.",
+        published="official",
+        advanced=True,
+    )
+    batch: int = setting(
+        0,
+        "Most frames in one call. Low saves memory, high is faster on a GPU. 0 takes what fits the free memory (on a "
+        "CPU one "
+        "at a time, which is fastest there). Halved by itself when memory runs out; a picture is never cut into tiles, "
+        "whose "
+        "colors would differ.",
+        low=0,
+        high=256,
+        advanced=True,
+    )
 
 
 def network_size(height: int, width: int, settings: AutoColorSettings) -> tuple[int, int]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import comfy.model_management
-import comfy.model_patcher
 import folder_paths
 from torch import Tensor, nn
 
 from ...networks.clipseg.load import HUB_FILES, HUB_NAME, load_referring
 from ...networks.clipseg.model import LoadedReferring, working_bytes
+from .managed import ManagedNetwork
 
 #: Folder of ``models`` that is looked into.
 FOLDER = "clipseg"
@@ -20,25 +20,18 @@ FOLDER = "clipseg"
 FROM_HUB = f"from the hub: {HUB_NAME}"
 
 
-class ComfyReferring:
+class ComfyReferring(ManagedNetwork):
     """A network that ComfyUI loads, offloads and counts. This is the type REFERRING."""
 
     def __init__(self, loaded: LoadedReferring) -> None:
         mm = comfy.model_management
-        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        super().__init__(_Held(loaded.network), mm.text_encoder_device(), mm.text_encoder_offload_device())
         self.loaded, self.name = loaded, loaded.name
-        self.patcher = patcher(
-            _Held(loaded.network), load_device=mm.text_encoder_device(), offload_device=mm.text_encoder_offload_device()
-        )
 
     def __call__(self, images: Tensor, phrases: Sequence[str]) -> Tensor:
         """(B, H, W, 3) in 0..1 -> logits (B, P, side, side), float32 on the CPU."""
-        mm = comfy.model_management
-        mm.throw_exception_if_processing_interrupted()
-        needed = working_bytes(self.loaded.network, self.loaded.side, len(phrases))
-        # all of it: its layers are plain ones, which ComfyUI can't fetch one by one
-        mm.load_models_gpu([self.patcher], memory_required=needed, force_full_load=True)
-        return self.loaded.scores(images.to(self.patcher.load_device), phrases).cpu()
+        self.load(working_bytes(self.loaded.network, self.loaded.side, len(phrases)))
+        return self.loaded.scores(images.to(self.device), phrases).cpu()
 
 
 class _Held(nn.Module):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
 import torch
 from torch import Tensor
 
@@ -16,18 +15,13 @@ from ...attention.image_tokens import ImageTokens, project_tokens, route
 from ...attention.layers import Layer
 from ...networks.deadiff.load import DEADiffAdapter, load_deadiff
 from ...pipelines.deadiff import CHUNK, combine, encode
-from . import folders as comfy_folders
 from .deadiff_tokens import check_model
+from .folders import DEADIFF
+from .managed import ManagedNetwork
 from .model import attention_layers
-
-#: What the small adapter is called that comes with the pack; it belongs to the embedded model.
-EMBEDDED = "embedded"
 
 #: The layers that a file was taught to speak to.
 AUTO = "auto"
-
-#: Folders of ``models`` that are looked into, the first one first.
-FOLDERS = ("deadiff", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ class DEADiffTokens:
         )
 
 
-class ComfyDEADiff:
+class ComfyDEADiff(ManagedNetwork):
     """An adapter whose encoder ComfyUI loads, offloads and counts. This is the type DEADIFF.
 
     :param adapter: on the CPU.
@@ -101,19 +95,13 @@ class ComfyDEADiff:
 
     def __init__(self, adapter: DEADiffAdapter) -> None:
         mm = comfy.model_management
-        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        super().__init__(adapter.encoder, mm.text_encoder_device(), mm.text_encoder_offload_device())
         self.adapter = adapter
-        self.patcher = patcher(
-            adapter.encoder, load_device=mm.text_encoder_device(), offload_device=mm.text_encoder_offload_device()
-        )
 
     def tokens(self, images: Tensor, words: Mapping[str, str], on_chunk: Callable[[int], None]) -> dict[str, Tensor]:
         """References (n, H, W, 3) in 0..1 -> kind -> tokens (n, tokens, hidden), float32 on the CPU."""
-        # all of it: its layers are plain ones, which ComfyUI can't fetch one by one
-        comfy.model_management.load_models_gpu(
-            [self.patcher], memory_required=self._working_bytes(len(images)), force_full_load=True
-        )
-        return encode(self.adapter, images, words, on_chunk, self.patcher.load_device)
+        self.load(self._working_bytes(len(images)))
+        return encode(self.adapter, images, words, on_chunk, self.device)
 
     def combined(self, tokens: Mapping[str, Tensor], weights: Sequence[float], how: str) -> DEADiffTokens:
         """What a MODEL is given, from the tokens of some references; see ``deadiff.combine``."""
@@ -130,34 +118,10 @@ class ComfyDEADiff:
         return min(images, CHUNK) * tokens * 4
 
 
-def register_folder() -> None:
-    """Make ``models/deadiff`` known to ComfyUI, beside the folders that its user may have added under that name."""
-    comfy_folders.register(FOLDERS[0])
-
-
-def list_files() -> list[str]:
-    """Names of files that may be DEADiff's: all of the first folder, then what only the second has."""
-    return comfy_folders.list_files(FOLDERS)
-
-
 def load(name: str, dtype: torch.dtype) -> ComfyDEADiff:
     """A file of the folders, by its name, or the embedded one.
 
     :raises FileNotFoundError: no folder has it.
     :raises ValueError: it cannot be read as plain weights, or they are not DEADiff's.
     """
-    if name == EMBEDDED:
-        return ComfyDEADiff(load_deadiff(demo.deadiff_path(), dtype=dtype))
-    path = comfy_folders.find(name, FOLDERS)
-    if path is None:
-        raise FileNotFoundError(missing(name))
-    return ComfyDEADiff(load_deadiff(path, dtype=dtype))
-
-
-def missing(name: str) -> str:
-    """What to say about a file that is in none of the folders."""
-    return (
-        f"{comfy_folders.not_there(name, FOLDERS)} Download DEADiff's checkpoint "
-        f"(github.com/bytedance/DEADiff says where), put it into models/deadiff and reload the page; or choose "
-        f"'{EMBEDDED}'."
-    )
+    return ComfyDEADiff(load_deadiff(DEADIFF.path(name, demo.deadiff_path()), dtype=dtype))

@@ -28,7 +28,8 @@ from ...files import headers
 from ...files.ldm import part
 from ...networks.embedded.autoencoder import LinearAutoencoder, preview_factors
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
-from .unet import build_model, model_config, patcher_class, unet_options
+from .managed import patcher_class
+from .unet import build_model, model_config, unet_options
 
 #: Under which the embedded model's vectors stand in a file that holds several encoders'.
 EMBEDDING_KEY = "clip_words"

@@ -21,22 +21,17 @@ from ...color import resize
 from ...files.ldm import clip_sizes, listed, unet_config
 from ...networks.lcad.load import read_lcad
 from ...networks.lcad.model import LCADAutoencoder, working_bytes
-from . import folders as comfy_folders
 from .embedded import load_clip as load_words
 from .embedded import load_unet as load_embedded_unet
-from .unet import build_model, model_config, patcher_class, unet_options
+from .folders import LCAD
+from .managed import ManagedNetwork
+from .unet import build_model, model_config, unet_options
 
 #: Under which key a condition carries the gray features, (B or 1, G, h, w).
 GRAY_KEY = "exemplar_gray_features"
 
 #: Under which key a LATENT carries a :class:`GrayPicture`.
 PICTURE_KEY = "exemplar_gray_picture"
-
-#: What the small model is called that comes with the pack.
-EMBEDDED = "embedded"
-
-#: Folders of ``models`` that are looked into, the first one first.
-FOLDERS = ("lcad", "checkpoints")
 
 
 class LCADModel(comfy.model_base.BaseModel):
@@ -91,7 +86,7 @@ class GrayPicture:
         return self.maps[-1]
 
 
-class ComfyLCADVAE:
+class ComfyLCADVAE(ManagedNetwork):
     """Gray encoder and guided decoder that ComfyUI loads, offloads and counts. This is the type LCAD_VAE.
 
     :param multiple: pixels that a picture's sides should be multiples of, so that no level of the UNet has to round.
@@ -103,18 +98,17 @@ class ComfyLCADVAE:
         self.multiple, self.name = multiple, name
         device = mm.vae_device()
         dtype = mm.vae_dtype(device, [torch.bfloat16, torch.float32])
-        offload = mm.vae_offload_device()
-        self.patcher = patcher_class()(autoencoder.to(dtype), load_device=device, offload_device=offload)
+        super().__init__(autoencoder.to(dtype), device, mm.vae_offload_device())
 
     @property
     def factor(self) -> int:
         """Pixels a latent covers."""
-        return self.patcher.model.sizes.factor
+        return self.network.sizes.factor
 
     @property
     def channels(self) -> int:
         """Channels of the latent."""
-        return self.patcher.model.sizes.latent
+        return self.network.sizes.latent
 
     def encode(self, prepared: Tensor, image: Tensor) -> GrayPicture:
         """Encode pictures, one after the other.
@@ -122,8 +116,8 @@ class ComfyLCADVAE:
         :param prepared: (B, h, w, 3) in 0..1, sides multiples of ``factor``; made from ``image``, which goes along.
         """
         keep = comfy.model_management.intermediate_device()
-        self._load(*prepared.shape[1:3])
-        found = [[each.to(keep) for each in self.patcher.model.encode(frame[None])] for frame in self._frames(prepared)]
+        self._make_room(*prepared.shape[1:3])
+        found = [[each.to(keep) for each in self.network.encode(frame[None])] for frame in self._frames(prepared)]
         return GrayPicture(image, tuple(torch.cat(each) for each in zip(*found, strict=True)), self)
 
     def gray_for(self, latent: dict[str, Any], image: Tensor) -> GrayPicture:
@@ -151,12 +145,12 @@ class ComfyLCADVAE:
     def decode(self, latent: Tensor, gray: GrayPicture) -> Tensor:
         """Latents (B, C, h, w) -> pictures (B, H, W, 3) in 0..1; latent i belongs to gray picture i modulo their
         number."""
-        self._load(*(side * self.factor for side in latent.shape[-2:]))
-        device, keep = self.patcher.load_device, comfy.model_management.intermediate_device()
+        self._make_room(*(side * self.factor for side in latent.shape[-2:]))
+        device, keep = self.device, comfy.model_management.intermediate_device()
         decoded = []
         for index, one in enumerate(self._frames(latent)):
             maps = [each[index % len(each)][None].to(device) for each in gray.maps]
-            decoded.append(self.patcher.model.decode(one[None].to(device), maps).to(keep))
+            decoded.append(self.network.decode(one[None].to(device), maps).to(keep))
         return torch.cat(decoded)
 
     def _frames(self, batch: Tensor) -> Sequence[Tensor]:
@@ -164,11 +158,9 @@ class ComfyLCADVAE:
             comfy.model_management.throw_exception_if_processing_interrupted()
             yield frame
 
-    def _load(self, height: int, width: int) -> None:
-        net = self.patcher.model
-        needed = working_bytes(net.sizes, height, width, next(net.parameters()).element_size())
-        # all of it: its layers are plain ones, which ComfyUI can't fetch one by one
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=True)
+    def _make_room(self, height: int, width: int) -> None:
+        element = next(self.network.parameters()).element_size()
+        self.load(working_bytes(self.network.sizes, height, width, element))
 
 
 def load(name: str) -> tuple[Any, Any, ComfyLCADVAE]:
@@ -177,12 +169,7 @@ def load(name: str) -> tuple[Any, Any, ComfyLCADVAE]:
     :raises FileNotFoundError: no folder has it.
     :raises ValueError: it cannot be read as plain weights, or is not L-CAD's; the file is named.
     """
-    if name == EMBEDDED:
-        return load_file(demo.lcad_path())
-    path = comfy_folders.find(name, FOLDERS)
-    if path is None:
-        raise FileNotFoundError(missing(name))
-    return load_file(Path(path))
+    return load_file(LCAD.path(name, demo.lcad_path()))
 
 
 def load_file(path: Path) -> tuple[Any, Any, ComfyLCADVAE]:
@@ -243,23 +230,3 @@ def load_text(weights: Mapping[str, Tensor]) -> Any:
 def with_gray(conditioning: list, gray: Tensor) -> list:
     """A copy of a CONDITIONING whose entries all carry gray features."""
     return [[text, {**extra, GRAY_KEY: gray}] for text, extra in conditioning]
-
-
-def register_folder() -> None:
-    """Make ``models/lcad`` known to ComfyUI, beside the folders that its user may have added under that name."""
-    comfy_folders.register(FOLDERS[0])
-
-
-def list_files() -> list[str]:
-    """Names of files that may be L-CAD's: all of the first folder, then what only the second has."""
-    return comfy_folders.list_files(FOLDERS)
-
-
-def missing(name: str) -> str:
-    """What to say about a file that is in none of the folders."""
-    return (
-        f"{comfy_folders.not_there(name, FOLDERS)} Download L-CAD's checkpoint "
-        "(github.com/changzheng123/L-CAD says where; its license is non-commercial), put it into models/lcad and "
-        "reload the "
-        f"page; or choose '{EMBEDDED}'."
-    )

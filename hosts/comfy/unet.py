@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...files.ldm import check_fit
+from .managed import managed
 
 
 def unet_options(unet: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,8 +113,4 @@ def build_model(weights: Mapping[str, Tensor], config: Any, what: str) -> Any:
     check_fit(model.diffusion_model, weights, what)
     model.diffusion_model.load_state_dict(dict(weights), strict=True)
     model.eval().requires_grad_(False)
-    return patcher_class()(model, load_device=device, offload_device=offload)
-
-
-def patcher_class() -> type:
-    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return managed(model, device, offload)

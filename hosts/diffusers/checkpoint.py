@@ -87,7 +87,7 @@ class StandaloneModel:
     :param context: (1, tokens, width), the empty prompt, in the UNet's dtype.
     :param added: {"text_embeds": (1, P)} for SDXL, else None; see :meth:`added_conditions`.
     :param name: the file's or folder's name.
-    :param recommended: the embedded model's own settings, {} for others.
+    :param recommended: system -> settings that the file recommends; {} where it says nothing.
     :param fingerprint: 12 hexadecimal digits that identify the weights.
     """
 
@@ -99,7 +99,7 @@ class StandaloneModel:
     added: dict[str, Tensor] | None
     name: str
     fingerprint: str
-    recommended: dict[str, Any] = field(default_factory=dict)
+    recommended: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def added_conditions(self, batch: int, latent_size: Sequence[int]) -> dict[str, Tensor] | None:
         """SDXL's ``added_cond_kwargs`` for an uncropped picture with a latent of (rows, columns); None for others.
@@ -239,7 +239,7 @@ def _load_embedded(path: Path, device: torch.device) -> dict[str, Any]:
         "prediction": _prediction(path, schedule["prediction"]),
         "context": words.encode([""]),
         "added": None,
-        "recommended": {"resolution": config["image_size"], **config["recommended"]},
+        "recommended": headers.read_recommended(path),
     }
 
 

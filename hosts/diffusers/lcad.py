@@ -15,6 +15,7 @@ from ...attention.instances import Instance
 from ...attention.phrases import PromptTokens, find_phrases
 from ...diffusion.sampling import guide, sample_ddim
 from ...diffusion.schedule import sigmas_from_alphas
+from ...files.headers import read_recommended
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from ...networks.lcad.load import read_lcad
 from ...networks.lcad.model import LCADAutoencoder
@@ -77,7 +78,7 @@ class DiffusersLCAD:
     :param encode_text: a prompt -> (1, tokens, width).
     :param read_text: a prompt -> its words' tokens and their places in what ``encode_text`` gives.
     :param scale: of the UNet's latents against the autoencoder's.
-    :param recommended: the embedded model's own settings, {} for others.
+    :param recommended: settings that the file recommends for L-CAD.
     :param on_step: called with the clean estimate after every step.
     """
 
@@ -169,14 +170,13 @@ def load_lcad(
     read = read_lcad(path)
     if read.config is None:
         unet, (encode, words_of) = unet_from_ldm(read.unet, dtype=None), _clip_text(read.text, tokenizer, device)
-        alphas, prediction, scale, recommended = alphas_cumprod(), "epsilon", SCALE, {}
+        alphas, prediction, scale = alphas_cumprod(), "epsilon", SCALE
     else:
         unet = embedded_unet(read.config, read.unet, f"{path}: UNet")
         words = HashedWords.from_state_dict(read.text, tokens=read.config["text"]["tokens"]).to(device)
         schedule, scale = read.config["schedule"], read.config["latent"]["scale_factor"]
         alphas = alphas_cumprod(schedule["type"], schedule["beta_start"], schedule["beta_end"], schedule["steps"])
-        prediction, recommended = schedule["prediction"], read.config["recommended"]
-        recommended = {"resolution": read.config["image_size"], **recommended}
+        prediction = schedule["prediction"]
 
         def encode(text: str) -> Tensor:
             return words.encode([text])
@@ -198,7 +198,9 @@ def load_lcad(
         name=path.stem,
         fingerprint=mark,
     )
-    return DiffusersLCAD(model, read.autoencoder.to(device), encode, words_of, scale, recommended)
+    return DiffusersLCAD(
+        model, read.autoencoder.to(device), encode, words_of, scale, read_recommended(path).get("lcad", {})
+    )
 
 
 def _clip_text(

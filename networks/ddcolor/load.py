@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...files.headers import read_recommended
 from ...files.ldm import load_strictly
 from ...files.tensors import read_tensors
 from .model import ConvNeXtMaps, DDColor, DDColorSizes, working_bytes
@@ -33,11 +35,13 @@ class LoadedDDColor:
     :param network: ready to run.
     :param variant: what its architecture is called, such as ``ConvNeXt-L``.
     :param name: the file's name.
+    :param recommended: settings that the file recommends for DDColor.
     """
 
     network: DDColor
     variant: str
     name: str
+    recommended: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +101,7 @@ def load_ddcolor(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-    return LoadedDDColor(network, variant, path.name)
+    return LoadedDDColor(network, variant, path.name, read_recommended(path).get("ddcolor", {}))
 
 
 def build(weights: Mapping[str, Tensor]) -> tuple[DDColor, str]:

@@ -1,0 +1,33 @@
+"""DEADiff's own weights as a small file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME = "extract-deadiff"
+HELP = "write what is new in DEADiff's checkpoint as a small file"
+DESCRIPTION = (
+    "DEADiff's checkpoint (Qi et al. 2024) holds a whole Stable Diffusion 1.5 besides its own encoder "
+    "and "
+    "projections. This writes only the latter, which is all that Load DEADiff reads."
+)
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("checkpoint", type=Path, help="DEADiff's checkpoint, .ckpt or .safetensors")
+    command.add_argument("adapter", type=Path, help="the .safetensors file to write")
+    command.add_argument(
+        "--dtype", choices=("float16", "bfloat16", "float32"), default="float16", help="float16 halves the file"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    import torch
+
+    from ..networks.deadiff.load import extract
+
+    done = extract(options.checkpoint, options.adapter, getattr(torch, options.dtype))
+    trunks = "both branches' image trunks are the same and kept once" if done["shared_trunk"] else "two image trunks"
+    print(f"{options.adapter}: {done['tensors']} tensors, {done['bytes'] / 1e6:.1f} MB ({trunks})")
+    return 0

@@ -1,0 +1,89 @@
+"""Widgets made from settings (``settings``): the schema's inputs, and the values that come back from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from comfy_api.latest import io
+
+from ..settings import AUTO, Entry, Settings, entries
+
+log = logging.getLogger(__name__)
+
+Own = TypeVar("Own", bound=Settings)
+
+_AUTO_HELP = "A negative number is auto: the model's own recommendation, else the published value."
+
+
+def widgets(settings: type[Settings], *names: str, optional: bool = False) -> list[io.WidgetInput]:
+    """Inputs for some settings of a class, in the order named.
+
+    :param optional: for settings that were added when workflows without them were around already.
+    """
+    known = entries(settings)
+    return [widget(known[name], optional) for name in names]
+
+
+def widget(entry: Entry, optional: bool = False) -> io.WidgetInput:
+    """The input for one setting."""
+    about = entry.about
+    common: dict[str, Any] = {"tooltip": tooltip(entry), "optional": optional, "default": entry.default}
+    if about.advanced:
+        common["advanced"] = True
+    if entry.options:
+        return io.Combo.Input(entry.widget, options=list(entry.options), **common)
+    if entry.kind is bool:
+        return io.Boolean.Input(entry.widget, **common)
+    if entry.kind is str:
+        return io.String.Input(entry.widget, multiline=about.multiline, **common)
+    low = about.low
+    if about.auto:
+        common["default"] = AUTO if entry.kind is int else float(AUTO)
+        # the page snaps whole numbers to multiples of the step, counted from the smallest value
+        low = -(about.step or 1) if entry.kind is int else float(AUTO)
+    bounds = {"min": low, "max": about.high, "step": about.step}
+    common |= {name: value for name, value in bounds.items() if value is not None}
+    if entry.kind is int:
+        return io.Int.Input(entry.widget, **common)
+    return io.Float.Input(entry.widget, round=about.round, **common)
+
+
+def tooltip(entry: Entry) -> str:
+    """A setting's help, and what auto means where there is one."""
+    return f"{entry.about.help} {_AUTO_HELP}" if entry.about.auto else entry.about.help
+
+
+def resolved(
+    node: type[io.ComfyNode],
+    settings: type[Own],
+    recommended: Mapping[str, Any],
+    values: Mapping[str, Any],
+    **more: Any,
+) -> Own:
+    """Settings from a node's widgets; what auto took goes to the log and to the node's progress text.
+
+    :param recommended: the model's section for this system, {} where it recommends nothing.
+    :param values: widget values by their ids.
+    :param more: other fields of the settings.
+    :raises ValueError: a value out of range.
+    """
+    ids = {entry.widget: name for name, entry in entries(settings).items()}
+    chosen = {ids.get(key, key): value for key, value in values.items()}
+    made = settings.resolve(recommended, **chosen, **more)
+    told = made.explain(recommended, **chosen)
+    if told:
+        announce(node, f"auto: {told}")
+    return made
+
+
+def announce(node: type[io.ComfyNode], text: str) -> None:
+    """A line for the log and for the node's progress text."""
+    from server import PromptServer
+
+    log.info("%s: %s", node.GET_SCHEMA().display_name, text)
+    hidden = getattr(node, "hidden", None)
+    server = getattr(PromptServer, "instance", None)  # None in tests that run without a server
+    if server is not None and hidden is not None and hidden.unique_id is not None:
+        server.send_progress_text(text, hidden.unique_id)

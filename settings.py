@@ -1,0 +1,218 @@
+"""Settings: dataclass fields that carry their bounds, their help and the published value.
+
+A setting stands once. Its widget (``nodes.widgets``), its command-line option (``cli.options``), its row on the help
+page and its entry in the English locale (``texts``) are made from the field:
+
+    @dataclass(frozen=True)
+    class AutoColorSettings(Settings):
+        resolution: int = setting(512, "Side of the square ... Low: ... High: ...", low=0, high=4096, step=32,
+        auto=True) shape: Literal["aspect", "square"] = setting("aspect", "...", advanced=True)
+
+What a model recommends stands in its file's header, under the same names. A setting whose best value depends on the
+model is ``auto``: left alone it takes the model's recommendation, or the field's default, which is then the paper's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+#: What an ``auto`` widget holds until the user sets it. Every negative number means the same: no such setting has one.
+AUTO = -1
+
+_KEY = "exemplar.setting"
+_SAME = object()
+
+Own = TypeVar("Own", bound="Settings")
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a setting beside its type and its default.
+
+    :param help: what it does, and what low and high values do: tooltip, ``--help`` and help page in one.
+    :param low: smallest value; None where there is none. ``high`` likewise.
+    :param step: of the widget's arrows.
+    :param round: to what the widget rounds; False for not at all.
+    :param advanced: whether the widget is hidden at first.
+    :param auto: whether the best value depends on the model.
+    :param published: the published program's value, where the default is another one.
+    :param widget: the widget's id, where it is not the field's name.
+    :param recommended_as: the name in a model's recommendation, where it is not the field's.
+    :param multiline: of a text.
+    """
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    round: float | Literal[False] | None = None
+    advanced: bool = False
+    auto: bool = False
+    published: Any = None
+    widget: str | None = None
+    recommended_as: str | None = None
+    multiline: bool = False
+
+
+def setting(default: Any, help: str, *, published: Any = _SAME, **about: Any) -> Any:
+    """A field of a :class:`Settings` class; keywords are :class:`About`'s."""
+    known = About(help, published=None if published is _SAME else published, **about)
+    if known.auto and (known.low is None or known.low < 0):
+        raise TypeError("An auto setting needs a lower bound of 0 or more: negative numbers stand for auto.")
+    return dataclasses.field(default=default, metadata={_KEY: known})
+
+
+def share(default: float, help: str, **about: Any) -> Any:
+    """A setting between 0 and 1."""
+    return setting(default, help, **{"low": 0.0, "high": 1.0, "step": 0.05, "round": 0.001, **about})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One setting of a class, nested ones included.
+
+    :param name: the field's name.
+    :param kind: ``int``, ``float``, ``bool`` or ``str``.
+    :param options: the words that a ``Literal`` allows; () for others.
+    :param path: fields of nested settings that lead to it, () for the class's own.
+    """
+
+    name: str
+    kind: type
+    options: tuple[str, ...]
+    default: Any
+    about: About
+    path: tuple[str, ...] = ()
+
+    @property
+    def widget(self) -> str:
+        """Id of the widget."""
+        return self.about.widget or self.name
+
+    @property
+    def recommended_as(self) -> str:
+        """Name in a model's recommendation."""
+        return self.about.recommended_as or self.name
+
+    def left_alone(self, value: Any) -> bool:
+        """Whether a value says that nothing was chosen."""
+        return value is None or (self.about.auto and isinstance(value, (int, float)) and value < 0)
+
+    def check(self, value: Any) -> None:
+        """Whether a value is one that the setting can have.
+
+        :raises ValueError: it is not; the message says what is expected.
+        """
+        if self.options:
+            if value not in self.options:
+                raise ValueError(f"{self.name} is '{value}'; expected one of {', '.join(self.options)}.")
+        elif self.kind in (int, float):
+            self._check_number(value)
+        elif not isinstance(value, self.kind):
+            raise ValueError(f"{self.name} is {value!r}; expected {'on or off' if self.kind is bool else 'a text'}.")
+
+    def _check_number(self, value: Any) -> None:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{self.name} is {value!r}; expected a number.") from None
+        if not math.isfinite(number) or (self.kind is int and number != int(number)):
+            raise ValueError(f"{self.name} is {value}; expected a {'whole' if self.kind is int else 'finite'} number.")
+        low, high = self.about.low, self.about.high
+        if (low is not None and number < low) or (high is not None and number > high):
+            raise ValueError(f"{self.name} is {value}; {_range(low, high)}.")
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None:
+        return f"it must be at most {high:g}"
+    return f"it must be at least {low:g}" if high is None else f"it must lie between {low:g} and {high:g}"
+
+
+class Settings:
+    """Base of the settings classes: frozen dataclasses whose fields are made by :func:`setting`.
+
+    Fields may be settings classes themselves; their settings count as the outer class's own. Fields without
+    :func:`setting` are the program's business and no user's.
+    """
+
+    def __post_init__(self) -> None:
+        for entry in entries(type(self)).values():
+            if not entry.path:
+                entry.check(getattr(self, entry.name))
+
+    @classmethod
+    def resolve(cls: type[Own], recommended: Mapping[str, Any] | None = None, **chosen: Any) -> Own:
+        """What the user chose, else what the model recommends, else the defaults.
+
+        :param recommended: the model's section for this system, see ``files.headers``; unknown names are passed over.
+        :param chosen: settings by their names, nested ones too, and other fields; None and auto values choose nothing.
+        :raises ValueError: a value out of range.
+        """
+        known = entries(cls)
+        values = {
+            name: recommended[entry.recommended_as]
+            for name, entry in known.items()
+            if recommended and entry.recommended_as in recommended
+        }
+        for name, value in chosen.items():
+            if name not in known or not known[name].left_alone(value):
+                values[name] = value
+        return _build(cls, values)
+
+    def explain(self, recommended: Mapping[str, Any] | None = None, **chosen: Any) -> str:
+        """Which values auto took, and whose they are: for the log and the progress text; "" where nothing was auto."""
+        own, published = [], []
+        for name, entry in entries(type(self)).items():
+            if not entry.about.auto or not entry.left_alone(chosen.get(name)):
+                continue
+            place = own if recommended and entry.recommended_as in recommended else published
+            place.append(f"{name} {self._value(entry):g}")
+        parts = (("recommended by the model", own), ("published", published))
+        return "; ".join(f"{whose}: {', '.join(found)}" for whose, found in parts if found)
+
+    def _value(self, entry: Entry) -> Any:
+        owner: Any = self
+        for step in entry.path:
+            owner = getattr(owner, step)
+        return getattr(owner, entry.name)
+
+
+def _build(cls: type[Own], values: dict[str, Any]) -> Own:
+    """An instance from flat values, nested settings taken out of them."""
+    hints = get_type_hints(cls)
+    made = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # every Settings class is a dataclass
+        nested = hints[field.name]
+        if _is_settings(nested):
+            inner = {name: values.pop(name) for name in entries(nested) if name in values}
+            if field.name in values:
+                made[field.name] = dataclasses.replace(values.pop(field.name), **inner)
+            else:
+                made[field.name] = _build(nested, inner)
+    return cls(**made, **values)
+
+
+@cache
+def entries(cls: type[Settings]) -> Mapping[str, Entry]:
+    """The settings of a class by their names, in order, nested ones in their place."""
+    hints = get_type_hints(cls)
+    found: dict[str, Entry] = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        hint, about = hints[field.name], field.metadata.get(_KEY)
+        if _is_settings(hint):
+            for name, entry in entries(hint).items():
+                found[name] = dataclasses.replace(entry, path=(field.name, *entry.path))
+        elif about is not None:
+            options = get_args(hint) if get_origin(hint) is Literal else ()
+            found[field.name] = Entry(field.name, str if options else hint, options, field.default, about)
+    return found
+
+
+def _is_settings(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Settings)
