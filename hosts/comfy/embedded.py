@@ -29,6 +29,7 @@ from ...files.ldm import part
 from ...networks.embedded.autoencoder import LinearAutoencoder, preview_factors
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from .managed import patcher_class
+from .recommended import recommend
 from .unet import build_model, model_config, unet_options
 
 #: Under which the embedded model's vectors stand in a file that holds several encoders'.
@@ -52,6 +53,7 @@ def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
     tensors = headers.load_state_dict(path)
     autoencoder = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
     model = load_unet(config, part(tensors, "unet."), autoencoder)
+    recommend(model, headers.read_recommended(path))
     return model, load_clip(config, part(tensors, "text.")), _load_vae(autoencoder)
 
 

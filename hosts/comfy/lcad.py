@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ... import demo
 from ...color import resize
+from ...files.headers import read_recommended
 from ...files.ldm import clip_sizes, listed, unet_config
 from ...networks.lcad.load import read_lcad
 from ...networks.lcad.model import LCADAutoencoder, working_bytes
@@ -25,6 +26,7 @@ from .embedded import load_clip as load_words
 from .embedded import load_unet as load_embedded_unet
 from .folders import LCAD
 from .managed import ManagedNetwork
+from .recommended import recommend
 from .unet import build_model, model_config, unet_options
 
 #: Under which key a condition carries the gray features, (B or 1, G, h, w).
@@ -183,6 +185,7 @@ def load_file(path: Path) -> tuple[Any, Any, ComfyLCADVAE]:
             model, clip = load_unet(read.unet), load_text(read.text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    recommend(model, read_recommended(path))
     unet = model.get_model_object("diffusion_model")
     halvings = sum(type(module).__name__ == "Downsample" for block in unet.input_blocks for module in block)
     return model, clip, ComfyLCADVAE(read.autoencoder, read.autoencoder.sizes.factor * 2**halvings, path.name)
