@@ -27,7 +27,13 @@ def widgets(settings: type[Settings], *names: str, optional: bool = False) -> li
 
 
 def widget(entry: Entry, optional: bool = False) -> io.WidgetInput:
-    """The input for one setting."""
+    """The input for one setting; it carries the setting, for the pages that are made from schemas (``texts``)."""
+    made = _widget(entry, optional)
+    made.setting = entry
+    return made
+
+
+def _widget(entry: Entry, optional: bool) -> io.WidgetInput:
     about = entry.about
     common: dict[str, Any] = {"tooltip": tooltip(entry), "optional": optional, "default": entry.default}
     if about.advanced:
