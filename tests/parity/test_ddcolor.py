@@ -53,8 +53,9 @@ class Run:
 
     @torch.no_grad()
     def last_unit(self, weights):
-        """The last unit's channels under weights (K, C)."""
-        return self.network.enlarge(self.seen["pixel_layers.2"], weights[None])
+        """The last unit's channels under weights: (B, K, C), each picture's own, or (K, C) for all -> (B, K, H, W)."""
+        x = self.seen["pixel_layers.2"]
+        return self.network.enlarge(x, weights.expand(len(x), *weights.shape[-2:]))
 
     def pixels(self, i):
         """Recorded P_i from ours, which lacks the batch norm that follows the ReLU."""
@@ -142,9 +143,10 @@ def test_last_unit(tiny):
 
 
 def test_position_code(tiny):
+    """One for all pictures; a set may record it once, or once for each."""
     for match, expected in tiny.named(r"pos\.(\d)"):
         found = sine_position(*expected.shape[2:], expected.shape[1], expected)
-        close(found, expected, 1e-5, match[0])
+        close(found.expand_as(expected), expected, 1e-5, match[0])
 
 
 def test_color_decoder(tiny):
@@ -160,7 +162,7 @@ def test_color_decoder(tiny):
 
 def test_query_maps(tiny):
     """The maps of the single queries, which our own order of the last steps never makes."""
-    maps = tiny.last_unit(tiny.seen["color"][0])
+    maps = tiny.last_unit(tiny.seen["color"])
     for match, expected in tiny.named(r"color_out_first(\d+)"):
         close(maps[:, : int(match[1])], expected, CHROMA, match[0])
     close(maps.mean((2, 3)), tiny.golden["color_out_chmean"], CHROMA, "means")

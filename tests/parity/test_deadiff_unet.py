@@ -352,6 +352,7 @@ def test_euler_ancestral(deadiff_set, unet, host):
 def test_published_sampler(deadiff_set, unet, host):
     """File g once more, from the recorded noise as a user gives it: ComfyUI's own scaling at both ends included."""
     from comfyui_exemplar.hosts.comfy.published_sampler import published_sampling
+    from comfyui_exemplar.pipelines.published_sampler import PublishedSamplerSettings
 
     golden, meta = deadiff_set.file("g_guidance_sampling_tiny"), deadiff_set.meta["g_guidance_sampling_tiny"]
     texts = [golden["text"], golden["negative_text"]]
@@ -365,12 +366,16 @@ def test_published_sampler(deadiff_set, unet, host):
     assert cases
     for case in cases:
         scale, weight = scale_and_weight(deadiff_set, case)
-        sampler, sigmas = published_sampling(host.model, "ddim", len(meta["ddim_timesteps_4"]), "test")
+        sampler, sigmas = published_sampling(
+            host.model, PublishedSamplerSettings("ddim", len(meta["ddim_timesteps_4"])), "test"
+        )
         found = sampled(sampler, sigmas, golden["x_T"], weight, scale=scale, fractional=False)
         assert relative(found, golden[f"{case}.final"]) <= TOLERANCE, case
 
     euler = meta["euler"]
-    sampler, sigmas = published_sampling(host.model, "euler_ancestral", euler["steps"], "test")
+    sampler, sigmas = published_sampling(
+        host.model, PublishedSamplerSettings("euler_ancestral", euler["steps"]), "test"
+    )
     assert relative(sigmas, golden["euler.sigmas"]) <= TOLERANCE
     noises = iter([golden[f"euler.step_noise.{i}"] for i in range(euler["steps"] - 1)])
     sampler.extra_options["noise_sampler"] = lambda *_: next(noises)
