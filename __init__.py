@@ -8,7 +8,6 @@ import importlib.util
 import sys
 
 WEB_DIRECTORY = "./web"
-__version__ = "0.1.0"
 
 # find_spec, not try/except: a real import error inside the nodes must reach ComfyUI's log as itself.
 if "comfy_api" in sys.modules or importlib.util.find_spec("comfy_api") is not None:

@@ -1,4 +1,4 @@
-"""The house rules, read from the source: who may import whom, what is heavy, who may print."""
+"""The house rules, read from the source: who may import whom, what is heavy, who may print, how long a file is."""
 
 import ast
 import subprocess
@@ -29,6 +29,14 @@ ALLOWED = {
 
 #: The only imports that go another way, and for types alone.
 TYPES_ONLY = {("diffusion/inversion.py", "attention")}
+
+#: The published systems, by the stem that is theirs in every room.
+SYSTEMS = ("exemplar", "vct", "lcad", "ddcolor", "deadiff", "clipseg")
+
+#: Made for work on the package; nothing in it may need them.
+WORKSHOP = ("tests", "texts", "bench", "training")
+
+LONGEST = 400
 
 HEAVY = ("transformers", "diffusers", "cv2", "kornia", "matplotlib")
 
@@ -125,6 +133,12 @@ def test_inside_the_package_imports_are_relative():
             assert imported.split(".")[0] not in ("comfyui_exemplar", *FOLDERS), f"{name(path)}:{line}"
 
 
+def test_the_package_needs_no_part_of_the_workshop():
+    for path in package():
+        for imported, line, *_ in imports(path):
+            assert imported.lstrip(".").split(".")[0] not in WORKSHOP, f"{name(path)}:{line} imports {imported}"
+
+
 def test_only_the_root_imports_nodes():
     for path in package():
         if path.parent.name != "nodes" and path != ROOT / "__init__.py":
@@ -194,17 +208,24 @@ def test_no_module_keeps_state_in_globals():
             assert not isinstance(node, ast.Global), f"{name(path)}:{node.lineno} writes a global"
 
 
-def test_the_wheel_has_every_folder():
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        import tomli as tomllib  # pytest brings it
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
-    there = {path.parent.relative_to(ROOT).parts for path in ROOT.rglob("__init__.py")}
-    outside = ("tests", "bench", "training", "build", "out")  # never installed
-    wanted = {parts for parts in there if not parts or (parts[0] not in outside and not parts[0].startswith("."))}
-    assert sorted(listed) == sorted(".".join(("comfyui_exemplar", *parts)) for parts in wanted)
-    assert {parts[0] for parts in wanted if parts} == set(FOLDERS)
+def test_no_file_is_long():
+    """Two files then: nobody reads five hundred lines for one thing."""
+    everywhere = [path for path in ROOT.rglob("*.py") if not path.relative_to(ROOT).parts[0].startswith((".", "build"))]
+    assert len(everywhere) > 200
+    long = {name(path): lines for path in everywhere if (lines := len(path.read_text("utf-8").splitlines())) > LONGEST}
+    assert not long, f"more than {LONGEST} lines: {long}"
+
+
+def test_a_system_has_one_stem():
+    """``ddcolor`` is ddcolor in every room: its flow, its nodes, its network."""
+    for system in SYSTEMS:
+        for room in ("pipelines", "nodes"):
+            assert (ROOT / room / f"{system}.py").is_file(), f"{room} has no {system}.py"
+    for folder in (ROOT / "networks").glob("*/"):
+        if folder.name.startswith("_") or folder.name == "embedded":  # parts of the model that comes with the pack
+            continue
+        assert folder.name in SYSTEMS, f"networks/{folder.name} is no system's stem"
+        assert (folder / "load.py").is_file(), f"networks/{folder.name} has no load.py"
 
 
 LIGHT = """
