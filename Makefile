@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 PICTURES = demo/pictures
 
-.PHONY: demo test bench evaluate lint
+.PHONY: demo test bench evaluate lint texts
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ bench: $(VENV)/.ready
 	$(RUN) -m bench.deadiff
 	$(RUN) -m bench.lcad_instances
 	$(RUN) -m bench.vct_control
+
+## Write the English locale, the tables of help pages and the README's table of nodes from the nodes' schemas.
+texts: $(VENV)/.ready
+	$(RUN) -m texts write
 
 ## Measure the embedded model on held-out pairs beside simple ways to color. Fetches drawings with npm; about an hour.
 evaluate: $(VENV)/.ready

@@ -1,0 +1,144 @@
+"""The words a user reads: what is generated is current, translations are complete and not behind their English."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from texts import checks, locales, pages
+from texts.__main__ import main
+from texts.schemas import Input, read
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    return read()
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test_nothing_to_complain_about(check, nodes):
+    complaints = check(nodes)
+    assert not complaints, "see locales/README.md:\n" + "\n".join(complaints)
+
+
+# How the pages are made
+
+NUMBER = Input("depth", "INT", "How deep.", False, True, False, 5, (), False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "english", "chinese"),
+    [
+        ({}, "5", "5"),
+        ({"default": 1e-05}, "1e-05", "1e-05"),
+        ({"default": True}, "on", "开"),
+        ({"default": ""}, "", ""),
+        ({"default": -1, "auto": True, "behind_auto": 10.0}, "auto (10)", "自动（10）"),
+        ({"default": "guided", "published": "smooth"}, "guided (published: smooth)", "guided（已发表程序：smooth）"),
+        ({"published": 5.0}, "5", "5"),
+        ({"widget": False}, "–", "–"),
+        ({"widget": False, "optional": True}, "optional", "可选"),
+    ],
+)
+def test_the_last_cell_is_the_default(changes, english, chinese):
+    item = replace(NUMBER, **changes)
+    assert pages.shown(item, pages.WORDS["en"]) == english
+    assert pages.shown(item, pages.WORDS["zh"]) == chinese
+
+
+def test_options_and_identifiers_are_quoted():
+    text = "model keeps the model's own precision, float16 halves it; all but one leaves input_mask out, all does not."
+    assert pages.quoted(text, ("model", "float16", "all", "all but one")) == (
+        "`model` keeps the model's own precision, `float16` halves it; `all but one` leaves `input_mask` out, "
+        "`all` does not."
+    )
+    assert pages.quoted("A file in models/ddcolor, or of models/upscale_models.") == (
+        "A file in `models/ddcolor`, or of `models/upscale_models`."
+    )
+
+
+def test_another_script_quotes_every_identifier():
+    quoted = pages.quoted("低则 depth 步，exact 和 exact。", ("exact",), ("depth", "x"))
+    assert quoted == "低则 `depth` 步，`exact` 和 `exact`。"
+
+
+def test_the_first_sentence_ends_before_a_capital():
+    assert pages.first_sentence("For SD 1.x MODELs (Kang et al. 2023). More.") == "For SD 1.x MODELs (Kang et al. 2023)"
+    assert pages.first_sentence("Only one.") == "Only one"
+
+
+def test_what_stands_between_markers_is_replaced_and_nothing_else():
+    text = "a\n<!-- inputs -->\nold\n<!-- /inputs -->\nb\n"
+    made = pages.replaced(text, "inputs", "new \\1")
+    assert made == "a\n<!-- inputs -->\n\nnew \\1\n\n<!-- /inputs -->\nb\n"
+    assert pages.replaced(made, "inputs", "new \\1") == made
+    assert pages.without_blocks(made) == pages.without_blocks(text)
+    with pytest.raises(ValueError, match="<!-- outputs -->"):
+        pages.replaced(text, "outputs", "new")
+
+
+# What is recorded of translations
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, nodes):
+    """A place of its own for the Chinese locale and its record."""
+    monkeypatch.setattr(locales, "path", lambda language, file: tmp_path / f"{language}-{file}.json")
+    for file, tree in locales.english(nodes).items():
+        locales.save("zh", file, tree)
+    return tmp_path
+
+
+KEY = "ExemplarDDColor.inputs.image.tooltip"
+
+
+def reworded(nodes):
+    node = nodes["ExemplarDDColor"]
+    inputs = [replace(i, tooltip="Reworded.") if i.id == "image" else i for i in node.inputs]
+    return {**nodes, node.id: replace(node, inputs=tuple(inputs))}
+
+
+def test_a_translation_is_behind_when_the_english_has_changed(home, nodes):
+    assert KEY in locales.behind(nodes, "zh"), "nothing is recorded yet"
+    locales.accept(nodes, "zh")
+    assert locales.behind(nodes, "zh") == []
+    changed = reworded(nodes)
+    assert locales.behind(changed, "zh") == [KEY]
+    assert locales.accept(changed, "zh", [KEY]) == [KEY]
+    assert locales.behind(changed, "zh") == []
+
+
+def test_accept_takes_beginnings_that_end_in_a_dot_and_refuses_what_is_not_there(home, nodes):
+    changed = locales.accept(nodes, "zh", ["ExemplarDDColor.inputs."])
+    assert KEY in changed and all(key.startswith("ExemplarDDColor.inputs.") for key in changed)
+    assert json.loads((home / "zh-translated_from.json").read_text()).keys() == set(changed)
+    with pytest.raises(ValueError, match="no text 'ExemplarNothing'"):
+        locales.accept(nodes, "zh", ["ExemplarNothing"])
+
+
+def test_the_command_wants_keys_or_all(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["texts", "accept", "zh"])
+    assert main() == 1
+    assert "--all" in capsys.readouterr().err
+
+
+def test_complaints_name_what_is_missing_superfluous_and_untranslated(home, nodes):
+    tree = locales.load("zh", "nodeDefs")
+    del tree["ExemplarDDColor"]["inputs"]["image"]["tooltip"]
+    tree["ExemplarDDColor"]["inputs"]["other"] = {"name": "other"}
+    locales.save("zh", "nodeDefs", tree)
+    complaints = checks._translation(nodes, "zh")
+    assert f"missing {KEY}" in complaints
+    assert "superfluous ExemplarDDColor.inputs.other.name" in complaints
+    assert "untranslated ExemplarDDColor.description" in complaints
+
+
+def test_numbers_and_options_survive_translation(home, nodes):
+    tree = locales.load("zh", "nodeDefs")
+    tree["ExemplarDDColor"]["inputs"]["image"]["tooltip"] += " 17"
+    tree["ExemplarApplyDEADiff"]["inputs"]["weighting"]["tooltip"] = "{}"
+    locales.save("zh", "nodeDefs", tree)
+    complaints = "\n".join(checks._shown(nodes, "zh"))
+    assert f"{KEY} has other numbers than the English: ['17']" in complaints
+    assert "translates 'plain at 0'" in complaints
+    assert "ExemplarApplyDEADiff.inputs.weighting.tooltip is empty or holds one of" in complaints

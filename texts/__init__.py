@@ -1,0 +1,6 @@
+"""The words a user reads, made from the nodes' schemas: a developer's tool, not shipped.
+
+``schemas`` reads the schemas without ComfyUI, ``locales`` makes the English locale and says what translations lack,
+``pages`` makes the tables of help pages and of the README, ``checks`` says what is stale. ``python -m texts`` is the
+command; ``locales/README.md`` says when to use it.
+"""

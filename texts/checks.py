@@ -1,0 +1,167 @@
+"""What is stale or missing in the texts; every check returns its complaints, none when all is well."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from functools import cache
+
+from . import locales, pages
+from .locales import TRANSLATED, english_texts, flat, translated_texts
+from .schemas import ROOT, Node, Nodes
+
+#: Visible widgets that a user can take in at once; everything beyond is advanced.
+MOST_VISIBLE = 5
+#: The browser's translator reads these as placeholders, links and plurals.
+UNSHOWABLE = set("{}@|$")
+#: The heading of the last part of a help page.
+SOURCE = {"en": "## Source", "zh": "## 来源", "ja": "## 出典"}
+#: Folders of the pack whose messages a help page may quote.
+SPEAKING = ("attention", "color", "demo", "diffusion", "files", "hosts", "networks", "nodes", "pipelines")
+
+Complaints = list[str]
+
+
+def schema(nodes: Nodes) -> Complaints:
+    """Every node has its texts, and few enough widgets at first."""
+    return [complaint for node in nodes.values() for complaint in _schema(node)]
+
+
+def _schema(node: Node) -> Complaints:
+    found = []
+    if not node.id.startswith("Exemplar") or node.category.split("/")[0] != "exemplar":
+        found.append(f"{node.id}: ids begin with Exemplar, categories with exemplar")
+    if not node.name or not node.description.endswith("."):
+        found.append(f"{node.id}: it needs a display name, and a description that ends in a full stop")
+    if len(set(node.aliases)) < 2:
+        found.append(f"{node.id}: it needs at least two search aliases")
+    found += [f"{node.id}.{i.id}: it needs a tooltip" for i in node.inputs if not i.tooltip]
+    found += [
+        f"{node.id}: output {at} needs a name and a tooltip"
+        for at, o in enumerate(node.outputs)
+        if not (o.name and o.tooltip)
+    ]
+    visible = [i.id for i in node.inputs if i.widget and not i.advanced]
+    if len(visible) > MOST_VISIBLE:
+        found.append(f"{node.id} shows {', '.join(visible)}: set the ones that can wait to advanced")
+    return found
+
+
+def generated(nodes: Nodes) -> Complaints:
+    """What `make texts` writes is what is there."""
+    stale = "is not what the schemas say: run `make texts`"
+    return [f"{path.relative_to(ROOT)} {stale}" for path, text in outputs(nodes).items() if _read(path) != text]
+
+
+def outputs(nodes: Nodes) -> dict:
+    """Every file that is made from the schemas, with its text.
+
+    :raises ValueError: a page is missing, or lacks its markers.
+    """
+    made = {locales.path("en", file): locales.as_json(tree) for file, tree in locales.english(nodes).items()}
+    english = locales.english(nodes)["nodeDefs"]
+    for language in locales.LANGUAGES:
+        definitions = english if language == "en" else locales.load(language, "nodeDefs")
+        for node in nodes.values():
+            path = pages.page_path(node.id, language)
+            if not path.is_file():
+                raise ValueError(f"{node.id} has no help page in '{language}': write {path.relative_to(ROOT)}")
+            made[path] = _named(path, pages.page, node, language, _read(path), definitions.get(node.id, {}))
+    made[pages.README] = _named(pages.README, pages.readme, nodes, _read(pages.README))
+    return made
+
+
+def _named(path, make: Callable[..., str], *arguments) -> str:
+    try:
+        return make(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{path.relative_to(ROOT)}: {error}") from None
+
+
+def _read(path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def translations(nodes: Nodes) -> Complaints:
+    """Translations have every text and no other, are translated, and are not behind their English."""
+    return [f"{language}: {complaint}" for language in TRANSLATED for complaint in _translation(nodes, language)]
+
+
+def _translation(nodes: Nodes, language: str) -> Complaints:
+    english, found = english_texts(nodes), translated_texts(nodes, language)
+    both = [key for key in english if key in found]
+    accepted = locales.load(language, locales.TRANSLATED_FROM)
+    complaints = [f"missing {key}" for key in english if key not in found]
+    complaints += [f"superfluous {key}" for key in found if key not in english]
+    complaints += [f"superfluous {key} in {locales.TRANSLATED_FROM}.json" for key in accepted if key not in english]
+    prose = ("description", "tooltip")
+    complaints += [f"untranslated {key}" for key in both if key.endswith(prose) and found[key] == english[key]]
+    complaints += [f"behind {key}" for key in locales.behind(nodes, language)]
+    return complaints
+
+
+def shown(nodes: Nodes) -> Complaints:
+    """Texts can be shown, and translations keep numbers and the words of options."""
+    return [f"{language}: {complaint}" for language in locales.LANGUAGES for complaint in _shown(nodes, language)]
+
+
+def _shown(nodes: Nodes, language: str) -> Complaints:
+    english = locales.english(nodes)["nodeDefs"]
+    translated = english if language == "en" else locales.load(language, "nodeDefs")
+    source, found = flat(english), flat(translated)
+    complaints = [
+        f"{key} is empty or holds one of {{}}@|$"
+        for key, text in found.items()
+        if not text.strip() or UNSHOWABLE & set(text)
+    ]
+    for key in source.keys() & found.keys():
+        numbers = [set(re.findall(r"\d+(?:\.\d+)?", text)) for text in (source[key], found[key])]
+        if numbers[0] != numbers[1]:
+            complaints.append(f"{key} has other numbers than the English: {sorted(numbers[0] ^ numbers[1])}")
+    for node in nodes.values():
+        for i in node.inputs:
+            key = f"{node.id}.inputs.{i.id}.tooltip"
+            complaints += [
+                f"{key} translates '{option}'"
+                for option in i.options
+                if not option.isalpha() and option in source.get(key, "") and option not in found.get(key, option)
+            ]
+    return complaints
+
+
+def help_pages(nodes: Nodes) -> Complaints:
+    """Pages name their node, their source, and messages that the program has; and there is none without a node."""
+    found = []
+    for language in locales.LANGUAGES:
+        names = {node: entry["display_name"] for node, entry in locales.load(language, "nodeDefs").items()}
+        for node in nodes:
+            text = _read(pages.page_path(node, language))
+            where = pages.page_path(node, language).relative_to(ROOT)
+            if not text.startswith(f"# {names.get(node)}\n"):
+                found.append(f"{where}: the first line is '# {names.get(node)}'")
+            if f"\n{SOURCE[language]}\n" not in text:
+                found.append(f"{where}: there is no '{SOURCE[language]}'")
+            found += [f"{where}: nothing says '{part}'" for part in _unsaid(text)]
+    here = {path.stem if path.parent == pages.DOCS else path.parent.name for path in pages.DOCS.rglob("*.md")}
+    return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys())]
+
+
+def _unsaid(text: str) -> list[str]:
+    """Quoted messages that the program never says; ``…`` stands for what it fills in.
+
+    A list item that begins in backticks quotes a message.
+    """
+    parts = (part.strip() for message in re.findall(r"^- `([^`]+)`", text, re.M) for part in message.split("…"))
+    return [part for part in parts if part and not any(part in said for said in messages())]
+
+
+@cache
+def messages() -> frozenset[str]:
+    """Every string constant of the pack, the fixed parts of f-strings among them."""
+    sources = [path.read_text(encoding="utf-8") for folder in SPEAKING for path in (ROOT / folder).rglob("*.py")]
+    parts = (part for source in sources for part in ast.walk(ast.parse(source)))
+    return frozenset(p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
+
+
+CHECKS: tuple[Callable[[Nodes], Complaints], ...] = (schema, generated, translations, shown, help_pages)

@@ -1,0 +1,219 @@
+"""What is generated on the help pages and in the README: tables of inputs and outputs, and what files recommend.
+
+Each stands between markers: ``<!-- inputs -->`` and ``<!-- /inputs -->``, ``outputs``, ``recommended`` on the pages of
+loaders whose embedded file recommends something, ``nodes`` in the README. What stands there is replaced, everything
+else is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfyui_exemplar.files.headers import read_recommended
+
+from .schemas import ROOT, Input, Node, Nodes
+
+DOCS = ROOT / "web" / "docs"
+README = ROOT / "README.md"
+
+#: Loaders and their embedded files.
+EMBEDDED = {
+    "ExemplarLoadDemoModel": "model.safetensors",
+    "ExemplarLoadDDColor": "ddcolor.safetensors",
+    "ExemplarLoadLCAD": "lcad.safetensors",
+}
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the tables need of a language.
+
+    :param name: how a translated name stands before its text; English has the id alone.
+    :param aside: a value beside the default, such as what auto stands for.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    no_inputs: str
+    name: str
+    aside: str
+    auto: str
+    published: str
+    optional: str
+    on: str
+    off: str
+
+
+WORDS = {
+    "en": Words(
+        inputs=("Input", "What it does", "Default"),
+        outputs=("Output", "What it is"),
+        no_inputs="This node has no inputs.",
+        name="",
+        aside="{} ({})",
+        auto="auto",
+        published="published: {}",
+        optional="optional",
+        on="on",
+        off="off",
+    ),
+    "zh": Words(
+        inputs=("输入", "作用", "默认值"),
+        outputs=("输出", "内容"),
+        no_inputs="本节点没有输入。",
+        name="**{}**：",
+        aside="{}（{}）",
+        auto="自动",
+        published="已发表程序：{}",
+        optional="可选",
+        on="开",
+        off="关",
+    ),
+    "ja": Words(
+        inputs=("入力", "働き", "既定値"),
+        outputs=("出力", "内容"),
+        no_inputs="このノードに入力はありません。",
+        name="**{}**：",
+        aside="{}（{}）",
+        auto="自動",
+        published="公開プログラム：{}",
+        optional="省略可",
+        on="オン",
+        off="オフ",
+    ),
+}
+
+#: Identifiers and folders, which a page sets in backticks wherever they stand.
+_IDENTIFIER = r"[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+|models/[A-Za-z0-9_./-]*[A-Za-z0-9_]"
+
+
+def page_path(node: str, language: str) -> Path:
+    return DOCS / f"{node}.md" if language == "en" else DOCS / node / f"{language}.md"
+
+
+def _marked(block: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {block} -->\n).*?(<!-- /{block} -->)", re.S)
+
+
+def replaced(text: str, block: str, content: str) -> str:
+    """A text with other content between the markers of a block.
+
+    :raises ValueError: the markers are not there, or not once.
+    """
+    pattern = _marked(block)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f"expected '<!-- {block} -->' and '<!-- /{block} -->' once, each on a line of its own")
+    return pattern.sub(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
+
+
+def without_blocks(text: str) -> str:
+    """A page without its tables."""
+    for block in ("inputs", "outputs", "recommended"):
+        text = _marked(block).sub(r"\1\2", text)
+    return text
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    cells = [list(head)]
+    cells += [["---"] * len(cells[0]), *map(list, rows)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+def page(node: Node, language: str, text: str, locale: Mapping[str, Any]) -> str:
+    """A help page with today's tables.
+
+    :param text: the page as it stands.
+    :param locale: the node's entry in the language's ``nodeDefs.json``.
+    """
+    words = WORDS[language]
+    inputs = [
+        (f"`{i.id}`", _cell(node, i.options, words, locale.get("inputs", {}).get(i.id, {})), shown(i, words))
+        for i in node.inputs
+    ]
+    outputs = [
+        (f"`{o.name}`", _cell(node, (), words, locale.get("outputs", {}).get(str(at), {})))
+        for at, o in enumerate(node.outputs)
+    ]
+    text = replaced(text, "inputs", table(words.inputs, inputs) if inputs else words.no_inputs)
+    if node.id in EMBEDDED:
+        text = replaced(text, "recommended", _recommended(ROOT / "demo" / EMBEDDED[node.id]))
+    return replaced(text, "outputs", table(words.outputs, outputs))
+
+
+def _recommended(file: Path) -> str:
+    """A line a section of a file's header."""
+    sections = read_recommended(file)
+    lines = [
+        (system, (f"`{name}` {value:g}" for name, value in section.items())) for system, section in sections.items()
+    ]
+    return "\n".join(f"- `{system}`: {', '.join(values)}" for system, values in lines)
+
+
+def _cell(node: Node, options: Iterable[str], words: Words, entry: Mapping[str, str]) -> str:
+    name = words.name.format(entry.get("name", ""))
+    ids = () if words is WORDS["en"] else node.words
+    return name + quoted(entry.get("tooltip", ""), options, ids).replace("|", "\\|")
+
+
+def quoted(text: str, options: Iterable[str] = (), ids: Iterable[str] = ()) -> str:
+    """A tooltip with options and identifiers in backticks.
+
+    A plain word is quoted where it stands first, since English also uses it as a word: 'model keeps the model's own
+    precision'.
+
+    :param ids: words that are identifiers wherever they stand, which only holds in a language with another script.
+    """
+    always = {word for word in ids if len(word) > 2}
+    options = [option for option in options if option]
+    once = {option for option in options if not always and option.isalpha()}
+    words = sorted({*options, *always}, key=len, reverse=True)
+    any_word = "|".join([*map(re.escape, words), _IDENTIFIER])
+    pattern = re.compile(rf"(?<![\w./])(?:{any_word})(?![\w/])", re.A)
+    seen: set[str] = set()
+
+    def quote(match: re.Match[str]) -> str:
+        word = match[0]
+        if word in once and word in seen:
+            return word
+        seen.add(word)
+        return f"`{word}`"
+
+    return pattern.sub(quote, text)
+
+
+def value(default: Any, words: Words) -> str:
+    """A default as the pages write it."""
+    if isinstance(default, bool):
+        return words.on if default else words.off
+    return f"{default:g}" if isinstance(default, (int, float)) else str(default)
+
+
+def shown(item: Input, words: Words) -> str:
+    """The last cell of an input's row."""
+    if not item.widget:
+        return words.optional if item.optional else "–"
+    default = value(item.behind_auto if item.auto else item.default, words)
+    text = words.aside.format(words.auto, default) if item.auto else default
+    if item.published is not None and value(item.published, words) != default:
+        text = words.aside.format(text, words.published.format(value(item.published, words)))
+    return text
+
+
+def readme(nodes: Nodes, text: str) -> str:
+    """The README with today's table of nodes."""
+    rows = [
+        (f"[{node.name}]({page_path(node.id, 'en').relative_to(ROOT).as_posix()})", first_sentence(node.description))
+        for node in nodes.values()
+    ]
+    return replaced(text, "nodes", table(("node", "what it does"), rows))
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop that a capital letter follows; without the stop."""
+    match = re.match(r"(.*?)\.(?=\s+[A-Z]|\s*$)", text, re.S)
+    return match[1] if match else text
