@@ -6,12 +6,14 @@ Prompts come as token ids, one an attention column, the beginning mark included 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .control import PromptControl, Refine, Replace, Reweight, Window
+from .control import PromptControl
+from .map_edits import Refine, Replace, Reweight
+from .windows import Window
 
 
 def align(source: Sequence[int], target: Sequence[int]) -> list[int]:
@@ -89,15 +91,6 @@ def replacement(
     return Replace(mapper)
 
 
-def word_columns(prompt: Sequence[int], word: Sequence[int]) -> tuple[int, ...]:
-    """Columns of every occurrence of a word's tokens in a prompt."""
-    size = len(word)
-    if not size:
-        return ()
-    starts = [i for i in range(len(prompt) - size + 1) if list(prompt[i : i + size]) == list(word)]
-    return tuple(sorted({start + offset for start in starts for offset in range(size)}))
-
-
 def equalizer(columns: int, weights: Mapping[int, float]) -> Tensor:
     """(columns,) factors: ``weights`` for the columns named, 1 elsewhere.
 
@@ -129,7 +122,7 @@ def _check(source: Sequence[int], target: Sequence[int], columns: tuple[int, int
 
 
 #: Which columns a concept's weight goes to: its own, or those one place early, as in the published program.
-WEIGHT_PLACES = ("intended", "official")
+WeightPlace = Literal["intended", "official"]
 
 
 def concept_control(
@@ -140,7 +133,7 @@ def concept_control(
     cross_window: Window = 0.2,
     self_window: Window = 0.9,
     weight: float = 0.5,
-    weight_place: str = WEIGHT_PLACES[0],
+    weight_place: WeightPlace = "intended",
     **options: Any,
 ) -> PromptControl:
     """VCT's control (arXiv 2307.14352, section 3.3) from the empty prompt to one of learned vectors alone.
@@ -156,8 +149,8 @@ def concept_control(
     :param options: further fields of :class:`PromptControl`.
     :raises ValueError: more vectors than columns, or an unknown place.
     """
-    if weight_place not in WEIGHT_PLACES:
-        raise ValueError(f"weight_place is '{weight_place}'; expected one of {', '.join(WEIGHT_PLACES)}.")
+    if weight_place not in get_args(WeightPlace):
+        raise ValueError(f"weight_place is '{weight_place}'; expected one of {', '.join(get_args(WeightPlace))}.")
     room = columns[1] - 2 * first
     if not 1 <= vectors <= room:
         raise ValueError(f"The concept has {vectors} vectors; a prompt of {columns[1]} columns holds 1 to {room}.")

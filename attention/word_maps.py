@@ -55,17 +55,17 @@ def blend_layers(infos: Iterable[LayerInfo]) -> frozenset[Layer]:
 
 
 class WordMaps:
-    """Sums of the chosen words' maps over layers, and over the steps of a run.
+    """Sums of the chosen words' maps over layers.
 
-    Whoever samples makes one for each evaluation, which the edits fill, and one that takes them all over.
+    Lifetime: one prediction, owned by its ``attention.control.ControlledAttention``, which fills and clears it; or one
+    run, owned by ``pipelines.vct_pair.ControlledRun``, which adds every prediction's and goes away with the run.
+
+    :param layers: whose maps are gathered.
     """
 
     def __init__(self, words: BlendWords, layers: Iterable[Layer]) -> None:
         self.words, self.layers = words, frozenset(layers)
         self._sums: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def wants(self, layer: Layer) -> bool:
-        return layer in self.layers
 
     def add(self, grid: tuple[int, int], pictures: Sequence[int], source: Tensor, target: Tensor) -> None:
         """Add one layer's maps, (rows, heads, N, columns), unedited; ``pictures`` names each row's picture."""
@@ -78,13 +78,14 @@ class WordMaps:
             # layers of one downscale have one grid
             self._sums[picture] = new if old is None else (old[0] + new[0], old[1] + new[1])
 
-    def take_over(self, other: WordMaps) -> None:
+    def add_all(self, other: WordMaps) -> None:
         """Add what another one gathered."""
         for picture, new in other._sums.items():
             old = self._sums.get(picture)
             self._sums[picture] = new if old is None else (old[0] + new[0], old[1] + new[1])
 
-    def forget(self) -> None:
+    def clear(self) -> None:
+        """Let all maps go."""
         self._sums.clear()
 
     def mask(self, size: tuple[int, int]) -> Tensor | None:

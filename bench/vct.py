@@ -33,9 +33,11 @@ from torch import Tensor
 from comfyui_exemplar import demo
 from comfyui_exemplar.attention.alignment import concept_control
 from comfyui_exemplar.attention.bank import FeatureBank
+from comfyui_exemplar.attention.call import UNCONDITIONAL
 from comfyui_exemplar.attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET
 from comfyui_exemplar.diffusion.concept import ConceptOptions, ConceptState, draw_copies, learn_concept
 from comfyui_exemplar.diffusion.inversion import Inversion
+from comfyui_exemplar.diffusion.learning import drain
 from comfyui_exemplar.diffusion.pivot import PivotOptions, search_pivots
 from comfyui_exemplar.diffusion.replay import Replay
 from comfyui_exemplar.diffusion.schedule import InversionPlan, inversion_plan
@@ -43,8 +45,8 @@ from comfyui_exemplar.files.pictures import load_picture
 from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, load_standalone
 from comfyui_exemplar.hosts.diffusers.gradients import differentiable_unet
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
-from comfyui_exemplar.hosts.diffusers.vct_control import UNCONDITIONAL, PairDenoiser, sample_pair
-from comfyui_exemplar.pipelines.vct_pair import ControlledRun
+from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser, sample_pair
+from comfyui_exemplar.pipelines.vct_pair import ControlledRun, Fusion
 
 from . import sides as networks
 from .naive_vct import advance_and_search
@@ -173,8 +175,7 @@ def _learn(predict, model, latents: Tensor, vectors: Tensor, rows: int, options:
     chosen = ConceptOptions(updates=options.updates, accumulation=ACCUMULATION, rows=rows)
     copies = draw_copies(latents, DiffusersHost(model).sigma_table, ACCUMULATION, 0)
     state = ConceptState.fresh([vectors[0]])
-    for progress in learn_concept(predict, encode, state, copies, chosen):
-        state = progress.state
+    state = drain(learn_concept(predict, encode, state, copies, chosen), lambda _: None)
     return encode(state.vectors)[0]
 
 
@@ -190,12 +191,8 @@ def _search(side: str, predict, model, inversion: Inversion, options: argparse.N
     if side in ("naive", "released"):
         return advance_and_search(predict, inversion, empty, chosen, share_conditional=side == "released")
     search = search_pivots(predict, inversion, empty, options=replace(chosen, keep_last_update=side == "ours"))
-    while True:
-        try:
-            next(search)
-        except StopIteration as done:
-            pivots = done.value
-            return [c[None] for c in pivots.contexts], Replay.of_pivots(pivots), pivots.reconstruction_error
+    pivots = drain(search, lambda _: None)
+    return [c[None] for c in pivots.contexts], Replay.of_pivots(pivots), pivots.reconstruction_error
 
 
 def _fuse(model, inversion, plan: InversionPlan, contexts, replay: Replay | None, concept: Tensor, options) -> Tensor:
@@ -208,8 +205,8 @@ def _fuse(model, inversion, plan: InversionPlan, contexts, replay: Replay | None
 
     texts = {UNCONDITIONAL: plain, SOURCE_UNCONDITIONAL: plain, SOURCE: model.context, TARGET: concept}
     denoiser = PairDenoiser(model, texts)
-    run = ControlledRun(control, plan.sigmas, denoiser.layers, replay)
-    return sample_pair(denoiser, run, inversion.noised(), options.guidance)[:1]
+    run = ControlledRun(Fusion(control, options.guidance, replay), plan.sigmas, denoiser.layers)
+    return sample_pair(denoiser, run, inversion.noised())[:1]
 
 
 def _peak() -> float:

@@ -19,19 +19,14 @@ import torch
 from torch import Tensor
 
 from comfyui_exemplar.attention.alignment import concept_control
-from comfyui_exemplar.attention.call import CROSS, SELF, AttentionCall
-from comfyui_exemplar.attention.control import (
-    SOURCE,
-    SOURCE_UNCONDITIONAL,
-    TARGET,
-    PromptControl,
-    attention_map,
-)
+from comfyui_exemplar.attention.call import CROSS, SELF, UNCONDITIONAL, AttentionCall
+from comfyui_exemplar.attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET, PromptControl
+from comfyui_exemplar.attention.map_edits import attention_map
 from comfyui_exemplar.diffusion.replay import Replay
 from comfyui_exemplar.diffusion.sampling import guide, sample_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.hosts.diffusers.vct_control import UNCONDITIONAL, PairDenoiser, sample_pair
-from comfyui_exemplar.pipelines.vct_pair import ControlledRun
+from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser, sample_pair
+from comfyui_exemplar.pipelines.vct_pair import ControlledRun, Fusion
 
 from .sides import build
 
@@ -106,9 +101,9 @@ def main() -> int:
     way = published(denoiser, control, sigmas, total, start)
     theirs = (time.process_time() - began, sum(rows))
     rows.clear()
-    run = ControlledRun(control, sigmas, denoiser.layers, Replay(sigmas, way[:, :1]))
+    run = ControlledRun(Fusion(control, GUIDANCE, Replay(sigmas, way[:, :1])), sigmas, denoiser.layers)
     began = time.process_time()
-    last = sample_pair(denoiser, run, start, GUIDANCE)
+    last = sample_pair(denoiser, run, start)
     ours = (time.process_time() - began, sum(rows))
 
     apart = float((last - way[-1, 1:]).abs().max() / way[-1, 1:].std())

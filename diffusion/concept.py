@@ -11,13 +11,14 @@ one picture hundreds of times; here every distinct picture (and its mirror image
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 import torch
 from torch import Tensor
 
+from ..settings import Settings, setting
 from .sampling import to_eps
 
 #: What a prompt turns into: (1, tokens, width), and for SDXL the pooled (1, P). Differentiable in the vectors.
@@ -28,41 +29,71 @@ Predict = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class ConceptOptions:
+class ConceptOptions(Settings):
     """How the vectors are learned. The defaults are the released program's, with the L1 term that its example asks for.
 
-    :param updates: optimizer steps. Released: 50; its example takes 500 and suggests 100 to 1000.
-    :param learning_rate: AdamW's, before ``scale_rate``.
-    :param accumulation: noised copies whose gradients make one update.
+    Its own number of updates is 50; its example takes 500.
+
     :param scale_rate: multiply the rate by ``accumulation``, as the released program does: 2e-3 with the defaults.
-    :param l1_weight: of the L1 distance between predicted and true clean latent; 0: noise error alone.
-    :param weight_decay: AdamW's, on the vectors (the released program's decay of all other words is undone by itself).
-    :param rows: how many of an update's copies one call of the network holds. More is faster and takes more memory;
-        the result is the same.
     :param gradient_scale: see ``pivot.PivotOptions``.
     """
 
-    updates: int = 500
-    learning_rate: float = 5e-4
-    accumulation: int = 4
+    updates: int = setting(
+        500,
+        "Optimizer steps of the concept, in all. Few leave the word it starts from, many copy the reference. Nothing "
+        "is learned where a learned concept is given.",
+        low=1,
+        high=100000,
+        auto=True,
+    )
+    learning_rate: float = setting(
+        5e-4,
+        "Learning rate of the concept, for one noised copy; it is multiplied by accumulation, as in the released "
+        "program. Low learns slowly, high overshoots.",
+        low=1e-6,
+        high=1.0,
+        step=1e-4,
+        round=False,
+        advanced=True,
+        auto=True,
+    )
+    accumulation: int = setting(
+        4, "Noised copies an update. Few are fast and noisy; many are steady.", low=1, high=64, advanced=True
+    )
     scale_rate: bool = True
-    l1_weight: float = 1.0
-    weight_decay: float = 1e-2
-    rows: int = 4
+    l1_weight: float = setting(
+        1.0,
+        "Weight of the distance between predicted and true picture beside the noise error. 0 is plain textual "
+        "inversion and the released program's default, 1 is its example's. High favors the noisiest steps, so "
+        "composition over texture.",
+        low=0.0,
+        high=100.0,
+        step=0.1,
+        round=0.001,
+        advanced=True,
+    )
+    weight_decay: float = setting(
+        1e-2,
+        "Pull of the vectors toward 0. Low lets them grow; high keeps them small.",
+        low=0.0,
+        high=1.0,
+        step=0.01,
+        round=0.0001,
+        advanced=True,
+    )
+    rows: int = setting(
+        4,
+        "Noised copies in one call of the model. High is faster, low takes less memory; the result is the same.",
+        low=1,
+        high=64,
+        advanced=True,
+    )
     gradient_scale: float = 1.0
 
     @property
     def rate(self) -> float:
+        """AdamW's learning rate."""
         return self.learning_rate * (self.accumulation if self.scale_rate else 1)
-
-    def check(self) -> None:
-        """:raises ValueError: an option is out of range."""
-        if min(self.updates, self.accumulation, self.rows) < 1 or min(self.rate, self.gradient_scale) <= 0:
-            raise ValueError(
-                f"Concept inversion got {self.updates} updates of {self.accumulation} copies, {self.rows} at a time, "
-                f"at "
-                f"learning rate {self.learning_rate}; all must be above 0."
-            )
 
 
 @dataclass(frozen=True)
@@ -148,15 +179,17 @@ def draw_copies(
 
 def learn_concept(
     predict: Predict, encode: Encode, start: ConceptState, copies: Iterable[NoisedCopies], options: ConceptOptions
-) -> Iterator[ConceptProgress]:
-    """One :class:`ConceptProgress` an update, until ``options.updates`` are taken (those of ``start`` included).
+) -> Generator[ConceptProgress, None, ConceptState]:
+    """Concept inversion, one :class:`ConceptProgress` an update, until ``options.updates`` are taken (those of
+    ``start`` included); the generator's value is the last :class:`ConceptState`.
 
     The text encoder runs once an update, forward and back: gradients gather where its output enters the network.
     Gradients must be allowed where the generator runs, and tensors must not come from inference mode.
 
-    :raises ValueError: options out of range, or a loss that is not finite.
+    :param copies: what each update looks at, from update ``start.updates`` on.
+    :raises ValueError: a loss that is not finite.
     """
-    options.check()
+    state = start
     vectors = [v.detach().clone().requires_grad_(True) for v in start.vectors]
     optimizer = _optimizer(vectors, start, options)
     for update, batch in zip(range(start.updates, options.updates), copies, strict=False):
@@ -193,7 +226,9 @@ def learn_concept(
         torch.autograd.backward([e for e, _ in used], [g for _, g in used], inputs=vectors)
         gradients = tuple(v.grad.detach().clone() for v in vectors)
         optimizer.step()
-        yield ConceptProgress(total, mse, l1, gradients, _state(vectors, optimizer, update + 1), denoised.detach())
+        state = _state(vectors, optimizer, update + 1)
+        yield ConceptProgress(total, mse, l1, gradients, state, denoised.detach())
+    return state
 
 
 def _optimizer(vectors: list[Tensor], start: ConceptState, options: ConceptOptions) -> torch.optim.AdamW:

@@ -12,7 +12,7 @@ its conditional prompt is the empty one is the caller's choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, log
@@ -20,6 +20,7 @@ from math import isfinite, log
 import torch
 from torch import Tensor
 
+from ..settings import Settings, setting
 from .inversion import Inversion, round_trip_error
 from .sampling import guide, to_eps
 from .schedule import rescale
@@ -33,40 +34,75 @@ _LOWEST = 1e-6
 
 
 @dataclass(frozen=True)
-class PivotOptions:
+class PivotOptions(Settings):
     """How the unconditional contexts are searched for. The defaults are the released program's.
 
-    :param guidance: classifier-free guidance weight under which a step must land on the inversion's latent.
-    :param advance_guidance: weight under which the latent then advances; None: the same. Released: 7.5, always.
-    :param iterations: most updates a step.
-    :param learning_rate: Adam's, at the first step.
+    :param advance_guidance: weight under which the latent advances; None: ``guidance``. Released: 7.5, always.
     :param learning_rate_steps: the rate falls linearly to 0 over this many steps. Released: 100, always.
-    :param stop_below: a step ends when its loss is below this ...
-    :param stop_growth: ... plus this for every step taken.
+    :param stop_growth: what ``stop_below`` grows by for every step taken.
     :param keep_last_update: the released program updates, then looks at the loss that it had before; the context has
-        then moved once more, and the network must be read again. False looks first: a step whose loss is low enough
+        then moved once more, and the network must be asked again. False looks first: a step whose loss is low enough
         costs no backward pass, and the prediction at hand serves to advance.
     :param gradient_scale: the loss is multiplied by this before the backward pass and the gradient divided by it
-        after, so that half precision does not lose it. A power of two changes nothing in float32.
+        after, so that half precision does not lose it (``learning.HALF_SCALE``). A power of two changes nothing in
+        float32.
     """
 
-    guidance: float = 7.5
+    guidance: float = setting(
+        7.5,
+        "The cfg that the picture must survive. Low is easy and steers little later; high steers more and needs more "
+        "iterations. Sample with the same value.",
+        low=1.01,
+        high=30.0,
+        step=0.5,
+        round=0.01,
+        auto=True,
+    )
     advance_guidance: float | None = 7.5
-    iterations: int = 50
-    learning_rate: float = 1e-2
+    iterations: int = setting(
+        50,
+        "Most updates a step. Low is fast and leaves an error; high comes closer. A step ends early when its loss is "
+        "low enough.",
+        low=1,
+        high=500,
+        auto=True,
+        recommended_as="pivot_iterations",
+    )
+    learning_rate: float = setting(
+        1e-2,
+        "Learning rate of the first step; it falls by a hundredth of itself a step, whatever the number of steps, so "
+        "100 steps are the most. Low converges slowly, high overshoots.",
+        low=1e-5,
+        high=1.0,
+        step=0.001,
+        round=False,
+        advanced=True,
+    )
     learning_rate_steps: int = 100
-    stop_below: float = 1e-5
+    stop_below: float = setting(
+        1e-5,
+        "A step ends when its loss is below this plus 0.00002 for every step taken. High is fast; 0 takes nearly all "
+        "iterations.",
+        low=0.0,
+        high=1.0,
+        step=1e-6,
+        round=False,
+        advanced=True,
+    )
     stop_growth: float = 2e-5
     keep_last_update: bool = True
     gradient_scale: float = 1.0
 
+    @property
+    def advance(self) -> float:
+        """Guidance weight under which the latent advances."""
+        return self.guidance if self.advance_guidance is None else self.advance_guidance
+
     def check(self, steps: int) -> None:
-        """:raises ValueError: the options do not fit a way back of ``steps`` steps."""
-        if self.iterations < 1 or self.learning_rate <= 0 or self.gradient_scale <= 0:
-            raise ValueError(
-                f"Pivot inversion got {self.iterations} iterations, learning rate {self.learning_rate} and gradient "
-                f"scale {self.gradient_scale}; all must be above 0."
-            )
+        """Whether the options fit a way back of that many steps.
+
+        :raises ValueError: they do not.
+        """
         if steps > self.learning_rate_steps:
             raise ValueError(
                 f"The learning rate reaches 0 after {self.learning_rate_steps} steps, but the inversion has {steps}: "
@@ -74,9 +110,11 @@ class PivotOptions:
             )
 
     def rate(self, step: int) -> float:
+        """Adam's learning rate of a step."""
         return self.learning_rate * (1 - step / self.learning_rate_steps)
 
     def threshold(self, step: int) -> float:
+        """The loss below which a step ends."""
         return self.stop_below + self.stop_growth * step
 
 
@@ -167,7 +205,7 @@ def search_pivots(
     conditional: Tensor,
     start: Tensor | None = None,
     options: PivotOptions | None = None,
-) -> Iterator[PivotProgress]:
+) -> Generator[PivotProgress, None, Pivots]:
     """Pivot turning inversion, one :class:`PivotProgress` an iteration; the generator's value is a :class:`Pivots`.
 
     A step costs one prediction under ``conditional``, which all its iterations share; a prediction and a backward pass
@@ -190,24 +228,25 @@ def search_pivots(
     x = targets[0]
     contexts, losses, passed = [], [], [x]
     for i in range(steps):
-        here, there = levels[i], levels[i + 1]
+        sigma, lower = levels[i], levels[i + 1]
         with torch.no_grad():
-            steered = predict(x, here, conditional)
+            steered = predict(x, sigma, conditional)
         context.requires_grad_(True)
         optimizer = torch.optim.Adam([context], lr=options.rate(i))
-        seen: list[float] = []
+        step_losses: list[float] = []
         current: Tensor | None = None
         for j in range(options.iterations):
-            plain = predict(x, here, context)
+            plain = predict(x, sigma, context)
             denoised = guide(steered, plain, options.guidance)
-            loss = _miss(_step(x, denoised, here, there), targets[i + 1], there)
-            seen.append(float(loss.detach()))
-            if not isfinite(seen[-1]):
+            loss = _miss(_step(x, denoised, sigma, lower), targets[i + 1], lower)
+            value = float(loss.detach())
+            step_losses.append(value)
+            if not isfinite(value):
                 raise ValueError(
-                    f"Pivot inversion diverged: the loss of step {i + 1}, iteration {j + 1} is {seen[-1]}. Lower the "
+                    f"Pivot inversion diverged: the loss of step {i + 1}, iteration {j + 1} is {value}. Lower the "
                     "learning rate, or run the model in float32."
                 )
-            enough = seen[-1] < options.threshold(i)
+            enough = value < options.threshold(i)
             if enough and not options.keep_last_update:
                 current = plain.detach()
             else:
@@ -215,30 +254,34 @@ def search_pivots(
                 context.grad = gradient / options.gradient_scale
                 optimizer.step()
             last = enough or j == options.iterations - 1
-            yield PivotProgress(i, steps, j, seen[-1], last, denoised.detach())
+            yield PivotProgress(i, steps, j, value, last, denoised.detach())
             if enough:
                 break
         context = context.detach()
         with torch.no_grad():
             if current is None:
-                current = predict(x, here, context)
-            weight = options.guidance if options.advance_guidance is None else options.advance_guidance
-            x = _step(x, guide(steered, current, weight), here, there)
+                current = predict(x, sigma, context)
+            x = _step(x, guide(steered, current, options.advance), sigma, lower)
         contexts.append(context.clone())
-        losses.append(tuple(seen))
+        losses.append(tuple(step_losses))
         passed.append(x)
     error = round_trip_error(inversion.plan.to_clean(targets[-1]), inversion.plan.to_clean(x))
-    weight = options.guidance if options.advance_guidance is None else options.advance_guidance
     return Pivots(
-        levels, torch.cat(contexts).cpu(), torch.stack(passed).cpu(), tuple(losses), error, weight, inversion.model
+        levels,
+        torch.cat(contexts).cpu(),
+        torch.stack(passed).cpu(),
+        tuple(losses),
+        error,
+        options.advance,
+        inversion.model,
     )
 
 
-def _step(x: Tensor, denoised: Tensor, here: float, there: float) -> Tensor:
-    """DDIM from one level to the next."""
-    return x + to_eps(x, here, denoised) * (there - here)
+def _step(x: Tensor, denoised: Tensor, sigma: float, lower: float) -> Tensor:
+    """DDIM from one level to the next; latents (B, C, h, w)."""
+    return x + to_eps(x, sigma, denoised) * (lower - sigma)
 
 
 def _miss(x: Tensor, target: Tensor, sigma: float) -> Tensor:
-    """Mean squared distance in the officials' variance-preserving scale."""
+    """Mean squared distance of two latents in the officials' variance-preserving scale, ()."""
     return rescale(x.float() - target.float(), sigma, 0.0).pow(2).mean()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .inversion import Inversion
+from .levels import same_level, step_of
 from .pivot import Pivots, way_back
 
 
@@ -39,6 +40,7 @@ class Replay:
 
     @property
     def pictures(self) -> int:
+        """Number of pictures."""
         return self.latents.shape[1]
 
     @property
@@ -46,21 +48,16 @@ class Replay:
         """(height, width) of the latents."""
         return tuple(self.latents.shape[-2:])
 
-    def _step(self, sigma: float) -> int:
-        """The step whose line a sigma lies on; outside of the levels the nearest one's."""
-        inside = [i for i, level in enumerate(self.levels[:-1]) if level >= sigma * (1 - 1e-4)]
-        return inside[-1] if inside else 0
-
     def at(self, sigma: float) -> Tensor:
         """(B, C, h, w): where the stream stands at a sigma."""
-        i = self._step(sigma)
+        i = step_of(sigma, self.levels)
         here, there = self.levels[i], self.levels[i + 1]
-        if abs(sigma - here) <= 1e-4 * here:
+        if same_level(sigma, here):
             return self.latents[i]
         return self.latents[i].lerp(self.latents[i + 1], (sigma - here) / (there - here))
 
     def denoised(self, sigma: float) -> Tensor:
         """(B, C, h, w): the clean estimate that makes the step of this sigma."""
-        i = self._step(sigma)
+        i = step_of(sigma, self.levels)
         here, there = self.levels[i], self.levels[i + 1]
         return self.latents[i] - here * (self.latents[i + 1] - self.latents[i]) / (there - here)

@@ -10,25 +10,27 @@ of one size go through inversion and fusion together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from ..attention.alignment import WEIGHT_PLACES, concept_control
 from ..attention.bank import FeatureBank
-from ..attention.control import SELF_LAYERS, PromptControl, self_layer_options
 from ..color import as_picture, resize
 from ..color.sizes import working_size
-from ..diffusion.concept import ConceptOptions, ConceptProgress
+from ..diffusion.concept import ConceptProgress
 from ..diffusion.concept_prompt import ConceptPrompt
 from ..diffusion.inversion import Inversion
 from ..diffusion.pivot import PivotOptions, PivotProgress, Pivots
 from ..diffusion.replay import Replay
-from ..diffusion.schedule import InversionPlan, inversion_plan
+from ..diffusion.schedule import inversion_plan
+from ..settings import setting
 from .host import Host
+from .vct_concept import LearningSettings
+from .vct_pair import Fusion, FusionSettings
+from .vct_pivot import economical_pivots
 
 
 class TranslationHost(Host, Protocol):
@@ -38,107 +40,80 @@ class TranslationHost(Host, Protocol):
     columns: int
 
     def learn(
-        self,
-        latents: Tensor,
-        vectors: int,
-        word: str,
-        options: ConceptOptions,
-        seed: int,
-        on_update: Callable[[ConceptProgress], None],
+        self, latents: Tensor, settings: LearningSettings, on_update: Callable[[ConceptProgress], None]
     ) -> ConceptPrompt:
         """Concept inversion of latents (P, C, h, w)."""
 
     def find_pivots(
-        self, inversion: Inversion, options: PivotOptions, on_iteration: Callable[[PivotProgress], None]
-    ) -> Pivots:
-        """Pivot inversion of one picture under the host's own prompt."""
-
-    def fuse(
         self,
-        start: Tensor,
-        plan: InversionPlan,
-        concept: ConceptPrompt,
-        control: PromptControl,
-        replay: Replay | None,
-        pivots: Pivots | None,
-        guidance: float,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """Content-concept fusion from (B, C, h, w) at ``plan.sigmas[0]`` to ``plan.sigmas[-1]``."""
+        inversion: Inversion,
+        options: PivotOptions,
+        on_iteration: Callable[[PivotProgress], None],
+        checkpointing: bool,
+    ) -> Pivots:
+        """Pivot inversion of one picture under the host's own prompt.
+
+        :param checkpointing: less memory and more time.
+        """
+
+    def fuse(self, start: Tensor, sigmas: Sequence[float], concept: ConceptPrompt, fusion: Fusion) -> Tensor:
+        """Content-concept fusion from (B, C, h, w) at ``sigmas[0]`` to ``sigmas[-1]``."""
 
 
 @dataclass(frozen=True)
-class TranslateSettings:
-    """Everything a user can choose; the defaults are the published program's, for Stable Diffusion.
+class TranslateSettings(FusionSettings, LearningSettings):
+    """Everything that a user of the whole translation can choose."""
 
-    :param steps: of the schedule, all of which are climbed.
-    :param convention: levels, see ``diffusion.schedule.inversion_plan``.
-    :param guidance: classifier-free guidance weight.
-    :param cross_ratio: share of the run in which cross-attention follows the content; ``self_ratio`` likewise.
-    :param concept_weight: factor on the concept's attention in the cross window.
-    :param weight_place: ``intended`` or ``official``, see ``attention.alignment.concept_control``.
-    :param self_layers: one of ``SELF_LAYERS``.
-    :param pivots: how unconditional prompts are searched for; None does without.
-    :param vectors: of the concept; ``word`` is where they start, ``concept`` how they are learned.
-    :param resolution: side of the square whose area the model works at; 0 is the picture's own size.
-    """
+    resolution: int = setting(
+        512,
+        "Side of the square whose area the model works at: its native size is best. Low is fast and coarse, high "
+        "repeats things. 0 is the pictures' own size.",
+        low=0,
+        high=4096,
+        step=8,
+        auto=True,
+    )
+    steps: int = setting(
+        50,
+        "Steps up and down. Few are fast and bring the picture back less well, many are truer.",
+        low=2,
+        high=100,
+        advanced=True,
+        auto=True,
+    )
+    pivot_iterations: int = setting(
+        50,
+        "Most updates a step of the unconditional prompts that hold the picture under cfg. Few are fast and leave an "
+        "error, many come closer; 0 does without and is much faster.",
+        low=0,
+        high=500,
+        advanced=True,
+        auto=True,
+    )
+    convention: Literal["consistent", "diffusers"] = setting(
+        "consistent",
+        "consistent ends at no noise. diffusers ends at the smallest training noise, as the published program does.",
+        published="diffusers",
+        advanced=True,
+    )
 
-    steps: int = 50
-    convention: str = "consistent"
-    guidance: float = 7.5
-    cross_ratio: float = 0.2
-    self_ratio: float = 0.9
-    concept_weight: float = 0.5
-    weight_place: str = WEIGHT_PLACES[0]
-    self_layers: str = SELF_LAYERS[0]
-    pivots: PivotOptions | None = field(default_factory=PivotOptions)
-    vectors: int = 3
-    word: str = "picture"
-    concept: ConceptOptions = field(default_factory=ConceptOptions)
-    seed: int = 0
-    resolution: int = 512
-
-    @classmethod
-    def recommended(cls, letters: Mapping[str, Any], **chosen: Any) -> TranslateSettings:
-        """The published program's settings, or the embedded model's, overridden by what the user chose.
-
-        :param letters: ``recommended`` of a loaded model, {} for all but the embedded one.
-        :param chosen: any of our fields, ``updates``, ``learning_rate`` and ``l1_weight`` of the concept, and
-            ``pivot_iterations`` (0: no pivots).
-        """
-        values = {**(_EMBEDDED | {"resolution": letters["resolution"]} if "resolution" in letters else {}), **chosen}
-        learning = {name: values.pop(name) for name in ("updates", "learning_rate", "l1_weight") if name in values}
-        iterations = values.pop("pivot_iterations", PivotOptions.iterations)
-        guidance = values.get("guidance", cls.guidance)
-        pivots = economical_pivots(guidance, iterations) if iterations and guidance > 1 else None
-        return cls(**values, concept=ConceptOptions(**learning), pivots=pivots)
+    @property
+    def pivots(self) -> PivotOptions | None:
+        """How unconditional prompts are searched for; None does without."""
+        return economical_pivots(self.guidance, self.pivot_iterations)
 
     def calls(self, pictures: int, learning: bool) -> int:
         """Units of progress: an update of the concept, a step of an inversion, an iteration, a step of a fusion."""
-        searching = self.steps * self.pivots.iterations if self.pivots is not None else 0
-        rounds = pictures if self.pivots is not None else 1
+        searching = 0 if self.pivots is None else self.steps * self.pivot_iterations
+        rounds = 1 if self.pivots is None else pictures
         return (self.concept.updates if learning else 0) + rounds * (2 * self.steps + searching)
-
-
-#: What the embedded model likes: it is native at 128 pixels and reads no weight on padding.
-_EMBEDDED = {
-    "steps": 10,
-    "guidance": 4.0,
-    "concept_weight": 1.0,
-    "pivot_iterations": 3,
-    "updates": 40,
-    "learning_rate": 5e-3,
-}
-
-
-def economical_pivots(guidance: float, iterations: int) -> PivotOptions:
-    """Pivots that hold a picture at a guidance weight, by the economical variant of the search."""
-    return PivotOptions(guidance=guidance, advance_guidance=None, iterations=iterations, keep_last_update=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Translation:
-    """:param images: (B, H, W, 3) at the contents' own size.
+    """Translated pictures.
+
+    :param images: (B, H, W, 3) at the contents' own size.
     :param concept: reusable for other contents.
     :param reconstruction_errors: what the pivots leave, one a picture; () without pivots.
     """
@@ -148,8 +123,8 @@ class Translation:
     reconstruction_errors: tuple[float, ...] = ()
 
 
-#: OnProgress of every unit of progress: (phase, what happened).
-OnProgress = Callable[[str, Any], None]
+#: Called with the phase (``concept`` or ``pivots``) and what happened in it, after every update and every iteration.
+OnProgress = Callable[[Literal["concept", "pivots"], ConceptProgress | PivotProgress], None]
 
 
 def learn(
@@ -159,14 +134,12 @@ def learn(
     references = as_picture(references, "reference")
     size = working_size(*references.shape[1:3], settings.resolution, host.size_multiple, host.factor)
     latents = host.encode(resize(references, size))
-    return host.learn(
-        latents,
-        settings.vectors,
-        settings.word,
-        settings.concept,
-        settings.seed,
-        lambda progress: on_progress("concept", progress) if on_progress else None,
-    )
+
+    def on_update(progress: ConceptProgress) -> None:
+        if on_progress is not None:
+            on_progress("concept", progress)
+
+    return host.learn(latents, settings, on_update)
 
 
 def translate(
@@ -187,33 +160,34 @@ def translate(
     if mask is not None and len(mask) not in (1, len(contents)):
         raise ValueError(f"There are {len(mask)} masks for {len(contents)} pictures; use one for all, or one for each.")
     plan = inversion_plan(host.sigma_table, settings.steps, settings.steps, settings.convention)
-    if settings.pivots is not None:
-        settings.pivots.check(settings.steps)
-    control = concept_control(
-        (host.columns, concept.columns),
-        concept.vectors,
-        concept.first,
-        cross_window=settings.cross_ratio,
-        self_window=settings.self_ratio,
-        weight=settings.concept_weight,
-        weight_place=settings.weight_place,
-        **self_layer_options(settings.self_layers, host.layers),
-    )
+    pivot_options = settings.pivots
+    if pivot_options is not None:
+        pivot_options.check(settings.steps)
+    control = settings.control((host.columns, concept.columns), concept.vectors, concept.first, host.layers)
     size = working_size(*contents.shape[1:3], settings.resolution, host.size_multiple, host.factor)
     latents = host.encode(resize(contents, size))
-    groups = [[i] for i in range(len(contents))] if settings.pivots is not None else [list(range(len(contents)))]
+
+    def on_iteration(progress: PivotProgress) -> None:
+        if on_progress is not None:
+            on_progress("pivots", progress)
+
+    # pivots belong to one picture
+    groups = [list(range(len(contents)))] if pivot_options is None else [[i] for i in range(len(contents))]
     images, errors = [], []
     for group in groups:
         trajectory = host.invert(latents[group], plan)
         inversion = Inversion(plan, trajectory, FeatureBank(), host.fingerprint, host.layers)
         pivots = None
-        if settings.pivots is not None:
-            pivots = host.find_pivots(
-                inversion, settings.pivots, lambda p: on_progress("pivots", p) if on_progress else None
-            )
+        if pivot_options is not None:
+            pivots = host.find_pivots(inversion, pivot_options, on_iteration, settings.gradient_checkpointing)
             errors.append(pivots.reconstruction_error)
-        replay = Replay.of_pivots(pivots) if pivots is not None else Replay.of_inversion(inversion)
-        own = mask if mask is None or len(mask) == 1 else mask[group]
-        last = host.fuse(inversion.noised(), plan, concept, control, replay, pivots, settings.guidance, own)
+        fusion = Fusion(
+            control,
+            settings.guidance,
+            Replay.of_inversion(inversion) if pivots is None else Replay.of_pivots(pivots),
+            pivots,
+            mask=mask if mask is None or len(mask) == 1 else mask[group],
+        )
+        last = host.fuse(inversion.noised(), plan.sigmas, concept, fusion)
         images.append(host.decode(plan.to_clean(last)).to(contents))
     return Translation(resize(torch.cat(images), tuple(contents.shape[1:3])), concept, tuple(errors))

@@ -1,4 +1,4 @@
-"""A controlled pair of streams as one denoiser, for any sampler: what the hosts share.
+"""A target drawn beside a source under control, as one denoiser for any sampler: what the hosts share.
 
 Source and target are denoised side by side, the target under prompt-to-prompt control (``attention.control``). Where
 the source's way is known (an inverted picture, :class:`~..diffusion.replay.Replay`), it is not computed anew: its
@@ -8,91 +8,231 @@ conditional row still runs, for its queries and keys, its unconditional row does
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention.control import ControlledAttention, PromptControl, step_of
+from ..attention.alignment import WeightPlace, concept_control
+from ..attention.control import ControlledAttention, PromptControl, SelfLayers, self_layer_options
 from ..attention.layers import LayerInfo
 from ..attention.word_maps import BlendWords, WordMaps, blend, blend_layers
+from ..diffusion.inversion import Inversion, check_same_model
+from ..diffusion.levels import step_of
+from ..diffusion.pivot import Pivots
 from ..diffusion.replay import Replay
+from ..settings import Settings, setting, share
+
+log = logging.getLogger(__name__)
 
 #: ``predict(target, source, sigma, edit) -> (target's clean estimate, source's, or None with a replay)``, both guided.
 PredictPair = Callable[[Tensor, Tensor, float, ControlledAttention], tuple[Tensor, Tensor | None]]
 
+SELF_LAYERS_HELP = (
+    "Which self-attention layers follow the source. official (up to 1024 tokens) leaves out the finest layers of a 512 "
+    "pixel picture, and of smaller pictures none; all but the finest leaves them out at any size; all also keeps fine "
+    "texture."
+)
+
+
+@dataclass(frozen=True)
+class FusionSettings(Settings):
+    """How a learned concept is fused with a picture (arXiv 2307.14352, section 3.3)."""
+
+    guidance: float = setting(
+        7.5,
+        "Low keeps to the picture, high gives more of the concept. Pivots hold the picture at the value that they were "
+        "found at. At 1 there is no unconditional prediction, and no pivots are needed.",
+        low=1.0,
+        high=30.0,
+        step=0.5,
+        round=0.01,
+        auto=True,
+        widget="cfg",
+    )
+    cross_ratio: float = share(
+        0.2,
+        "Share of the run in which what the picture's places are about is kept. Low lets the concept in early, high "
+        "keeps more of the content.",
+    )
+    self_ratio: float = share(
+        0.9,
+        "Share of the run in which the picture's layout is kept. Low lets shapes change (another thing in its place), "
+        "high changes colors and texture only (style transfer).",
+    )
+    concept_weight: float = setting(
+        0.5,
+        "Factor on the concept's attention while cross_ratio lasts. 0 silences it there, 1 leaves it, above 1 it is "
+        "louder.",
+        low=0.0,
+        high=10.0,
+        step=0.05,
+        round=0.001,
+        advanced=True,
+        auto=True,
+    )
+    weight_place: WeightPlace = setting(
+        "intended",
+        "intended weights the concept's own columns. official weights those one place early, as the published program "
+        "does by mistake: the begin mark is weighted and the last vector is not. Its published results have that in "
+        "them.",
+        published="official",
+        advanced=True,
+    )
+    self_layers: SelfLayers = setting("official (up to 1024 tokens)", SELF_LAYERS_HELP, advanced=True)
+
+    def control(self, columns: tuple[int, int], vectors: int, first: int, layers: Sequence[LayerInfo]) -> PromptControl:
+        """The attention control of a fusion.
+
+        :param columns: (source, concept) lengths of the padded prompts.
+        :param vectors: how many of the concept's columns are learned vectors, from ``first`` on.
+        :param layers: the model's.
+        :raises ValueError: more vectors than columns.
+        """
+        return concept_control(
+            columns,
+            vectors,
+            first,
+            cross_window=self.cross_ratio,
+            self_window=self.self_ratio,
+            weight=self.concept_weight,
+            weight_place=self.weight_place,
+            **self_layer_options(self.self_layers, layers),
+        )
+
+
+@dataclass(frozen=True)
+class ConceptFusionSettings(FusionSettings):
+    """What a fusion of a picture that was inverted, and of a concept that was learned, can choose."""
+
+    vectors: int = setting(
+        3,
+        "How many vectors (or words) the concept has. Too few leaves some to the picture's padding, too many holds "
+        "padding back.",
+        low=1,
+        high=75,
+    )
+    source_stream: Literal["replayed", "sampled"] = setting(
+        "replayed",
+        "replayed takes the picture's way from its pivots or its inversion: three rows a step. sampled computes it "
+        "beside the other, four rows, as the published program does. With pivots both give the same.",
+        published="sampled",
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Fusion:
+    """What a target takes from a source, and how: a controlled pair but for its prompts, for any host.
+
+    :param guidance: classifier-free guidance weight of both streams.
+    :param replay: the source's way when it is known; None samples the source as well.
+    :param pivots: unconditional contexts for each sigma, in place of the negative prompt's.
+    :param words: words of a local blend; None for none.
+    :param mask: (1 or B, H, W) in 0..1, where the target may differ from the source.
+    """
+
+    control: PromptControl
+    guidance: float = 7.5
+    replay: Replay | None = None
+    pivots: Pivots | None = None
+    words: BlendWords | None = None
+    mask: Tensor | None = None
+
+
+def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, guidance: float) -> Replay:
+    """The way that an inverted picture goes as a source: its pivots' where there are some.
+
+    :param fingerprint: of the model that is to sample.
+    :raises ValueError: inversion and pivots of another model, picture size or schedule.
+    """
+    for made in (inversion, pivots):
+        if made is not None:
+            check_same_model(made, fingerprint)
+    way = Replay.of_inversion(inversion)
+    if pivots is None:
+        return way
+    pinned = Replay.of_pivots(pivots)
+    if pinned.levels != way.levels or pinned.size != way.size or way.pictures != 1:
+        raise ValueError(
+            f"The pivots were found for {len(pinned.levels) - 1} steps at {pinned.size[1]} x {pinned.size[0]}, the "
+            f"inversion has {way.pictures} picture(s), {len(way.levels) - 1} steps at {way.size[1]} x {way.size[0]}: "
+            "connect the inversion that Pivot Inversion used."
+        )
+    if abs(pivots.guidance - guidance) > 1e-6:
+        log.warning("cfg is %g, but the pivots hold the picture at %g; use that.", guidance, pivots.guidance)
+    return pinned
+
 
 class ControlledRun:
-    """One sampling run of a pair.
+    """One sampling run of a pair. It owns what an edit keeps: each prediction's source features and word maps, which
+    it clears when the prediction is made, and the word maps' sums over the run, which go away with it.
 
     :param sigmas: (N+1,) descending levels of the run.
     :param infos: the model's layers.
-    :param replay: the source's way, when it is known.
-    :param words: words of a local blend; None for none.
-    :param mask: (1 or B, H, W) in 0..1, a given blend: the target inside, the source outside.
     :raises ValueError: fewer than two levels.
     """
 
-    def __init__(
-        self,
-        control: PromptControl,
-        sigmas: Sequence[float],
-        infos: Iterable[LayerInfo] = (),
-        replay: Replay | None = None,
-        words: BlendWords | None = None,
-        mask: Tensor | None = None,
-    ) -> None:
+    def __init__(self, fusion: Fusion, sigmas: Sequence[float], infos: Iterable[LayerInfo] = ()) -> None:
         if len(sigmas) < 2:
             raise ValueError(f"A run needs at least two levels; got {list(sigmas)}.")
-        self.control, self.replay, self.mask = control, replay, mask
+        self.fusion = fusion
         self.sigmas = tuple(float(s) for s in sigmas)
-        self.words = None if words is None else WordMaps(words, blend_layers(infos))
+        self.maps = None if fusion.words is None else WordMaps(fusion.words, blend_layers(infos))
 
     def denoise(self, x: Tensor, sigma: float, predict: PredictPair) -> Tensor:
-        """Clean estimate of the streams that a sampler carries.
+        """Clean estimate of the streams that a sampler carries, of the shape of ``x``.
 
         :param x: (B, C, h, w) targets with a replay, else (2B, C, h, w), targets and then sources.
         """
-        if self.replay is not None:
-            target, source = x, _rows(self.replay.at(sigma).to(x), len(x))
+        replay = self.fusion.replay
+        if replay is not None:
+            target, source = x, _rows(replay.at(sigma).to(x), len(x))
         else:
             target, source = x.chunk(2)
         shown = self._blended(target, source, sigma)
         answer, original = self._predict(shown, source, sigma, predict)
-        if self.replay is not None:
-            original = _rows(self.replay.denoised(sigma).to(x), len(x))
+        if replay is not None:
+            original = _rows(replay.denoised(sigma).to(x), len(x))
         answer = self._blended(answer, original, sigma)
-        return answer if self.replay is not None else torch.cat([answer, original])
+        return answer if replay is not None else torch.cat([answer, original])
 
     def _predict(
         self, shown: Tensor, source: Tensor, sigma: float, predict: PredictPair
     ) -> tuple[Tensor, Tensor | None]:
-        words = None if self.words is None else WordMaps(self.words.words, self.words.layers)
-        edit = ControlledAttention(self.control, self.sigmas, words=words)
-        answers = predict(shown, source, sigma, edit)
-        if words is not None:
-            self.words.take_over(words)
+        """Both streams' clean estimates, (B, C, h, w) each, under an edit that lives for this prediction."""
+        maps = None if self.maps is None else WordMaps(self.maps.words, self.maps.layers)
+        edit = ControlledAttention(self.fusion.control, self.sigmas, words=maps)
+        try:
+            answers = predict(shown, source, sigma, edit)
+            if maps is not None:
+                self.maps.add_all(maps)
+        finally:
+            edit.clear()
         return answers
 
     def _blended(self, target: Tensor, source: Tensor, sigma: float) -> Tensor:
-        """The target where it may differ, the source elsewhere.
+        """The target where it may differ, the source elsewhere, (B, C, h, w).
 
         Used on what the model is shown and on what it answers, as ComfyUI does for inpainting: whatever the sampler,
         the last answer is the source's outside the mask.
         """
-        size = tuple(target.shape[-2:])
-        if self.mask is not None:
-            given = F.interpolate(self.mask.float().reshape(-1, 1, *self.mask.shape[-2:]), size=size, mode="area")
-            target = blend(target, source, _rows(given.to(target), len(target)))
-        if self.words is not None and step_of(sigma, self.sigmas) >= self.words.words.begins(len(self.sigmas) - 1):
-            found = self.words.mask(size)
-            target = blend(target, source, None if found is None else _rows(found, len(target)))
+        size, mask = tuple(target.shape[-2:]), self.fusion.mask
+        if mask is not None:
+            shrunk = F.interpolate(mask.float().reshape(-1, 1, *mask.shape[-2:]), size=size, mode="area")
+            target = blend(target, source, _rows(shrunk.to(target), len(target)))
+        if self.maps is not None and step_of(sigma, self.sigmas) >= self.maps.words.begins(len(self.sigmas) - 1):
+            covered = self.maps.mask(size)
+            target = blend(target, source, None if covered is None else _rows(covered, len(target)))
         return target
 
 
 def _rows(rows: Tensor, count: int) -> Tensor:
-    """Rows for that many pictures: a batch that repeats the known ones starts over."""
+    """(count, ...) rows, one a picture: a batch that repeats the pictures starts over."""
     if len(rows) == count:
         return rows
     return rows[[picture % len(rows) for picture in range(count)]]

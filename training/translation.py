@@ -27,15 +27,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from comfyui_exemplar.attention.call import CONDITIONAL, UNCONDITIONAL
 from comfyui_exemplar.color import desaturate, to_uint8
+from comfyui_exemplar.demo import model_path
 from comfyui_exemplar.diffusion.concept_prompt import ConceptPrompt
 from comfyui_exemplar.diffusion.sampling import guide, sample_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
+from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
-from comfyui_exemplar.hosts.diffusers.vct_control import UNCONDITIONAL, PairDenoiser
+from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser
 from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text
-from comfyui_exemplar.pipelines.vct import TranslateSettings, economical_pivots, learn, translate
+from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
 from .drawings import Drawings
 from .measure import kept
@@ -45,7 +48,7 @@ from .pairs import build
 REFERENCES, CONTENTS, SEED = 10, 4, 20265
 STRENGTHS = (0.5, 0.75, 1.0)
 #: What the embedded model likes, without pivots.
-SETTINGS = TranslateSettings.recommended({"resolution": 128}, pivot_iterations=0)
+SETTINGS = TranslateSettings.resolve(read_recommended(model_path())["vct"], pivot_iterations=0)
 KINDS = {
     "style transfer": replace(SETTINGS, cross_ratio=0.2, self_ratio=0.9),
     "general translation": replace(SETTINGS, cross_ratio=0.2, self_ratio=0.4),
@@ -132,10 +135,10 @@ def image_to_image(
 ) -> Tensor:
     """Noise the contents and draw them under the concept: the last ``strength`` of the same schedule."""
     plan = inversion_plan(host.sigma_table, settings.steps, max(1, round(strength * settings.steps)))
-    denoiser = PairDenoiser(host.model, {UNCONDITIONAL: host.model.context, 0: concept.prompt})
+    denoiser = PairDenoiser(host.model, {UNCONDITIONAL: host.model.context, CONDITIONAL: concept.prompt})
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
-        plain, steered = denoiser(torch.cat([x, x]), sigma.repeat(2), (UNCONDITIONAL, 0)).chunk(2)
+        plain, steered = denoiser(torch.cat([x, x]), sigma.repeat(2), (UNCONDITIONAL, CONDITIONAL)).chunk(2)
         return guide(steered, plain, settings.guidance)
 
     latents = host.encode(contents)
@@ -190,7 +193,7 @@ def evaluate_translation(
                 lambda s=strength, c=concept, p=these: image_to_image(host, p, c, SETTINGS, s),
             )
         if pivots:
-            settings = replace(KINDS["style transfer"], pivots=economical_pivots(SETTINGS.guidance, PIVOTS))
+            settings = replace(KINDS["style transfer"], pivot_iterations=PIVOTS)
             run("style transfer, pivots", at, lambda s=settings, c=concept, p=these: translate(host, p, c, s).images)
     numbers = measure(host, found, {way: torch.stack(rows) for way, rows in ways.items()})
     numbers |= {"split": split, "references": found.of, "contents": found.names}

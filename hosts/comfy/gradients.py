@@ -20,10 +20,6 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-#: Losses of half-precision networks are multiplied by this on the way back: their gradients are below what float16
-#: holds.
-HALF_SCALE = 4096.0
-
 
 @contextmanager
 def gradients() -> Iterator[None]:
@@ -72,6 +68,7 @@ class DifferentiableUNet:
         self.base = private_module(model)
         self.base.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(model.load_device)
         self.device: torch.device = model.load_device
+        self.factor: int = model.model.latent_format.spacial_downscale_ratio
         self.half = self.base.get_dtype_inference() == torch.float16
         self.options = dict(model.model_options.get("transformer_options", {}))
         self.options["optimized_attention_override"] = lambda _chosen, *args, **kw: attention_pytorch(*args, **kw)
@@ -86,11 +83,12 @@ class DifferentiableUNet:
     def __call__(self, x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
         rows = len(x)
         sigmas = torch.as_tensor(sigma, dtype=torch.float32, device=self.device).reshape(-1).expand(rows)
-        given = dict(self.extras)
+        extras = dict(self.extras)
         if pooled is not None:
-            given["pooled_output"] = pooled
+            extras["pooled_output"] = pooled
+        height, width = (side * self.factor for side in x.shape[2:])
         conditions = self.base.extra_conds(
-            **{"width": x.shape[3] * 8, "height": x.shape[2] * 8, "prompt_type": "positive", **given},
+            **{"width": width, "height": height, "prompt_type": "positive", **extras},
             device=self.device,
             noise=x,
             cross_attn=context,

@@ -6,6 +6,7 @@ what other packs put on the same layers is found there however the nodes were or
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,19 +15,48 @@ import torch
 from torch import Tensor
 
 from ...attention.call import CONDITIONAL, CROSS, SELF, Edit, batch_layout
-from ...attention.instances import Instance, InstanceEdit
+from ...attention.instances import Instance, InstanceEdit, InstanceSettings
 from ...attention.layers import Layer
 from ...attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
-from ...attention.phrases import PromptTokens, find_phrases, split_prompt
+from ...attention.phrases import find_phrases, split_prompt
 from .edits import with_edit
 from .model import attention_layers
-from .prompts import read_columns
+from .prompts import prompt_tokens
 from .sampling import on_sampling
 
 #: Where the phrases stand in a MODEL's transformer options, and a run's cache of logits.
 INSTANCES, CACHE = "exemplar_instances", "exemplar_logits"
 
 _Wrappers = comfy.patcher_extension.WrappersMP
+
+log = logging.getLogger(__name__)
+
+
+def draw_phrases(
+    model: Any, clip: Any, masks: Tensor, prompt: str, phrases: Sequence[str], settings: InstanceSettings
+) -> tuple[Any, list]:
+    """A clone of the MODEL that draws phrases of a prompt into their masks, and the prompt as a CONDITIONING.
+
+    :param masks: (phrases or a multiple of them, H, W) in 0..1: a mask for each phrase, picture after picture.
+    :param phrases: as they stand in the prompt; without any (blank lines do not count) its parts between commas.
+    :raises ValueError: phrases that the prompt doesn't contain, another number of masks, or an empty mask.
+    """
+    phrases = [phrase.strip() for phrase in phrases if phrase.strip()]
+    names, places, length = phrase_places(clip, prompt, phrases)
+    masks = masks.reshape(-1, *masks.shape[-2:])
+    if len(masks) % len(names):
+        raise ValueError(
+            f"There are {len(masks)} mask(s) for {len(names)} phrase(s): {', '.join(names)}. Give each phrase one "
+            "mask, in this order; join masks with Batch Masks or chain one of these nodes a phrase."
+        )
+    settings = settings.scheduled(model.get_model_object("model_sampling").percent_to_sigma)
+    instances = [
+        Instance(name, tokens, length, masks[i :: len(names)].float().cpu(), settings)
+        for i, (name, tokens) in enumerate(zip(names, places, strict=True))
+    ]
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    log.info("Phrases and their tokens: %s.", "; ".join(f"{i.phrase} {list(i.tokens)}" for i in instances))
+    return model.clone() if settings.strength == 0 else add_instances(model, instances), positive
 
 
 def add_instances(model: Any, instances: Sequence[Instance]) -> Any:
@@ -74,13 +104,6 @@ def reuse_logits(model: Any) -> Any:
     return patched
 
 
-def prompt_tokens(clip: Any, text: str) -> PromptTokens:
-    """A prompt's words as a CLIP reads them, with their places in its conditioning."""
-    columns = read_columns(clip, text)
-    words = [(token, at) for at, (token, word) in enumerate(columns) if word]
-    return PromptTokens(tuple(token for token, _ in words), tuple(at for _, at in words), len(columns))
-
-
 def phrase_places(clip: Any, text: str, phrases: Sequence[str]) -> tuple[list[str], list[tuple[int, ...]], int]:
     """Places of phrases in a prompt's conditioning; without any, the prompt's parts between commas are the phrases.
 
@@ -95,8 +118,7 @@ def phrase_places(clip: Any, text: str, phrases: Sequence[str]) -> tuple[list[st
             places = split_prompt(prompt, comma[0])
             names = phrases if len(phrases) == len(places) else [f"part {i + 1}" for i in range(len(places))]
             return names, places, prompt.length
-    tokens = [(phrase, prompt_tokens(clip, phrase).tokens) for phrase in phrases]
-    return list(phrases), find_phrases(prompt, text, tokens), prompt.length
+    return list(phrases), find_phrases(prompt, [prompt_tokens(clip, phrase) for phrase in phrases]), prompt.length
 
 
 def _layers(model: Any) -> frozenset[Layer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -11,54 +11,47 @@ import torch
 from torch import Tensor
 
 from ...diffusion.concept import (
-    ConceptOptions,
     ConceptProgress,
     ConceptState,
     draw_copies,
     initial_vectors,
     learn_concept,
 )
+from ...diffusion.learning import HALF_SCALE, drain
 from ...diffusion.sampling import guide, sample_ddim
 from ...diffusion.schedule import inversion_plan
+from ...pipelines.vct_concept import LearningSettings
 from . import model as host
-from .gradients import HALF_SCALE, DifferentiableText, DifferentiableUNet, clone_for_autograd
+from .gradients import DifferentiableText, DifferentiableUNet, clone_for_autograd
 
 #: Steps and guidance of the pictures that show how far learning is.
 SAMPLE_STEPS, SAMPLE_GUIDANCE = 20, 7.5
 
 
-@dataclass
 class ConceptLearner:
     """Private copies of a MODEL and a CLIP, and what is learned through them. Use it inside ``gradients()``.
 
     :param latents: (P, C, h, w) in the model's latent scale, made by a node.
-    :param word: initial word.
     :raises ValueError: too many vectors, or what the text encoder refuses.
     """
 
-    model: Any
-    clip: Any
-    latents: Tensor
-    word: str
-    count: int
-    options: ConceptOptions
-    seed: int
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        self.text = DifferentiableText(self.clip, self.word)
-        if self.count > self.text.room:
-            raise ValueError(f"This text encoder has room for {self.text.room} vectors; {self.count} were asked for.")
-        self.unet = DifferentiableUNet(self.model, checkpointing=self.checkpointing)
+    def __init__(self, model: Any, clip: Any, latents: Tensor, settings: LearningSettings) -> None:
+        self.model, self.settings, self.options = model, settings, settings.concept
+        self.text = DifferentiableText(clip, settings.word)
+        if settings.vectors > self.text.room:
+            raise ValueError(
+                f"This text encoder has room for {self.text.room} vectors; {settings.vectors} were asked for."
+            )
+        self.unet = DifferentiableUNet(model, checkpointing=settings.gradient_checkpointing)
         self.device = self.unet.device
-        self.latents = clone_for_autograd(self.latents.float(), self.device)
-        self.table = clone_for_autograd(host.sigma_table(self.model))
+        self.latents = clone_for_autograd(latents.float(), self.device)
+        self.table = clone_for_autograd(host.sigma_table(model))
         if self.unet.half:
             self.options = replace(self.options, gradient_scale=HALF_SCALE)
 
     def start(self) -> ConceptState:
         """The initial word's own vectors."""
-        return ConceptState.fresh([initial_vectors(words, self.count) for words in self.text.word_rows()])
+        return ConceptState.fresh([initial_vectors(words, self.settings.vectors) for words in self.text.word_rows()])
 
     def learn(self, state: ConceptState, on_update: Callable[[ConceptProgress], None]) -> ConceptState:
         """Take the missing updates; what ``on_update`` raises ends it."""
@@ -69,11 +62,8 @@ class ConceptLearner:
             first=tuple(clone_for_autograd(m, device) for m in state.first),
             second=tuple(clone_for_autograd(m, device) for m in state.second),
         )
-        copies = draw_copies(self.latents, self.table, self.options.accumulation, self.seed, state.updates)
-        for progress in learn_concept(self.unet, self.text, state, copies, self.options):
-            state = progress.state
-            on_update(progress)
-        return state
+        copies = draw_copies(self.latents, self.table, self.options.accumulation, self.settings.seed, state.updates)
+        return drain(learn_concept(self.unet, self.text, state, copies, self.options), on_update)
 
     @torch.no_grad()
     def sample(self, state: ConceptState) -> Tensor:
@@ -81,7 +71,7 @@ class ConceptLearner:
         vectors = [clone_for_autograd(v, self.device) for v in state.vectors]
         concept, nothing = self.text(vectors), self.text.nothing()
         plan = inversion_plan(self.table, SAMPLE_STEPS, SAMPLE_STEPS)
-        noise = torch.randn(self.latents[:1].shape, generator=torch.Generator().manual_seed(self.seed))
+        noise = torch.randn(self.latents[:1].shape, generator=torch.Generator().manual_seed(self.settings.seed))
         both = [torch.cat([a, b]) for a, b in zip(nothing, concept, strict=True)]
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
@@ -90,6 +80,21 @@ class ConceptLearner:
             return guide(steered, plain, SAMPLE_GUIDANCE)
 
         return sample_ddim(guided, noise.to(self.device) * plan.sigmas[0], torch.tensor(plan.sigmas), disable=True)
+
+    def picture(self, state: ConceptState, vae: Any) -> Tensor:
+        """(1, H, W, 3) on the CPU: the sample, decoded."""
+        latent = self.sample(state)
+        with torch.inference_mode():
+            return vae.decode(self.model.model.process_latent_out(latent)).cpu()
+
+    def conditioning(self, clip: Any, state: ConceptState) -> list:
+        """The concept as a prompt of its own."""
+        return conditioning_of(clip, self.text.tokens(state.vectors))
+
+
+def encode_pictures(model: Any, vae: Any, pictures: Tensor) -> Tensor:
+    """(P, H, W, 3) in 0..1 -> (P, C, h, w) in the model's latent scale, one picture at a time."""
+    return model.model.process_latent_in(torch.cat([vae.encode(picture[None]) for picture in pictures]))
 
 
 def conditioning_of(clip: Any, tokens: dict[str, list]) -> list:

@@ -1,8 +1,8 @@
 """Controlled pairs in ComfyUI: a GUIDER for SamplerCustomAdvanced.
 
-Target, source and their unconditional rows are asked for in one batch; the rows of the source are given the source's
-latents on the way into the model. ComfyUI may still split that batch (short memory, prompts of different length): it
-then happens to run the source first, or the guider sees that it did not, and from then on asks for the source by itself
+Target, source and their unconditional rows are asked for in one batch; the rows of the source get the source's latents
+on the way into the model. ComfyUI may still split that batch (short memory, prompts of different length): it then
+happens to run the source first, or the guider sees that it did not, and from then on asks for the source by itself
 first and carries its queries and keys over.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Any
 
 import comfy.conds
@@ -20,46 +19,66 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...attention.call import CROSS, SELF
-from ...attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET, ControlledAttention, PromptControl
-from ...attention.word_maps import BlendWords
-from ...diffusion.pivot import Pivots
+from ...attention.call import CROSS, SELF, UNCONDITIONAL
+from ...attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET, ControlledAttention
 from ...diffusion.replay import Replay
-from ...pipelines.vct_pair import ControlledRun
+from ...pipelines.prompt_control import PromptControlSettings, blend_words, prompt_control
+from ...pipelines.vct_pair import ControlledRun, Fusion
 from . import edits
 from . import model as host
+from .prompts import prompt_tokens
 
 log = logging.getLogger(__name__)
 
-UNCONDITIONAL = 1
 _WRAPPER = comfy.patcher_extension.WrappersMP.APPLY_MODEL
 
+#: What is sampled beside what, and under which prompts: branch -> ComfyUI's conditions, None where it does not run.
+Conditions = dict[int, list[dict] | None]
 
-@dataclass(frozen=True, eq=False)
-class PairSettings:
-    """What a controlled pair is made of.
 
-    :param replay: the source's way when it is known; None samples the source as well.
-    :param pivots: unconditional contexts for each sigma, in place of the negative prompt's.
-    :param words: words of a local blend.
-    :param mask: (1 or B, H, W), where the target may differ.
+def pair_guider(
+    model: Any, fusion: Fusion, target: list, negative: list, source: list, *, both: bool = False
+) -> ControlGuider:
+    """A guider that draws a target beside a source.
+
+    :param target: CONDITIONING of the target; ``negative`` of both unconditional predictions, ``source`` of the source.
     :param both: return the sources behind the targets (without a replay).
+    :raises ValueError: a prompt for a part of the picture.
+    """
+    guider = ControlGuider(model, fusion, both)
+    guider.set_prompts(target, negative, source)
+    guider.set_cfg(fusion.guidance)
+    return guider
+
+
+def prompts_fusion(
+    model: Any, clip: Any, source: str, target: str, settings: PromptControlSettings
+) -> tuple[Fusion, list, list]:
+    """What two texts' prompts have to do with one another, but for an inverted picture.
+
+    :returns: (the fusion, CONDITIONING of the target, of the source).
+    :raises ValueError: see ``pipelines.prompt_control``.
     """
 
-    control: PromptControl
-    replay: Replay | None = None
-    pivots: Pivots | None = None
-    words: BlendWords | None = None
-    mask: Tensor | None = None
-    both: bool = False
+    def read(text: str) -> Any:
+        return prompt_tokens(clip, text)
+
+    encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (source, target)]
+    columns = (text_columns(encoded[0], "source"), text_columns(encoded[1], "target"))
+    control = prompt_control(read, source, target, columns, settings, host.attention_layers(model))
+    words = blend_words(read, source, target, settings)
+    return Fusion(control, settings.guidance, words=words), encoded[1], encoded[0]
 
 
 class ControlGuider(comfy.samplers.CFGGuider):
-    """Classifier-free guidance on a pair of streams, the target's attention under control."""
+    """Classifier-free guidance on a pair of streams, the target's attention under control.
 
-    def __init__(self, model: Any, settings: PairSettings) -> None:
+    What is kept while it samples lives for one run (``_run``), and what an edit keeps for one prediction.
+    """
+
+    def __init__(self, model: Any, fusion: Fusion, both: bool = False) -> None:
         super().__init__(model)
-        self.settings = settings
+        self.fusion, self.both = fusion, both
         self._infos = host.attention_layers(model)
         self._layers = [info.layer for info in self._infos]
         self._run: ControlledRun | None = None
@@ -83,23 +102,21 @@ class ControlGuider(comfy.samplers.CFGGuider):
     ):
         if len(sigmas) < 2:
             return latent_image
-        settings, pictures = self.settings, latent_image.shape[0]
-        if settings.replay is not None:
-            _check_start(settings.replay, latent_image, sigmas)
-        self._run = ControlledRun(
-            settings.control, sigmas.tolist(), self._infos, settings.replay, settings.words, settings.mask
-        )
+        pictures, replay = latent_image.shape[0], self.fusion.replay
+        if replay is not None:
+            _check_start(replay, latent_image, sigmas)
+        self._run = ControlledRun(self.fusion, sigmas.tolist(), self._infos)
         self._apart = any("control" in c for conds in self.original_conds.values() for c in conds)
-        if settings.replay is None:
+        if replay is None:
             noise, latent_image = torch.cat([noise, noise]), torch.cat([latent_image, latent_image])
             if denoise_mask is not None and len(denoise_mask) == pictures > 1:
                 denoise_mask = torch.cat([denoise_mask, denoise_mask])
-            callback = callback if settings.both else _targets_only(callback, pictures)
+            callback = callback if self.both else _targets_only(callback, pictures)
         try:
             samples = super().sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
         finally:
             self._run = None
-        return samples if settings.both else samples[:pictures]
+        return samples if self.both else samples[:pictures]
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006  ComfyUI's signature
         def predict(target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention):
@@ -109,49 +126,61 @@ class ControlGuider(comfy.samplers.CFGGuider):
 
     def _predict(
         self, target: Tensor, source: Tensor, timestep: Tensor, model_options: dict, edit: ControlledAttention
-    ):
-        negative = self._negative(float(timestep[0]), target.device)
-        conds = {
-            TARGET: self.conds["positive"],
-            UNCONDITIONAL: negative,
-            SOURCE: self.conds["source"],
-            SOURCE_UNCONDITIONAL: negative,
-        }
-        if math.isclose(self.cfg, 1.0) and not model_options.get("disable_cfg1_optimization", False):
-            conds[UNCONDITIONAL] = conds[SOURCE_UNCONDITIONAL] = None
-        if self.settings.replay is not None:
-            conds[SOURCE_UNCONDITIONAL] = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Clean estimates of both streams, (B, C, h, w); the source's is None with a replay."""
+        conditions = self._conditions(float(timestep[0]), target.device, model_options)
         options = edits.with_edit(model_options, edit, self._layers, (SELF, CROSS))
 
-        def ask(branches: Sequence[int], x: Tensor, options: dict) -> list[Tensor]:
-            asked = [conds[branch] if branch in branches else None for branch in sorted(conds)]
-            return comfy.samplers.calc_cond_batch(self.inner_model, asked, x, timestep, options)
+        def ask(branches: Collection[int], x: Tensor, options: dict) -> dict[int, Tensor]:
+            # ComfyUI calls a list's places the branches
+            asked = [conditions[branch] if branch in branches else None for branch in sorted(conditions)]
+            answers = comfy.samplers.calc_cond_batch(self.inner_model, asked, x, timestep, options)
+            return {branch: answers[branch] for branch in branches}
 
-        sources, found = (SOURCE, SOURCE_UNCONDITIONAL), None
+        sources, estimates = (SOURCE, SOURCE_UNCONDITIONAL), {}
         if not self._apart:
-            found = ask(tuple(conds), target, _with_latents(options, sources, source))
+            estimates = ask(conditions, target, _with_latents(options, sources, source))
             if edit.source.missed:
                 log.info("The source and the target of attention control run one after the other: the batch was split.")
                 self._apart = True
-                edit.begin_anew()
+                edit.clear()
         if self._apart:
-            first = ask(sources, source, options)
-            found = [*ask((TARGET, UNCONDITIONAL), target, options)[:SOURCE], *first[SOURCE:]]
-        answer = self._guided(found[TARGET], found[UNCONDITIONAL], conds, target, timestep, model_options)
-        if self.settings.replay is not None:
-            return answer, None
-        return answer, self._guided(
-            found[SOURCE],
-            found[SOURCE_UNCONDITIONAL],
-            {TARGET: conds[SOURCE], UNCONDITIONAL: negative},
-            source,
-            timestep,
-            model_options,
-        )
+            estimates = ask(sources, source, options)
+            estimates |= ask((TARGET, UNCONDITIONAL), target, options)
 
-    def _guided(self, cond, uncond, conds, x, timestep, model_options) -> Tensor:
-        """ComfyUI's own guidance, with whatever other packs hooked into it."""
-        positive, negative = conds[TARGET], conds[UNCONDITIONAL]
+        def guided(conditional: int, unconditional: int, x: Tensor) -> Tensor:
+            prompts = (conditions[conditional], conditions[unconditional])
+            answers = (estimates[conditional], estimates[unconditional])
+            return self._guided(answers, prompts, x, timestep, model_options)
+
+        answer = guided(TARGET, UNCONDITIONAL, target)
+        return answer, None if self.fusion.replay is not None else guided(SOURCE, SOURCE_UNCONDITIONAL, source)
+
+    def _conditions(self, sigma: float, device: torch.device, model_options: dict) -> Conditions:
+        """The prompts of every branch at a sigma."""
+        negative = self._negative(sigma, device)
+        if math.isclose(self.cfg, 1.0) and not model_options.get("disable_cfg1_optimization", False):
+            negative = None
+        return {
+            TARGET: self.conds["positive"],
+            UNCONDITIONAL: negative,
+            SOURCE: self.conds["source"],
+            SOURCE_UNCONDITIONAL: negative if self.fusion.replay is None else None,
+        }
+
+    def _guided(
+        self,
+        answers: tuple[Tensor, Tensor],
+        prompts: tuple[list[dict] | None, list[dict] | None],
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict,
+    ) -> Tensor:
+        """ComfyUI's own guidance, with whatever other packs hooked into it, (B, C, h, w).
+
+        :param answers: conditional and unconditional clean estimate; ``prompts`` are theirs.
+        """
+        (cond, uncond), (positive, negative) = answers, prompts
         for function in model_options.get("sampler_pre_cfg_function", []):
             cond, uncond = function(
                 {
@@ -179,15 +208,15 @@ class ControlGuider(comfy.samplers.CFGGuider):
 
     def _negative(self, sigma: float, device: torch.device) -> list[dict]:
         """The negative prompt, or this sigma's pivot in its place."""
-        pivots = self.settings.pivots
+        pivots = self.fusion.pivots
         if pivots is None:
             return self.conds["negative"]
         context = comfy.conds.CONDCrossAttn(pivots.at(sigma)[None].to(device))
         return [{**c, "model_conds": {**c["model_conds"], "c_crossattn": context}} for c in self.conds["negative"]]
 
 
-def _with_latents(options: dict[str, Any], branches: Sequence[int], latents: Tensor) -> dict[str, Any]:
-    """Model options under which the rows of some branches are given other latents."""
+def _with_latents(options: dict[str, Any], branches: Collection[int], latents: Tensor) -> dict[str, Any]:
+    """Model options under which the rows of some branches get other latents, (B, C, h, w)."""
 
     def wrapper(
         executor: Any,

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ...diffusion.inversion import Inversion, check_same_model
+from ...diffusion.learning import HALF_SCALE, drain
 from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
 from . import model as host
-from .gradients import HALF_SCALE, DifferentiableUNet, clone_for_autograd, gradients
+from .gradients import DifferentiableUNet, clone_for_autograd, gradients
 
 
 def find_pivots(
@@ -37,11 +38,7 @@ def find_pivots(
             options = replace(options, gradient_scale=HALF_SCALE)
         copied = replace(inversion, trajectory=clone_for_autograd(inversion.trajectory, unet.device))
         search = search_pivots(unet, copied, clone_for_autograd(context, unet.device), options=options)
-        while True:
-            try:
-                on_iteration(next(search))
-            except StopIteration as done:
-                return done.value
+        return drain(search, on_iteration)
 
 
 def single_prompt(conditioning: list) -> tuple[torch.Tensor, dict[str, Any]]:

@@ -76,7 +76,7 @@ class DiffusersLCAD:
     """What ``pipelines.lcad`` asks of a host, on models that diffusers and transformers hold.
 
     :param encode_text: a prompt -> (1, tokens, width).
-    :param read_text: a prompt -> its words' tokens and their places in what ``encode_text`` gives.
+    :param read_text: a prompt -> the tokens of what ``encode_text`` gives.
     :param scale: of the UNet's latents against the autoencoder's.
     :param recommended: settings that the file recommends for L-CAD.
     :param on_step: called with the clean estimate after every step.
@@ -117,7 +117,7 @@ class DiffusersLCAD:
         :raises ValueError: phrases that the prompt doesn't contain, named.
         """
         words = self.read_text(prompt)
-        return find_phrases(words, prompt, [(name, self.read_text(name).tokens) for name in phrases]), words.length
+        return find_phrases(words, [self.read_text(phrase) for phrase in phrases]), words.length
 
     def sample(
         self,
@@ -183,8 +183,7 @@ def load_lcad(
 
         def words_of(text: str) -> PromptTokens:
             ids = tokenize(text, vocabulary=words.emb.num_embeddings, tokens=words.tokens)
-            used = [(i, at) for at, i in enumerate(ids) if i != NULL_TOKEN]
-            return PromptTokens(tuple(i for i, _ in used), tuple(at for _, at in used), len(ids))
+            return PromptTokens(text, tuple((i, at + 1 if i != NULL_TOKEN else 0) for at, i in enumerate(ids)))
 
     mark = fingerprint(unet.conv_in.weight, unet.config)
     torch.nn.Module.to(unet, device=device, dtype=dtype)
@@ -234,6 +233,8 @@ def _clip_text(
 
     def words_of(text: str) -> PromptTokens:
         ids = words(text, add_special_tokens=False).input_ids[: length - 2]
-        return PromptTokens(tuple(ids), tuple(range(1, 1 + len(ids))), length)
+        padding = ((end, 0),) * (length - 1 - len(ids))
+        # every token counts as a word: phrases are looked up token by token
+        return PromptTokens(text, ((words.bos_token_id, 0), *((i, at + 1) for at, i in enumerate(ids)), *padding))
 
     return encode, words_of

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ...attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET, PromptControl
-from ...diffusion.concept import (
-    ConceptOptions,
-    ConceptProgress,
-    ConceptState,
-    draw_copies,
-    initial_vectors,
-    learn_concept,
-)
+from ...attention.call import UNCONDITIONAL
+from ...attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET
+from ...diffusion.concept import ConceptProgress, ConceptState, draw_copies, initial_vectors, learn_concept
 from ...diffusion.concept_prompt import ConceptPrompt
 from ...diffusion.inversion import Inversion
+from ...diffusion.learning import HALF_SCALE, drain
 from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
-from ...diffusion.replay import Replay
-from ...diffusion.schedule import InversionPlan
-from ...pipelines.vct_pair import ControlledRun
+from ...pipelines.vct_concept import LearningSettings
+from ...pipelines.vct_pair import ControlledRun, Fusion
 from .gradients import differentiable_unet
 from .host import DiffusersHost
-from .vct_control import UNCONDITIONAL, PairDenoiser, sample_pair
+from .vct_control import PairDenoiser, sample_pair
 from .vct_text import ConceptText
 
-#: See ``diffusion.pivot.PivotOptions.gradient_scale``.
-_HALF_SCALE = 4096.0
+if TYPE_CHECKING:
+    from ...pipelines.vct import TranslationHost
 
 
 @dataclass
 class DiffusersTranslator(DiffusersHost):
     """A loaded model and its text encoder.
 
-    :param text: from ``standalone_text.load_concept_text``; None where no concept is learned.
-    :param checkpointing: learn with less memory and more time.
+    :param text: from ``vct_text.load_concept_text``; None where no concept is learned.
     """
 
     text: ConceptText | None = None
-    checkpointing: bool = False
 
     @property
     def columns(self) -> int:
@@ -49,7 +42,7 @@ class DiffusersTranslator(DiffusersHost):
 
     @property
     def _scale(self) -> float:
-        return _HALF_SCALE if self.model.unet.dtype == torch.float16 else 1.0
+        return HALF_SCALE if self.model.unet.dtype == torch.float16 else 1.0
 
     @torch.no_grad()
     def of_vectors(self, *vectors: Tensor) -> ConceptPrompt:
@@ -60,53 +53,33 @@ class DiffusersTranslator(DiffusersHost):
         return ConceptPrompt(context, context.shape[1], len(vectors[0]), self.text.first, vectors, *pooled)
 
     def learn(
-        self,
-        latents: Tensor,
-        vectors: int,
-        word: str,
-        options: ConceptOptions,
-        seed: int,
-        on_update: Callable[[ConceptProgress], None],
+        self, latents: Tensor, settings: LearningSettings, on_update: Callable[[ConceptProgress], None]
     ) -> ConceptPrompt:
         if self.text is None:
             raise ValueError("Learning a concept needs the model's text encoder; load it with load_concept_text.")
-        text = self.text
-        state = ConceptState.fresh([initial_vectors(rows, vectors) for rows in text.rows(word)])
-        copies = draw_copies(latents.to(self.device), self.sigma_table, options.accumulation, seed)
-        unet = differentiable_unet(self.model, self.checkpointing)
+        options = replace(settings.concept, gradient_scale=self._scale)
+        state = ConceptState.fresh([initial_vectors(rows, settings.vectors) for rows in self.text.rows(settings.word)])
+        copies = draw_copies(latents.to(self.device), self.sigma_table, options.accumulation, settings.seed)
+        unet = differentiable_unet(self.model, settings.gradient_checkpointing)
         with torch.enable_grad():
-            for progress in learn_concept(unet, text, state, copies, replace(options, gradient_scale=self._scale)):
-                state = progress.state
-                on_update(progress)
+            state = drain(learn_concept(unet, self.text, state, copies, options), on_update)
         return self.of_vectors(*state.vectors)
 
     def find_pivots(
-        self, inversion: Inversion, options: PivotOptions, on_iteration: Callable[[PivotProgress], None]
+        self,
+        inversion: Inversion,
+        options: PivotOptions,
+        on_iteration: Callable[[PivotProgress], None],
+        checkpointing: bool = False,
     ) -> Pivots:
         placed = replace(inversion, trajectory=inversion.trajectory.to(self.device))
         options = replace(options, gradient_scale=self._scale)
+        unet = differentiable_unet(self.model, checkpointing)
         with torch.enable_grad():
-            search = search_pivots(
-                differentiable_unet(self.model, self.checkpointing), placed, self.model.context.float(), options=options
-            )
-            while True:
-                try:
-                    on_iteration(next(search))
-                except StopIteration as done:
-                    return done.value
+            return drain(search_pivots(unet, placed, self.model.context.float(), options=options), on_iteration)
 
-    def fuse(
-        self,
-        start: Tensor,
-        plan: InversionPlan,
-        concept: ConceptPrompt,
-        control: PromptControl,
-        replay: Replay | None,
-        pivots: Pivots | None,
-        guidance: float,
-        mask: Tensor | None,
-    ) -> Tensor:
-        plain = self.model.context if pivots is None else pivots.at
+    def fuse(self, start: Tensor, sigmas: Sequence[float], concept: ConceptPrompt, fusion: Fusion) -> Tensor:
+        plain = self.model.context if fusion.pivots is None else fusion.pivots.at
         texts = {
             UNCONDITIONAL: plain,
             SOURCE_UNCONDITIONAL: plain,
@@ -114,6 +87,9 @@ class DiffusersTranslator(DiffusersHost):
             TARGET: concept.prompt,
         }
         denoiser = PairDenoiser(self.model, texts, {} if concept.pooled is None else {TARGET: concept.pooled})
-        run = ControlledRun(control, plan.sigmas, denoiser.layers, replay, mask=mask)
-        streams = sample_pair(denoiser, run, start.to(self.device), guidance, self._callback)
-        return streams[: len(start)]
+        run = ControlledRun(fusion, sigmas, denoiser.layers)
+        return sample_pair(denoiser, run, start.to(self.device), self._callback)[: len(start)]
+
+
+if TYPE_CHECKING:
+    _: type[TranslationHost] = DiffusersTranslator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...attention.call import CROSS, SELF, batch_layout
+from ...attention.call import CROSS, SELF, UNCONDITIONAL, batch_layout
 from ...attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET, ControlledAttention
 from ...diffusion.sampling import guide, sample_ddim
 from ...pipelines.vct_pair import ControlledRun
@@ -16,8 +16,6 @@ from .denoiser import UNetDenoiser
 
 if TYPE_CHECKING:
     from .checkpoint import StandaloneModel
-
-UNCONDITIONAL = 1
 
 #: A text context (B or 1, tokens, width), or one for each sigma.
 Context = Tensor | Callable[[float], Tensor]
@@ -72,7 +70,6 @@ def sample_pair(
     denoiser: PairDenoiser,
     run: ControlledRun,
     start: Tensor,
-    guidance: float,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> Tensor:
     """DDIM of a controlled pair down ``run.sigmas``, classifier-free guidance on both streams.
@@ -81,28 +78,31 @@ def sample_pair(
     :returns: (B, C, h, w) the targets, or with no replay (2B, C, h, w), targets and then sources.
     """
     layers = [info.layer for info in denoiser.layers]
+    guidance, replay = run.fusion.guidance, run.fusion.replay
 
     def predict(
         target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention
     ) -> tuple[Tensor, Tensor | None]:
-        plain = [] if guidance == 1 else [(UNCONDITIONAL, target)]
-        if run.replay is None and guidance != 1:
-            plain.append((SOURCE_UNCONDITIONAL, source))
-        parts = [*plain, (SOURCE, source), (TARGET, target)]
-        x = torch.cat([part for _, part in parts])
-        branches = tuple(branch for branch, _ in parts)
+        parts = {SOURCE: source, TARGET: target}
+        if guidance != 1:
+            unconditional = {UNCONDITIONAL: target}
+            if replay is None:
+                unconditional[SOURCE_UNCONDITIONAL] = source
+            parts = unconditional | parts
+        x, branches = torch.cat(list(parts.values())), tuple(parts)
         with denoiser.at(sigma).edited(edit, layers, (SELF, CROSS)):
-            found = dict(
-                zip(branches, denoiser(x, x.new_full([len(x)], sigma), branches).chunk(len(parts)), strict=True)
-            )
-        answers = [
-            found[own] if guidance == 1 else guide(found[own], found[unconditional], guidance)
-            for own, unconditional in ((TARGET, UNCONDITIONAL), (SOURCE, SOURCE_UNCONDITIONAL))
-            if own == TARGET or run.replay is None
-        ]
-        return (*answers, None)[:2]
+            answers = denoiser(x, x.new_full([len(x)], sigma), branches).chunk(len(parts))
+        estimates = dict(zip(branches, answers, strict=True))
 
-    x = start if run.replay is not None else torch.cat([start, start])
+        def guided(conditional: int, unconditional: int) -> Tensor:
+            if guidance == 1:
+                return estimates[conditional]
+            return guide(estimates[conditional], estimates[unconditional], guidance)
+
+        answer = guided(TARGET, UNCONDITIONAL)
+        return answer, None if replay is not None else guided(SOURCE, SOURCE_UNCONDITIONAL)
+
+    x = start if replay is not None else torch.cat([start, start])
     levels = torch.tensor(run.sigmas)
     return sample_ddim(
         lambda x, sigma: run.denoise(x, float(sigma[0]), predict), x, levels, callback=callback, disable=True

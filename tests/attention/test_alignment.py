@@ -9,7 +9,6 @@ from comfyui_exemplar.attention.alignment import (
     equalizer,
     refinement,
     replacement,
-    word_columns,
 )
 
 BEGIN, END = 100, 101
@@ -63,12 +62,6 @@ def test_replacement_needs_equally_many_words():
 def test_prompts_must_fit():
     with pytest.raises(ValueError, match="target prompt has 3 tokens for 2 columns"):
         refinement([1], [1, 2, 3], (2, 2))
-
-
-def test_word_columns():
-    assert word_columns([BEGIN, 5, 6, 7, 5, 6, END], [5, 6]) == (1, 2, 4, 5)
-    assert word_columns([BEGIN, 5, END], [8]) == ()
-    assert word_columns([BEGIN, 5, END], []) == ()
 
 
 def test_equalizer():

@@ -6,22 +6,12 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.call import CROSS, SELF, AttentionCall
-from comfyui_exemplar.attention.control import (
-    SOURCE,
-    TARGET,
-    ControlledAttention,
-    PromptControl,
-    Refine,
-    Replace,
-    Reweight,
-    SourceFeatures,
-    cross_share,
-    self_active,
-    split_columns,
-    step_of,
-)
+from comfyui_exemplar.attention.control import SOURCE, TARGET, ControlledAttention, PromptControl, SourceFeatures
 from comfyui_exemplar.attention.fused import sdpa
 from comfyui_exemplar.attention.layers import Layer
+from comfyui_exemplar.attention.map_edits import Refine, Replace, Reweight, split_columns
+from comfyui_exemplar.attention.windows import cross_share, self_active
+from comfyui_exemplar.attention.word_maps import BlendWords, WordMaps
 
 from . import naive
 
@@ -163,7 +153,7 @@ class TestSplitBatches:
         whole, features = call(kind), SourceFeatures()
         out = edited(self.CONTROL, whole.select([0, 2]), source=features)
         assert features.missed and torch.equal(out, whole.select([0, 2]).plain())
-        features.forget()
+        features.clear()
         assert not features.missed
 
     def test_no_target_no_edit(self, kind):
@@ -171,10 +161,19 @@ class TestSplitBatches:
         assert torch.equal(edited(self.CONTROL, asked), asked.plain())
 
 
-def test_steps_follow_sigma():
-    assert [step_of(s, SIGMAS) for s in (8.0, 7.9, 4.0, 3.99, 1.0, 0.5)] == [0, 0, 1, 1, 3, 3]
-    # levels that went through float32 arithmetic, and a sigma above all of them
-    assert step_of(4.0000001, SIGMAS) == 1 and step_of(9.0, SIGMAS) == 0
+def test_maps_of_words_are_gathered_and_let_go():
+    """Of chosen layers alone, whether anything is edited there or not; clearing the edit clears them."""
+    asked, words = call(CROSS), BlendWords((1,), (2,))
+    asked = replace(asked, q=naive.rand(3, 6, naive.WIDTH, seed=3), grid=(2, 3))
+    for layers, gathered in (({asked.layer}, True), ({Layer("input", 7)}, False)):
+        for window in (0.0, 1.0):
+            maps = WordMaps(words, layers)
+            control = PromptControl((5, 5), (TestCross.LOUDER,), window, 0.0)
+            edit = ControlledAttention(control, SIGMAS, words=maps)
+            edit(asked, AttentionCall.plain)
+            assert (maps.mask((4, 6)) is not None) == gathered
+            edit.clear()
+            assert maps.mask((4, 6)) is None
 
 
 def test_shares_are_cut_off_as_published():

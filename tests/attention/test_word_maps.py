@@ -32,11 +32,11 @@ def test_sums_over_evaluations_and_pictures():
         one = WordMaps(words, ())
         both = torch.cat([maps_at([(0, 0)]), maps_at([(3, 3)])])
         one.add((4, 4), [0, 1], both, both)
-        run.take_over(one)
+        run.add_all(one)
     mask = run.mask((4, 4))
     assert mask.shape == (2, 1, 4, 4)
     assert mask[0, 0, 0, 0] == 1 == mask[1, 0, 3, 3] and mask[0, 0, 3, 3] == 0 == mask[1, 0, 0, 0]
-    run.forget()
+    run.clear()
     assert run.mask((4, 4)) is None
 
 

@@ -13,6 +13,7 @@ from comfyui_exemplar.diffusion.concept import (
     initial_vectors,
     learn_concept,
 )
+from comfyui_exemplar.diffusion.learning import drain
 
 TABLE = torch.linspace(0.03, 10.0, 1000)
 PICTURES = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
@@ -35,9 +36,12 @@ def start(count=3):
 
 
 def learn(state=None, options=OPTIONS, seed=5, **kw):
-    state = state or start()
+    """What every update yielded; the search's value is the last one's state."""
+    state, seen = state or start(), []
     copies = draw_copies(PICTURES, TABLE, options.accumulation, seed, state.updates)
-    return list(learn_concept(predict, kw.get("encode", encode), state, copies, options))
+    last = drain(learn_concept(predict, kw.get("encode", encode), state, copies, options), seen.append)
+    assert last is (seen[-1].state if seen else state)
+    return seen
 
 
 def close(a, b, tolerance=1e-6):
@@ -53,7 +57,7 @@ def test_only_the_vectors_move():
     assert all(p.loss == pytest.approx(p.mse + p.l1) for p in seen)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 4, 100])
+@pytest.mark.parametrize("rows", [1, 3, 4, 64])
 def test_rows_a_call_change_nothing(rows):
     assert close(learn()[-1].state.vectors, learn(options=replace(OPTIONS, rows=rows))[-1].state.vectors)
 
@@ -89,8 +93,9 @@ def test_learning_rate_and_terms():
     assert ConceptOptions().rate == pytest.approx(2e-3) and ConceptOptions(scale_rate=False).rate == 5e-4
     without = learn(options=replace(OPTIONS, l1_weight=0.0))
     assert all(p.l1 == 0 and p.loss == p.mse for p in without)
-    still = learn(options=replace(OPTIONS, learning_rate=1e-9, weight_decay=0.0))[-1].state.vectors
-    assert close(still, start().vectors, 1e-7)
+    still = learn(options=replace(OPTIONS, learning_rate=1e-6, weight_decay=0.0))[-1].state.vectors
+    # six updates of at most the rate of four copies
+    assert close(still, start().vectors, 6 * 4.1e-6)
 
 
 def test_gradient_scale_changes_nothing():
@@ -117,7 +122,7 @@ def test_initial_vectors():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="must be above 0"):
+    with pytest.raises(ValueError, match="accumulation is 0; it must lie between 1 and 64"):
         learn(options=replace(OPTIONS, accumulation=0))
     with pytest.raises(ValueError, match="the loss of update 1 is"):
         copies = draw_copies(PICTURES, TABLE, 2, 0)

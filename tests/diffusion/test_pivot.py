@@ -7,6 +7,7 @@ import torch
 
 from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.diffusion.inversion import Inversion
+from comfyui_exemplar.diffusion.learning import drain
 from comfyui_exemplar.diffusion.pivot import PivotOptions, search_pivots, way_back
 from comfyui_exemplar.diffusion.sampling import invert_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
@@ -44,12 +45,8 @@ def inverted(steps=4, convention="consistent", pictures=1):
 
 
 def search(model, inversion, options=OPTIONS, conditional=EMPTY, start=None):
-    generator, seen = search_pivots(model, inversion, conditional, start, options), []
-    while True:
-        try:
-            seen.append(next(generator))
-        except StopIteration as done:
-            return seen, done.value
+    seen = []
+    return seen, drain(search_pivots(model, inversion, conditional, start, options), seen.append)
 
 
 @pytest.mark.parametrize("convention", ["consistent", "diffusers"])
@@ -75,7 +72,7 @@ def test_look_up_by_sigma():
 def test_what_is_computed(keep):
     """A prediction for the prompt, one an iteration, one to advance; the last one is spared where nothing moved."""
     model = Model()
-    options = replace(OPTIONS, keep_last_update=keep, stop_below=1e9)  # every step ends after its first look
+    options = replace(OPTIONS, keep_last_update=keep, stop_below=1.0)  # every step ends after its first look
     seen, pivots = search(model, inverted(), options)
     assert pivots.n_inner == (1, 1, 1, 1) and len(seen) == 4 and all(p.last for p in seen)
     assert model.calls == 4 * (3 if keep else 2) and model.differentiable == 4
@@ -123,7 +120,7 @@ def test_bad_input():
         way_back(official())
     with pytest.raises(ValueError, match="reaches 0 after 3 steps, but the inversion has 4"):
         search(Model(), inverted(), replace(OPTIONS, learning_rate_steps=3))
-    with pytest.raises(ValueError, match="must be above 0"):
+    with pytest.raises(ValueError, match="iterations is 0; it must lie between 1 and 500"):
         search(Model(), inverted(), replace(OPTIONS, iterations=0))
     with pytest.raises(ValueError, match="diverged: the loss of step 1, iteration 1 is nan"):
         search(lambda x, sigma, context: x * context.mean() * float("nan"), inverted())

@@ -1,10 +1,12 @@
 """The DDIM grid and both conventions' plans, spelled out."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from comfyui_exemplar.diffusion.schedule import (
-    CONVENTIONS,
+    Convention,
     ancestral_sigmas,
     ddim_timesteps,
     fractional_timestep,
@@ -141,7 +143,7 @@ def test_one_step_has_no_official_inversion():
 def test_unknown_convention():
     with pytest.raises(ValueError, match="convention is 'exact'; expected one of consistent, official"):
         plan(convention="exact")
-    assert CONVENTIONS == ("consistent", "official", "diffusers")
+    assert get_args(Convention) == ("consistent", "official", "diffusers")
 
 
 def test_features_are_worth_keeping_where_the_way_back_reads():

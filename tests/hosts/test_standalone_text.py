@@ -43,7 +43,7 @@ def test_both_encoders_learn_and_the_file_holds_both(path, tmp_path):
     # the one word that is known without a tokenizer is not in a vocabulary of fifty
     text.rows = lambda _: tuple(part.encoder.get_input_embeddings().weight[[5]] for part in text.parts)
     host = DiffusersTranslator(model, text=text)
-    few = TranslateSettings.recommended(
+    few = TranslateSettings.resolve(
         {}, steps=2, resolution=16, updates=2, vectors=2, learning_rate=0.1, pivot_iterations=1, word="picture"
     )
     pictures = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(1))

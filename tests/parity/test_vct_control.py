@@ -7,27 +7,21 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.alignment import concept_control
-from comfyui_exemplar.attention.call import CROSS, SELF, AttentionCall
-from comfyui_exemplar.attention.control import (
-    SOURCE,
-    SOURCE_UNCONDITIONAL,
-    TARGET,
-    ControlledAttention,
-    PromptControl,
-    attention_map,
-    cross_share,
-    self_active,
-)
+from comfyui_exemplar.attention.call import CROSS, SELF, UNCONDITIONAL, AttentionCall
+from comfyui_exemplar.attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET, ControlledAttention, PromptControl
 from comfyui_exemplar.attention.layers import Layer
+from comfyui_exemplar.attention.map_edits import attention_map
+from comfyui_exemplar.attention.windows import cross_share, self_active
 from comfyui_exemplar.diffusion.pivot import Pivots
 from comfyui_exemplar.diffusion.replay import Replay
+from comfyui_exemplar.pipelines.vct_pair import ControlledRun, Fusion
 
 from . import hosts
 
 INSIDE_COMFY = importlib.util.find_spec("comfy") is not None
 MAPS, LATENTS, MID_MAPS = 1e-6, 1e-3, 1e-4
 #: Rows of the published batch.
-BRANCHES = (SOURCE_UNCONDITIONAL, 1, SOURCE, TARGET)
+BRANCHES = (SOURCE_UNCONDITIONAL, UNCONDITIONAL, SOURCE, TARGET)
 
 
 def cases(golden):
@@ -162,39 +156,39 @@ class Run:
     control: PromptControl
     replay: Replay | None
 
+    @property
+    def fusion(self):
+        return Fusion(self.control, self.meta["guidance_scale"], self.replay, self.pivots)
+
     def sample(self, vct_set):
         """Each latent on the way and the last one, (B, C, h, w), and the rows of each model call."""
         return self._in_comfy(vct_set) if INSIDE_COMFY else self._in_diffusers(vct_set)
 
     def _in_diffusers(self, vct_set):
         from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser, sample_pair
-        from comfyui_exemplar.pipelines.vct_pair import ControlledRun
 
         base, plain = vct_set.file("base"), self.pivots.at
-        texts = {1: plain, SOURCE_UNCONDITIONAL: plain, SOURCE: base["ctx_empty"], TARGET: base["ctx_concept"]}
+        texts = {
+            UNCONDITIONAL: plain,
+            SOURCE_UNCONDITIONAL: plain,
+            SOURCE: base["ctx_empty"],
+            TARGET: base["ctx_concept"],
+        }
         denoiser = PairDenoiser(hosts.diffusers_host(vct_set).model, texts)
         rows, visited = [], []
         denoiser.model.unet.conv_in.register_forward_pre_hook(lambda _, x: rows.append(len(x[0])))
-        run = ControlledRun(self.control, self.pivots.levels, denoiser.layers, self.replay)
-        last = sample_pair(
-            denoiser,
-            run,
-            self.pivots.trajectory[0],
-            self.meta["guidance_scale"],
-            lambda step: visited.append(step["x"]),
-        )
+        run = ControlledRun(self.fusion, self.pivots.levels, denoiser.layers)
+        last = sample_pair(denoiser, run, self.pivots.trajectory[0], lambda step: visited.append(step["x"]))
         return [*visited, last], rows
 
     def _in_comfy(self, vct_set):
         from comfyui_exemplar.diffusion.sampling import sample_ddim
         from comfyui_exemplar.hosts.comfy import sampling
-        from comfyui_exemplar.hosts.comfy.vct_control import ControlGuider, PairSettings
+        from comfyui_exemplar.hosts.comfy.vct_control import pair_guider
 
         base, model = vct_set.file("base"), hosts.comfy_model(vct_set)
-        guider = ControlGuider(model, PairSettings(self.control, self.replay, self.pivots, both=True))
         prompts = [[[base[name], {}]] for name in ("ctx_concept", "ctx_empty", "ctx_empty")]
-        guider.set_prompts(*prompts)
-        guider.set_cfg(self.meta["guidance_scale"])
+        guider = pair_guider(model, self.fusion, *prompts, both=True)
         rows, visited = [], []
         first = model.model.diffusion_model.input_blocks[0][0]
         first.register_forward_pre_hook(lambda _, x: rows.append(len(x[0])))

@@ -7,6 +7,7 @@ import torch
 
 from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.diffusion.inversion import Inversion
+from comfyui_exemplar.diffusion.learning import drain
 from comfyui_exemplar.diffusion.pivot import PivotOptions, search_pivots
 from comfyui_exemplar.diffusion.sampling import invert_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan, sigmas_from_alphas
@@ -88,11 +89,7 @@ def options_of(meta):
 def finish(search):
     """(what a search yielded, its value)."""
     seen = []
-    while True:
-        try:
-            seen.append(next(search))
-        except StopIteration as stop:
-            return seen, stop.value
+    return seen, drain(search, seen.append)
 
 
 def test_learning_rates(vct_set):

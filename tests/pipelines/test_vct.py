@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from comfyui_exemplar.demo import model_path
+from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
 from comfyui_exemplar.hosts.diffusers.vct_text import ClipText, load_concept_text
-from comfyui_exemplar.pipelines.vct import TranslateSettings, economical_pivots, learn, translate
+from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
-FEW = TranslateSettings.recommended(
-    {"resolution": 128}, steps=2, resolution=32, updates=2, vectors=2, pivot_iterations=0, word="red"
+RECOMMENDED = read_recommended(model_path())["vct"]
+FEW = TranslateSettings.resolve(
+    RECOMMENDED, steps=2, resolution=32, updates=2, vectors=2, pivot_iterations=0, word="red"
 )
 
 
@@ -60,10 +62,10 @@ def test_a_batch_is_its_pictures(host, pictures, concept):
 
 
 def test_pivots_hold_every_picture(host, pictures, concept):
-    settings = replace(FEW, pivots=economical_pivots(FEW.guidance, 1))
-    told = []
-    result = translate(host, pictures, concept, settings, on_progress=lambda phase, _: told.append(phase))
-    assert len(result.reconstruction_errors) == 2 and told == ["pivots"] * 2 * settings.steps
+    settings = replace(FEW, pivot_iterations=1)
+    phases = []
+    result = translate(host, pictures, concept, settings, on_progress=lambda phase, _: phases.append(phase))
+    assert len(result.reconstruction_errors) == 2 and phases == ["pivots"] * 2 * settings.steps
 
 
 def test_outside_of_a_mask_the_picture_stays(host, pictures, concept):
@@ -80,15 +82,21 @@ def test_outside_of_a_mask_the_picture_stays(host, pictures, concept):
 
 
 def test_progress_is_what_was_announced(host, pictures):
-    done, settings = [], replace(FEW, pivots=replace(economical_pivots(4.0, 2), stop_below=0.0, stop_growth=0.0))
+    """Iterations that a step of the pivots did not need count as done."""
+    done, settings = [], replace(FEW, pivot_iterations=2)
+
+    def note(phase, progress):
+        done.append(phase)
+        if phase == "pivots" and progress.last:
+            done.extend([phase] * (settings.pivot_iterations - progress.iteration - 1))
+
     host.on_step = lambda _: done.append("step")
     try:
-        made = learn(host, pictures[:1], settings, lambda phase, _: done.append(phase))
-        translate(host, pictures, made, settings, on_progress=lambda phase, _: done.append(phase))
+        translate(host, pictures, learn(host, pictures[:1], settings, note), settings, on_progress=note)
     finally:
         host.on_step = None
     assert len(done) == settings.calls(2, learning=True)
-    assert done[:3] == ["concept", "concept", "step"]
+    assert done[:3] == ["concept", "concept", "step"] and "pivots" in done
 
 
 @pytest.mark.parametrize("phase", ["concept", "pivots", "step"])
@@ -100,7 +108,7 @@ def test_a_stop_in_any_phase_leaves_nothing_behind(host, pictures, concept, phas
         if at == phase:
             raise Stopped
 
-    settings = replace(FEW, pivots=economical_pivots(4.0, 1))
+    settings = replace(FEW, pivot_iterations=1)
     before = dict(host.model.unet.attn_processors)
     host.on_step = lambda _: stop("step")
     try:
@@ -115,11 +123,11 @@ def test_a_stop_in_any_phase_leaves_nothing_behind(host, pictures, concept, phas
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"convention": "official"}, "does not come back down|can be 1 to"),
-        ({"steps": 0}, "between 1 and"),
+        ({"convention": "official"}, "convention is 'official'"),
+        ({"steps": 0}, "steps is 0; it must lie between 2 and"),
         ({"weight_place": "x"}, "weight_place is 'x'"),
         ({"self_layers": "x"}, "self_layers is 'x'"),
-        ({"cross_ratio": 2.0}, "must lie in"),
+        ({"cross_ratio": 2.0}, "cross_ratio is 2.0; it must lie between 0 and 1"),
     ],
 )
 def test_bad_settings(host, pictures, concept, changes, message):
@@ -137,11 +145,16 @@ def test_bad_masks_and_words(host, pictures, concept):
 
 
 def test_recommendations():
-    published, embedded = TranslateSettings.recommended({}), TranslateSettings.recommended({"resolution": 128})
+    published, embedded = TranslateSettings.resolve({}), TranslateSettings.resolve(RECOMMENDED)
     assert published.steps == 50 and published.concept.updates == 500 and published.pivots.iterations == 50
-    assert embedded.resolution == 128 and embedded.guidance == embedded.pivots.guidance == 4.0
-    chosen = TranslateSettings.recommended({"resolution": 128}, guidance=1.0, updates=7, steps=5)
+    assert published.pivots.advance_guidance is None and not published.pivots.keep_last_update
+    assert embedded.resolution == RECOMMENDED["resolution"] != published.resolution
+    assert embedded.guidance == embedded.pivots.guidance == RECOMMENDED["guidance"]
+    assert embedded.concept.updates == RECOMMENDED["updates"] and embedded.concept.accumulation == 4
+    chosen = TranslateSettings.resolve(RECOMMENDED, guidance=1.0, updates=7, steps=5, resolution=-1)
     assert chosen.pivots is None and chosen.concept.updates == 7 and chosen.steps == 5
+    assert chosen.resolution == embedded.resolution
+    assert TranslateSettings.resolve(RECOMMENDED, pivot_iterations=0).pivots is None
 
 
 class TestClipText:

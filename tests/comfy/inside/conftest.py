@@ -7,6 +7,8 @@ from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
 from comfyui_exemplar.nodes import NODES
 
+from .pairs import STEPS
+
 
 @pytest.fixture(autouse=True)
 def inference_mode():
@@ -42,6 +44,22 @@ def scene():
     moved = torch.roll(shape, (6, -4), (0, 1))
     color = torch.stack([0.9 - 0.1 * moved, 0.9 - 0.7 * moved, 0.9 - 0.6 * moved], -1)[None]
     return gray.contiguous(), color
+
+
+@pytest.fixture(scope="session")
+def source(nodes, embedded, scene):
+    """A colored picture, inverted over a whole schedule of four steps: what DDIM Inversion returns."""
+    model, _, vae, empty = embedded
+    with torch.inference_mode():
+        return nodes(
+            "ExemplarDDIMInversion",
+            model=model,
+            conditioning=empty,
+            latent={"samples": vae.encode(scene[1])},
+            depth=STEPS,
+            steps=STEPS,
+            measure_round_trip=False,
+        )
 
 
 @pytest.fixture(scope="session")

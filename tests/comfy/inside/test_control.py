@@ -1,42 +1,19 @@
-"""Concept Fusion and Prompt Control inside ComfyUI: its batches, its samplers, its other nodes."""
+"""Concept Fusion inside ComfyUI: its batches, its samplers, its other nodes."""
 
 import comfy.controlnet
 import comfy.ldm.modules.attention
-import comfy.samplers
 import pytest
 import torch
 
-from comfyui_exemplar.attention.control import PromptControl, Refine
+from comfyui_exemplar.attention.control import PromptControl
+from comfyui_exemplar.attention.map_edits import Refine
 from comfyui_exemplar.hosts.comfy import model as host
-from comfyui_exemplar.hosts.comfy.prompts import parse_words, prompt_tokens
-from comfyui_exemplar.hosts.comfy.vct_control import ControlGuider, PairSettings
+from comfyui_exemplar.hosts.comfy.vct_control import pair_guider
+from comfyui_exemplar.pipelines.vct_pair import Fusion
 
 from .models import prompt, tiny
+from .pairs import STEPS, TOLERANCE, encode, sample
 from .sampling import Calls, difference, run, run_guider
-
-TOLERANCE = 1e-4
-STEPS = 4
-
-
-def encode(embedded, text):
-    clip = embedded[1]
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
-
-
-@pytest.fixture(scope="module")
-def source(nodes, embedded, scene):
-    """A colored picture, inverted over a whole schedule of four steps."""
-    model, _, vae, empty = embedded
-    with torch.inference_mode():
-        return nodes(
-            "ExemplarDDIMInversion",
-            model=model,
-            conditioning=empty,
-            latent={"samples": vae.encode(scene[1])},
-            depth=STEPS,
-            steps=STEPS,
-            measure_round_trip=False,
-        )
 
 
 @pytest.fixture
@@ -55,10 +32,6 @@ def fusion(nodes, embedded, source):
         )[0]
 
     return make
-
-
-def sample(guider, source, sampler="euler", **kw):
-    return run_guider(guider, source[1], source[2], sampler, **kw)
 
 
 class TestFusion:
@@ -235,128 +208,6 @@ class TestNeighbors:
         assert difference(out, sample(fusion(cfg=1.0), source)) < TOLERANCE
 
 
-class TestPromptControl:
-    def make(self, nodes, embedded, **settings):
-        return nodes(
-            "ExemplarPromptControl",
-            model=embedded[0],
-            clip=embedded[1],
-            negative=embedded[3],
-            **{
-                "source": "red heart",
-                "target": "blue heart",
-                "cfg": 4.0,
-                "cross_ratio": 0.8,
-                "self_ratio": 0.8,
-                **settings,
-            },
-        )[0]
-
-    def noise(self, seed=3):
-        return {"samples": torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) * 14.6}
-
-    def sigmas(self, embedded):
-        return comfy.samplers.calculate_sigmas(embedded[0].get_model_object("model_sampling"), "normal", STEPS)
-
-    def test_both_streams_from_noise(self, nodes, embedded):
-        """The source is what its prompt draws alone; the target shares its layout."""
-        noise, sigmas = self.noise(), self.sigmas(embedded)
-        both = run_guider(self.make(nodes, embedded, both_pictures=True), noise, sigmas)
-        alone = run(embedded[0], encode(embedded, "red heart"), noise, sigmas, 4.0, embedded[3])
-        assert both.shape[0] == 2 and difference(both[1], alone[0]) < TOLERANCE
-        only = run_guider(self.make(nodes, embedded), noise, sigmas)
-        assert only.shape[0] == 1 and torch.equal(only[0], both[0])
-
-    def test_same_prompt_twice_is_the_source(self, nodes, embedded):
-        guider = self.make(nodes, embedded, target="red heart", both_pictures=True)
-        both = run_guider(guider, self.noise(), self.sigmas(embedded))
-        assert difference(both[0], both[1]) < TOLERANCE
-
-    @pytest.mark.parametrize(
-        "settings",
-        [
-            {"words": "replace"},
-            {"words": "reweight only", "weights": "blue=2"},
-            {"target": "big blue heart", "weights": "big=0, blue=2"},
-            {"words": "replace", "word_ratios": "blue=0.2"},
-            {"self_layers": "all but the finest"},
-        ],
-    )
-    def test_options_change_the_target_only(self, nodes, embedded, settings):
-        noise, sigmas = self.noise(), self.sigmas(embedded)
-        usual = run_guider(self.make(nodes, embedded, both_pictures=True), noise, sigmas)
-        other = run_guider(self.make(nodes, embedded, both_pictures=True, **settings), noise, sigmas)
-        assert difference(usual[1], other[1]) < TOLERANCE and difference(usual[0], other[0]) > 1e-3
-
-    def test_local_blend(self, nodes, embedded):
-        """Away from the words the target is the source, at the last step exactly."""
-        noise = {"samples": torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(3)) * 14.6}
-        settings = {"both_pictures": True, "self_ratio": 0.0, "blend_words": "heart", "blend_threshold": 0.9}
-        target, source = run_guider(self.make(nodes, embedded, **settings), noise, self.sigmas(embedded))
-        same = (target - source).abs().amax(0) < TOLERANCE
-        assert 0.1 < float(same.float().mean()) < 0.98
-
-    def test_previews_show_the_target(self, nodes, embedded):
-        shapes = []
-        run_guider(
-            self.make(nodes, embedded),
-            self.noise(),
-            self.sigmas(embedded),
-            callback=lambda step, denoised, x, total: shapes.append(denoised.shape[0]),
-        )
-        assert shapes == [1] * STEPS
-
-    def test_an_inverted_picture(self, nodes, embedded, source):
-        with Calls(embedded[0]) as calls:
-            sample(self.make(nodes, embedded, source="", inversion=source[0]), source)
-        assert calls.entered == [3] * STEPS
-
-    @pytest.mark.parametrize(
-        "settings, message",
-        [
-            ({"weights": "green=2"}, "has no 'green'"),
-            ({"weights": "blue"}, "needs a number"),
-            ({"weights": "blue=x"}, "write word=number"),
-            ({"blend_words": "moon"}, "Neither prompt has the blend word 'moon'"),
-            ({"words": "replace", "target": "big blue heart"}, "replace swaps word for word"),
-            ({"word_ratios": "blue=3"}, "must lie in"),
-        ],
-    )
-    def test_bad_input(self, nodes, embedded, settings, message):
-        with pytest.raises(ValueError, match=message):
-            self.make(nodes, embedded, **settings)
-
-
-def test_words_and_their_columns(embedded):
-    clip = embedded[1]
-    tokens = prompt_tokens(clip, "red heart with a red leaf")
-    assert tokens.first == 0 and len(tokens.ids) == 4  # the embedded model drops 'with' and 'a'
-    assert tokens.columns_of(prompt_tokens(clip, "red")) == (0, 2)
-    assert tokens.columns_of(prompt_tokens(clip, "red leaf")) == (2, 3)
-    assert prompt_tokens(clip, "").ids == ()
-    assert parse_words("a=2, b c =0.5,\n d") == {"a": 2.0, "b c": 0.5, "d": None}
-
-
-def test_words_of_stable_diffusion():
-    """Begin and end marks, and learned vectors in the middle of a text."""
-    import comfy.sd1_clip
-
-    tokenizer = comfy.sd1_clip.SD1Tokenizer()
-
-    class Clip:
-        @staticmethod
-        def tokenize(text, return_word_ids=False):
-            made = tokenizer.tokenize_with_weights(text, return_word_ids)
-            if "mine" in text:
-                made["l"][0] = [(torch.full((4,), 7.0), w, i) if i == 2 else (t, w, i) for t, w, i in made["l"][0]]
-            return made
-
-    empty, words = prompt_tokens(Clip, ""), prompt_tokens(Clip, "a cat")
-    assert empty.first == 1 and len(empty.ids) == 2 and len(words.ids) == 4
-    assert words.words[0] == words.words[-1] == 0 and words.columns_of(prompt_tokens(Clip, "cat")) == (2,)
-    assert min(prompt_tokens(Clip, "a (mine:1.0)").ids) < 0
-
-
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_families(family):
     """The guider's four rows equal two separate plain samplings when nothing is edited, and differ when something
@@ -368,9 +219,7 @@ def test_families(family):
 
     def guided(edits, ratio):
         control = PromptControl((77, 77), edits, ratio, ratio, most_queries=None)
-        guider = ControlGuider(model, PairSettings(control, both=True))
-        guider.set_prompts(other, text, text)
-        guider.set_cfg(3.0)
+        guider = pair_guider(model, Fusion(control, 3.0), other, text, text, both=True)
         return run_guider(guider, latent, sigmas)
 
     free = guided((), 0.0)
@@ -379,90 +228,3 @@ def test_families(family):
     held = guided((Refine(torch.arange(77), torch.ones(77)),), 1.0)
     assert difference(held[1], free[1]) < TOLERANCE and difference(held[0], free[0]) > 1e-4
     assert len(host.attention_layers(model)) > 0
-
-
-class TestTranslate:
-    """The whole in one node: what it does beyond the stages, and that each phase can be canceled."""
-
-    def run(self, nodes, embedded, scene, **settings):
-        model, clip, vae, _ = embedded
-        return nodes(
-            "ExemplarTranslate",
-            model=model,
-            clip=clip,
-            vae=vae,
-            image=scene[1],
-            **{
-                "cfg": 4.0,
-                "cross_ratio": 0.2,
-                "self_ratio": 0.9,
-                "updates": 2,
-                "resolution": 32,
-                "steps": 2,
-                "pivot_iterations": 1,
-                "vectors": 2,
-                "word": "red",
-                "reference": scene[1],
-                **settings,
-            },
-        )
-
-    def test_picture_concept_and_error(self, nodes, embedded, scene):
-        image, concept, error = self.run(nodes, embedded, scene)
-        assert image.shape == scene[1].shape and bool(torch.isfinite(image).all()) and error >= 0
-        again, same, none = self.run(nodes, embedded, scene, reference=None, concept=concept, pivot_iterations=0)
-        assert same is concept and none == -1 and again.shape == image.shape
-        assert not any(p.requires_grad for p in embedded[0].model.parameters())
-
-    def test_agrees_with_the_other_host(self, nodes, embedded, scene):
-        """The same learning, pivots and fusion under diffusers."""
-        pytest.importorskip("diffusers")
-        from comfyui_exemplar.demo import model_path
-        from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
-        from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
-        from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text
-        from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
-
-        image, _, error = self.run(nodes, embedded, scene)
-        settings = TranslateSettings.recommended(
-            {"resolution": 32},
-            steps=2,
-            updates=2,
-            pivot_iterations=1,
-            vectors=2,
-            word="red",
-            concept_weight=0.5,
-            learning_rate=5e-4,
-        )
-        with torch.inference_mode(False):
-            other = DiffusersTranslator(load_standalone(model_path()), text=load_concept_text(model_path()))
-            picture = scene[1].clone()
-            theirs = translate(other, picture, learn(other, picture, settings), settings)
-        assert difference(theirs.images, image) < 2e-3
-        assert abs(theirs.reconstruction_errors[0] - error) < 1e-3
-
-    @pytest.mark.parametrize("calls", [1, 3, 5, 7])
-    def test_canceling(self, nodes, embedded, scene, monkeypatch, calls):
-        """After an update, a climb, a pivot or a fusion: the next run gives what it gave before."""
-        import comfy.model_management as mm
-
-        before = self.run(nodes, embedded, scene)[0]
-        asked = []
-
-        def interrupted():
-            asked.append(1)
-            if len(asked) > calls:
-                raise mm.InterruptProcessingException
-
-        with monkeypatch.context() as patched:
-            patched.setattr(mm, "throw_exception_if_processing_interrupted", interrupted)
-            with pytest.raises(mm.InterruptProcessingException):
-                self.run(nodes, embedded, scene)
-        assert torch.equal(self.run(nodes, embedded, scene)[0], before)
-
-    @pytest.mark.parametrize("both", [True, False])
-    def test_reference_or_concept(self, nodes, embedded, scene, both):
-        with pytest.raises(ValueError, match="Connect either a reference"):
-            self.run(
-                nodes, embedded, scene, reference=scene[0] if both else None, concept=embedded[3] if both else None
-            )
