@@ -82,7 +82,10 @@ class Translate(io.ComfyNode):
                 io.Image.Output(
                     display_name="image", tooltip="The pictures with the concept in them, at their own size."
                 ),
-                io.Conditioning.Output(display_name="concept", tooltip="The learned concept, for other pictures."),
+                io.Conditioning.Output(
+                    display_name="concept",
+                    tooltip="The concept, for other pictures; the input itself when one was given.",
+                ),
                 io.Float.Output(
                     display_name="reconstruction_error",
                     tooltip="What the pivots leave of each picture's way back, the mean. Below 0.1 is good; -1 without "

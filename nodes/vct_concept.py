@@ -43,7 +43,7 @@ class ConceptInversion(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="Stable Diffusion 1.x, 2.x, SDXL, or the embedded model."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
-                io.Vae.Input("vae", tooltip="Its VAE. Each distinct picture is encoded once."),
+                io.Vae.Input("vae", tooltip="Its VAE."),
                 io.Image.Input("reference", tooltip="The concept: one picture, or several of the same thing or style."),
                 *widgets(
                     ConceptInversionSettings,
@@ -67,9 +67,15 @@ class ConceptInversion(io.ComfyNode):
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="The concept as a prompt of its own."),
-                io.String.Output(display_name="prompt", tooltip="embedding:name, to put into any prompt."),
-                io.Image.Output(display_name="losses", tooltip="Loss of every update."),
-                io.Image.Output(display_name="samples", tooltip="What the model drew on the way, first to last."),
+                io.String.Output(display_name="prompt", tooltip="The text embedding:name, to put into any prompt."),
+                io.Image.Output(
+                    display_name="losses",
+                    tooltip="A chart: loss of every update, logarithmic. Single updates vary much; the level counts.",
+                ),
+                io.Image.Output(
+                    display_name="samples",
+                    tooltip="What the model drew on the way, first to last, always from the same noise, with cfg 7.5.",
+                ),
             ],
         )
 

@@ -39,7 +39,7 @@ class ConceptFusion(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The MODEL that made the inversion. Stable Diffusion 1.x, 2.x or SDXL."
+                    "model", tooltip="The MODEL that made the inversion: Stable Diffusion 1.x, 2.x or SDXL."
                 ),
                 Inversion.Input(
                     "inversion",
@@ -70,7 +70,7 @@ class ConceptFusion(io.ComfyNode):
                     "the source prompt is the negative one.",
                 ),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="Where the picture may change; outside it stays as it was."
+                    "mask", optional=True, tooltip="Where the picture may change; outside it comes back as it was."
                 ),
             ],
             outputs=[

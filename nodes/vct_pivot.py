@@ -42,8 +42,8 @@ class PivotInversion(io.ComfyNode):
                 ),
                 Inversion.Input(
                     "inversion",
-                    tooltip="One picture, from DDIM Inversion with the convention consistent or diffusers; as deep as "
-                    "the whole schedule for translation.",
+                    tooltip="One picture, inverted with consistent or diffusers; as deep as the whole schedule for "
+                    "translation.",
                 ),
                 *widgets(
                     PivotSettings,
@@ -56,17 +56,26 @@ class PivotInversion(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Pivots.Output(display_name="pivots", tooltip="For Concept Fusion."),
+                Pivots.Output(
+                    display_name="pivots",
+                    tooltip="For Concept Fusion: the contexts, and the latents that guided sampling passes with them.",
+                ),
                 io.Conditioning.Output(
                     display_name="unconditional",
-                    tooltip="Negative prompt, scheduled over the steps, for any sampler.",
+                    tooltip="The contexts as a scheduled negative prompt: each is in force around its own step "
+                    "only. Any sampler can read it; one that visits other levels finds the nearest "
+                    "context.",
                 ),
-                io.Image.Output(display_name="losses", tooltip="Loss of every iteration, step by step."),
+                io.Image.Output(
+                    display_name="losses",
+                    tooltip="A chart: loss of every iteration, logarithmic, interrupted between steps.",
+                ),
                 io.Float.Output(
                     display_name="reconstruction_error",
-                    tooltip="Difference of the picture that comes back, relative to its spread. Below 0.1 is good.",
+                    tooltip="Root mean square difference of the latent that comes back, relative to the picture's "
+                    "spread. Below 0.1 is good.",
                 ),
-                io.Latent.Output(display_name="reconstructed", tooltip="The picture that comes back, to decode."),
+                io.Latent.Output(display_name="reconstructed", tooltip="The latent that comes back, to decode."),
             ],
         )
 
