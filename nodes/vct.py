@@ -50,8 +50,10 @@ class Translate(io.ComfyNode):
                     "resolution",
                     "steps",
                     "pivot_iterations",
-                    "vectors",
-                    "word",
+                ),
+                *widgets(TranslateSettings, "vectors", "word", advanced=True),
+                *widgets(
+                    TranslateSettings,
                     "concept_weight",
                     "weight_place",
                     "self_layers",

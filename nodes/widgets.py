@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from comfy_api.latest import io
@@ -17,13 +18,18 @@ Own = TypeVar("Own", bound=Settings)
 _AUTO_HELP = "A negative number is auto: the model's own recommendation, else the published value."
 
 
-def widgets(settings: type[Settings], *names: str, optional: bool = False) -> list[io.WidgetInput]:
+def widgets(
+    settings: type[Settings], *names: str, optional: bool = False, advanced: bool | None = None
+) -> list[io.WidgetInput]:
     """Inputs for some settings of a class, in the order named.
 
     :param optional: for settings that were added when workflows without them were around already.
+    :param advanced: whether this node hides them at first, where it does not as the settings say.
     """
-    known = entries(settings)
-    return [widget(known[name], optional) for name in names]
+    chosen = [entries(settings)[name] for name in names]
+    if advanced is not None:
+        chosen = [replace(entry, about=replace(entry.about, advanced=advanced)) for entry in chosen]
+    return [widget(entry, optional) for entry in chosen]
 
 
 def widget(entry: Entry, optional: bool = False) -> io.WidgetInput:
