@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ PUBLISHED_SPLIT = ("semantic", REST)
 
 #: What a weight means. ``plain at 0``: from no image at all, over what was trained, to more. ``official``: keys and
 #: values times the weight, so that 0 is a picture of zeros, which still damps the text.
-WEIGHTINGS = ("plain at 0", "official")
+Weighting = Literal["plain at 0", "official"]
 
 
 def route(
@@ -87,25 +88,27 @@ def project_tokens(
     """
     if not tokens:
         raise ValueError("There are no image tokens; connect DEADiff Encode.")
-    count = max(given.shape[1] for given in tokens.values())
-    made = {}
+    count = max(of_kind.shape[1] for of_kind in tokens.values())
+    projected = {}
     for layer, kind in routing.items():
         w_k, w_v = (w.float() for w in projections[layer])
         if kind in tokens:
-            given = tokens[kind].float()
-            made[layer] = KeysValues(given @ w_k.T, given @ w_v.T)
+            image = tokens[kind].float()
+            projected[layer] = KeysValues(image @ w_k.T, image @ w_v.T)
         else:
-            nothing = w_k.new_zeros(1, count, w_k.shape[0])
-            made[layer] = KeysValues(nothing, nothing)
-    return made
+            zeros = w_k.new_zeros(1, count, w_k.shape[0])
+            projected[layer] = KeysValues(zeros, zeros)
+    return projected
 
 
 class ImageTokens:
     """The edit. Conditional rows get a picture's tokens, all others as many zeros, as the published program does.
 
-    :param kept: what :func:`project_tokens` made.
+    Keys and values as a batch's rows need them are kept from call to call of a layer: for one run, whose owner (the
+    host that installed the edit) lets them go with :meth:`forget`. Another batch replaces them.
+
+    :param projected: what :func:`project_tokens` made: it lives as long as the edit.
     :param weight: 0 or more; 1 is what was trained. What lies between 0 and 1 depends on ``weighting``.
-    :param weighting: one of ``WEIGHTINGS``.
     :param mask: (B or 1, H, W) in 0..1, where in the picture the tokens act; None is everywhere.
     :param text_tokens: length of one stretch of prompt. A host repeats prompts to give all rows one length; image
         tokens are then repeated as well, because what counts is their share.
@@ -114,33 +117,37 @@ class ImageTokens:
 
     def __init__(
         self,
-        kept: Mapping[Layer, KeysValues],
+        projected: Mapping[Layer, KeysValues],
         weight: float = 1.0,
-        weighting: str = WEIGHTINGS[0],
+        weighting: Weighting = "plain at 0",
         mask: Tensor | None = None,
         text_tokens: int = 77,
     ) -> None:
-        if weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting is '{weighting}'; expected one of {', '.join(WEIGHTINGS)}.")
+        if weighting not in get_args(Weighting):
+            raise ValueError(f"weighting is '{weighting}'; expected one of {', '.join(get_args(Weighting))}.")
         if weight < 0:
             raise ValueError(f"weight is {weight}; it must be 0 or more.")
-        official = weighting == WEIGHTINGS[1]
+        official = weighting == "official"
         # below 1 the expected weighting fades between two attentions, and the tokens themselves stay as trained
         scale = weight if official else max(weight, 1.0)
-        self.kept = {at: KeysValues(scale * found.k, scale * found.v) for at, found in kept.items()}
+        self.projected = {layer: KeysValues(scale * pair.k, scale * pair.v) for layer, pair in projected.items()}
         self.share = 1.0 if official else min(weight, 1.0)
         self.mask = mask
         self.text_tokens = text_tokens
-        self._ready: dict[Layer, tuple[tuple, Tensor, Tensor]] = {}
+        self._batches: dict[Layer, tuple[tuple, Tensor, Tensor]] = {}
+
+    def forget(self) -> None:
+        """Let the rows of the last run go."""
+        self._batches.clear()
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        return tuple(self.kept)
+        return tuple(self.projected)
 
     @property
     def pictures(self) -> int:
         """How many pictures have tokens of their own; a latent batch starts over after them."""
-        return max(len(found.k) for found in self.kept.values())
+        return max(len(pair.k) for pair in self.projected.values())
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         share = self._share(call)
@@ -159,16 +166,16 @@ class ImageTokens:
         return self.share * pick_rows(to_grid(self.mask, call.grid).unsqueeze(-1), call.pictures)
 
     def _rows(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
-        """Keys and values for the rows of a call, which hardly ever change between calls of one layer."""
+        """Keys and values for the rows of a call, (rows, tokens, channels) each."""
         copies = max(1, call.k.shape[1] // self.text_tokens)
-        known = (call.branches, call.pictures, copies, call.k.dtype, call.k.device)
-        found = self._ready.get(call.layer)
-        if found is None or found[0] != known:
-            kept = self.kept[call.layer]
-            given = torch.tensor([branch == CONDITIONAL for branch in call.branches])[:, None, None]
-            rows = [
-                (pick_rows(t, call.pictures) * given.to(t.device)).repeat(1, copies, 1).to(call.k)
-                for t in (kept.k, kept.v)
-            ]
-            found = self._ready[call.layer] = (known, *rows)
-        return found[1], found[2]
+        batch = (call.branches, call.pictures, copies, call.k.dtype, call.k.device)
+        last = self._batches.get(call.layer)
+        if last is None or last[0] != batch:
+            pair = self.projected[call.layer]
+            conditional = torch.tensor([branch == CONDITIONAL for branch in call.branches])[:, None, None]
+            k, v = (
+                (pick_rows(t, call.pictures) * conditional.to(t.device)).repeat(1, copies, 1).to(call.k)
+                for t in (pair.k, pair.v)
+            )
+            last = self._batches[call.layer] = (batch, k, v)
+        return last[1], last[2]

@@ -16,55 +16,86 @@ sigmoid has saturated. It needs no logits, so that the step is a few more featur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..diffusion.levels import same_level
+from ..settings import Settings, setting, share
 from .bank import pick_rows
-from .call import CONDITIONAL, CROSS, AttentionCall, composed
+from .call import CONDITIONAL, CROSS, AttentionCall, composed, on_rows
 from .fused import attend_with_bias, sdpa
-
-STEPS = ("normalized", "official")
-SCHEDULES = ("one pass", "official")
 
 #: By how much a normalized step of strength 1 moves a logit; e to this power is a token's gain in attention.
 REACH = 4.0
 
 
 @dataclass(frozen=True)
-class InstanceSettings:
+class InstanceSettings(Settings):
     """How strongly and when a phrase is drawn into its mask.
 
-    :param strength: 0 leaves everything as it is; 1 is the published step (``official``), or REACH logits.
-    :param step: one of STEPS.
-    :param schedule: ``official`` computes all logits in one call of the network and uses them, changed, in a second
-        one. ``one pass`` changes them as they come: half the work, and not quite the same. The first layer's logits
-        are equal; from there on, in one pass self- and cross-attention see what the changes so far did to the picture,
-        while the second of two passes keeps the attention of an unchanged picture and lets only values follow. The
-        results differ in first order of the step.
-    :param sigma_start: the step is taken at noise levels of at most this,
-    :param sigma_end: and at least this.
+    The two schedules differ in first order of the step. The first layer's logits are equal; from there on, in one pass
+    self- and cross-attention see what the changes so far did to the picture, while the second of two passes keeps the
+    attention of an unchanged picture and lets only values follow.
+
+    :param sigma_start: noise level of ``start_percent``: the step is taken at this level and below;
+    :param sigma_end: of ``end_percent``: and at this level and above. Set by whoever knows the model's schedule.
     """
 
-    strength: float = 1.0
-    step: str = "normalized"
-    schedule: str = "one pass"
+    strength: float = setting(
+        1.0,
+        "0 is the plain model. Low values let colors stray; 1 keeps them to their masks; high values leave a thing "
+        "nothing but its own words. With the normalized step 1 moves every logit by 4: a word's weight against all "
+        "others grows 55 times inside its mask and falls 55 times outside. With the official step 1 is the published "
+        "size, which is hardly seen; thousands are.",
+        low=0.0,
+        high=1000000.0,
+        step=0.1,
+        round=0.001,
+    )
+    step: Literal["normalized", "official"] = setting(
+        "normalized",
+        "normalized takes the direction of the published step, and the same size everywhere: at any size of picture "
+        "and any number of words. official is the published gradient step, divided by heads, words and places.",
+        published="official",
+        advanced=True,
+    )
+    schedule: Literal["one pass", "official"] = setting(
+        "one pass",
+        "one pass changes logits as they are computed, at no extra cost. official keeps all logits in a first call of "
+        "the model and uses them, changed, in a second call for the positive prompt, as published.",
+        published="official",
+        advanced=True,
+    )
+    start_percent: float = share(
+        0.0,
+        "Share of the sampling, 0 to 1, after which the masks begin to act. High values leave the layout to the model.",
+        advanced=True,
+    )
+    end_percent: float = share(
+        1.0,
+        "Share of the sampling, 0 to 1, after which they stop. Low values leave the last steps to the model; colors "
+        "are decided early.",
+        advanced=True,
+    )
     sigma_start: float = float("inf")
     sigma_end: float = 0.0
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength is {self.strength}; it must be 0 or more.")
-        for name, options in (("step", STEPS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in options:
-                raise ValueError(f"{name} is '{getattr(self, name)}'; expected one of {', '.join(options)}.")
-
     def acts(self, sigma: float) -> bool:
         """Whether the step is taken at a noise level."""
-        near = 1e-4 * sigma  # hosts hand sigma through their own arithmetic
-        return self.strength > 0 and self.sigma_end - near <= sigma <= self.sigma_start + near
+        below = sigma <= self.sigma_start or same_level(sigma, self.sigma_start)
+        above = sigma >= self.sigma_end or same_level(sigma, self.sigma_end)
+        return self.strength > 0 and below and above
+
+    def scheduled(self, sigma_after: Callable[[float], float]) -> InstanceSettings:
+        """The same on a model's schedule.
+
+        :param sigma_after: share of the sampling -> the noise level there.
+        """
+        return replace(self, sigma_start=sigma_after(self.start_percent), sigma_end=sigma_after(self.end_percent))
 
 
 @dataclass(frozen=True)
@@ -110,15 +141,11 @@ class InstanceEdit:
         acting = [instance for instance in self.instances if instance.settings.acts(call.sigma)]
         if call.kind != CROSS or not rows or not acting:
             return earlier(call)
-        mine = call.select(rows)
-        drawn = composed(mine, earlier, self._attention(mine, acting))
-        if len(rows) == len(call.rows):
-            return drawn
-        rest = [i for i in range(len(call.rows)) if i not in rows]
-        out = drawn.new_empty((len(call.rows), *drawn.shape[1:]))
-        out[rows] = drawn
-        out[rest] = earlier(call.select(rest))
-        return out
+
+        def drawn(part: AttentionCall) -> Tensor:
+            return composed(part, earlier, self._attention(part, acting))
+
+        return on_rows(call, rows, drawn, earlier)
 
     def _attention(self, call: AttentionCall, instances: Sequence[Instance]) -> Tensor:
         biases, groups = zip(*(self._bias(call, instance) for instance in instances), strict=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from . import options as common
+
 NAME = "extract-deadiff"
 HELP = "write what is new in DEADiff's checkpoint as a small file"
 DESCRIPTION = (
-    "DEADiff's checkpoint (Qi et al. 2024) holds a whole Stable Diffusion 1.5 besides its own encoder "
-    "and "
-    "projections. This writes only the latter, which is all that Load DEADiff reads."
+    "DEADiff's checkpoint (Qi et al. 2024) holds a whole Stable Diffusion 1.5 besides its own encoder and projections. "
+    "This writes only the latter, which is all that Load DEADiff reads."
 )
 
 
@@ -18,7 +19,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", type=Path, help="DEADiff's checkpoint, .ckpt or .safetensors")
     command.add_argument("adapter", type=Path, help="the .safetensors file to write")
     command.add_argument(
-        "--dtype", choices=("float16", "bfloat16", "float32"), default="float16", help="float16 halves the file"
+        "--dtype", choices=common.DTYPES, default="float16", help="float16 halves the file (default: float16)"
     )
 
 

@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def add_settings(command: argparse.ArgumentParser, settings: type[Settings], skip: Container[str] = ()) -> None:
-    """An option for every setting of a class but some; left out, an option chooses nothing."""
+def add_settings(
+    command: argparse.ArgumentParser, settings: type[Settings], skip: Container[str] = (), prefix: str = ""
+) -> None:
+    """An option for every setting of a class but some; left out, an option chooses nothing.
+
+    :param prefix: of the options' names, where a command has settings of two classes.
+    """
     for name, entry in entries(settings).items():
         if name in skip:
             continue
-        flag, about = "--" + name.replace("_", "-"), entry.about
+        flag, about = "--" + (prefix + name).replace("_", "-"), entry.about
         left_out = "the model's recommendation, else " if about.auto else ""
         text = f"{about.help} (default: {left_out}{_shown(entry.default)})".replace("%", "%%")
         if entry.kind is bool:
@@ -31,10 +36,10 @@ def add_settings(command: argparse.ArgumentParser, settings: type[Settings], ski
             command.add_argument(flag, type=entry.kind, help=text)
 
 
-def chosen(options: argparse.Namespace, settings: type[Settings]) -> dict[str, Any]:
+def chosen(options: argparse.Namespace, settings: type[Settings], prefix: str = "") -> dict[str, Any]:
     """The settings that the command line names."""
-    found = {name: getattr(options, name, None) for name in entries(settings)}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: getattr(options, prefix + name, None) for name in entries(settings)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _shown(default: Any) -> str:

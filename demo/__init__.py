@@ -1,35 +1,56 @@
-"""The embedded models: where their files are.
+"""The embedded models and example pictures: where their files are.
 
 ``model.safetensors`` is a diffusion model, ``lcad.safetensors`` one for color from words; the headers of both carry
 their configuration (``files.headers``, ``networks.embedded``). ``ddcolor.safetensors`` and ``deadiff.safetensors`` are
-files like the published ones, only small (``networks.ddcolor.load``, ``networks.deadiff.load``).
+files like the published ones, only small (``networks.ddcolor.load``, ``networks.deadiff.load``). What each file
+recommends stands in its header too.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-#: Side in pixels of the squares that the embedded DDColor was trained on.
-DDCOLOR_SIDE = 128
-#: The same of the embedded L-CAD.
-LCAD_SIDE = 128
+from ..settings import Settings, setting
+
+_FOLDER = Path(__file__).resolve().parent
 
 
 def model_path() -> Path:
     """Where the embedded model's file is installed."""
-    return Path(__file__).resolve().parent / "model.safetensors"
+    return _FOLDER / "model.safetensors"
 
 
 def ddcolor_path() -> Path:
     """Where the embedded DDColor's file is installed."""
-    return Path(__file__).resolve().parent / "ddcolor.safetensors"
+    return _FOLDER / "ddcolor.safetensors"
 
 
 def lcad_path() -> Path:
     """Where the embedded L-CAD's file is installed."""
-    return Path(__file__).resolve().parent / "lcad.safetensors"
+    return _FOLDER / "lcad.safetensors"
 
 
 def deadiff_path() -> Path:
     """Where the embedded model's DEADiff adapter is installed."""
-    return Path(__file__).resolve().parent / "deadiff.safetensors"
+    return _FOLDER / "deadiff.safetensors"
+
+
+@dataclass(frozen=True)
+class ExampleSettings(Settings):
+    """Pictures to try things on: a gray one and a color reference."""
+
+    pictures: Literal["drawing", "scene", "photo", "words"] = setting(
+        "drawing",
+        "drawing: a flower drawn by two hands. scene: two things that change places, so that position is no clue. "
+        "photo: a cat seen twice. words: an apple and an umbrella, for L-CAD, whose embedded model knows both by name. "
+        "The embedded models know drawings; photographs want Stable Diffusion.",
+    )
+
+
+def example_paths(settings: ExampleSettings) -> tuple[Path, Path]:
+    """Where a gray picture and its reference are installed."""
+    suffix = "jpg" if settings.pictures == "photo" else "png"
+    folder = _FOLDER / "pictures"
+    return folder / f"{settings.pictures}-gray.png", folder / f"{settings.pictures}-reference.{suffix}"

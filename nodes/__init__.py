@@ -8,7 +8,6 @@ from . import (
     ddcolor,
     deadiff,
     embedded,
-    example_pictures,
     exemplar,
     exemplar_stages,
     inversion,
@@ -39,5 +38,4 @@ NODES = [
     *vct_control.NODES,
     *deadiff.NODES,
     *embedded.NODES,
-    *example_pictures.NODES,
 ]

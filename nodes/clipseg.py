@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..color import as_picture
-from ..hosts.comfy import clipseg as host
-from ..pipelines.clipseg import ReferringSettings, refer, tinted
+from ..hosts.comfy.folders import CLIPSEG
+from ..pipelines.clipseg import LoadSettings, ReferringSettings, refer, tinted
 from .common import CATEGORY, FrameProgress, Referring
+from .widgets import widgets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..hosts.comfy.clipseg import ComfyReferring
 
 log = logging.getLogger(__name__)
-
-# here, so that the folder is known before any file list is asked for
-host.register_folder()
 
 
 class LoadCLIPSeg(io.ComfyNode):
@@ -31,29 +35,24 @@ class LoadCLIPSeg(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[host.FROM_HUB, *host.list_folders()],
-                    default=host.FROM_HUB,
-                    tooltip="A folder in models/clipseg, or the published one from the hub, which then stays in that "
-                    "folder (about 600 MB).",
+                    options=CLIPSEG.choices(),
+                    default=CLIPSEG.from_hub,
+                    tooltip="A folder in models/clipseg, or the published one from the hub, which then stays there.",
                 ),
-                io.Boolean.Input(
-                    "allow_download",
-                    default=False,
-                    tooltip="Off: nothing is ever fetched. On: the choice from the hub is, if it isn't there yet.",
-                ),
+                *widgets(LoadSettings, "allow_download"),
             ],
             outputs=[Referring.Output(display_name="referring", tooltip="For Referring Mask.")],
         )
 
     @classmethod
-    def validate_inputs(cls, model_name=None) -> bool | str:
-        # a linked name is not known yet and comes as None
-        known = model_name is None or model_name == host.FROM_HUB or model_name in host.list_folders()
-        return True if known else host.missing(model_name)
+    def validate_inputs(cls, model_name: str | None = None) -> bool | str:
+        return CLIPSEG.check(model_name)
 
     @classmethod
-    def execute(cls, model_name, allow_download=False) -> io.NodeOutput:
-        loaded = host.load(model_name, allow_download)
+    def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
+        from ..hosts.comfy.clipseg import load
+
+        loaded = load(model_name, LoadSettings(**values))
         log.info("%s looks at pictures in squares of %d.", loaded.name, loaded.loaded.side)
         return io.NodeOutput(loaded)
 
@@ -79,21 +78,7 @@ class ReferringMask(io.ComfyNode):
                     tooltip="What to look for, one phrase a line. Name things rather than colors: a gray picture "
                     "has none.",
                 ),
-                io.Float.Input(
-                    "threshold",
-                    default=0.4,
-                    min=0.0,
-                    max=0.99,
-                    step=0.05,
-                    round=0.001,
-                    tooltip="How likely a place must be. Low takes in more around a thing, high only its surest "
-                    "parts; 0 gives soft masks.",
-                ),
-                io.Boolean.Input(
-                    "exclusive",
-                    default=True,
-                    tooltip="On: each place belongs to its likeliest phrase only. Off: masks may overlap.",
-                ),
+                *widgets(ReferringSettings, "threshold", "exclusive"),
             ],
             outputs=[
                 io.Mask.Output(display_name="masks", tooltip="A mask for each phrase, picture after picture."),
@@ -102,11 +87,10 @@ class ReferringMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, referring, image, phrases, threshold, exclusive) -> io.NodeOutput:
+    def execute(cls, referring: ComfyReferring, image: Tensor, phrases: str, **values: Any) -> io.NodeOutput:
         image = as_picture(image, "image")
-        wanted = [line.strip() for line in phrases.splitlines() if line.strip()]
-        settings = ReferringSettings(threshold, exclusive)
-        masks = refer(referring, image, wanted, settings, FrameProgress(len(image)))
+        lines = [line.strip() for line in phrases.splitlines() if line.strip()]
+        masks = refer(referring, image, lines, ReferringSettings(**values), FrameProgress(len(image)))
         return io.NodeOutput(masks, tinted(image.cpu(), masks))
 
 

@@ -1,10 +1,15 @@
-"""The embedded model."""
+"""What comes with the pack: the embedded model, and pictures to try things on."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
+from .. import demo
+from ..files.pictures import load_picture
 from .common import CATEGORY
+from .widgets import widgets
 
 
 class LoadDemoModel(io.ComfyNode):
@@ -21,7 +26,12 @@ class LoadDemoModel(io.ComfyNode):
             search_aliases=["demo model", "tiny model", "exemplar demo", "embedded model"],
             inputs=[],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="Topology of Stable Diffusion 1.x, native at 128 x 128."),
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="Topology of Stable Diffusion 1.x. It carries what it "
+                    "recommends: "
+                    "settings that are left on auto take it.",
+                ),
                 io.Clip.Output(display_name="clip", tooltip="A bag of words: 'red apple' works, sentences do not."),
                 io.Vae.Output(display_name="vae", tooltip="Four pixels a latent, not eight."),
                 io.Conditioning.Output(display_name="empty_prompt", tooltip="The empty prompt, encoded."),
@@ -37,4 +47,26 @@ class LoadDemoModel(io.ComfyNode):
         return io.NodeOutput(model, clip, vae, empty)
 
 
-NODES = [LoadDemoModel]
+class LoadDemoPictures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExemplarLoadDemoPictures",
+            display_name="Load Example Pictures",
+            category=CATEGORY,
+            description="A gray picture and a color reference that come with the pack, so that every workflow runs at "
+            "once. For your own pictures put two Load Image nodes in its place.",
+            search_aliases=["demo pictures", "sample images", "example images", "exemplar demo", "test pictures"],
+            inputs=widgets(demo.ExampleSettings, "pictures"),
+            outputs=[
+                io.Image.Output(display_name="gray", tooltip="The picture to color."),
+                io.Image.Output(display_name="reference", tooltip="The color picture to take colors from."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **values: Any) -> io.NodeOutput:
+        return io.NodeOutput(*map(load_picture, demo.example_paths(demo.ExampleSettings(**values))))
+
+
+NODES = [LoadDemoModel, LoadDemoPictures]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..attention.instances import SCHEDULES, STEPS, Instance, InstanceSettings
-from ..hosts.comfy import model as host
-from ..hosts.comfy.lcad_instances import add_instances, phrase_places
-from .common import CATEGORY, share
+from ..attention.instances import InstanceSettings
+from .common import CATEGORY
+from .widgets import widgets
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class LCADInstances(io.ComfyNode):
@@ -38,8 +38,9 @@ class LCADInstances(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The CLIP that reads the prompt."),
                 io.Mask.Input(
                     "masks",
-                    tooltip="A mask for each phrase, in their order, from any segmentation node; white is where "
-                    "it belongs. For several pictures: one set for all, or a set for each, picture after picture.",
+                    tooltip="A mask for each phrase, in their order, from any segmentation node, of any size; white is "
+                    "where it belongs. For several pictures: one set for all, or a set for each, picture after "
+                    "picture.",
                 ),
                 io.String.Input(
                     "prompt",
@@ -51,48 +52,11 @@ class LCADInstances(io.ComfyNode):
                     "phrases",
                     multiline=True,
                     default="",
-                    tooltip="The parts of the prompt that have a mask, one a line, written as they stand there. Empty: "
-                    "the parts between commas.",
+                    tooltip="The parts of the prompt that have a mask, one a line, written as they stand there; "
+                    "capitals do not matter. A phrase named twice means its first and its second mention. Empty: the "
+                    "parts between commas, as published.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1000000.0,
-                    step=0.1,
-                    round=0.001,
-                    tooltip="0 is the plain model. Low values let colors stray; 1 keeps them to their masks; high "
-                    "values leave a thing nothing but its own words. With the official step 1 is the published "
-                    "size, which is hardly seen; thousands are.",
-                ),
-                io.Combo.Input(
-                    "step",
-                    options=list(STEPS),
-                    default=STEPS[0],
-                    advanced=True,
-                    tooltip="normalized moves every attention logit by the same amount, at any size of picture and any "
-                    "number of words. official takes the published gradient step, divided by all there is.",
-                ),
-                io.Combo.Input(
-                    "schedule",
-                    options=list(SCHEDULES),
-                    default=SCHEDULES[0],
-                    advanced=True,
-                    tooltip="one pass costs nothing extra. official calls the model a second time for the positive "
-                    "prompt, with the attention of the first call, as published.",
-                ),
-                share(
-                    "start_percent",
-                    0.0,
-                    "Share of the sampling, 0 to 1, after which the masks begin to act. High values leave "
-                    "the layout to the model.",
-                ),
-                share(
-                    "end_percent",
-                    1.0,
-                    "Share of the sampling, 0 to 1, after which they stop. Low values leave the last steps to "
-                    "the model; colors are decided early.",
-                ),
+                *widgets(InstanceSettings, "strength", "step", "schedule", "start_percent", "end_percent"),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For KSampler, or any guider."),
@@ -105,41 +69,14 @@ class LCADInstances(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model,
-        clip,
-        masks,
-        prompt,
-        phrases="",
-        strength=1.0,
-        step=STEPS[0],
-        schedule=SCHEDULES[0],
-        start_percent=0.0,
-        end_percent=1.0,
+        cls, model: Any, clip: Any, masks: Tensor, prompt: str, phrases: str = "", **values: Any
     ) -> io.NodeOutput:
-        host.require_unet(model, "L-CAD Instances")
-        named = [line.strip() for line in phrases.splitlines() if line.strip()]
-        names, places, length = phrase_places(clip, prompt, named)
-        masks = masks.reshape(-1, *masks.shape[-2:])
-        if len(masks) % len(names):
-            raise ValueError(
-                f"There are {len(masks)} mask(s) for {len(names)} phrase(s): {', '.join(names)}. Give each phrase one "
-                f"mask, in "
-                "this order; join masks with Batch Masks or chain one of these nodes a phrase."
-            )
-        sampling = model.get_model_object("model_sampling")
-        settings = InstanceSettings(
-            strength, step, schedule, sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
-        )
-        instances = [
-            Instance(name, tokens, length, masks[i :: len(names)].float().cpu(), settings)
-            for i, (name, tokens) in enumerate(zip(names, places, strict=True))
-        ]
-        positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-        log.info("Phrases and their tokens: %s.", "; ".join(f"{i.phrase} {list(i.tokens)}" for i in instances))
-        if strength == 0:
-            return io.NodeOutput(model.clone(), positive)
-        return io.NodeOutput(add_instances(model, instances), positive)
+        from ..hosts.comfy.lcad_instances import draw_phrases
+        from ..hosts.comfy.model import require_unet
+
+        require_unet(model, "L-CAD Instances")
+        settings = InstanceSettings(**values)
+        return io.NodeOutput(*draw_phrases(model, clip, masks, prompt, phrases.splitlines(), settings))
 
 
 NODES = [LCADInstances]

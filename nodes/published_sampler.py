@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..hosts.comfy.published_sampler import DDIM, PUBLISHED, published_sampling
+from ..pipelines.published_sampler import PublishedSamplerSettings
 from .common import CATEGORY_STAGES
+from .widgets import widgets
 
 
 class PublishedSampler(io.ComfyNode):
@@ -27,24 +30,12 @@ class PublishedSampler(io.ComfyNode):
                 "sigmas",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL to sample with, whose noise levels are read."),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=list(PUBLISHED),
-                    default=DDIM,
-                    tooltip="ddim: DEADiff's default and L-CAD's; ends at the smallest trained noise level. "
-                    "euler_ancestral: "
-                    "DEADiff's other one; set timesteps of Apply DEADiff to fractional with it.",
+                io.Model.Input(
+                    "model",
+                    tooltip="The MODEL to sample with: Stable Diffusion 1.x, 2.x or SDXL. Only "
+                    "its noise levels are read.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=50,
-                    min=1,
-                    max=999,
-                    tooltip="Low is quick and coarse, high slow and fine; DEADiff's program allows 10 to 50. With "
-                    "ddim, a number "
-                    "that does not divide 1000 gives more steps than asked for: 30 gives 31.",
-                ),
+                *widgets(PublishedSamplerSettings, "sampler_name", "steps"),
             ],
             outputs=[
                 io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced, with an empty latent."),
@@ -53,8 +44,10 @@ class PublishedSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, sampler_name, steps) -> io.NodeOutput:
-        return io.NodeOutput(*published_sampling(model, sampler_name, steps, "Published Sampler"))
+    def execute(cls, model: Any, **values: Any) -> io.NodeOutput:
+        from ..hosts.comfy.published_sampler import published_sampling
+
+        return io.NodeOutput(*published_sampling(model, PublishedSamplerSettings(**values), "Published Sampler"))
 
 
 NODES = [PublishedSampler]

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..settings import Settings, setting
+
 log = logging.getLogger(__name__)
 
 #: (B, H, W, 3) in 0..1 and P phrases -> logits (B, P, h, w) of any size.
@@ -17,19 +19,29 @@ Segmenter = Callable[[Tensor, Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
-class ReferringSettings:
-    """How scores become masks.
+class LoadSettings(Settings):
+    """Where a segmenter may come from."""
 
-    :param threshold: 0..1, probability from which a place is white; 0 gives the probabilities themselves.
-    :param exclusive: each place goes to the phrase with the highest score only.
-    """
+    allow_download: bool = setting(
+        False,
+        "Off: nothing is ever fetched. On: the choice from the hub is, if it isn't there yet (about 600 MB, kept in "
+        "models/clipseg).",
+    )
 
-    threshold: float = 0.4
-    exclusive: bool = True
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold < 1:
-            raise ValueError(f"threshold is {self.threshold}; it must be at least 0 and below 1.")
+@dataclass(frozen=True)
+class ReferringSettings(Settings):
+    """How scores become masks."""
+
+    threshold: float = setting(
+        0.4,
+        "How likely a place must be. Low takes in more around a thing, high only its surest parts; 0 gives soft masks.",
+        low=0.0,
+        high=0.99,
+        step=0.05,
+        round=0.001,
+    )
+    exclusive: bool = setting(True, "On: each place belongs to its likeliest phrase only. Off: masks may overlap.")
 
 
 def refer(

@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from comfyui_exemplar.color import ab_error, desaturate, rgb_to_lab
-from comfyui_exemplar.demo import DDCOLOR_SIDE
+from comfyui_exemplar.files.headers import RECOMMENDED_KEY
 from comfyui_exemplar.networks.ddcolor.load import encoder_name, load_ddcolor
 from comfyui_exemplar.networks.ddcolor.weights import color_decoder_names, published_shapes
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
 
 from .automatic import MEAN, SIZES, STD, UNIT
 from .baselines import with_chroma
-from .drawings import Drawings
+from .drawings import SIDE, Drawings
 from .export import CREDIT, LICENSE
 
 KEY = "exemplar.ddcolor"
@@ -40,9 +40,14 @@ def export_automatic(folder: Path, output: Path) -> None:
         "it.",
         "depths": SIZES.depths,
         "widths": SIZES.widths,
-        "resolution": DDCOLOR_SIDE,
     }
-    metadata = {"format": "pt", KEY: json.dumps(about), "exemplar.credit": CREDIT, "exemplar.license": LICENSE}
+    metadata = {
+        "format": "pt",
+        KEY: json.dumps(about),
+        RECOMMENDED_KEY: json.dumps({"ddcolor": {"resolution": SIDE}}),
+        "exemplar.credit": CREDIT,
+        "exemplar.license": LICENSE,
+    }
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: t.contiguous() for name, t in tensors.items()}, output, metadata=metadata)
     print(
@@ -104,7 +109,7 @@ def evaluate_automatic(folder: Path, model: Path, out: Path) -> None:
     rows["train"] = rows["train"][::EVERY_TRAINED]
     mean = mean_chroma(drawings)
     network = load_ddcolor(model)
-    settings = AutoColorSettings(resolution=DDCOLOR_SIDE)
+    settings = AutoColorSettings.resolve(network.recommended)
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         GRAY: lambda gray: gray,
         ONE_COLOR: lambda gray: with_chroma(gray, mean.expand(*gray.shape[:3], 2)),

@@ -70,7 +70,7 @@ def describe_with_masks(
 ) -> Tensor:
     """(1, S, S, 3) gray in 0..1 -> a picture of the same size, the decoder's own; ``drawing`` None leaves masks out."""
     side = gray.shape[1]
-    settings = LCADSettings(steps, host.recommended["guidance"], resolution=side, exact_luminance=0, seed=SEED)
+    settings = LCADSettings.resolve(host.recommended, steps=steps, resolution=side, exact_luminance=0.0, seed=SEED)
     regions = list(zip(phrases, masks, strict=True)) if drawing else []
     return describe(host, gray, ", ".join(phrases), settings, regions=regions, drawing=drawing)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from comfyui_exemplar.demo import LCAD_SIDE
-from comfyui_exemplar.files.headers import CONFIG_KEY, FORMAT, FORMAT_KEY
+from comfyui_exemplar.files.headers import CONFIG_KEY, FORMAT, FORMAT_KEY, RECOMMENDED_KEY
 
 from . import guided
+from .drawings import SIDE
 from .export import CREDIT, LICENSE, configuration
 
-#: Chosen by looking at what the tiny model does at 128 pixels.
-RECOMMENDED = {"steps": 20, "guidance": 3.0}
+#: Chosen by looking at what the tiny model does at the size of its training pictures.
+RECOMMENDED = {"lcad": {"resolution": SIDE, "steps": 20, "guidance": 3.0}}
 
 
 def export_lcad(folder: Path, output: Path) -> None:
@@ -31,7 +31,7 @@ def export_lcad(folder: Path, output: Path) -> None:
     half = {name: value.half().contiguous() for name, value in tensors.items() if not name.startswith("vae.")}
     half |= {name: value.float().contiguous() for name, value in tensors.items() if name.startswith("vae.")}
     described = configuration()
-    described["image_size"] = LCAD_SIDE
+    described["image_size"] = SIDE
     described["unet"]["in_channels"] = guided.SIZES.latent + guided.SIZES.features
     described["text"]["type"] = "hashed words, each of which hears its neighbors"
     described["lcad"] = {
@@ -39,11 +39,11 @@ def export_lcad(folder: Path, output: Path) -> None:
         "blocks": guided.SIZES.blocks,
         "groups": guided.SIZES.groups,
     }
-    described["recommended"] = RECOMMENDED
     metadata = {
         "format": "pt",
         FORMAT_KEY: FORMAT,
         CONFIG_KEY: json.dumps(described),
+        RECOMMENDED_KEY: json.dumps(RECOMMENDED),
         "exemplar.credit": CREDIT,
         "exemplar.license": LICENSE,
     }

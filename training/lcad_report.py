@@ -13,12 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comfyui_exemplar.color import luminance, luminance_to_rgb, rgb_to_lab
-from comfyui_exemplar.demo import LCAD_SIDE
 from comfyui_exemplar.diffusion.sampling import sample_ddim
 from comfyui_exemplar.diffusion.schedule import sampling_sigmas
 from comfyui_exemplar.hosts.diffusers.lcad import DiffusersLCAD, LCADDenoiser, load_lcad
 
-from .drawings import Drawings
+from .drawings import SIDE, Drawings
 from .recoloring import COLOR_WORDS
 from .scenes import Scenes
 
@@ -38,7 +37,7 @@ def evaluate_lcad(folder: Path, model: Path, output: Path) -> dict[str, float]:
     """
     host = load_lcad(model)
     scenes = Scenes(Drawings.load(folder / "drawings.npz"), seed=SEED)
-    pictures, ids, names = scenes.core_scenes(np.full(SCENES, 2), LCAD_SIDE)
+    pictures, ids, names = scenes.core_scenes(np.full(SCENES, 2), SIDE)
     random = np.random.default_rng(SEED)
     colors = [random.choice(ASKED, 3, replace=False) for _ in range(SCENES)]
     prompts = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +14,19 @@ from ... import demo
 from ...attention.image_tokens import ImageTokens, project_tokens, route
 from ...attention.layers import Layer
 from ...networks.deadiff.load import DEADiffAdapter, load_deadiff
-from ...pipelines.deadiff import CHUNK, combine, encode
-from .deadiff_tokens import check_model
+from ...pipelines.deadiff import (
+    AUTO,
+    CHUNK,
+    DEADiffEncodeSettings,
+    DEADiffSettings,
+    combine,
+    encode,
+    parse_weights,
+)
+from .deadiff_tokens import check_model, fractional_timesteps, install_tokens
 from .folders import DEADIFF
 from .managed import ManagedNetwork
 from .model import attention_layers
-
-#: The layers that a file was taught to speak to.
-AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -64,27 +69,21 @@ class DEADiffTokens:
             )
         return replace(self, tokens={**other.tokens, **self.tokens})
 
-    def edit_for(
-        self,
-        model: Any,
-        weight: float,
-        weighting: str,
-        mask: Tensor | None,
-        semantic_layers: str,
-        style_layers: str,
-        node: str,
-    ) -> ImageTokens:
+    def edit_for(self, model: Any, settings: DEADiffSettings, mask: Tensor | None, node: str) -> ImageTokens:
         """The edit for a MODEL; ``auto`` layers are the file's own.
 
+        :param mask: (B or 1, H, W) in 0..1, where in the picture the tokens act; None is everywhere.
+        :param node: display name of the asking node, for messages.
         :raises ValueError: a MODEL of another family, or layers that name nothing.
         """
         check_model(model, {layer: len(pair[0]) for layer, pair in self.projections.items()}, self.hidden, node)
-        chosen = (semantic_layers, style_layers)
-        split = (own if given.strip() == AUTO else given for own, given in zip(self.split, chosen, strict=True))
-        routing = route(attention_layers(model), *split)
-        return ImageTokens(
-            project_tokens(self.tokens, self.projections, routing), weight, weighting, mask, self.text_tokens
-        )
+        expressions = (settings.semantic_layers, settings.style_layers)
+        split = [
+            taught if expression.strip() == AUTO else expression
+            for taught, expression in zip(self.split, expressions, strict=True)
+        ]
+        projected = project_tokens(self.tokens, self.projections, route(attention_layers(model), *split))
+        return ImageTokens(projected, settings.weight, settings.weighting, mask, self.text_tokens)
 
 
 class ComfyDEADiff(ManagedNetwork):
@@ -98,17 +97,20 @@ class ComfyDEADiff(ManagedNetwork):
         super().__init__(adapter.encoder, mm.text_encoder_device(), mm.text_encoder_offload_device())
         self.adapter = adapter
 
-    def tokens(self, images: Tensor, words: Mapping[str, str], on_chunk: Callable[[int], None]) -> dict[str, Tensor]:
-        """References (n, H, W, 3) in 0..1 -> kind -> tokens (n, tokens, hidden), float32 on the CPU."""
-        self.load(self._working_bytes(len(images)))
-        return encode(self.adapter, images, words, on_chunk, self.device)
+    def tokens(self, images: Tensor, settings: DEADiffEncodeSettings, on_chunk: Callable[[int], None]) -> DEADiffTokens:
+        """What a MODEL listens to, from references.
 
-    def combined(self, tokens: Mapping[str, Tensor], weights: Sequence[float], how: str) -> DEADiffTokens:
-        """What a MODEL is given, from the tokens of some references; see ``deadiff.combine``."""
-        given = {kind: combine(of_kind, weights, how) for kind, of_kind in tokens.items()}
+        :param images: (n, H, W, 3) in 0..1.
+        :param on_chunk: called with how many references are done.
+        :raises ValueError: weights that are not numbers, or not as many as references.
+        """
+        weights = parse_weights(settings.weights, len(images))
+        self.load(self._working_bytes(len(images)))
+        encoded = encode(self.adapter, images, settings.words, on_chunk, self.device)
+        tokens = {kind: combine(of_kind, weights, settings.combine) for kind, of_kind in encoded.items()}
         adapter = self.adapter
         return DEADiffTokens(
-            given, adapter.projections, adapter.sizes.hidden, adapter.text_tokens, adapter.split, adapter.name
+            tokens, adapter.projections, adapter.sizes.hidden, adapter.text_tokens, adapter.split, adapter.name
         )
 
     def _working_bytes(self, images: int) -> int:
@@ -125,3 +127,15 @@ def load(name: str, dtype: torch.dtype) -> ComfyDEADiff:
     :raises ValueError: it cannot be read as plain weights, or they are not DEADiff's.
     """
     return ComfyDEADiff(load_deadiff(DEADIFF.path(name, demo.deadiff_path()), dtype=dtype))
+
+
+def apply(model: Any, tokens: DEADiffTokens, settings: DEADiffSettings, mask: Tensor | None, node: str) -> Any:
+    """A clone of the MODEL that listens to image tokens beside the prompt.
+
+    :param mask: (B or 1, H, W) in 0..1, where in the picture the tokens act; None is everywhere.
+    :param node: display name of the asking node, for messages.
+    :raises ValueError: a MODEL of another family, or layers that name nothing.
+    """
+    edit = tokens.edit_for(model, settings, mask, node)
+    patched = fractional_timesteps(model) if settings.timesteps == "fractional" else model.clone()
+    return install_tokens(patched, edit, settings.start_percent, settings.end_percent) if settings.acts else patched

@@ -10,8 +10,17 @@ from pathlib import Path
 
 import folder_paths
 
+from ...networks.clipseg.load import HUB_FILES, HUB_NAME
+
 #: What the small file of a system is called that comes with the pack.
 EMBEDDED = "embedded"
+
+
+def register(name: str) -> None:
+    """Make a folder of ``models`` known to ComfyUI, beside those that its user may have added under that name."""
+    path = str(Path(folder_paths.models_dir) / name)
+    if path not in folder_paths.folder_names_and_paths.get(name, ((), ()))[0]:
+        folder_paths.add_model_folder_path(name, path)
 
 
 @dataclass(frozen=True)
@@ -26,11 +35,9 @@ class WeightFolders:
     advice: str
 
     def register(self) -> None:
-        """Make the system's own folder known to ComfyUI, beside those that its user may have added under that name."""
+        """Make the system's own folder known to ComfyUI, and what weights are called there."""
         own = self.names[0]
-        path = str(Path(folder_paths.models_dir) / own)
-        if path not in folder_paths.folder_names_and_paths.get(own, ((), ()))[0]:
-            folder_paths.add_model_folder_path(own, path)
+        register(own)
         paths, suffixes = folder_paths.folder_names_and_paths[own]
         folder_paths.folder_names_and_paths[own] = (paths, set(suffixes) | folder_paths.supported_pt_extensions)
 
@@ -56,22 +63,82 @@ class WeightFolders:
         if name == EMBEDDED:
             return embedded
         self.register()
-        found = next((path for folder in self.names if (path := folder_paths.get_full_path(folder, name))), None)
-        if found is None:
+        path = next((path for folder in self.names if (path := folder_paths.get_full_path(folder, name))), None)
+        if path is None:
             raise FileNotFoundError(self.missing(name))
-        return Path(found)
+        return Path(path)
 
     def missing(self, name: str) -> str:
         """What to say about a file that is in none of the folders."""
-        found = self.files()
-        there = f"there are {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" if found else "they are empty"
+        files = self.files()
+        listed = f"there are {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "they are empty"
         own = self.names[0]
         return (
-            f"There is no '{name}' in models/{' or models/'.join(self.names)} ({there}). {self.advice}, put it into "
+            f"There is no '{name}' in models/{' or models/'.join(self.names)} ({listed}). {self.advice}, put it into "
             f"models/{own} and reload the page; or choose '{EMBEDDED}'."
         )
 
 
+@dataclass(frozen=True)
+class HubFolder:
+    """A folder of ``models`` whose models are folders too, as transformers writes them.
+
+    :param name: of the folder.
+    :param hub: the published model, by its name on the hub; ``files``: those of its files that are needed.
+    """
+
+    name: str
+    hub: str
+    files: tuple[str, ...]
+
+    @property
+    def from_hub(self) -> str:
+        """What the choice of a download is called; the folder that it makes is chosen by its own name afterward."""
+        return f"from the hub: {self.hub}"
+
+    @property
+    def published(self) -> str:
+        """Name of the folder that a download makes."""
+        return self.hub.rpartition("/")[2]
+
+    def roots(self) -> list[Path]:
+        """Where models are looked for; the first is where a download goes."""
+        register(self.name)
+        return [Path(path) for path in folder_paths.folder_names_and_paths[self.name][0]]
+
+    def models(self) -> list[str]:
+        """Names of the folders that hold a model."""
+        roots = [root for root in self.roots() if root.is_dir()]
+        return sorted({path.parent.name for root in roots for path in root.glob("*/config.json")})
+
+    def choices(self) -> list[str]:
+        """What a loader offers: the download, then all folders."""
+        return [self.from_hub, *self.models()]
+
+    def check(self, name: str | None) -> bool | str:
+        """ComfyUI's verdict on a choice before anything runs; a linked one is not known yet and comes as None."""
+        return True if name is None or name in self.choices() else self.missing(name)
+
+    def path(self, name: str) -> Path:
+        """Where the folder of a name is.
+
+        :raises FileNotFoundError: there is none.
+        """
+        path = next((root / name for root in self.roots() if (root / name / "config.json").is_file()), None)
+        if path is None:
+            raise FileNotFoundError(self.missing(name))
+        return path
+
+    def missing(self, name: str) -> str:
+        """What to say about a folder that isn't there."""
+        return (
+            f"There is no '{name}' in models/{self.name} ({', '.join(self.models()) or 'it is empty'}). Put the files "
+            f"of {self.hub} ({', '.join(self.files)}) into models/{self.name}/{self.published} and reload the page, or "
+            f"choose '{self.from_hub}' and switch allow_download on."
+        )
+
+
+CLIPSEG = HubFolder("clipseg", HUB_NAME, HUB_FILES)
 DDCOLOR = WeightFolders(
     ("ddcolor", "upscale_models"),
     "Download one of DDColor's four files, such as ddcolor_modelscope.pth (github.com/piddnad/DDColor says where)",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,16 @@ from ...files.headers import read_recommended
 from ...files.ldm import clip_sizes, listed, unet_config
 from ...networks.lcad.load import read_lcad
 from ...networks.lcad.model import LCADAutoencoder, working_bytes
+from ...pipelines.lcad import BatchSettings, LoadSettings, prepare
 from .embedded import load_clip as load_words
 from .embedded import load_unet as load_embedded_unet
 from .folders import LCAD
+from .lcad_instances import reuse_logits
 from .managed import ManagedNetwork
 from .recommended import recommend
 from .unet import build_model, model_config, unet_options
+
+log = logging.getLogger(__name__)
 
 #: Under which key a condition carries the gray features, (B or 1, G, h, w).
 GRAY_KEY = "exemplar_gray_features"
@@ -93,11 +98,14 @@ class ComfyLCADVAE(ManagedNetwork):
 
     :param multiple: pixels that a picture's sides should be multiples of, so that no level of the UNet has to round.
     :param name: the file's name.
+    :param recommended: settings that the file recommends for L-CAD.
     """
 
-    def __init__(self, autoencoder: LCADAutoencoder, multiple: int, name: str) -> None:
+    def __init__(
+        self, autoencoder: LCADAutoencoder, multiple: int, name: str, recommended: Mapping[str, Any] | None = None
+    ) -> None:
         mm = comfy.model_management
-        self.multiple, self.name = multiple, name
+        self.multiple, self.name, self.recommended = multiple, name, dict(recommended or {})
         device = mm.vae_device()
         dtype = mm.vae_dtype(device, [torch.bfloat16, torch.float32])
         super().__init__(autoencoder.to(dtype), device, mm.vae_offload_device())
@@ -112,6 +120,19 @@ class ComfyLCADVAE(ManagedNetwork):
         """Channels of the latent."""
         return self.network.sizes.latent
 
+    def conditions(self, image: Tensor, settings: BatchSettings) -> tuple[GrayPicture, dict[str, Any]]:
+        """What a sampling needs of gray pictures: them encoded, and the empty LATENT of their size, which carries them.
+
+        :param image: (B, H, W, 3) in 0..1.
+        """
+        prepared = prepare(image, settings, self.multiple, self.factor)
+        gray = self.encode(prepared, image)
+        height, width = gray.features.shape[-2:]
+        count = len(image) * settings.variations
+        samples = torch.zeros(count, self.channels, height, width, device=gray.features.device)
+        log.info("L-CAD works at %d x %d pixels.", prepared.shape[2], prepared.shape[1])
+        return gray, {"samples": samples, PICTURE_KEY: gray}
+
     def encode(self, prepared: Tensor, image: Tensor) -> GrayPicture:
         """Encode pictures, one after the other.
 
@@ -119,8 +140,8 @@ class ComfyLCADVAE(ManagedNetwork):
         """
         keep = comfy.model_management.intermediate_device()
         self._make_room(*prepared.shape[1:3])
-        found = [[each.to(keep) for each in self.network.encode(frame[None])] for frame in self._frames(prepared)]
-        return GrayPicture(image, tuple(torch.cat(each) for each in zip(*found, strict=True)), self)
+        encoded = [[level.to(keep) for level in self.network.encode(frame[None])] for frame in self._frames(prepared)]
+        return GrayPicture(image, tuple(torch.cat(level) for level in zip(*encoded, strict=True)), self)
 
     def gray_for(self, latent: dict[str, Any], image: Tensor) -> GrayPicture:
         """The encoded picture that a LATENT carries, if it is this picture's at this size; else it is encoded now.
@@ -151,11 +172,11 @@ class ComfyLCADVAE(ManagedNetwork):
         device, keep = self.device, comfy.model_management.intermediate_device()
         decoded = []
         for index, one in enumerate(self._frames(latent)):
-            maps = [each[index % len(each)][None].to(device) for each in gray.maps]
+            maps = [level[index % len(level)][None].to(device) for level in gray.maps]
             decoded.append(self.network.decode(one[None].to(device), maps).to(keep))
         return torch.cat(decoded)
 
-    def _frames(self, batch: Tensor) -> Sequence[Tensor]:
+    def _frames(self, batch: Tensor) -> Iterator[Tensor]:
         for frame in batch:
             comfy.model_management.throw_exception_if_processing_interrupted()
             yield frame
@@ -165,13 +186,16 @@ class ComfyLCADVAE(ManagedNetwork):
         self.load(working_bytes(self.network.sizes, height, width, element))
 
 
-def load(name: str) -> tuple[Any, Any, ComfyLCADVAE]:
+def load(name: str, settings: LoadSettings | None = None) -> tuple[Any, Any, ComfyLCADVAE]:
     """(MODEL, CLIP, LCAD_VAE) of a file of the folders, by its name, or of the embedded one.
 
     :raises FileNotFoundError: no folder has it.
     :raises ValueError: it cannot be read as plain weights, or is not L-CAD's; the file is named.
     """
-    return load_file(LCAD.path(name, demo.lcad_path()))
+    model, clip, lcad_vae = load_file(LCAD.path(name, demo.lcad_path()))
+    if settings is not None and settings.attention == "official":
+        model = reuse_logits(model)
+    return model, clip, lcad_vae
 
 
 def load_file(path: Path) -> tuple[Any, Any, ComfyLCADVAE]:
@@ -185,10 +209,12 @@ def load_file(path: Path) -> tuple[Any, Any, ComfyLCADVAE]:
             model, clip = load_unet(read.unet), load_text(read.text)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    recommend(model, read_recommended(path))
+    recommended = read_recommended(path)
+    recommend(model, recommended)
     unet = model.get_model_object("diffusion_model")
     halvings = sum(type(module).__name__ == "Downsample" for block in unet.input_blocks for module in block)
-    return model, clip, ComfyLCADVAE(read.autoencoder, read.autoencoder.sizes.factor * 2**halvings, path.name)
+    multiple = read.autoencoder.sizes.factor * 2**halvings
+    return model, clip, ComfyLCADVAE(read.autoencoder, multiple, path.name, recommended.get("lcad"))
 
 
 def load_unet(weights: Mapping[str, Tensor], heads: int | None = None) -> Any:

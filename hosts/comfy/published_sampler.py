@@ -11,32 +11,28 @@ from torch import Tensor
 
 from ...diffusion.sampling import sample_ddim, scaled_ends
 from ...diffusion.schedule import ancestral_sigmas, sampling_sigmas
+from ...pipelines.published_sampler import PublishedSamplerSettings
 from .model import require_unet, sigma_table
 
-DDIM, EULER_ANCESTRAL = "ddim", "euler_ancestral"
-PUBLISHED = (DDIM, EULER_ANCESTRAL)
 
-
-def published_sampling(model: Any, name: str, steps: int, node: str) -> tuple[Any, Tensor]:
+def published_sampling(model: Any, settings: PublishedSamplerSettings, node: str) -> tuple[Any, Tensor]:
     """A published program's sampler and levels for a MODEL, to be started from an empty latent.
 
     ``ddim`` is the latent diffusion programs' (DEADiff's and L-CAD's): it starts from noise of unit variance, stops at
     the smallest training sigma, and what it has there is read as clean. ``euler_ancestral`` is DEADiff's other one:
     k-diffusion's, at evenly spaced fractional timesteps, and its noise starts as large as sigma.
 
-    :raises ValueError: another family of models, a name that is not one of ``PUBLISHED``, or steps out of range.
+    :raises ValueError: another family of models, or steps out of range.
     """
     require_unet(model, node)
     table = sigma_table(model)
-    if name == DDIM:
-        sigmas = sampling_sigmas(table, steps, "official")
+    if settings.sampler_name == "ddim":
+        sigmas = sampling_sigmas(table, settings.steps, "official")
         loop, large, last = sample_ddim, math.hypot(1, float(sigmas[0])), 1 / math.hypot(1, float(sigmas[-1]))
-    elif name == EULER_ANCESTRAL:
-        sigmas = ancestral_sigmas(table, steps)
-        loop, large, last = comfy.k_diffusion.sampling.sample_euler_ancestral, float(sigmas[0]), 1.0
     else:
-        raise ValueError(f"The sampler is '{name}'; expected one of {', '.join(PUBLISHED)}.")
-    given = float(sigmas[0])
-    if math.isclose(given, float(table[-1]), rel_tol=1e-5):
-        given = math.hypot(1, given)  # ComfyUI's noise at the largest level
-    return comfy.samplers.KSAMPLER(scaled_ends(loop, large / given, last)), sigmas
+        sigmas = ancestral_sigmas(table, settings.steps)
+        loop, large, last = comfy.k_diffusion.sampling.sample_euler_ancestral, float(sigmas[0]), 1.0
+    noise = float(sigmas[0])
+    if math.isclose(noise, float(table[-1]), rel_tol=1e-5):
+        noise = math.hypot(1, noise)  # ComfyUI's noise at the largest level
+    return comfy.samplers.KSAMPLER(scaled_ends(loop, large / noise, last)), sigmas

@@ -143,8 +143,8 @@ def test_embedded():
     assert all(torch.equal(v, stored["unet." + k].float()) for k, v in model.unet.state_dict().items())
     assert torch.equal(model.context, stored["text.emb.weight"][0].float().expand(1, 8, 128))
     assert (model.prediction, model.added, model.vae.factor, model.vae.channels) == ("v_prediction", None, 4, 4)
-    assert model.recommended == {"resolution": config["image_size"], **config["recommended"]}
-    assert model.recommended["resolution"] == 128
+    assert model.recommended == headers.read_recommended(demo.model_path())
+    assert all(section["resolution"] == config["image_size"] == 128 for section in model.recommended.values())
     assert torch.equal(model.alphas_cumprod, alphas_cumprod()) and re.fullmatch("[0-9a-f]{12}", model.fingerprint)
     y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 96), indexing="ij")
     image = torch.stack([x, y, 1 - x], -1)[None]

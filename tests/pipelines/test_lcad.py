@@ -8,7 +8,7 @@ import torch
 from comfyui_exemplar.attention.instances import InstanceSettings
 from comfyui_exemplar.color import luminance
 from comfyui_exemplar.diffusion.schedule import sampling_sigmas
-from comfyui_exemplar.pipelines.lcad import LCADSettings, describe, finish, prepare
+from comfyui_exemplar.pipelines.lcad import ConditionSettings, DecodeSettings, LCADSettings, describe, finish, prepare
 
 SETTINGS = LCADSettings(steps=4, resolution=64)
 
@@ -17,7 +17,7 @@ class Host:
     """Stands in for L-CAD: the color is red where the prompt says so, else blue. Notes what it is asked."""
 
     sigma_table = torch.linspace(0.03, 14, 1000)
-    channels, factor, multiple = 4, 8, 16
+    channels, factor, multiple, recommended = 4, 8, 16, {"steps": 3, "guidance": 1.5, "resolution": 32}
 
     def __init__(self):
         self.encoded, self.sampled = [], []
@@ -74,6 +74,29 @@ def test_words_and_seed_reach_the_sampler():
     assert abs(float(first[0].std() / first[1][0]) - 1) < 0.2
 
 
+def test_the_file_recommends():
+    """Nothing chosen: the file's own settings."""
+    host = Host()
+    describe(host, picture(), "a red car")
+    ((x, sigmas, *_, guidance),) = host.sampled
+    assert len(sigmas) == 4 and guidance == 1.5 and x.shape[-2] * x.shape[-1] <= 24
+
+
+@pytest.mark.parametrize("percents, steps", [((0, 1), (0, 1)), ((0.25, 0.5), (0.25, 0.5)), ((1, 1), (1, 1))])
+def test_shares_of_the_sampling(percents, steps):
+    """Shares become levels of the model's schedule, as ComfyUI has them: by timesteps."""
+    host = Host()
+    drawing = InstanceSettings(start_percent=percents[0], end_percent=percents[1])
+    regions = [("car", torch.ones(1, 48, 72))]
+    describe(host, picture(), "a red car", SETTINGS, regions=regions, drawing=drawing)
+    (instance,) = host.instances
+    level = {0: float("inf"), 1: 0.0}
+    table = host.sigma_table
+    first, last = (level.get(share, float(table[round((1 - share) * 999)])) for share in steps)
+    assert instance.settings.sigma_start == pytest.approx(first, rel=2e-3)
+    assert instance.settings.sigma_end == pytest.approx(last, rel=2e-3)
+
+
 def test_regions_reach_the_sampler():
     host, image = Host(), picture()
     mask = torch.ones(1, 48, 72)
@@ -89,20 +112,20 @@ def test_regions_reach_the_sampler():
 
 def test_shapes():
     image = picture(50, 100)
-    assert prepare(image, 64, "aspect", 16, 8).shape[1:3] == (48, 96)
-    assert prepare(image, 0, "aspect", 16, 8).shape[1:3] == (48, 96)
-    assert prepare(image, 64, "official square", 16, 8).shape[1:3] == (64, 64)
+    assert prepare(image, ConditionSettings(64), 16, 8).shape[1:3] == (48, 96)
+    assert prepare(image, ConditionSettings(0), 16, 8).shape[1:3] == (48, 96)
+    assert prepare(image, ConditionSettings(64, "official square"), 16, 8).shape[1:3] == (64, 64)
 
 
 def test_lightness_is_mixed():
     image, decoded = picture(), torch.rand(2, 24, 36, 3, generator=torch.Generator().manual_seed(1))
-    free, exact, half = (finish(decoded, image, share) for share in (0.0, 1.0, 0.5))
+    free, exact, half = (finish(decoded, image, DecodeSettings(share)) for share in (0.0, 1.0, 0.5))
     assert free.shape == exact.shape == (2, 48, 72, 3)
     assert torch.allclose(half, (free + exact) / 2, atol=1e-6)
-    assert torch.equal(finish(decoded, decoded, 0.0), decoded)
+    assert torch.equal(finish(decoded, decoded, DecodeSettings(0.0)), decoded)
     # picture i is lit by gray picture i modulo their number
     pair = torch.cat([image, 1 - image])
-    four = finish(torch.cat([decoded, decoded]), pair, 1.0)
+    four = finish(torch.cat([decoded, decoded]), pair, DecodeSettings())
     for row in range(4):
         assert torch.allclose(luminance(four[row : row + 1]), luminance(pair[row % 2][None]), atol=0.05)
 
@@ -114,7 +137,7 @@ def test_lightness_is_mixed():
         ({"shape": "round"}, "shape is 'round'; expected one of aspect, official square"),
         ({"convention": "mine"}, "convention is 'mine'"),
         ({"exact_luminance": 2.0}, "exact_luminance is 2.0"),
-        ({"resolution": -1}, "resolution -1"),
+        ({"resolution": -1}, "resolution is -1"),
     ],
 )
 def test_bad_settings(values, said):

@@ -42,7 +42,7 @@ def colored(host, gray):
 
     def make(prompt):
         if prompt not in made:
-            settings = LCADSettings(**(host.recommended | SETTINGS))
+            settings = LCADSettings.resolve(host.recommended, **SETTINGS)
             made[prompt] = describe(host, gray, prompt, settings)
         return made[prompt]
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import luminance, rgb_to_lab
-from comfyui_exemplar.demo import DDCOLOR_SIDE
-from comfyui_exemplar.files.headers import read_metadata
+from comfyui_exemplar.files.headers import read_metadata, read_recommended
 from comfyui_exemplar.networks.ddcolor.load import build, load_ddcolor
 from comfyui_exemplar.networks.ddcolor.weights import check_weights, read_sizes
 
@@ -134,7 +133,7 @@ class TestFile:
         file = tmp_path / "ddcolor.safetensors"
         export_automatic(tmp_path, file)
         assert file.stat().st_size < 4e6
-        assert json.loads(read_metadata(file)[KEY])["resolution"] == DDCOLOR_SIDE
+        assert read_recommended(file) == {"ddcolor": {"resolution": 128}} and KEY in read_metadata(file)
         assert "CC-BY" in read_metadata(file)["exemplar.credit"]
         loaded = load_ddcolor(file)
         assert loaded.network.sizes == automatic.SIZES

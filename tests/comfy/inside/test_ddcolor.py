@@ -9,6 +9,7 @@ import torch
 
 from comfyui_exemplar.color import ab_error, luminance, rgb_to_lab
 from comfyui_exemplar.hosts.comfy import ddcolor as comfy_ddcolor
+from comfyui_exemplar.hosts.comfy.folders import DDCOLOR
 from comfyui_exemplar.networks.ddcolor.load import memory_of
 from comfyui_exemplar.nodes.ddcolor import LoadDDColor
 
@@ -44,12 +45,12 @@ class TestFiles:
         try:
             torch.save({"params": small_weights("other")}, tmp_path / "in_upscale.bin")
             (tmp_path / "readme.txt").write_text("no weights")
-            listed = comfy_ddcolor.list_files()
+            listed = DDCOLOR.files()
             assert "small.pth" in listed and "in_upscale.bin" in listed and "readme.txt" not in listed
             assert comfy_ddcolor.load("in_upscale.bin", torch.float32).name == "in_upscale.bin"
             # the first folder's file counts where both have one of a name
             torch.save({"params": {}}, tmp_path / "small.pth")
-            assert comfy_ddcolor.list_files().count("small.pth") == 1
+            assert DDCOLOR.files().count("small.pth") == 1
             assert comfy_ddcolor.load("small.pth", torch.float32).variant
         finally:
             folder_paths.folder_names_and_paths["upscale_models"][0].remove(str(tmp_path))

@@ -6,6 +6,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 
 from comfyui_exemplar.hosts.comfy import deadiff as comfy_deadiff
+from comfyui_exemplar.hosts.comfy.folders import DEADIFF
 from comfyui_exemplar.nodes.deadiff import LoadDEADiff
 
 from ...small_deadiff import save_small, small_weights
@@ -144,7 +145,7 @@ class TestFiles:
         folder_paths.add_model_folder_path("checkpoints", str(tmp_path))
         try:
             torch.save({"state_dict": small_weights(1)}, tmp_path / "deadiff_in_checkpoints.ckpt")
-            assert {"small.safetensors", "deadiff_in_checkpoints.ckpt"} <= set(comfy_deadiff.list_files())
+            assert {"small.safetensors", "deadiff_in_checkpoints.ckpt"} <= set(DEADIFF.files())
             found = comfy_deadiff.load("deadiff_in_checkpoints.ckpt", torch.float32)
             assert found.adapter.name == "deadiff_in_checkpoints.ckpt" and found.adapter.text_tokens == 77
         finally:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from comfyui_exemplar.color import luminance
 from comfyui_exemplar.hosts.comfy import lcad as comfy_lcad
+from comfyui_exemplar.hosts.comfy.folders import LCAD
 from comfyui_exemplar.networks.lcad.model import GrayEncoder
 from comfyui_exemplar.nodes.lcad import LoadLCAD
 
@@ -83,7 +84,7 @@ class TestFiles:
         folder_paths.add_model_folder_path("checkpoints", str(tmp_path))
         try:
             (tmp_path / "another.safetensors").write_bytes(b"")
-            listed = comfy_lcad.list_files()
+            listed = LCAD.files()
             assert listed.index("small.safetensors") < listed.index("another.safetensors")
         finally:
             folder_paths.folder_names_and_paths["checkpoints"][0].remove(str(tmp_path))

@@ -53,7 +53,7 @@ def test_everything_comes_from_the_file(small):
 def test_batched_equals_one_by_one(small, monkeypatch):
     together = encode(small, IMAGES, WORDS)
     done = []
-    monkeypatch.setattr("comfyui_exemplar.networks.deadiff.load.CHUNK", 1)
+    monkeypatch.setattr("comfyui_exemplar.pipelines.deadiff.CHUNK", 1)
     for kind, alone in encode(small, IMAGES, WORDS, done.append).items():
         torch.testing.assert_close(alone, together[kind], atol=1e-5, rtol=0)
     assert done == [1, 2]

@@ -5,7 +5,7 @@ import folder_paths
 import pytest
 import torch
 
-from comfyui_exemplar.hosts.comfy import clipseg as host
+from comfyui_exemplar.hosts.comfy.folders import CLIPSEG
 from comfyui_exemplar.networks.clipseg.load import HUB_NAME
 
 from ...small_clipseg import save
@@ -17,7 +17,7 @@ PHRASES = "red cup\n\n a hat "
 def models(tmp_path, monkeypatch):
     """An empty models/clipseg, beside a user's own folder of that name."""
     paths = [str(tmp_path / "clipseg"), str(tmp_path / "elsewhere")]
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, host.FOLDER, (paths, set()))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, CLIPSEG.name, (paths, set()))
     return tmp_path
 
 
@@ -39,14 +39,14 @@ def pictures(count=2, height=50, width=70):
 
 
 class TestFolders:
-    def test_the_pack_makes_its_folder_known(self):
-        assert any(path.endswith("clipseg") for path in folder_paths.get_folder_paths(host.FOLDER))
+    def test_the_schema_makes_the_folder_known(self, nodes):
+        assert any(path.endswith("clipseg") for path in folder_paths.get_folder_paths(CLIPSEG.name))
 
     def test_only_folders_with_a_model_are_listed(self, models, tiny):
-        assert host.list_folders() == []
+        assert CLIPSEG.models() == []
         (models / "elsewhere" / "empty").mkdir(parents=True)
         (models / "elsewhere" / "tiny").symlink_to(tiny)
-        assert host.list_folders() == ["tiny"]
+        assert CLIPSEG.models() == ["tiny"]
 
     def test_nothing_is_fetched_unless_allowed(self, models, nodes, monkeypatch):
         import huggingface_hub
@@ -55,7 +55,7 @@ class TestFolders:
         with pytest.raises(
             FileNotFoundError, match=r"There is no 'clipseg-rd64-refined' .*it is empty.* allow_download on"
         ):
-            nodes("ExemplarLoadCLIPSeg", model_name=host.FROM_HUB)
+            nodes("ExemplarLoadCLIPSeg", model_name=CLIPSEG.from_hub)
 
     def test_a_download_stays(self, models, tiny, nodes, monkeypatch):
         import huggingface_hub
@@ -68,16 +68,16 @@ class TestFolders:
             local_dir.symlink_to(tiny)
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-        (first,) = nodes("ExemplarLoadCLIPSeg", model_name=host.FROM_HUB, allow_download=True)
-        (again,) = nodes("ExemplarLoadCLIPSeg", model_name=host.FROM_HUB)
+        (first,) = nodes("ExemplarLoadCLIPSeg", model_name=CLIPSEG.from_hub, allow_download=True)
+        (again,) = nodes("ExemplarLoadCLIPSeg", model_name=CLIPSEG.from_hub)
         assert [name for name, _ in asked] == [HUB_NAME] and "model.safetensors" in asked[0][1]
-        assert first.name == again.name == "clipseg-rd64-refined" and host.list_folders() == [first.name]
+        assert first.name == again.name == "clipseg-rd64-refined" and CLIPSEG.models() == [first.name]
 
     def test_an_unknown_name(self, models):
         from comfyui_exemplar.nodes.clipseg import LoadCLIPSeg
 
         assert "There is no 'other' in models/clipseg" in LoadCLIPSeg.validate_inputs(model_name="other")
-        assert LoadCLIPSeg.validate_inputs(model_name=host.FROM_HUB) is True
+        assert LoadCLIPSeg.validate_inputs(model_name=CLIPSEG.from_hub) is True
         assert LoadCLIPSeg.validate_inputs(model_name=None) is True
 
 

@@ -8,9 +8,10 @@ from safetensors.torch import save_file
 
 from comfyui_exemplar import demo
 from comfyui_exemplar.color import ab_error, rgb_to_lab
+from comfyui_exemplar.color.batches import ran_out
 from comfyui_exemplar.files import headers
 from comfyui_exemplar.files.pictures import load_picture
-from comfyui_exemplar.networks.ddcolor.load import fitting, load_ddcolor, memory_of, ran_out
+from comfyui_exemplar.networks.ddcolor.load import fitting, load_ddcolor, memory_of
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
 
 from ..small_ddcolor import small_weights
@@ -125,11 +126,12 @@ class TestEmbedded:
         assert path.stat().st_size <= 4e6
         about = json.loads(headers.read_metadata(path)["exemplar.ddcolor"])
         loaded = load_ddcolor(path)
-        assert tuple(about["depths"]) == loaded.network.sizes.depths and about["resolution"] == demo.DDCOLOR_SIDE
+        assert tuple(about["depths"]) == loaded.network.sizes.depths
         assert (
             "none of the published weights" in about["what"]
             and "CC-BY" in headers.read_metadata(path)["exemplar.credit"]
         )
+        assert loaded.recommended == {"resolution": 128}
         assert not headers.is_embedded(path)  # that is the diffusion model
 
     def test_nearer_to_the_true_colors_than_none(self):
@@ -137,7 +139,8 @@ class TestEmbedded:
         means."""
         pictures = demo.ddcolor_path().parent / "pictures"
         gray, truth = (load_picture(pictures / f"scene-{kind}.png") for kind in ("gray", "truth"))
-        found = auto_color(load_ddcolor(demo.ddcolor_path()), gray, AutoColorSettings(resolution=demo.DDCOLOR_SIDE))
+        network = load_ddcolor(demo.ddcolor_path())
+        found = auto_color(network, gray, AutoColorSettings.resolve(network.recommended))
         assert float(ab_error(found, truth)) < 0.95 * float(ab_error(gray, truth))
         yellow, expected = (rgb_to_lab(p)[0, 200:260, 290:380, 2].mean() for p in (found, truth))
         assert float(yellow) > 0.5 * float(expected) > 20
