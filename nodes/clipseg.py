@@ -41,7 +41,12 @@ class LoadCLIPSeg(io.ComfyNode):
                 ),
                 *widgets(LoadSettings, "allow_download"),
             ],
-            outputs=[Referring.Output(display_name="referring", tooltip="For Referring Mask.")],
+            outputs=[
+                Referring.Output(
+                    display_name="referring",
+                    tooltip="The network, for Referring Mask, under ComfyUI's memory management.",
+                )
+            ],
         )
 
     @classmethod
@@ -81,8 +86,14 @@ class ReferringMask(io.ComfyNode):
                 *widgets(ReferringSettings, "threshold", "exclusive"),
             ],
             outputs=[
-                io.Mask.Output(display_name="masks", tooltip="A mask for each phrase, picture after picture."),
-                io.Image.Output(display_name="picture", tooltip="The masks as colors over the picture."),
+                io.Mask.Output(
+                    display_name="masks",
+                    tooltip="A mask for each phrase, in their order, picture after picture, at the pictures' size.",
+                ),
+                io.Image.Output(
+                    display_name="picture",
+                    tooltip="The masks as colors over the gray picture, a color for each phrase.",
+                ),
             ],
         )
 

@@ -36,13 +36,20 @@ class LoadDDColor(io.ComfyNode):
                     "model_name",
                     options=DDCOLOR.choices(),
                     default=EMBEDDED,
-                    tooltip="A file in models/ddcolor or models/upscale_models: .pth, .pt, .bin or .safetensors. "
-                    "ddcolor_modelscope is a good start, ddcolor_artistic is more colorful, ddcolor_paper_tiny is the "
-                    "smallest released one. embedded is a tiny one that comes with the pack and knows drawings only.",
+                    tooltip="A file of models/ddcolor or, if it has none of that name, of models/upscale_models: "
+                    ".pth, .pt, .bin or .safetensors. ddcolor_modelscope is a good start, ddcolor_artistic "
+                    "is more colorful, ddcolor_paper_tiny is the smallest released one. embedded is a tiny "
+                    "one that comes with the pack and knows drawings only.",
                 ),
                 *widgets(WeightSettings, "precision"),
             ],
-            outputs=[DDColorNetwork.Output(display_name="ddcolor", tooltip="For DDColor.")],
+            outputs=[
+                DDColorNetwork.Output(
+                    display_name="ddcolor",
+                    tooltip="The network, for DDColor. ComfyUI loads it when it is needed, offloads it and counts "
+                    "its memory.",
+                )
+            ],
         )
 
     @classmethod

@@ -35,13 +35,19 @@ class LoadDEADiff(io.ComfyNode):
                     "model_name",
                     options=DEADIFF.choices(),
                     default=EMBEDDED,
-                    tooltip="DEADiff's checkpoint (.ckpt or .safetensors), or an adapter made from it, in "
-                    "models/deadiff "
-                    "or models/checkpoints. embedded is a tiny one that comes with the pack, for its own model only.",
+                    tooltip="DEADiff's checkpoint (.ckpt or .safetensors), or an adapter made from it: a file in "
+                    "models/deadiff, or in models/checkpoints if there is none of that name. embedded is a "
+                    "tiny one that comes with the pack, for the embedded model only.",
                 ),
                 *widgets(WeightSettings, "precision"),
             ],
-            outputs=[DEADiffNetwork.Output(display_name="deadiff", tooltip="For DEADiff Encode.")],
+            outputs=[
+                DEADiffNetwork.Output(
+                    display_name="deadiff",
+                    tooltip="The encoder and the projections, for DEADiff Encode. ComfyUI loads, offloads and "
+                    "counts the encoder.",
+                )
+            ],
         )
 
     @classmethod
@@ -133,7 +139,7 @@ class ApplyDEADiff(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="Sample it as usual; DEADiff's own settings are 50 steps of ddim with cfg 8.",
+                    tooltip="Sample it as usual.",
                 )
             ],
         )

@@ -28,13 +28,23 @@ class LoadDemoModel(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="Topology of Stable Diffusion 1.x. It carries what it "
-                    "recommends: "
-                    "settings that are left on auto take it.",
+                    tooltip="A UNet built like Stable Diffusion's, much smaller, with three resolutions. It "
+                    "carries what it recommends: settings that are left on auto take it.",
                 ),
-                io.Clip.Output(display_name="clip", tooltip="A bag of words: 'red apple' works, sentences do not."),
-                io.Vae.Output(display_name="vae", tooltip="Four pixels a latent, not eight."),
-                io.Conditioning.Output(display_name="empty_prompt", tooltip="The empty prompt, encoded."),
+                io.Clip.Output(
+                    display_name="clip",
+                    tooltip="A bag of words, not a language model. 'red apple' works, sentences do not. Only the "
+                    "letters a to z count, so text in other scripts is the same as no text; at most eight "
+                    "words.",
+                ),
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip="A linear autoencoder: a latent stands for four by four pixels, not eight by eight. "
+                    "Gray pictures stay gray.",
+                ),
+                io.Conditioning.Output(
+                    display_name="empty_prompt", tooltip="The empty prompt, encoded; colorization uses this one."
+                ),
             ],
         )
 
@@ -59,7 +69,7 @@ class LoadDemoPictures(io.ComfyNode):
             search_aliases=["demo pictures", "sample images", "example images", "exemplar demo", "test pictures"],
             inputs=widgets(demo.ExampleSettings, "pictures"),
             outputs=[
-                io.Image.Output(display_name="gray", tooltip="The picture to color."),
+                io.Image.Output(display_name="gray", tooltip="The picture to color, three equal channels."),
                 io.Image.Output(display_name="reference", tooltip="The color picture to take colors from."),
             ],
         )

@@ -45,10 +45,16 @@ class LoadLCAD(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(
-                    display_name="model", tooltip="For any sampler. Its prompts must go through L-CAD Condition."
+                    display_name="model",
+                    tooltip="A Stable Diffusion UNet that reads the gray picture beside the noise. KSampler, LoRA "
+                    "and guiders work as usual; its prompts must come from L-CAD Condition.",
                 ),
-                io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode."),
-                LCADVae.Output(display_name="lcad_vae", tooltip="For L-CAD Condition and L-CAD Decode."),
+                io.Clip.Output(display_name="clip", tooltip="The text encoder, for CLIP Text Encode."),
+                LCADVae.Output(
+                    display_name="lcad_vae",
+                    tooltip="Gray encoder and guided decoder, for L-CAD Condition and L-CAD Decode. ComfyUI loads "
+                    "them when they are needed, offloads them and counts their memory.",
+                ),
             ],
         )
 
@@ -82,7 +88,8 @@ class LCADCondition(io.ComfyNode):
                 ),
                 io.Conditioning.Input("negative", tooltip="Usually the empty prompt, encoded."),
                 io.Image.Input(
-                    "image", tooltip="One or more gray pictures of one size; of colored ones only lightness is used."
+                    "image",
+                    tooltip="One or more gray pictures of one size. Of a colored picture only the lightness is used.",
                 ),
                 LCADVae.Input("lcad_vae", tooltip="From Load L-CAD."),
                 *widgets(BatchSettings, "resolution", "variations", "shape"),

@@ -59,10 +59,13 @@ class LCADInstances(io.ComfyNode):
                 *widgets(InstanceSettings, "strength", "step", "schedule", "start_percent", "end_percent"),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="For KSampler, or any guider."),
+                io.Model.Output(
+                    display_name="model", tooltip="The model with the phrases; the one that came in stays as it was."
+                ),
                 io.Conditioning.Output(
                     display_name="positive",
-                    tooltip="The prompt as the phrases were looked up in it: for L-CAD Condition or the sampler.",
+                    tooltip="The prompt, encoded as the phrases were looked up in it: for L-CAD Condition or the "
+                    "sampler.",
                 ),
             ],
         )

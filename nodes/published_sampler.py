@@ -39,7 +39,10 @@ class PublishedSampler(io.ComfyNode):
             ],
             outputs=[
                 io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced, with an empty latent."),
-                io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced, the noise levels."),
+                io.Sigmas.Output(
+                    display_name="sigmas",
+                    tooltip="Its noise levels, for SamplerCustomAdvanced; the last one of ddim is above 0.",
+                ),
             ],
         )
 
