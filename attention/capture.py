@@ -4,13 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..diffusion.levels import level_of
+from ..settings import Settings, setting
 from .bank import PROJECTIONS, FeatureBank
 from .call import CONDITIONAL, AttentionCall
 from .layers import Layer
+
+#: What each role needs of a picture's attention; everything serves when in doubt.
+Keep = Literal["everything (q, k, v)", "input (q, k)", "reference (k, v)", "gray reference (k)"]
+_LETTERS: dict[Keep, str] = {
+    "everything (q, k, v)": "qkv",
+    "input (q, k)": "qk",
+    "reference (k, v)": "kv",
+    "gray reference (k)": "k",
+}
+
+
+@dataclass(frozen=True)
+class StorageSettings(Settings):
+    """How attention features are stored, and where."""
+
+    precision: Literal["model", "float16", "bfloat16", "float32"] = setting(
+        "model",
+        "How kept attention features are stored. model keeps the model's own precision. float16 and bfloat16 halve the "
+        "memory of a float32 model at no visible cost; float32 is the largest.",
+        advanced=True,
+    )
+    keep_on: Literal["with the model", "cpu"] = setting(
+        "with the model",
+        "Where they are kept. with the model is faster; cpu saves GPU memory and costs a copy a layer and step.",
+        advanced=True,
+    )
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The dtype to store in; None is the model's."""
+        return None if self.precision == "model" else getattr(torch, self.precision)
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device to store on; None is the model's."""
+        return torch.device("cpu") if self.keep_on == "cpu" else None
+
+
+@dataclass(frozen=True)
+class CaptureSettings(Settings):
+    """What a user asks an inversion to keep."""
+
+    layers: str = setting(
+        "color",
+        "Which layers to keep. Presets: color (the two finest decoder resolutions that have attention), fine and "
+        "coarse (one of the two each), decoder, encoder, middle, all. Ranges: output.6-11, or output.4,7,9,11. Fewer "
+        "layers take less memory; color injection must find here every layer that it uses.",
+    )
+    keep: Keep = setting(
+        "everything (q, k, v)",
+        "Everything works for every role. input (q, k) is enough for the gray picture, reference (k, v) for the color "
+        "reference and gray reference (k) for the desaturated reference; they save up to two thirds of the memory.",
+    )
+    storage: StorageSettings = field(default_factory=StorageSettings)
+
+    @property
+    def letters(self) -> str:
+        """The projections to keep, some of the letters ``qkv``."""
+        return _LETTERS[self.keep]
 
 
 @dataclass(frozen=True)
@@ -20,6 +82,7 @@ class CaptureSpec:
     :param keep: layer -> some of the letters ``qkv``.
     :param dtype: None keeps the model's own.
     :param device: None keeps them where they are made.
+    :raises ValueError: letters that name no projection.
     """
 
     keep: Mapping[Layer, str]
@@ -42,10 +105,13 @@ class CaptureTarget:
 
 
 class Capture:
-    """Keeps q, k, v of the conditional rows at the given sigmas.
+    """Keeps q, k, v of the conditional rows at some noise levels.
 
     One batch may hold several pictures that need different things (an input its queries, a reference its values): each
     target takes its own.
+
+    Lifetime: one inversion. Whoever inverts makes the capture and its targets, and owns the banks from then on; the
+    capture is dropped with the edit when the inversion ends.
 
     :param targets: banks to fill.
     :param sigmas: the levels worth keeping (None: all); others pass by, which saves the memory of unused ones.
@@ -57,34 +123,30 @@ class Capture:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
+        """Layers that any target keeps, sorted."""
         return tuple(sorted({layer for target in self.targets for layer in target.spec.keep}))
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
-        sigma = self._level(call.sigma)
-        if sigma is not None:
+        """``earlier(call)``, (rows, N, heads · d), as it is."""
+        level = call.sigma if self.sigmas is None else level_of(call.sigma, self.sigmas)
+        if level is not None:
             conditional = call.select(call.rows_of(CONDITIONAL))
             for target in self.targets:
-                self._keep(target, sigma, conditional)
+                _store(target, level, conditional)
         return earlier(call)
 
-    def _level(self, sigma: float) -> float | None:
-        """The exact level a call belongs to (hosts hand sigma through their own arithmetic), or None to skip it."""
-        if self.sigmas is None:
-            return sigma
-        return next((level for level in self.sigmas if abs(level - sigma) <= 1e-4 * level), None)
 
-    @staticmethod
-    def _keep(target: CaptureTarget, sigma: float, call: AttentionCall) -> None:
-        letters = target.spec.keep.get(call.layer)
-        if not letters:
-            return
-        # a prompt of several parts runs a picture in several rows; the first one speaks for it
-        first = {picture: i for i, picture in reversed(list(enumerate(call.pictures)))}
-        wanted = [first[p] for p in sorted(first) if target.pictures is None or p in target.pictures]
-        part = call.select(wanted)
-        kept = {
-            # copy: a view would keep the whole batch's projections alive
-            letter: getattr(part, letter).detach().to(device=target.spec.device, dtype=target.spec.dtype, copy=True)
-            for letter in letters
-        }
-        target.bank.put(sigma, call.layer, call.grid, **kept)
+def _store(target: CaptureTarget, level: float, call: AttentionCall) -> None:
+    """Put a call's projections into a target's bank."""
+    letters = target.spec.keep.get(call.layer)
+    if not letters:
+        return
+    # a prompt of several parts runs a picture in several rows; the first one speaks for it
+    first = {picture: i for i, picture in reversed(list(enumerate(call.pictures)))}
+    rows = call.select([first[p] for p in sorted(first) if target.pictures is None or p in target.pictures])
+    kept = {
+        # copy: a view would keep the whole batch's projections alive
+        letter: getattr(rows, letter).detach().to(device=target.spec.device, dtype=target.spec.dtype, copy=True)
+        for letter in letters
+    }
+    target.bank.put(level, call.layer, call.grid, **kept)

@@ -10,14 +10,17 @@ import time
 import torch
 
 from comfyui_exemplar.attention.call import AttentionCall
+from comfyui_exemplar.attention.capture import StorageSettings
 from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual_banks import DualBanks
 from comfyui_exemplar.attention.layers import is_shallow, select_layers
 from comfyui_exemplar.color import adain, desaturate, merge_luminance
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.hosts.diffusers.checkpoint import KLCodec, StandaloneModel, alphas_cumprod
 from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize
+from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
 
 def build(options: argparse.Namespace) -> StandaloneModel:
@@ -117,7 +120,7 @@ def ours(options: argparse.Namespace) -> dict:
     host.meter = meter
     image, reference = pictures(options)
     settings = ColorizeSettings(
-        depth=options.depth, passes=options.passes, resolution=options.size, keep_dtype=torch.float16
+        depth=options.depth, passes=options.passes, resolution=options.size, storage=StorageSettings("float16")
     )
     start = time.perf_counter()
     result = colorize(host, image, reference, settings)
@@ -138,11 +141,9 @@ def ours(options: argparse.Namespace) -> dict:
     edit = DualAttentionColor(
         settings.attention,
         layers,
-        result.source.bank,
-        result.reference.color.bank,
-        result.reference.gray.bank,
-        heads={i.layer: i.heads for i in host.layers},
+        DualBanks(result.source.bank, result.reference.color.bank, result.reference.gray.bank),
     )
+    edit.precompute({i.layer: i.heads for i in host.layers})
     denoiser = host.denoiser
     found["plain"] = best(lambda: denoiser(x, sigma), options.repeat)
     found["plain_pair"] = best(lambda: denoiser(torch.cat([x, x]), sigma.repeat(2)), options.repeat)

@@ -4,13 +4,14 @@ Pure functions of torch tensors. Pictures are ``(B, H, W, C)`` floats in 0..1, m
 and give back the caller's dtype, device and batch. Only :mod:`.official` needs OpenCV, and only when it is called.
 """
 
+from .batches import check_batch, check_masks, in_batches, part_of
 from .gray import as_picture, desaturate, drop_alpha, is_gray
 from .lab import fit_gamut, fitted_rgb, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
 from .merge import chroma_of, merge_chroma, merge_luminance
 from .metrics import ab_error, color_ghosting, luminance_error, psnr
 from .official import official_merge
 from .opencv_lab import opencv_lab_to_rgb, opencv_rgb_to_lab
-from .pictures import check_batch, check_picture, resize, to_uint8
+from .pictures import check_picture, resize, to_uint8
 from .statistics import adain, match_chroma_statistics, match_mean_std
 from .temporal import steady_chroma
 
@@ -19,6 +20,7 @@ __all__ = [
     "adain",
     "as_picture",
     "check_batch",
+    "check_masks",
     "check_picture",
     "chroma_of",
     "color_ghosting",
@@ -26,6 +28,7 @@ __all__ = [
     "drop_alpha",
     "fit_gamut",
     "fitted_rgb",
+    "in_batches",
     "is_gray",
     "lab_to_rgb",
     "luminance",
@@ -38,6 +41,7 @@ __all__ = [
     "official_merge",
     "opencv_lab_to_rgb",
     "opencv_rgb_to_lab",
+    "part_of",
     "psnr",
     "resize",
     "rgb_to_lab",

@@ -7,10 +7,11 @@ from typing import Literal, get_args
 
 import torch
 
+from .batches import check_batch
 from .gray import desaturate
 from .guided import upsample_guided
 from .lab import fitted_rgb, lab_to_rgb, rgb_to_lab
-from .pictures import check_batch, check_picture
+from .pictures import check_picture
 from .statistics import match_chroma_statistics
 
 #: What happens to colors that sRGB lacks, and how a smaller color picture is enlarged; see :func:`merge_luminance`.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from .batches import check_batch
 from .lab import luminance, rgb_to_lab
-from .pictures import check_batch, check_picture
+from .pictures import check_picture
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .pictures import check_batch
+from .batches import check_batch
 
 
 def official_merge(

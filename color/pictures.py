@@ -30,24 +30,6 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
         raise ValueError(f"{name}: found dtype {picture.dtype}, expected floats in 0..1; divide 8-bit values by 255.")
 
 
-def check_batch(**pictures: torch.Tensor | None) -> int:
-    """The common batch size of tensors whose first axis is the batch; each must have that size or 1.
-
-    :param pictures: tensors under the names used in the message; ``None`` is passed over.
-    :returns: The largest batch size.
-    :raises ValueError: when two tensors have different batch sizes and neither is 1.
-    """
-    sizes = {name: tensor.shape[0] for name, tensor in pictures.items() if tensor is not None}
-    batch = max(sizes.values())
-    if any(size not in (1, batch) for size in sizes.values()):
-        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ValueError(
-            f"Batch sizes do not fit: found {found}; expected the same number everywhere, or 1 for what is shared. "
-            "Select as many pictures as the largest batch has, or a single one."
-        )
-    return batch
-
-
 def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(B, H, W, C) -> (B, h, w, C): bicubic, antialiased, kept within 0..1."""
     if tuple(image.shape[1:3]) == size:

@@ -7,11 +7,60 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .schedule import InversionPlan
+from ..settings import Settings, setting
+from .schedule import Convention, InversionPlan
 
 if TYPE_CHECKING:  # a sibling layer, named for the type only
     from ..attention.bank import FeatureBank
     from ..attention.layers import LayerInfo
+
+
+@dataclass(frozen=True)
+class InversionSettings(Settings):
+    """How a picture is inverted; depth and steps are the paper's for colorization."""
+
+    depth: int = setting(
+        5,
+        "T, how many steps to climb. Low stays close to the picture; high gives sampling more freedom to change it.",
+        low=1,
+        high=999,
+        auto=True,
+    )
+    steps: int = setting(
+        50,
+        "Length of the whole schedule, of which the lowest depth steps are used. Low makes each step larger and the "
+        "inversion coarser; high makes it truer, but the same depth then reaches less noise.",
+        low=1,
+        high=999,
+        auto=True,
+    )
+    convention: Convention = setting(
+        "consistent",
+        "consistent comes back down the levels that it went up. official climbs one step further and reads the result "
+        "two steps lower, as the published program does (colorization). diffusers is consistent down to the smallest "
+        "training sigma instead of 0: translation's published program.",
+        published="official",
+        advanced=True,
+    )
+    refinements: int = setting(
+        0,
+        "Fixed-point iterations a step. 0 is plain DDIM inversion; each one costs a model call a step and brings the "
+        "round trip closer to exact. Not with the official convention.",
+        low=0,
+        high=10,
+        advanced=True,
+    )
+    measure_round_trip: bool = setting(
+        True,
+        "Samples back once, to measure how well the picture returns; costs depth model calls. When off, the error is "
+        "reported as -1.",
+        advanced=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.refinements and self.convention == "official":
+            raise ValueError("Refinements need the consistent convention; the official one reads other levels.")
 
 
 @dataclass(frozen=True)

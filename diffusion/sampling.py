@@ -7,19 +7,40 @@ ComfyUI SAMPLERs and run under diffusers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..settings import Settings, setting
+from .levels import same_levels
 from .schedule import rescale
 
+#: (x, sigma, **extra_args) -> clean estimate; x and the estimate are (B, C, h, w), sigma is (B,).
 Denoiser = Callable[..., Tensor]
 
 
+@dataclass(frozen=True)
+class GuidanceSettings(Settings):
+    """Classifier-free colorization guidance (Kosugi 2025)."""
+
+    weight: float = setting(
+        10.0,
+        "w. 0 is the plain model without the reference; 1 takes the injected prediction as it is and halves the cost; "
+        "higher amplifies the difference and gives fuller colors. Far above what the model recommends colors bleed.",
+        low=0.0,
+        high=100.0,
+        step=0.5,
+        round=0.01,
+        auto=True,
+        recommended_as="guidance",
+    )
+
+
 def to_eps(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
-    """The noise prediction behind a clean estimate."""
+    """The noise prediction behind a clean estimate, (B, C, h, w)."""
     return (x - denoised) / sigma
 
 
@@ -94,26 +115,26 @@ def invert_ddim(
     reads = tuple(levels[1:]) if reads is None else reads
     if len(reads) != len(levels) - 1 or min(reads) <= 0:
         raise ValueError(f"{len(levels) - 1} steps need as many positive reads; got {reads}.")
-    if refinements and any(abs(r - n) > 1e-6 * n for r, n in zip(reads, levels[1:], strict=True)):
+    if refinements and not same_levels(reads, levels[1:]):
         raise ValueError("Fixed-point refinement needs the model to be read at the upper level of each step.")
     ones = x.new_ones([x.shape[0]])
     if visit is not None:
         visit(x)
     for i in trange(len(levels) - 1, disable=disable):
-        here, there, read = levels[i], levels[i + 1], reads[i]
-        seen = rescale(x, here, read)
+        sigma, sigma_next, sigma_hat = levels[i], levels[i + 1], reads[i]
+        x_hat = x_next = rescale(x, sigma, sigma_hat)
         for _ in range(refinements + 1):
-            denoised = model(seen, read * ones, **extra_args)
-            climbed = x + to_eps(seen, read, denoised) * (there - here)
-            seen = climbed
+            denoised = model(x_hat, sigma_hat * ones, **extra_args)
+            x_next = x + to_eps(x_hat, sigma_hat, denoised) * (sigma_next - sigma)
+            x_hat = x_next
         if callback is not None:
-            callback({"x": x, "i": i, "sigma": there, "sigma_hat": there, "denoised": denoised})
-        x = climbed
+            callback({"x": x, "i": i, "sigma": sigma_next, "sigma_hat": sigma_next, "denoised": denoised})
+        x = x_next
         if visit is not None:
             visit(x)
     return x
 
 
 def guide(color: Tensor, plain: Tensor, weight: float) -> Tensor:
-    """Classifier-free colorization guidance (Kosugi 2025): plain + w · (color − plain)."""
+    """Classifier-free colorization guidance (Kosugi 2025): plain + w · (color − plain), all (B, C, h, w)."""
     return plain + weight * (color - plain)

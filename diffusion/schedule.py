@@ -10,11 +10,12 @@ to the next, and what the first and last levels are. Both are spelled out here, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-CONVENTIONS = ("consistent", "official", "diffusers")
+Convention = Literal["consistent", "official", "diffusers"]
 
 
 def ddim_timesteps(steps: int, train_timesteps: int = 1000) -> list[int]:
@@ -41,10 +42,10 @@ def fractional_timestep(sigma_table: Tensor, sigma: Tensor) -> Tensor:
     :returns: of sigma's shape and dtype, 0 to the last timestep.
     """
     table = sigma_table.double().log()
-    wanted = sigma.to(table).log().clamp(float(table[0]), float(table[-1]))
-    above = torch.searchsorted(table, wanted).clamp(1, len(table) - 1)
+    log_sigma = sigma.to(table).log().clamp(float(table[0]), float(table[-1]))
+    above = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
     low, high = table[above - 1], table[above]
-    return (above - 1 + (wanted - low) / (high - low)).to(sigma)
+    return (above - 1 + (log_sigma - low) / (high - low)).to(sigma)
 
 
 def ancestral_sigmas(sigma_table: Tensor, steps: int) -> Tensor:
@@ -58,8 +59,8 @@ def ancestral_sigmas(sigma_table: Tensor, steps: int) -> Tensor:
     table = sigma_table.double().log()
     timesteps = torch.linspace(len(table) - 1, 0, steps, dtype=torch.float64)
     low = timesteps.floor().long().clamp(max=len(table) - 2)
-    way = torch.lerp(table[low], table[low + 1], timesteps - low).exp().to(sigma_table)
-    return torch.cat([way, torch.zeros_like(way[:1])])
+    sigmas = torch.lerp(table[low], table[low + 1], timesteps - low).exp().to(sigma_table)
+    return torch.cat([sigmas, torch.zeros_like(sigmas[:1])])
 
 
 def rescale(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def rescale(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> 
     return x * float(((1 + b**2) / (1 + a**2)).sqrt())
 
 
-def sampling_sigmas(sigma_table: Tensor, steps: int, convention: str = "consistent") -> Tensor:
+def sampling_sigmas(sigma_table: Tensor, steps: int, convention: Convention = "consistent") -> Tensor:
     """Levels of plain DDIM sampling from noise, descending, (steps + 1,).
 
     ``consistent`` ends at 0, as ComfyUI's ``ddim_uniform`` does. ``official`` is the latent diffusion programs' habit
@@ -78,11 +79,15 @@ def sampling_sigmas(sigma_table: Tensor, steps: int, convention: str = "consiste
     :param sigma_table: (train timesteps,) ascending sigmas of the model.
     :raises ValueError: steps or convention out of range.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention is '{convention}'; expected one of {', '.join(CONVENTIONS)}.")
-    way = sigma_table[ddim_timesteps(steps, len(sigma_table))].flip(0)
+    _check_convention(convention)
+    sigmas = sigma_table[ddim_timesteps(steps, len(sigma_table))].flip(0)
     last = sigma_table[:1] if convention == "official" else torch.zeros_like(sigma_table[:1])
-    return torch.cat([way, last])
+    return torch.cat([sigmas, last])
+
+
+def _check_convention(convention: str) -> None:
+    if convention not in get_args(Convention):
+        raise ValueError(f"convention is '{convention}'; expected one of {', '.join(get_args(Convention))}.")
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class InversionPlan:
     :param sigmas: (T+1,) descending sigmas of the way back, for any sampler.
     """
 
-    convention: str
+    convention: Convention
     steps: int
     depth: int
     levels: tuple[float, ...]
@@ -124,7 +129,7 @@ class InversionPlan:
 
 
 def inversion_plan(
-    sigma_table: Tensor, steps: int = 50, depth: int = 5, convention: str = "consistent"
+    sigma_table: Tensor, steps: int = 50, depth: int = 5, convention: Convention = "consistent"
 ) -> InversionPlan:
     """The plan of a DDIM inversion over the lowest part of a ``steps``-step schedule.
 
@@ -143,8 +148,7 @@ def inversion_plan(
     :raises ValueError: steps, depth or convention out of range.
     """
     grid = ddim_timesteps(steps, len(sigma_table))
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention is '{convention}'; expected one of {', '.join(CONVENTIONS)}.")
+    _check_convention(convention)
     most = len(grid) - 1 if convention == "official" else len(grid)
     if most < 1:
         raise ValueError(f"An official inversion needs a schedule of at least 2 steps; this one has {steps}.")

@@ -45,8 +45,6 @@ CATEGORY_COLOR = "exemplar/color"
 CATEGORY_TRANSLATE = "exemplar/translate"
 CATEGORY_STAGES = "exemplar/stages"
 
-PRECISIONS = {"model": None, "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-
 
 @dataclass(frozen=True)
 class WeightSettings(Settings):
@@ -74,15 +72,13 @@ def share(name: str, default: float, tooltip: str, advanced: bool = True) -> io.
 
 
 def depth_within_steps(depth: int | None, steps: int | None) -> bool | str:
-    """ComfyUI's verdict on two widgets before anything runs; a linked one is not known yet and comes as None."""
-    if depth is not None and steps is not None and depth > steps:
+    """ComfyUI's verdict on two widgets before anything runs.
+
+    A linked widget is not known yet and comes as None; one on auto, a negative number, is chosen when the node runs.
+    """
+    if depth is not None and steps is not None and 0 <= steps < depth:
         return f"depth is {depth}, but the schedule has only {steps} steps: lower the depth or raise the steps."
     return True
-
-
-def keep_device(choice: str) -> torch.device | None:
-    """Where kept tensors go: ``with the model`` (None) or ``cpu``."""
-    return torch.device("cpu") if choice == "cpu" else None
 
 
 def warn_if_colored(image: Tensor, name: str) -> None:

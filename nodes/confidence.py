@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
-from ..color import as_picture, check_batch, desaturate, merge_chroma
-from ..color.heat import over_picture
-from ..pipelines.confidence import blended_chroma, full_size, match_confidence, trust
-from .common import CATEGORY_STAGES, Inversion, share
+from ..color import as_picture
+from ..pipelines.confidence import ConfidenceBlendSettings, confidence_blend
+from .common import CATEGORY_STAGES, Inversion
+from .widgets import resolved, widgets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..diffusion.inversion import Inversion as KeptInversion
 
 
 class ConfidenceBlend(io.ComfyNode):
@@ -18,25 +25,26 @@ class ConfidenceBlend(io.ComfyNode):
             display_name="Confidence Blend",
             category=CATEGORY_STAGES,
             description="Keeps the reference's colors where the input's attention is sure of its match, and takes "
-            "another "
-            "picture's where it is not.",
+            "another picture's where it is not.",
             search_aliases=["attention confidence", "fallback color", "ddcolor blend", "no match in reference"],
             inputs=[
                 io.Image.Input(
                     "color_image", tooltip="The picture colored by the reference: decoded, or from Exemplar Colorize."
                 ),
                 io.Image.Input(
-                    "fallback", tooltip="The same picture colored in another way, for example by DDColor; any size."
+                    "fallback",
+                    tooltip="The same picture colored in another way, for example by DDColor; any size, one for all "
+                    "pictures or one for each.",
                 ),
-                Inversion.Input("input_inversion", tooltip="The input's inversion, with kept q."),
-                Inversion.Input("reference_inversion", tooltip="With kept k; best is the gray reference's."),
-                share(
-                    "fallback_below",
-                    0.3,
-                    "Confidence below which the fallback's colors are used: 0 never, 1 nearly "
-                    "everywhere. Look at picture to choose it.",
-                    advanced=False,
+                Inversion.Input(
+                    "input_inversion",
+                    tooltip="The input's inversion, with kept q. As many pictures as color_image has.",
                 ),
+                Inversion.Input(
+                    "reference_inversion",
+                    tooltip="The reference's inversion, with kept k. Best is the gray reference's.",
+                ),
+                *widgets(ConfidenceBlendSettings, "fallback_below"),
                 io.Mask.Input(
                     "reference_mask",
                     optional=True,
@@ -57,24 +65,20 @@ class ConfidenceBlend(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, color_image, fallback, input_inversion, reference_inversion, fallback_below, reference_mask=None
+        cls,
+        color_image: Tensor,
+        fallback: Tensor,
+        input_inversion: KeptInversion,
+        reference_inversion: KeptInversion,
+        reference_mask: Tensor | None = None,
+        **values: Any,
     ) -> io.NodeOutput:
         color_image, fallback = as_picture(color_image, "color_image"), as_picture(fallback, "fallback")
-        check_batch(color_image=color_image, fallback=fallback)
-        if input_inversion.pictures != len(color_image):
-            raise ValueError(
-                f"color_image has {len(color_image)} picture(s), but {input_inversion.pictures} were inverted; connect "
-                f"the "
-                "inversion of these pictures (Exemplar Colorize keeps that of its first batch only: raise its batch)."
-            )
-        sure = match_confidence(input_inversion, reference_inversion, reference_mask)
-        size = tuple(color_image.shape[1:3])
-        shown = over_picture(desaturate(color_image).cpu(), full_size(sure, size))
-        from_reference = full_size(trust(sure, fallback_below), size)
-        if fallback_below == 0:
-            return io.NodeOutput(color_image, from_reference, shown)
-        chroma = blended_chroma(color_image, fallback, from_reference)
-        return io.NodeOutput(merge_chroma(chroma, color_image), from_reference, shown)
+        settings = resolved(cls, ConfidenceBlendSettings, {}, values)
+        blend = confidence_blend(
+            color_image, fallback, input_inversion, reference_inversion, settings, reference_mask=reference_mask
+        )
+        return io.NodeOutput(blend.images, blend.from_reference, blend.shown)
 
 
 NODES = [ConfidenceBlend]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +15,47 @@ from ..attention.layers import LayerInfo, select_layers
 from ..color import resize
 from ..color.heat import heat_overlay
 from ..diffusion.inversion import Inversion
+from ..settings import Settings, setting, share
+
+
+@dataclass(frozen=True)
+class AttentionMapSettings(Settings):
+    """Where to look from, and at what."""
+
+    x: float = setting(
+        0.5, "Where to look from. 0 is the left edge, 1 the right.", low=0.0, high=1.0, step=0.01, round=0.001
+    )
+    y: float = setting(
+        0.5, "Where to look from. 0 is the top edge, 1 the bottom.", low=0.0, high=1.0, step=0.01, round=0.001
+    )
+    layers: str = setting(
+        "coarse",
+        "Layers to average: coarse ones match things, fine ones match textures. Any preset or range, as in Attention "
+        "Capture.",
+        advanced=True,
+    )
+    position: float = share(
+        0.0, "When on the way back to look: 0 is the noisiest kept step, 1 the last.", advanced=True
+    )
+    carry: Literal["soft", "hard"] = setting(
+        "soft",
+        "soft averages the reference's colors with the attention weights; hard takes the best match of every place.",
+        advanced=True,
+    )
+    picture: int = setting(
+        0,
+        "Which picture of a batch, counted from 0. A number beyond the end starts over.",
+        low=0,
+        high=4095,
+        advanced=True,
+    )
 
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """:param shown: (1, H, W', 3), the input with the place that looks, beside the reference with where it looks.
+    """Where attention looks, as pictures and masks.
+
+    :param shown: (1, H, W', 3), the input with the place that looks, beside the reference with where it looks.
     :param heat: (1, h, w), attention on the reference, largest value 1.
     :param carried: (1, H, W, 3), the reference carried over to the input.
     :param confidence: (1, H, W) in 0..1.
@@ -34,47 +72,45 @@ def attention_maps(
     target: Inversion,
     image: Tensor,
     reference: Tensor,
+    settings: AttentionMapSettings | None = None,
     *,
-    point: tuple[float, float] | None = None,
     region: Tensor | None = None,
-    layers: str = "coarse",
-    position: float = 0.0,
-    carry: str = "soft",
-    picture: int = 0,
 ) -> AttentionMaps:
     """Where a place of the input looks in the reference, and what attention carries from there to every place.
 
     :param source: the input's inversion with kept q; ``target`` the reference's with kept k.
-    :param image: (1, H, W, 3); ``reference`` (1, h, w, 3).
-    :param point: (x, y) in 0..1 to look from; None takes the place that is surest of its match.
-    :param region: (1, H', W') mask to look from instead.
-    :param layers: layers to average over, see ``attention.layers``.
-    :param position: share of the kept steps, 0 is the noisiest.
-    :param carry: ``soft`` (weighted mean) or ``hard`` (best match).
-    :param picture: which picture of the inversions.
+    :param image: (B, H, W, 3) in 0..1; ``reference`` (b, h, w, 3). A batch that is too short starts over.
+    :param settings: None looks from the place that is surest of its match.
+    :param region: (n, H', W') mask to look from instead of a point.
     :raises ValueError: no layer has what is needed, or an empty region.
     """
-    chosen = shared_layers(source, target, layers)
+    point = None if settings is None else (settings.x, settings.y)
+    settings = settings or AttentionMapSettings()
+    picture = settings.picture
+    image, reference = image[picture % len(image)][None], reference[picture % len(reference)][None]
+    if region is not None:
+        region = region[picture % len(region)][None]
+    layers = shared_layers(source, target, settings.layers)
     sigmas = source.bank.sigmas
-    sigma = sigmas[min(int(position * len(sigmas)), len(sigmas) - 1)]
-    pairs, carried, confidence = [], [], []
-    for info in chosen:
-        here, there = source.bank.grid(info.layer), target.bank.grid(info.layer)
+    sigma = sigmas[min(int(settings.position * len(sigmas)), len(sigmas) - 1)]
+    soft = settings.carry == "soft"
+    features, carried, confidence = [], [], []
+    for info in layers:
+        grid, reference_grid = source.bank.grid(info.layer), target.bank.grid(info.layer)
         q = _kept(source, sigma, info, "q", picture)
         k = _kept(target, target.bank.nearest(sigma), info, "k", picture)
-        pairs.append((info, q, k, here, there))
-        match = correspond(q, k, info.heads, resize(reference, there)[0].flatten(0, 1))
-        colors = match.soft if carry == "soft" else match.hard
-        carried.append(_spread(colors, here, image.shape[1:3], smooth=carry == "soft"))
-        confidence.append(_spread(match.confidence[:, None], here, image.shape[1:3]))
+        features.append((info, q, k, grid, reference_grid))
+        match = correspond(q, k, info.heads, resize(reference, reference_grid)[0].flatten(0, 1))
+        carried.append(_to_size(match.soft if soft else match.hard, grid, image.shape[1:3], smooth=soft))
+        confidence.append(_to_size(match.confidence[:, None], grid, image.shape[1:3]))
     sure = torch.stack(confidence).mean(0)[..., 0].clamp(0, 1)
-    if point is None and region is None:
+    if point is None:
         point = _surest(sure)
 
     heats = []
-    for info, q, k, here, there in pairs:
-        weight = _query_weight(here, point, region)
-        heats.append(_spread(heat(q, k, info.heads, weight)[:, None], there, reference.shape[1:3]))
+    for info, q, k, grid, reference_grid in features:
+        weight = _query_weight(grid, point, region)
+        heats.append(_to_size(heat(q, k, info.heads, weight)[:, None], reference_grid, reference.shape[1:3]))
     heat_map = torch.stack(heats).mean(0)[..., 0]
     heat_map = heat_map / heat_map.amax().clamp_min(1e-12)
     shown = heat_overlay(image, reference, heat_map, point if region is None else None, region)
@@ -100,6 +136,7 @@ def shared_layers(source: Inversion, target: Inversion, expression: str) -> tupl
 
 
 def _kept(inversion: Inversion, sigma: float, info: LayerInfo, letter: str, picture: int) -> Tensor:
+    """A kept projection of one picture, (N, heads · d)."""
     kept = inversion.bank.get(sigma, info.layer, letter)
     return kept[picture % kept.shape[0]]
 
@@ -114,7 +151,7 @@ def _surest(confidence: Tensor) -> tuple[float, float]:
     return (at % width + 0.5) / width, (at // width + 0.5) / height
 
 
-def _query_weight(grid: tuple[int, int], point: tuple[float, float] | None, region: Tensor | None) -> Tensor:
+def _query_weight(grid: tuple[int, int], point: tuple[float, float], region: Tensor | None) -> Tensor:
     """(N,): the tokens to look from."""
     if region is not None:
         return F.adaptive_avg_pool2d(region.float()[None], grid).flatten()
@@ -124,7 +161,7 @@ def _query_weight(grid: tuple[int, int], point: tuple[float, float] | None, regi
     return weight.flatten()
 
 
-def _spread(tokens: Tensor, grid: tuple[int, int], size, smooth: bool = True) -> Tensor:
+def _to_size(tokens: Tensor, grid: tuple[int, int], size: Sequence[int], smooth: bool = True) -> Tensor:
     """(N, c) on a grid -> (1, H, W, c)."""
     channels_first = tokens.float().cpu().unflatten(0, grid).movedim(-1, 0)[None]
     mode = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest"}

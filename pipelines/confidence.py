@@ -7,6 +7,8 @@ reference; where it is, an automatic colorization of the input can step in.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,12 +16,71 @@ from torch import Tensor
 from ..attention.correspondence import confidence
 from ..attention.dual import tokens_in_mask
 from ..attention.layers import LayerInfo, select_layers
-from ..color import chroma_of, resize
+from ..color import check_batch, chroma_of, desaturate, merge_chroma, resize
+from ..color.heat import over_picture
 from ..diffusion.inversion import Inversion
+from ..settings import Settings, share
 from .attention_map import shared_layers
 
 #: Share of the threshold over which one source passes into the other.
 SOFTNESS = 0.25
+
+
+@dataclass(frozen=True)
+class ConfidenceBlendSettings(Settings):
+    """When the fallback's colors are taken."""
+
+    fallback_below: float = share(
+        0.3,
+        "Confidence below which the fallback's colors are used. 0 never uses them, 1 nearly everywhere. From three "
+        "quarters of this value to the value itself the two pass into each other. Look at picture to choose it.",
+    )
+
+
+@dataclass(frozen=True)
+class ConfidenceBlend:
+    """A picture in colors of two sources.
+
+    :param images: (B, H, W, 3) in 0..1.
+    :param from_reference: (B, H, W) in 0..1, how much of the color is the reference's.
+    :param shown: (B, H, W, 3), the confidence over the gray picture.
+    """
+
+    images: Tensor
+    from_reference: Tensor
+    shown: Tensor
+
+
+def confidence_blend(
+    color_image: Tensor,
+    fallback: Tensor,
+    source: Inversion,
+    target: Inversion,
+    settings: ConfidenceBlendSettings,
+    *,
+    reference_mask: Tensor | None = None,
+) -> ConfidenceBlend:
+    """Keep a picture's colors where attention is sure of its match, and take another's elsewhere.
+
+    :param color_image: (B, H, W, 3) in 0..1, colored by the reference.
+    :param fallback: (1 or B, *, *, 3) in 0..1, colored in another way.
+    :param source: inversion of the inputs; ``target`` of the reference, as for :func:`match_confidence`.
+    :raises ValueError: numbers of pictures that do not fit, or inversions without what is needed.
+    """
+    check_batch(color_image=color_image, fallback=fallback)
+    if source.pictures != len(color_image):
+        raise ValueError(
+            f"color_image has {len(color_image)} picture(s), but {source.pictures} were inverted; connect the "
+            "inversion of these pictures (Exemplar Colorize keeps that of its first batch only: raise its batch)."
+        )
+    sure = match_confidence(source, target, reference_mask)
+    size = (color_image.shape[1], color_image.shape[2])
+    shown = over_picture(desaturate(color_image).cpu(), full_size(sure, size))
+    from_reference = full_size(trust(sure, settings.fallback_below), size)
+    if settings.fallback_below == 0:
+        return ConfidenceBlend(color_image, from_reference, shown)
+    chroma = blended_chroma(color_image, fallback, from_reference)
+    return ConfidenceBlend(merge_chroma(chroma, color_image), from_reference, shown)
 
 
 def match_confidence(source: Inversion, target: Inversion, reference_mask: Tensor | None = None) -> Tensor:
@@ -38,8 +99,7 @@ def match_confidence(source: Inversion, target: Inversion, reference_mask: Tenso
     for info in layers:
         q = source.bank.get(sigma, info.layer, "q")
         k = target.bank.get(target.bank.nearest(sigma), info.layer, "k")
-        grid_there = target.bank.grid(info.layer)
-        tokens = None if reference_mask is None else tokens_in_mask(reference_mask, grid_there)
+        tokens = None if reference_mask is None else tokens_in_mask(reference_mask, target.bank.grid(info.layer))
         for picture in range(source.pictures):
             keys = k[picture % len(k)]
             if tokens is not None:

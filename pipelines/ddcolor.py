@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..color import (
     as_picture,
-    check_batch,
+    check_masks,
+    in_batches,
     luminance,
     luminance_to_rgb,
     merge_chroma,
@@ -214,23 +215,24 @@ def run_in_chunks(
     :returns: (B, 2, h, w).
     :raises RuntimeError: what the network raises, if one frame alone is already too much.
     """
+    ready = torch.empty(0)  # frames that are prepared and not colored yet
+
+    def color(part: slice) -> Tensor:
+        nonlocal ready
+        missing = image[part.start + len(ready) : part.stop]
+        if len(missing):
+            ready = torch.cat([ready, prepare(missing)]) if len(ready) else prepare(missing)
+        chroma = network(ready[: part.stop - part.start])
+        ready = ready[len(chroma) :]
+        return chroma
+
     at_once = batch or network.frames_at_once(len(image), *size)
-    found, done = [], 0
-    while done < image.shape[0]:
-        gray = prepare(image[done : done + at_once])
-        while len(gray):
-            try:
-                chroma = network(gray[:at_once])
-            except RuntimeError as error:
-                if not network.out_of_memory(error) or min(at_once, len(gray)) == 1:
-                    raise
-                at_once = min(at_once, len(gray)) // 2
-                continue
-            found.append(chroma)
-            gray, done = gray[len(chroma) :], done + len(chroma)
-            if on_frames is not None:
-                on_frames(done)
-    return torch.cat(found)
+    chroma = []
+    for part, colored in in_batches(len(image), at_once, color, network.out_of_memory):
+        chroma.append(colored)
+        if on_frames is not None:
+            on_frames(part.stop)
+    return torch.cat(chroma)
 
 
 def _official(network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None) -> Tensor:
@@ -273,6 +275,4 @@ def official_output(frame: Tensor, chroma: Tensor) -> Tensor:
 def _check_mask(mask: Tensor, image: Tensor) -> None:
     if mask.ndim != 3:
         raise ValueError(f"mask: found shape {tuple(mask.shape)}, expected (B, H, W); use a MASK.")
-    check_batch(image=image, mask=mask)
-    if len(mask) > len(image):
-        raise ValueError(f"There are {len(mask)} masks for {len(image)} picture(s); use one for all, or one for each.")
+    check_masks(mask, len(image))

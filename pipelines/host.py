@@ -20,31 +20,59 @@ class Host(Protocol):
     Latents are in the model's own scale (unit variance at sigma 0), noised ones variance-exploding.
     """
 
-    #: Attention layers in network order.
-    layers: tuple[LayerInfo, ...]
-    #: (train timesteps,) ascending training sigmas.
-    sigma_table: Tensor
-    #: Identifies the weights.
-    fingerprint: str
-    #: Where sampling runs.
-    device: torch.device
-    #: Pixels a latent covers.
-    factor: int
-    #: Sides in pixels are best multiples of this: then no level of the UNet has to round.
-    size_multiple: int
-    #: Fused attention.
-    attend: Attend
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """Attention layers in network order."""
+        ...
+
+    @property
+    def sigma_table(self) -> Tensor:
+        """(train timesteps,) ascending training sigmas."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where sampling runs."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent covers."""
+        ...
+
+    @property
+    def size_multiple(self) -> int:
+        """Sides in pixels are best multiples of this: then no level of the UNet has to round."""
+        ...
+
+    @property
+    def attend(self) -> Attend:
+        """Fused attention."""
+        ...
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, H, W, 3) in 0..1 -> (B, C, h, w)."""
+        ...
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, H, W, 3) in 0..1."""
+        ...
 
     def invert(self, latent: Tensor, plan: InversionPlan, capture: Capture | None, refinements: int) -> Tensor:
         """DDIM inversion -> trajectory (K+1, B, C, h, w)."""
+        ...
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
     ) -> Tensor:
-        """The way back under colorization guidance, from ``plan.sigmas[0]`` to ``plan.sigmas[-1]``."""
+        """The way back of x, (B, C, h, w), under colorization guidance: ``plan.sigmas[0]`` to ``plan.sigmas[-1]``."""
+        ...
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that memory ran out; if so, what can be freed is freed."""
+        ...

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
 from . import report
 from .baselines import match_luminance, tint
@@ -56,7 +56,7 @@ def evaluate(folder: Path, model: Path, out: Path, split: str) -> None:
     Pictures that an interrupted run with the same model left in ``out/pictures`` are used again.
     """
     host = DiffusersHost(load_standalone(model))
-    full = ColorizeSettings.recommended(host.model.recommended)
+    full = ColorizeSettings.resolve(host.model.recommended.get("exemplar", {}))
     one, two, seed = SPLITS[split]
     drawings = Drawings.load(folder / "drawings.npz")
     pairs = build(drawings, split, one=one, two=two, seed=seed)

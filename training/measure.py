@@ -13,7 +13,9 @@ from tqdm import tqdm
 from comfyui_exemplar.attention.dual import DualAttentionSettings
 from comfyui_exemplar.color import ab_error, psnr
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, ReferencePair, colorize
+from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_inversion import ReferencePair
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
 from .baselines import texture_features
 from .pairs import EvaluationPairs

@@ -9,7 +9,7 @@ from pathlib import Path
 from comfyui_exemplar.attention.dual import DualAttentionSettings
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
 from .drawings import Drawings
 from .evaluate import SPLITS

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ... import demo
-from ...networks.ddcolor.load import LoadedDDColor, fitting, load_ddcolor, memory_of, ran_out
+from ...networks.ddcolor.load import LoadedDDColor, fitting, load_ddcolor, memory_of
 from .folders import DDCOLOR
 from .managed import ManagedNetwork
+from .memory import out_of_memory
 
 #: For how many frames ComfyUI is asked to make room, at the cost of other models. More run together if they fit anyway.
 MAKE_ROOM_FOR = 16
@@ -42,10 +43,7 @@ class ComfyDDColor(ManagedNetwork):
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""
-        if not comfy.model_management.is_oom(error) and not ran_out(error):
-            return False
-        comfy.model_management.soft_empty_cache()
-        return True
+        return out_of_memory(error)
 
 
 def load(name: str, dtype: torch.dtype) -> ComfyDDColor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,11 @@ from ...attention.layers import Layer, LayerInfo
 from ...diffusion.sampling import invert_ddim, sample_ddim
 from ...diffusion.schedule import InversionPlan
 from . import edits, sampling
-from . import model as host
+from .memory import out_of_memory
+from .model import attention_layers, fingerprint, sigma_table
+
+if TYPE_CHECKING:
+    from ...pipelines.host import Host
 
 
 class ComfyHost:
@@ -28,9 +32,9 @@ class ComfyHost:
         self, model: Any, conditioning: list, vae: Any = None, on_step: Callable[[Tensor], None] | None = None
     ) -> None:
         self.model, self.conditioning, self.vae, self.on_step = model, conditioning, vae, on_step
-        self.layers: tuple[LayerInfo, ...] = host.attention_layers(model)
-        self.sigma_table = host.sigma_table(model)
-        self.fingerprint = host.fingerprint(model)
+        self.layers: tuple[LayerInfo, ...] = attention_layers(model)
+        self.sigma_table = sigma_table(model)
+        self.fingerprint = fingerprint(model)
         self.device: torch.device = model.load_device
         self.attend = edits.fused_attention({})
 
@@ -71,7 +75,7 @@ class ComfyHost:
                 disable,
                 reads=plan.reads,
                 refinements=refinements,
-                visit=lambda at: trajectory.append(at.float().cpu()),
+                visit=lambda latent: trajectory.append(latent.float().cpu()),
             )
 
         # weight 1: one branch only, the conditional one
@@ -86,3 +90,11 @@ class ComfyHost:
         model = self.model if edit is None else edits.install_edit(self.model, edit, layers)
         guider = sampling.color_guider(model, self.conditioning, weight)
         return sampling.run_sampler(guider, x, sample_ddim, torch.tensor(plan.sigmas), self.on_step)
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that memory ran out; if so, what can be freed is freed."""
+        return out_of_memory(error)
+
+
+if TYPE_CHECKING:  # the contract, checked
+    _: type[Host] = ComfyHost

@@ -13,12 +13,14 @@ from ...attention.call import CONDITIONAL, Edit
 from ...attention.capture import Capture
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
+from ...color.batches import ran_out
 from ...diffusion.sampling import guide, invert_ddim, sample_ddim
 from ...diffusion.schedule import InversionPlan
+from .denoiser import UNetDenoiser
 
 if TYPE_CHECKING:
+    from ...pipelines.host import Host
     from .checkpoint import StandaloneModel
-from .denoiser import UNetDenoiser
 
 #: Called after every model call of a long job, with the clean estimate so far.
 StepCallback = Callable[[Tensor], None]
@@ -111,6 +113,14 @@ class DiffusersHost:
                 guided, x.to(self.device), torch.tensor(plan.sigmas), callback=self._callback, disable=True
             )
 
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that memory ran out; if so, what can be freed is freed."""
+        if not ran_out(error):
+            return False
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return True
+
     def _split_block(self, layers: Sequence[Layer]) -> int | None:
         """The up block of the first edited layer: before it both branches of guidance compute the same thing."""
         if not layers or any(layer.block != "output" for layer in layers):
@@ -120,3 +130,7 @@ class DiffusersHost:
     def _callback(self, step: dict[str, Any]) -> None:
         if self.on_step is not None:
             self.on_step(step["denoised"])
+
+
+if TYPE_CHECKING:  # the contract, checked
+    _: type[Host] = DiffusersHost

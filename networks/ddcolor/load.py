@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...color.batches import ran_out
 from ...files.headers import read_recommended
 from ...files.ldm import load_strictly
 from ...files.tensors import read_tensors
@@ -66,11 +67,6 @@ class LoadedDDColor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return True
-
-
-def ran_out(error: Exception) -> bool:
-    """Whether an error is torch's way to say that memory ran out, on a GPU or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def fitting(free: float, network: DDColor, frames: int, height: int, width: int) -> int:

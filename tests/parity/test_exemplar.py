@@ -10,13 +10,16 @@ from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.attention.call import AttentionCall
 from comfyui_exemplar.attention.capture import Capture, CaptureTarget
 from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual_banks import DualBanks
 from comfyui_exemplar.attention.fused import sdpa
 from comfyui_exemplar.attention.layers import Layer, LayerInfo, is_shallow
 from comfyui_exemplar.color import adain
 from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.sampling import to_eps
 from comfyui_exemplar.diffusion.schedule import inversion_plan, rescale
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, capture_spec, color_layers, colorize
+from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_inversion import capture_spec, color_layers
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
 from . import hosts
 from .levels import check_levels
@@ -46,7 +49,6 @@ def settings_of(params, parity):
         convention="official",
         match_latents=float(params["adain"]),
         resolution=0,
-        layers="output." + ",".join(str(i) for i in params["layers"]),
         postprocess="official",
         attention=DualAttentionSettings(
             gamma_shallow=params["gamma1"],
@@ -54,6 +56,7 @@ def settings_of(params, parity):
             beta_shallow=params["beta1"],
             beta_deep=params["beta2"],
             mix="after softmax" if params["pre_softmax"] else "before softmax",
+            layers="output." + ",".join(str(i) for i in params["layers"]),
         ),
     )
 
@@ -65,7 +68,7 @@ def plan_of(host, depth, parity):
 def invert(host, parity, latents, settings):
     """Three inversions in one batch, as the pipeline runs them."""
     plan = plan_of(host, settings.depth, parity)
-    layers = color_layers(host.layers, settings.layers)
+    layers = color_layers(host.layers, settings.attention.layers)
     names = list(latents)
     targets = [
         CaptureTarget(capture_spec(ROLES[name], layers, settings), pictures=range(i, i + 1))
@@ -155,7 +158,7 @@ def test_dual_attention(exemplar_set):
             beta_shallow=combo["beta"],
             mix="after softmax" if combo["pre_softmax"] else "before softmax",
         )
-        edit = DualAttentionColor(settings, {layer: True}, banks["input"], banks["reference"], banks["gray"])
+        edit = DualAttentionColor(settings, {layer: True}, DualBanks(banks["input"], banks["reference"], banks["gray"]))
         call = AttentionCall(layer, sigma, q, k, v, heads, (0,), (0,), (0,), grid, sdpa)
         before = edit(call, AttentionCall.plain)
         assert before.shape == (1, x.shape[1], channels)
@@ -238,15 +241,13 @@ def test_sampling(exemplar_set, host):
             case["id"],
         )
 
-        layers = color_layers(host.layers, settings.layers)
+        layers = color_layers(host.layers, settings.attention.layers)
         edit = DualAttentionColor(
             settings.attention,
             layers,
-            found["input"].bank,
-            found["ref"].bank,
-            found["refL"].bank,
-            heads={info.layer: info.heads for info in host.layers},
+            DualBanks(found["input"].bank, found["ref"].bank, found["refL"].bank),
         )
+        edit.precompute({info.layer: info.heads for info in host.layers})
         latents = [start]
         for k in range(len(plan.sigmas) - 1):
             one = dataclasses.replace(plan, sigmas=plan.sigmas[k : k + 2])

@@ -8,7 +8,7 @@ from comfyui_exemplar.attention.layers import Layer, LayerInfo
 from comfyui_exemplar.color import resize
 from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.pipelines.attention_map import attention_maps, shared_layers
+from comfyui_exemplar.pipelines.attention_map import AttentionMapSettings, attention_maps, shared_layers
 
 LAYER, FINE = Layer("output", 0), Layer("output", 1)
 INFOS = (LayerInfo(LAYER, 16, 1, 2), LayerInfo(FINE, 16, 1, 1))
@@ -31,11 +31,13 @@ def squares(seed=0):
     return colors.repeat_interleave(8, 2).repeat_interleave(8, 3).movedim(1, -1)
 
 
+AT = AttentionMapSettings(0.1, 0.1)
+
 TURNED = list(range(15, -1, -1))  # the reference holds the same things upside down
 
 
 def test_a_point_finds_its_counterpart():
-    maps = attention_maps(inversion(), inversion(order=TURNED), squares(), squares(1), point=(0.1, 0.1))
+    maps = attention_maps(inversion(), inversion(order=TURNED), squares(), squares(1), AT)
     assert maps.heat.shape == (1, 32, 32) and maps.heat.max() == pytest.approx(1)
     assert maps.heat[0, 28, 28] > 0.99 and maps.heat[0, :16, :16].max() < 0.01  # top left looks at bottom right
     assert maps.shown.shape[1] == 32 and maps.shown.shape[2] > 64
@@ -51,7 +53,7 @@ def test_a_region_finds_all_of_its_counterparts():
 @pytest.mark.parametrize("carry", ["soft", "hard"])
 def test_the_reference_is_carried_over(carry):
     reference = squares(1)
-    maps = attention_maps(inversion(), inversion(order=TURNED), squares(), reference, carry=carry)
+    maps = attention_maps(inversion(), inversion(order=TURNED), squares(), reference, AttentionMapSettings(carry=carry))
     centers = maps.carried[0, 4::8, 4::8]
     expected = resize(reference, (4, 4))[0].flip(0, 1)  # turned by half
     tolerance = 1e-5 if carry == "hard" else 0.08  # soft colors are spread bilinearly, half a pixel off the centers
@@ -66,7 +68,7 @@ def test_no_match_no_confidence():
 
 def test_the_picture_of_a_batch():
     source, target = inversion(pictures=2), inversion(order=TURNED, pictures=1)
-    maps = attention_maps(source, target, squares(), squares(1), picture=1, point=(0.1, 0.1))
+    maps = attention_maps(source, target, squares(), squares(1), AttentionMapSettings(0.1, 0.1, picture=1))
     assert maps.heat[0, 28, 28] > 0.99
 
 

@@ -229,7 +229,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "mask, match",
         [
-            (torch.ones(3, 8, 8), "Batch sizes do not fit"),
+            (torch.ones(3, 8, 8), r"3 masks for 2 picture\(s\)"),
             (torch.ones(8, 8), "found shape"),
             (torch.ones(2, 8, 8), "2 masks for 1"),
         ],
@@ -246,10 +246,10 @@ class TestRefusals:
             ({"arithmetic": "mine"}, "arithmetic is 'mine'; expected one of exact, official"),
             ({"shape": "round"}, "shape is 'round'; expected one of aspect, square"),
             ({"resolution": -1}, "resolution is -1"),
-            ({"batch": -1}, "batch -1"),
-            ({"steady": -1}, "steady -1"),
+            ({"batch": -1}, "batch is -1"),
+            ({"steady": -1}, "steady is -1"),
             ({"strength": 2.0}, "strength is 2.0"),
-            ({"saturation": -1.0}, "saturation -1.0"),
+            ({"saturation": -1.0}, "saturation is -1.0"),
         ],
     )
     def test_settings(self, change, match):

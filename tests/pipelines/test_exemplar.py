@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from comfyui_exemplar.attention.capture import StorageSettings
 from comfyui_exemplar.attention.dual import DualAttentionSettings
-from comfyui_exemplar.color import desaturate, drop_alpha, luminance, rgb_to_lab
+from comfyui_exemplar.color import desaturate, drop_alpha, luminance, resize, rgb_to_lab
 from comfyui_exemplar.color.sizes import working_size
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize, resize
+from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
 #: Small and quick; every term of the attention takes part.
 QUICK = ColorizeSettings(
@@ -199,7 +201,7 @@ class TestCost:
         colorize(host, picture(), picture(seed=1), quick(guidance=1.0, passes=1))
         assert counted.rows_out == counted.rows_in == 3 * 2 + 2
 
-    @pytest.mark.parametrize("dtype", [None, torch.float16])
+    @pytest.mark.parametrize("precision", ["model", "float16"])
     @pytest.mark.parametrize(
         "attention, letters",  # kept a layer: (shallow, deep) of input, reference and gray reference
         [
@@ -207,12 +209,12 @@ class TestCost:
             (DualAttentionSettings(0.5, 0.5, 0.5, 0.5), {"input": (2, 2), "reference": (2, 2), "gray": (1, 1)}),
         ],
     )
-    def test_kept_bytes(self, host, attention, letters, dtype):
+    def test_kept_bytes(self, host, attention, letters, precision):
         """Steps x layers x kept letters x tokens x channels x pictures x size of a number."""
-        settings = quick(attention=attention, keep_dtype=dtype, passes=1, depth=3)
+        settings = quick(attention=attention, storage=StorageSettings(precision), passes=1, depth=3)
         images, reference = picture(2, 32, 48), picture(seed=1)
         result = colorize(host, images, reference, settings)
-        size = 2 if dtype else 4
+        size = 2 if precision == "float16" else 4
         latent = {"input": (6, 10, 2), "reference": (8, 8, 1), "gray": (8, 8, 1)}
         banks = {"input": result.source, "reference": result.reference.color, "gray": result.reference.gray}
         for role, inversion in banks.items():
@@ -223,7 +225,7 @@ class TestCost:
             assert inversion.bank.nbytes == 3 * count * size * a_step, role
 
     def test_half_precision_features_give_nearly_the_same(self, host, base):
-        half = colorize(host, picture(), picture(seed=1), quick(keep_dtype=torch.float16)).images
+        half = colorize(host, picture(), picture(seed=1), quick(storage=StorageSettings("float16"))).images
         assert 0 < (base.images - half).abs().max() < 0.02
 
 
@@ -242,7 +244,7 @@ class TestSettings:
             {"refinements": 2},
             {"match_latents": 0.0},
             {"match_chroma": 0.0},
-            {"layers": "fine"},
+            {"attention": dataclasses.replace(QUICK.attention, layers="fine")},
             {"resolution": 64},
             {"attention": dataclasses.replace(QUICK.attention, gamma_shallow=0.1)},
             {"attention": dataclasses.replace(QUICK.attention, mix="after softmax", beta_deep=0.9)},
@@ -324,29 +326,29 @@ class TestSettings:
         assert torch.equal(colorize(host, picture(), picture(seed=1), QUICK).images, base.images)
 
     def test_recommendations(self):
-        letters = {
-            "T": 15,
-            "w": 3,
-            "N": 1,
-            "gamma": [0.5, 1.0],
-            "beta": [0.1, 0.2],
-            "init_adain": False,
-            "std_match": True,
-            "steps_total": 40,
+        model = {
+            "depth": 15,
+            "guidance": 3,
+            "passes": 1,
+            "gamma_shallow": 0.5,
+            "gamma_deep": 1.0,
+            "beta_shallow": 0.1,
+            "beta_deep": 0.2,
+            "match_latents": 0.0,
+            "steps": 40,
             "resolution": 96,
             "unknown": 7,
         }
-        assert ColorizeSettings.recommended(letters, depth=7, beta_deep=0.3) == ColorizeSettings(
+        assert ColorizeSettings.resolve(model, depth=7, beta_deep=0.3, passes=-1) == ColorizeSettings(
             depth=7,
             guidance=3,
             passes=1,
             match_latents=0.0,
-            match_chroma=1.0,
             steps=40,
             resolution=96,
             attention=DualAttentionSettings(gamma_shallow=0.5, gamma_deep=1.0, beta_shallow=0.1, beta_deep=0.3),
         )
-        assert ColorizeSettings.recommended({}) == ColorizeSettings()
+        assert ColorizeSettings.resolve({}) == ColorizeSettings()
 
 
 class TestMasks:
@@ -412,10 +414,10 @@ class TestRefusals:
         [
             ({"depth": 51}, "depth is 51"),
             ({"depth": 0}, "depth is 0"),
-            ({"steps": 0}, "0 steps"),
+            ({"steps": 0}, "steps is 0"),
             ({"convention": "mine"}, "convention is 'mine'"),
-            ({"layers": "outputs"}, "'outputs' names no layers"),
-            ({"layers": "output.9"}, "'output.9' matches no attention layer"),
+            ({"attention": DualAttentionSettings(layers="outputs")}, "'outputs' names no layers"),
+            ({"attention": DualAttentionSettings(layers="output.9")}, "'output.9' matches no attention layer"),
         ],
     )
     def test_settings_that_do_not_fit_the_model(self, host, counted, change, message):
@@ -430,7 +432,10 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         "change, message",
-        [({"passes": 0}, "passes is 0"), ({"postprocess": "none"}, "postprocess is 'none'; expected 'exact' or")],
+        [
+            ({"passes": 0}, "passes is 0"),
+            ({"postprocess": "none"}, "postprocess is 'none'; expected one of exact, official"),
+        ],
     )
     def test_settings_by_themselves(self, change, message):
         with pytest.raises(ValueError, match=message):

@@ -12,7 +12,8 @@ from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.pipelines.attention_map import attention_maps
 from comfyui_exemplar.pipelines.confidence import SOFTNESS, blended_chroma, match_confidence, trust
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize
+from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
 COARSE, FINE = Layer("output", 0), Layer("output", 1)
 INFOS = (LayerInfo(COARSE, 16, 1, 2), LayerInfo(FINE, 16, 1, 1))

@@ -2,7 +2,8 @@
 
 import torch
 
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize
+from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.sheet import contact_sheet
 
 

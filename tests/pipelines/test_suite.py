@@ -13,7 +13,8 @@ import torch
 
 from comfyui_exemplar.color import luminance_error, rgb_to_lab
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
-from comfyui_exemplar.pipelines.exemplar import ColorizeSettings, colorize
+from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
 PAIRS = Path(__file__).parent.parent / "data" / "suite_pairs.npz"
 
@@ -29,7 +30,7 @@ def pairs():
 
 def recommended(model):
     assert model.recommended
-    return ColorizeSettings.recommended(model.recommended)
+    return ColorizeSettings.resolve(model.recommended.get("exemplar", {}))
 
 
 @pytest.fixture(scope="module")

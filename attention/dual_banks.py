@@ -1,0 +1,95 @@
+"""The three banks that color injection reads, and whether they fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..diffusion.levels import same_levels
+from .bank import FeatureBank
+from .layers import Layer
+
+#: Whose features: the gray input's, the color reference's, the same reference's without color.
+Role = Literal["input", "reference", "gray"]
+
+#: layer -> role -> projections, some of the letters ``qkv``.
+Needs = Mapping[Layer, Mapping[Role, str]]
+
+
+@dataclass(frozen=True)
+class DualBanks:
+    """Kept features of the three inversions.
+
+    :param source: of the gray input(s).
+    :param reference: of the color reference(s): one for all inputs, or one an input.
+    :param gray: of the same reference(s) without color.
+    """
+
+    source: FeatureBank
+    reference: FeatureBank
+    gray: FeatureBank
+
+    def of(self, role: Role) -> FeatureBank:
+        """The bank of a role."""
+        return self.source if role == "input" else self.reference if role == "reference" else self.gray
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the banks describe."""
+        return max(bank.pictures for bank in (self.source, self.reference, self.gray))
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Levels with features, highest first."""
+        return self.reference.sigmas
+
+    def check(self, needs: Needs) -> None:
+        """Whether the banks hold what is needed and fit each other, before any sampling starts.
+
+        :raises ValueError: a bank is empty, or numbers of pictures, levels or sizes differ.
+        :raises LookupError: a bank without a projection that is needed.
+        """
+        roles: tuple[Role, ...] = ("input", "reference", "gray")
+        needed = {role: self.of(role) for role in roles if any(need[role] for need in needs.values())}
+        empty = [role for role, bank in needed.items() if not bank.pictures]
+        if empty:
+            raise ValueError(
+                f"The inversion of the {', '.join(empty)} kept no attention features; put an Attention Capture node "
+                "on the MODEL that DDIM Inversion uses."
+            )
+        _check_counts({role: bank.pictures for role, bank in needed.items()})
+        for role, bank in needed.items():
+            if not same_levels(bank.sigmas, self.sigmas):
+                raise ValueError(
+                    f"The inversions do not visit the same levels: the {role} has {_levels(bank.sigmas)}, the "
+                    f"reference {_levels(self.sigmas)}. Use the same steps, depth and convention for all three."
+                )
+        for layer, need in needs.items():
+            self._check_layer(layer, need)
+
+    def _check_layer(self, layer: Layer, need: Mapping[Role, str]) -> None:
+        for role, letters in need.items():
+            bank = self.of(role)
+            for letter in letters:
+                for sigma in bank.sigmas:
+                    bank.get(sigma, layer, letter)
+        if need["gray"] and self.reference.grid(layer) != self.gray.grid(layer):
+            raise ValueError(
+                f"The reference has {self.reference.grid(layer)} tokens at {layer.name} and its gray "
+                f"version {self.gray.grid(layer)}: invert both at the same size."
+            )
+
+
+def _check_counts(counts: Mapping[Role, int]) -> None:
+    references = counts["reference"]
+    gray, inputs = counts.get("gray", references), counts.get("input")
+    if gray != references or (inputs is not None and references not in (1, inputs)):
+        raise ValueError(
+            f"Batches do not match: {'any' if inputs is None else inputs} input(s), {references} reference(s), "
+            f"{gray} gray reference(s). Use one reference for all inputs, or one for each."
+        )
+
+
+def _levels(sigmas: tuple[float, ...]) -> str:
+    return f"{len(sigmas)} from {sigmas[0]:.3f} to {sigmas[-1]:.3f}" if sigmas else "none"

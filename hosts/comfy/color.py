@@ -1,0 +1,63 @@
+"""Luminance of latents through a VAE, and while a MODEL samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ...color import desaturate, merge_luminance, resize
+from ...diffusion.luminance import luma_direction, pull_luminance
+from . import sampling
+
+
+def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: float) -> Tensor:
+    """Decode, take the gray picture's L, encode.
+
+    :param gray_image: (1 or B, H, W, 3) in 0..1.
+    :param latent: (B, C, h, w) in the VAE's scale; with strength 0 it is returned itself.
+    """
+    if strength == 0:
+        return latent
+    decoded = vae.decode(latent)
+    gray = resize(desaturate(gray_image), tuple(decoded.shape[1:3]))
+    merged = merge_luminance(decoded[..., :3], gray.to(decoded.device))
+    encoded = vae.encode(merged)
+    return latent + strength * (encoded.to(latent) - latent)
+
+
+def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> Any:
+    """A clone of a MODEL whose every clean estimate is pulled to the gray picture's luma.
+
+    The gray picture's latent is kept for each size that was sampled, as long as the clone lives.
+
+    :param gray_image: (1 or B, H, W, 3) in 0..1.
+    :raises ValueError: a family whose latents have no known linear map to color.
+    """
+    factors = model.model.latent_format.latent_rgb_factors
+    if factors is None or model.model.latent_format.latent_dimensions != 2:
+        raise ValueError(
+            f"No linear latent-to-color map is known for {type(model.model).__name__}; use the latent input instead."
+        )
+    pulled = model.clone()
+    if strength == 0:
+        return pulled
+    direction, factor = luma_direction(factors), vae.spacial_compression_encode()
+    gray = desaturate(gray_image)
+    encoded: dict[tuple[int, int], Tensor] = {}
+
+    def before_sampling(shape: tuple[int, ...], _sigmas: Tensor) -> None:
+        size = (shape[-2] * factor, shape[-1] * factor)
+        if size not in encoded:
+            encoded[size] = model.model.process_latent_in(vae.encode(resize(gray, size)))
+
+    def pull(args: dict[str, Any]) -> Tensor:
+        denoised = args["denoised"]
+        target = encoded[denoised.shape[-2] * factor, denoised.shape[-1] * factor]
+        if target.shape[0] > 1:
+            target = target[[i % len(target) for i in range(denoised.shape[0])]]
+        return pull_luminance(denoised, target, direction, strength)
+
+    pulled = sampling.on_sampling(pulled, before_sampling)
+    pulled.set_model_sampler_post_cfg_function(pull)
+    return pulled

@@ -1,0 +1,154 @@
+"""The stages of exemplar colorization on a MODEL: what to keep, inversion, and injection with its check."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...attention.bank import FeatureBank
+from ...attention.capture import Capture, CaptureSettings, CaptureSpec, CaptureTarget
+from ...attention.dual import DualAttentionColor, DualAttentionSettings
+from ...attention.dual_banks import DualBanks
+from ...attention.layers import select_layers
+from ...diffusion.inversion import Inversion, InversionSettings, check_same_model, round_trip_error
+from ...diffusion.schedule import inversion_plan
+from ...pipelines.exemplar_inversion import color_layers
+from . import edits, sampling
+from .host import ComfyHost
+from .model import attention_layers, fingerprint, sigma_table
+
+log = logging.getLogger(__name__)
+
+_CAPTURE = "exemplar.capture"
+
+
+def with_capture(model: Any, settings: CaptureSettings) -> Any:
+    """A clone of a MODEL that says what an inversion with it keeps.
+
+    :raises ValueError: an expression that names no layers.
+    """
+    layers = select_layers(settings.layers, attention_layers(model))
+    storage = settings.storage
+    spec = CaptureSpec({info.layer: settings.letters for info in layers}, storage.dtype, storage.device)
+    clone = model.clone()
+    clone.set_attachments(_CAPTURE, spec)
+    return clone
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """What an inversion gives.
+
+    :param inversion: trajectory and kept features.
+    :param noised: (B, C, h, w), the start of the way back, as a LATENT has it.
+    :param sigmas: (T+1,) of the way back.
+    :param error: of the round trip, relative to the picture's spread; -1 where it was not measured.
+    """
+
+    inversion: Inversion
+    noised: Tensor
+    sigmas: Tensor
+    error: float
+
+
+def invert(
+    model: Any,
+    conditioning: list,
+    samples: Tensor,
+    settings: InversionSettings,
+    progress: Callable[[int], Callable[[Tensor], None]],
+) -> Inverted:
+    """DDIM inversion of pictures, keeping what the MODEL was asked to keep.
+
+    :param samples: (B, C, h, w) of a LATENT.
+    :param progress: number of model calls -> what is called with the clean estimate after each.
+    :raises ValueError: steps or depth out of range.
+    """
+    plan = inversion_plan(sigma_table(model), settings.steps, settings.depth, settings.convention)
+    start = model.model.process_latent_in(samples)
+    calls = len(plan.reads) * (1 + settings.refinements) + (settings.depth if settings.measure_round_trip else 0)
+    host = ComfyHost(model, conditioning, on_step=progress(calls))
+    spec = model.get_attachment(_CAPTURE)
+    target = CaptureTarget(spec) if spec is not None else None
+    capture = Capture([target], plan.kept_sigmas) if target is not None else None
+    trajectory = host.invert(start, plan, capture, settings.refinements)
+
+    bank = target.bank if target is not None else FeatureBank()
+    inversion = Inversion(plan, trajectory, bank, host.fingerprint, host.layers)
+    error = -1.0
+    if settings.measure_round_trip:
+        returned = plan.to_clean(host.sample(inversion.noised(), plan, None, (), 1.0))
+        error = round_trip_error(start, returned)
+    return Inverted(inversion, model.model.process_latent_out(inversion.noised()), torch.tensor(plan.sigmas), error)
+
+
+def with_color_injection(
+    model: Any,
+    source: Inversion,
+    reference: Inversion,
+    gray: Inversion,
+    settings: DualAttentionSettings,
+    *,
+    source_mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
+) -> Any:
+    """A clone of a MODEL under dual attention.
+
+    :param source: inversion of the gray input(s); ``reference`` of the color reference(s), ``gray`` of the same without
+        color.
+    :param source_mask: (B or 1, H, W), where color may go; ``reference_mask`` where it may come from.
+    :raises ValueError: inversions or masks that do not fit each other or the MODEL.
+    :raises LookupError: an inversion that kept too little.
+    """
+    for inversion in (source, reference, gray):
+        check_same_model(inversion, fingerprint(model))
+    infos = attention_layers(model)
+    layers = color_layers(infos, settings.layers)
+    banks = DualBanks(source.bank, reference.bank, gray.bank)
+    edit = DualAttentionColor(settings, layers, banks, source_mask, reference_mask)
+    if not settings.acts:
+        return model.clone()
+    edit.precompute({info.layer: info.heads for info in infos}, edits.fused_attention({}), model.load_device)
+    return sampling.on_sampling(edits.install_edit(model, edit, layers), injection_check(edit, source.size))
+
+
+def injection_check(edit: DualAttentionColor, size: tuple[int, int]) -> Callable[[tuple[int, ...], Tensor], None]:
+    """A check of what is about to be sampled against what was inverted.
+
+    :param size: (height, width) of the inverted latents.
+    """
+    kept, pictures = edit.sigmas, edit.pictures
+
+    def check(shape: tuple[int, ...], sigmas: Tensor) -> None:
+        if tuple(shape[-2:]) != tuple(size):
+            raise ValueError(
+                f"The latent to sample is {shape[-1]} x {shape[-2]}, but the input was inverted at {size[1]} x "
+                f"{size[0]}. Sample the latent that DDIM Inversion gave, or invert at this size."
+            )
+        if shape[0] % pictures:
+            raise ValueError(
+                f"The latent batch has {shape[0]} picture(s), but {pictures} were inverted; use as many, or a multiple."
+            )
+        visited = [float(s) for s in sigmas if s > 0]
+        unknown = [s for s in visited if min(abs(s - k) for k in kept) > 0.02 * s]
+        if len(unknown) == len(visited) and not any(min(kept) * 0.5 <= s <= max(kept) * 1.5 for s in visited):
+            raise ValueError(
+                f"The sampler visits sigmas {visited[0]:.3f} to {visited[-1]:.3f}, but attention was kept from "
+                f"{max(kept):.3f} to {min(kept):.3f} only. Use the sigmas output of DDIM Inversion, or invert deeper."
+            )
+        if unknown:
+            log.info(
+                "%d of %d sampled sigmas were not visited by the inversion; the nearest kept features are used "
+                "(kept %.3f to %.3f).",
+                len(unknown),
+                len(visited),
+                max(kept),
+                min(kept),
+            )
+
+    return check

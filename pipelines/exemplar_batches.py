@@ -1,0 +1,99 @@
+"""Exemplar colorization of any number of pictures: as many at once as memory allows, round after round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..color import in_batches, part_of
+from .exemplar import ColorizeResult, check_colorize, colorize
+from .exemplar_inversion import ReferencePair, one_working_size
+from .exemplar_settings import ColorizeSettings
+from .host import Host
+
+
+def colorize_in_batches(
+    host: Host,
+    inputs: Tensor,
+    reference: Tensor | None,
+    settings: ColorizeSettings,
+    *,
+    prepared: ReferencePair | None = None,
+    source_mask: Tensor | None = None,
+    reference_mask: Tensor | None = None,
+    fallback: Tensor | None = None,
+) -> Iterator[ColorizeResult]:
+    """Color pictures, at most ``settings.batch`` at once; a shared reference is inverted once.
+
+    Parameters as for :func:`pipelines.exemplar.colorize`.
+
+    :returns: the rounds' results, in order.
+    :raises ValueError: pictures, batches or settings that do not fit, before the first round starts.
+    :raises RuntimeError: memory runs out on a single picture.
+    """
+    check_colorize(inputs, reference, prepared, settings, source_mask, reference_mask, fallback)
+    shared = _shared(reference, prepared)
+    pair = prepared
+
+    def work(part: slice) -> ColorizeResult:
+        ready = pair if pair is None or shared else pair.take(range(len(inputs))[part])
+        return colorize(
+            host,
+            inputs[part],
+            part_of(reference, part),
+            settings,
+            prepared=ready,
+            source_mask=part_of(source_mask, part),
+            reference_mask=part_of(reference_mask, part),
+            fallback=part_of(fallback, part),
+        )
+
+    for _, result in in_batches(len(inputs), settings.batch, work, host.out_of_memory):
+        if shared:
+            pair = result.reference
+        yield result
+
+
+def calls_in_batches(
+    host: Host,
+    inputs: Tensor,
+    reference: Tensor | None,
+    settings: ColorizeSettings,
+    prepared: ReferencePair | None = None,
+) -> int:
+    """How many model calls :func:`colorize_in_batches` makes while memory lasts, for progress bars.
+
+    :raises ValueError: there is no reference.
+    """
+    check_colorize(inputs, reference, prepared, settings)
+    rounds, ready = -(-len(inputs) // settings.batch), prepared is not None
+    one_size = reference is None or ready or one_working_size(host, inputs, reference, settings)
+    further = settings.model_calls(ready or _shared(reference, prepared), one_size)
+    return settings.model_calls(ready, one_size) + (rounds - 1) * further
+
+
+def joined(results: Iterable[ColorizeResult]) -> ColorizeResult:
+    """Rounds as one result, with the inversions of the first one.
+
+    Keeping the features of a hundred frames would fill the memory that they were split to save.
+    """
+    images, latents, shares = [], [], []
+    first: ColorizeResult | None = None
+    for result in results:
+        first = first or result
+        images.append(result.images)
+        latents.append(result.latent)
+        shares.append(result.from_reference)
+    if first is None:
+        raise ValueError("There are no pictures to join.")
+    from_reference = None if first.from_reference is None else torch.cat(shares)
+    return ColorizeResult(torch.cat(images), first.source, first.reference, torch.cat(latents), from_reference)
+
+
+def _shared(reference: Tensor | None, prepared: ReferencePair | None) -> bool:
+    """Whether one reference serves all inputs."""
+    if prepared is not None:
+        return prepared.pictures == 1
+    return reference is not None and len(reference) == 1

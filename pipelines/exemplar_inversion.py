@@ -1,0 +1,149 @@
+"""The three inversions of exemplar colorization: input, reference, and the reference without color."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attention.capture import Capture, CaptureSpec, CaptureTarget
+from ..attention.dual_banks import Role
+from ..attention.layers import Layer, LayerInfo, is_shallow, select_layers
+from ..color import desaturate, resize
+from ..color.sizes import working_size
+from ..diffusion.inversion import Inversion, check_same_model
+from ..diffusion.schedule import InversionPlan
+from .exemplar_settings import ColorizeSettings
+from .host import Host
+
+NO_REFERENCE = (
+    "There is no reference: connect a color picture, the INVERSION pair of an earlier run, or as fallback an automatic "
+    "coloring of the input."
+)
+
+
+@dataclass(frozen=True)
+class ReferencePair:
+    """A reference and its gray version, inverted: all that coloring needs of a reference. Reusable."""
+
+    color: Inversion
+    gray: Inversion
+
+    @property
+    def pictures(self) -> int:
+        """How many references there are."""
+        return self.color.pictures
+
+    def take(self, pictures: range) -> ReferencePair:
+        """The pair of some of the references."""
+        return ReferencePair(self.color.take(pictures), self.gray.take(pictures))
+
+
+def size_to_work_at(host: Host, pictures: Tensor, settings: ColorizeSettings) -> tuple[int, int]:
+    """(height, width) in pixels at which pictures, (B, H, W, 3), are inverted and sampled."""
+    return working_size(*pictures.shape[1:3], settings.resolution, host.size_multiple, host.factor)
+
+
+def one_working_size(host: Host, image: Tensor, reference: Tensor, settings: ColorizeSettings) -> bool:
+    """Whether input and reference are worked on at the same size, so that their inversions share model calls."""
+    return size_to_work_at(host, image, settings) == size_to_work_at(host, reference, settings)
+
+
+def color_layers(infos: tuple[LayerInfo, ...], expression: str) -> dict[Layer, bool]:
+    """Selected layers, and whether each is shallow."""
+    return {info.layer: is_shallow(info, infos) for info in select_layers(expression, infos)}
+
+
+def capture_spec(role: Role, layers: Mapping[Layer, bool], settings: ColorizeSettings) -> CaptureSpec:
+    """What an inversion must keep for its role."""
+    keep = {layer: settings.attention.needs(shallow)[role] for layer, shallow in layers.items()}
+    storage = settings.storage
+    return CaptureSpec({at: letters for at, letters in keep.items() if letters}, storage.dtype, storage.device)
+
+
+@dataclass(frozen=True)
+class Inverter:
+    """Inverts the pictures of one run, as many in one batch as have one size."""
+
+    host: Host
+    plan: InversionPlan
+    layers: Mapping[Layer, bool]
+    settings: ColorizeSettings
+
+    def check_prepared(self, prepared: ReferencePair) -> None:
+        """Whether a pair that was inverted before serves this run.
+
+        :raises ValueError: another model, plan, or features that are missing.
+        """
+        for inversion in (prepared.color, prepared.gray):
+            check_same_model(inversion, self.host.fingerprint)
+            if inversion.plan != self.plan:
+                raise ValueError(
+                    f"The reference was inverted {inversion.plan.depth} of {inversion.plan.steps} steps deep "
+                    f"({inversion.plan.convention}); this run asks for {self.plan.depth} of {self.plan.steps} "
+                    f"({self.plan.convention}). Use the same settings, or invert the reference again."
+                )
+        self._check_kept("reference", prepared.color)
+        self._check_kept("gray", prepared.gray)
+
+    def _check_kept(self, role: Role, inversion: Inversion) -> None:
+        for layer, letters in capture_spec(role, self.layers, self.settings).keep.items():
+            if not all(inversion.bank.has(s, layer, letter) for s in self.plan.kept_sigmas for letter in letters):
+                raise ValueError(
+                    f"The {role} inversion did not keep '{letters}' of {layer.name}, which these settings need: it was "
+                    "made with other layers, gamma or beta. Use the same settings, or invert the reference again."
+                )
+
+    def invert(
+        self, small: Tensor, reference: Tensor | None, prepared: ReferencePair | None = None
+    ) -> tuple[Inversion, ReferencePair]:
+        """Invert inputs, references and gray references.
+
+        :param small: (B, h, w, 3), the gray input(s) at working size.
+        :param reference: (1 or B, H, W, 3) in color.
+        :param prepared: references that are inverted already; then only the inputs are.
+        :raises ValueError: neither a reference nor a prepared one.
+        """
+        if prepared is not None:
+            return self._invert([("input", self.host.encode(small))])["input"], prepared
+        if reference is None:
+            raise ValueError(NO_REFERENCE)
+        size = size_to_work_at(self.host, reference, self.settings)
+        # The published program makes its gray copy before resizing, with PIL's 8-bit luma.
+        method = "rec601_8bit" if self.settings.postprocess == "official" else "lab"
+        pictures: list[tuple[Role, Tensor]] = [
+            ("input", small),
+            ("reference", resize(reference, size)),
+            ("gray", resize(desaturate(reference, method), size)),
+        ]
+        latents = [(role, self.host.encode(batch)) for role, batch in pictures]
+        together = len({latent.shape[1:] for _, latent in latents}) == 1
+        made: dict[Role, Inversion] = {}
+        for group in [latents] if together else [latents[:1], latents[1:]]:
+            made |= self._invert(group)
+        return made["input"], ReferencePair(made["reference"], made["gray"])
+
+    def _invert(self, group: Sequence[tuple[Role, Tensor]]) -> dict[Role, Inversion]:
+        """Invert latents, (n, C, h, w) a role, in one batch."""
+        targets: list[CaptureTarget] = []
+        spans: list[range] = []
+        first = 0
+        for role, latents in group:
+            spans.append(range(first, first + len(latents)))
+            targets.append(CaptureTarget(capture_spec(role, self.layers, self.settings), pictures=spans[-1]))
+            first += len(latents)
+        capture = Capture(targets, self.plan.kept_sigmas)
+        batch = torch.cat([latents for _, latents in group])
+        trajectory = self.host.invert(batch, self.plan, capture, self.settings.refinements)
+        return {
+            role: Inversion(
+                self.plan,
+                trajectory[:, span.start : span.stop],
+                target.bank,
+                self.host.fingerprint,
+                self.host.layers,
+            )
+            for (role, _), span, target in zip(group, spans, targets, strict=True)
+        }
