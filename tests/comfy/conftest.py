@@ -23,3 +23,35 @@ def server(checkout):
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def ddcolor_file(server):
+    """A tiny network of random numbers where a released one would be."""
+    import torch
+
+    from ..small_ddcolor import small_weights
+
+    folder = server.base / "models" / "ddcolor"
+    folder.mkdir(exist_ok=True)
+    torch.save({"params": small_weights()}, folder / "ddcolor_modelscope.pth")
+    return folder / "ddcolor_modelscope.pth"
+
+
+@pytest.fixture(scope="session")
+def object_info(server):
+    return server.get("/object_info")
+
+
+@pytest.fixture
+def one_node():
+    return workflow("Color by example")
+
+
+@pytest.fixture
+def stages():
+    return workflow("Color by example, stage by stage")
+
+
+def workflow(name):
+    return comfy_server.to_prompt(comfy_server.load_workflow(name))

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,9 @@ class ImagePrompt:
 
     def patch(self, model):
         def replace(q, k, v, options):
-            image = torch.randn(1, 4, q.shape[-1], generator=torch.Generator().manual_seed(1)).to(q).expand(len(q), -1,
-            -1) text = optimized_attention(q, k, v, options["n_heads"])
+            image = torch.randn(1, 4, q.shape[-1], generator=torch.Generator().manual_seed(1))
+            image = image.to(q).expand(len(q), -1, -1)
+            text = optimized_attention(q, k, v, options["n_heads"])
             return text + 0.3 * optimized_attention(q, image, image, options["n_heads"])
 
         patched = model.clone()
@@ -201,7 +203,8 @@ class Server:
 
     def raw(self, path: str, data: Any = None) -> bytes:
         body = None if data is None else json.dumps(data).encode()
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"} if body else {})
+        address = self.url + urllib.parse.quote(path, safe="/?&=")
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"} if body else {})
         with self._opener.open(request, timeout=60) as answer:
             return answer.read()
 

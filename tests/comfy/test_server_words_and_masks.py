@@ -9,10 +9,9 @@ from comfyui_exemplar.color import luminance, rgb_to_lab
 from comfyui_exemplar.files.pictures import load_picture
 
 from .server import PACK, ROOT, check_inputs, load_workflow, needs_comfyui, only, to_prompt
+from .workflows import WORDS_AND_MASKS
 
 needs_comfyui()
-
-NAME = "lcad_words_and_masks"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def things():
 
 @pytest.fixture
 def prompt():
-    made = to_prompt(load_workflow(NAME))
+    made = to_prompt(load_workflow(WORDS_AND_MASKS))
     made[only(made, "KSampler")]["inputs"]["steps"] = 8
     return made
 
@@ -46,11 +45,11 @@ def instances(prompt):
 
 
 def test_template_and_nodes(server):
-    assert NAME in server.get("/workflow_templates")[PACK]
-    thumbnail = server.raw(f"/api/workflow_templates/{PACK}/{NAME}.jpg")
+    assert WORDS_AND_MASKS in server.get("/workflow_templates")[PACK]
+    thumbnail = server.raw(f"/api/workflow_templates/{PACK}/{WORDS_AND_MASKS}.jpg")
     assert thumbnail.startswith(b"\xff\xd8") and len(thumbnail) <= 100_000
     info = server.get("/object_info")
-    workflow = load_workflow(NAME)
+    workflow = load_workflow(WORDS_AND_MASKS)
     used = {node["type"] for node in workflow["nodes"]}
     assert used >= {"ExemplarLCADInstances", "ExemplarLoadCLIPSeg", "ExemplarReferringMask"}
     for node in workflow["nodes"]:
@@ -88,7 +87,7 @@ def test_wrong_phrase_is_named(server, prompt):
 
 
 def test_missing_network_is_said(server):
-    workflow = load_workflow(NAME)
+    workflow = load_workflow(WORDS_AND_MASKS)
     for node in workflow["nodes"]:
         node["mode"] = 0
     run = server.run(to_prompt(workflow))

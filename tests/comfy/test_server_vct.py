@@ -9,10 +9,9 @@ import torch
 from comfyui_exemplar.files.pictures import load_picture
 
 from .server import load_workflow, needs_comfyui, only, to_prompt
+from .workflows import CONCEPT, CONCEPT_STAGES, PROMPTS
 
 needs_comfyui()
-
-ONE_NODE, STAGES, PROMPTS = "translate_one_node", "translate_stages", "prompt_control"
 
 
 def quick(name):
@@ -33,7 +32,7 @@ def quick(name):
     return prompt
 
 
-@pytest.mark.parametrize("name", [ONE_NODE, STAGES, PROMPTS])
+@pytest.mark.parametrize("name", [CONCEPT, CONCEPT_STAGES, PROMPTS])
 def test_workflows_run(server, name):
     prompt = quick(name)
     run = server.run(prompt)
@@ -53,7 +52,7 @@ LONG = {
 @pytest.mark.parametrize("phase", LONG)
 def test_canceling_in_every_phase(server, phase):
     """It ends within a step, and the next run is as if it had never begun."""
-    prompt = quick(ONE_NODE)
+    prompt = quick(CONCEPT)
     node = only(prompt, "ExemplarTranslate")
     server.forget()
     before = server.run(prompt)
@@ -77,7 +76,7 @@ def test_canceling_in_every_phase(server, phase):
 
 
 def test_what_is_missing_is_said(server):
-    prompt = quick(ONE_NODE)
+    prompt = quick(CONCEPT)
     node = only(prompt, "ExemplarTranslate")
     del prompt[node]["inputs"]["reference"]
     run = server.run(prompt)
