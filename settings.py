@@ -5,8 +5,8 @@ page and its entry in the English locale (``texts``) are made from the field:
 
     @dataclass(frozen=True)
     class AutoColorSettings(Settings):
-        resolution: int = setting(512, "Side of the square ... Low: ... High: ...", low=0, high=4096, step=32,
-        auto=True) shape: Literal["aspect", "square"] = setting("aspect", "...", advanced=True)
+        resolution: int = setting(512, "Side of the square. Low ... High ...", low=0, high=4096, auto=True)
+        shape: Literal["aspect", "square"] = setting("aspect", "...", advanced=True)
 
 What a model recommends stands in its file's header, under the same names. A setting whose best value depends on the
 model is ``auto``: left alone it takes the model's recommendation, or the field's default, which is then the paper's.
@@ -167,14 +167,14 @@ class Settings:
 
     def explain(self, recommended: Mapping[str, Any] | None = None, **chosen: Any) -> str:
         """Which values auto took, and whose they are: for the log and the progress text; "" where nothing was auto."""
-        own, published = [], []
+        recommendations, published = [], []
         for name, entry in entries(type(self)).items():
             if not entry.about.auto or not entry.left_alone(chosen.get(name)):
                 continue
-            place = own if recommended and entry.recommended_as in recommended else published
+            place = recommendations if recommended and entry.recommended_as in recommended else published
             place.append(f"{name} {self._value(entry):g}")
-        parts = (("recommended by the model", own), ("published", published))
-        return "; ".join(f"{whose}: {', '.join(found)}" for whose, found in parts if found)
+        parts = (("recommended by the model", recommendations), ("published", published))
+        return "; ".join(f"{whose}: {', '.join(listed)}" for whose, listed in parts if listed)
 
     def _value(self, entry: Entry) -> Any:
         owner: Any = self
@@ -202,16 +202,16 @@ def _build(cls: type[Own], values: dict[str, Any]) -> Own:
 def entries(cls: type[Settings]) -> Mapping[str, Entry]:
     """The settings of a class by their names, in order, nested ones in their place."""
     hints = get_type_hints(cls)
-    found: dict[str, Entry] = {}
+    known: dict[str, Entry] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         hint, about = hints[field.name], field.metadata.get(_KEY)
         if _is_settings(hint):
             for name, entry in entries(hint).items():
-                found[name] = dataclasses.replace(entry, path=(field.name, *entry.path))
+                known[name] = dataclasses.replace(entry, path=(field.name, *entry.path))
         elif about is not None:
             options = get_args(hint) if get_origin(hint) is Literal else ()
-            found[field.name] = Entry(field.name, str if options else hint, options, field.default, about)
-    return found
+            known[field.name] = Entry(field.name, str if options else hint, options, field.default, about)
+    return known
 
 
 def _is_settings(hint: Any) -> bool:

@@ -36,6 +36,7 @@ class FeatureBank:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
+        """Layers with kept features, sorted."""
         return tuple(sorted(self._grids))
 
     @property
@@ -45,9 +46,11 @@ class FeatureBank:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all kept tensors."""
         return sum(t.numel() * t.element_size() for _, _, _, t in self.items())
 
     def items(self) -> Iterator[tuple[float, Layer, str, Tensor]]:
+        """(sigma, layer, projection, tensor) of everything kept."""
         for sigma, layers in self._kept.items():
             for layer, kept in layers.items():
                 for name, tensor in kept.items():
@@ -68,6 +71,7 @@ class FeatureBank:
         return min(self._kept, key=lambda kept: abs(math.log(max(kept, floor) / max(sigma, floor))))
 
     def has(self, sigma: float, layer: Layer, projection: str) -> bool:
+        """Whether a projection was kept."""
         return projection in self._kept.get(sigma, {}).get(layer, {})
 
     def get(self, sigma: float, layer: Layer, projection: str) -> Tensor:
@@ -88,12 +92,12 @@ class FeatureBank:
         return [name for name in PROJECTIONS if name in names]
 
     def take(self, pictures: Iterable[int]) -> FeatureBank:
-        """A bank of some of the pictures, in the order given. A single run of pictures shares memory with this one."""
-        wanted = list(pictures)
-        run = wanted == list(range(wanted[0], wanted[0] + len(wanted))) if wanted else False
+        """A bank of some of the pictures, in that order. A single run of pictures shares memory with this one."""
+        rows = list(pictures)
+        run = rows == list(range(rows[0], rows[0] + len(rows))) if rows else False
         taken = FeatureBank()
         for sigma, layer, name, tensor in self.items():
-            part = tensor[wanted[0] : wanted[0] + len(wanted)] if run else tensor[wanted]
+            part = tensor[rows[0] : rows[0] + len(rows)] if run else tensor[rows]
             taken.put(sigma, layer, self._grids[layer], **{name: part})
         return taken
 

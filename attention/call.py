@@ -1,9 +1,24 @@
 """One attention call, and what it means to edit it.
 
-An *edit* is a value: given a call it returns the attention's output. It holds no counters and learns nothing between
-calls, because the call itself says where the model is: which layer, which sigma, which row is which branch of which
-picture. Edits compose: each gets a function ``earlier`` that runs whatever stood on that layer before it (another edit,
-another pack's replacement, or plain attention).
+An *edit* is a value: for a call it returns the attention's output. It counts no calls, because the call itself says
+where the model is: which layer, which sigma, which row is which branch of which picture. Edits compose: each gets a
+function ``earlier`` that runs whatever stood on that layer before it (another edit, another pack's replacement, or plain
+attention).
+
+Most edits keep nothing from call to call. What the others keep has a lifetime, and an owner that makes and drops it:
+
+============================ =========================================== ===============================================
+edit                         what it keeps                               lifetime and owner
+============================ =========================================== ===============================================
+``capture.Capture``          q, k, v, in the banks of its targets        one inversion; who inverts owns the banks
+``dual.DualAttentionColor``  outputs that are known before sampling      its own: the MODEL or run that holds it
+``control.SourceFeatures``   queries and keys of the source's rows       one prediction; its ``ControlledAttention``
+``word_maps.WordMaps``       sums of words' maps over layers             one prediction or one run; see the class
+``logits.LogitCache``        queries and keys of a run, by layer and row one run; whoever runs the model
+``image_tokens.ImageTokens`` keys and values ready for a batch's rows   one run; the host that installed it
+============================ =========================================== ===============================================
+
+Each class says in its docstring who clears it.
 """
 
 from __future__ import annotations
@@ -35,7 +50,7 @@ class AttentionCall:
     :param sigma: noise level of this model call, in units where the latent has unit variance.
     :param branches: for each row, which branch it belongs to (0 conditional, 1 unconditional, ...).
     :param pictures: for each row, its place in the latent batch.
-    :param rows: for each row, its place in the host's own batch; a selection keeps them.
+    :param rows: for each row, its place in the host's batch; a selection keeps them.
     :param grid: (height, width) of the N tokens, row-major.
     :param attend: the host's fused attention.
     :param kind: self-attention, or cross-attention (whose M tokens are the prompt's, repeated at times).
@@ -76,7 +91,7 @@ class AttentionCall:
         )
 
     def plain(self) -> Tensor:
-        """Ordinary attention of this call."""
+        """Ordinary attention of this call, (rows, N, heads · d)."""
         return self.attend(self.q, self.k, self.v, self.heads)
 
 
@@ -112,12 +127,13 @@ def on_rows(
     return out
 
 
-def composed(call: AttentionCall, earlier: Callable[[AttentionCall], Tensor], own: Tensor) -> Tensor:
-    """An edit's own answer to a call, beside whatever stood on the layer: what it changes is added to that.
+def composed(call: AttentionCall, earlier: Callable[[AttentionCall], Tensor], edited: Tensor) -> Tensor:
+    """An edit's output beside whatever stood on the layer: what it changes of plain attention is added to that.
 
-    :param own: (rows, N, heads · d), what the edit makes of plain attention.
+    :param edited: (rows, N, heads · d), what the edit makes of plain attention.
+    :returns: (rows, N, heads · d).
     """
-    return own if call.alone else earlier(call) + (own - call.plain())
+    return edited if call.alone else earlier(call) + (edited - call.plain())
 
 
 def batch_layout(entries: Sequence[int], rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

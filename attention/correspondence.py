@@ -21,7 +21,9 @@ SLICE = 256
 
 @dataclass(frozen=True)
 class Correspondence:
-    """:param soft: (N, c), values averaged with the attention weights.
+    """The match of every query token among the key tokens.
+
+    :param soft: (N, c), values averaged with the attention weights.
     :param hard: (N, c), the value of the token with the largest weight.
     :param index: (N,), that token.
     :param confidence: (N,) in 0..1: 0 when attention is spread evenly, 1 when it rests on one token.

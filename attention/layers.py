@@ -12,8 +12,7 @@ Layers are chosen by what they are (encoder, middle, decoder; how coarse), so th
 ``coarse``      the other one ("deep" in the paper)
 ``decoder``     every decoder layer; likewise ``encoder``, ``middle`` and ``all``
 ``semantic``    where DEADiff (arXiv 2403.06951) listens to semantics: the coarsest encoder resolution that has
-attention,
-                the middle, and the coarsest decoder resolution but for its last block, from which the picture grows. On
+                attention, the middle, and the coarsest decoder resolution but for its last block, from which the picture grows. On
                 SD 1.x ``input.7-8``, ``middle.0`` and ``output.3-4``
 ==============  =====================================================================================================
 """
@@ -37,6 +36,7 @@ class Layer:
 
     @property
     def name(self) -> str:
+        """As users write it: ``output.8``, or ``output.8.1`` for the second of a stack."""
         return f"{self.block}.{self.index}" + (f".{self.depth}" if self.depth else "")
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ def select_layers(expression: str, infos: Sequence[LayerInfo]) -> tuple[LayerInf
         raise ValueError(f"No layers named. Use a preset such as 'color', or {_available(infos)}.")
     for term in terms:
         if term in _PRESETS:
-            found, block = _PRESETS[term](infos), None
+            matches, block = _PRESETS[term](infos), None
         else:
             match = re.fullmatch(r"(?:(input|middle|output)\.)?(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?", term)
             if match is None or (match[1] or block) is None:
@@ -91,14 +91,21 @@ def select_layers(expression: str, infos: Sequence[LayerInfo]) -> tuple[LayerInf
                     f"this model has {_available(infos)}."
                 )
             block = match[1] or block
-            found = _in_range(infos, block, *match.groups()[1:])
-        if not found:
+            matches = _in_range(infos, block, *match.groups()[1:])
+        if not matches:
             raise ValueError(f"'{term}' matches no attention layer of this model, which has {_available(infos)}.")
-        chosen.update(info.layer for info in found)
+        chosen.update(info.layer for info in matches)
     return tuple(info for info in infos if info.layer in chosen)
 
 
-def _in_range(infos, block, first, last, depth_first, depth_last) -> list[LayerInfo]:
+def _in_range(
+    infos: Sequence[LayerInfo],
+    block: str,
+    first: str,
+    last: str | None,
+    depth_first: str | None,
+    depth_last: str | None,
+) -> list[LayerInfo]:
     indices = range(int(first), int(last or first) + 1)
     depths = None if depth_first is None else range(int(depth_first), int(depth_last or depth_first) + 1)
     return [
@@ -114,13 +121,13 @@ def _decoder_levels(infos: Sequence[LayerInfo], levels: slice) -> list[LayerInfo
 
 
 def _semantic(infos: Sequence[LayerInfo]) -> list[LayerInfo]:
-    found = []
+    chosen = []
     for block in BLOCKS:
-        here = [info for info in infos if info.layer.block == block]
-        coarsest = [info for info in here if info.downscale == max(other.downscale for other in here)]
+        members = [info for info in infos if info.layer.block == block]
+        coarsest = [info for info in members if info.downscale == max(other.downscale for other in members)]
         last = max((info.layer.index for info in coarsest), default=None) if block == "output" else None
-        found += [info for info in coarsest if info.layer.index != last]
-    return found
+        chosen += [info for info in coarsest if info.layer.index != last]
+    return chosen
 
 
 _PRESETS = {

@@ -39,8 +39,8 @@ def loss_chart(
     chart = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(chart)
     pen.text((_LEFT, 5), title, fill="black")
-    shown = [value for curve in curves.values() for value in curve if isfinite(value) and value > 0]
-    low, high = (floor(log10(min(shown))), ceil(log10(max(shown)))) if shown else (0, 1)
+    finite = [value for curve in curves.values() for value in curve if isfinite(value) and value > 0]
+    low, high = (floor(log10(min(finite))), ceil(log10(max(finite)))) if finite else (0, 1)
     high = max(high, low + 1)
     count = max([length or 0, 2, *(len(curve) for curve in curves.values())])
 

@@ -116,8 +116,8 @@ def _strips(picture: torch.Tensor, out: torch.Tensor) -> Iterator[tuple[torch.Te
     """Frame by frame, and large frames some rows at a time: a conversion holds about ten temporaries of its input's
     size."""
     rows = max(1, _STRIP // picture.shape[2])
-    for frame, found in zip(picture, out, strict=True):
-        yield from zip(frame.split(rows), found.split(rows), strict=True)
+    for frame, result in zip(picture, out, strict=True):
+        yield from zip(frame.split(rows), result.split(rows), strict=True)
 
 
 def _rgb_to_lab(frame: torch.Tensor) -> torch.Tensor:

@@ -81,7 +81,7 @@ def _table() -> tuple[int, ...]:
 def _look_up(frame: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """(H, W, 3) -> Lab: trilinear in integers, as OpenCV does it."""
     out = torch.empty_like(frame)
-    for rows, found in zip(frame.split(256), out.split(256), strict=True):  # eight look-ups hold much memory
+    for rows, result in zip(frame.split(256), out.split(256), strict=True):  # eight look-ups hold much memory
         fixed = (rows.clamp(0, 1) * _ONE).round().int()
         # 512 numbers a cell; 16 places inside it. The last point of the table is the end of the last cell.
         cell, inside = (fixed >> 9).clamp_max(_POINTS - 2), fixed
@@ -94,5 +94,5 @@ def _look_up(frame: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
             index = (red * _POINTS + green) * _POINTS + blue
             total += weight[..., None] * table[index.long()]
         lab = ((total + 2048) >> 12).float() / _ONE
-        found.copy_(lab * torch.tensor([100.0, 256.0, 256.0]) - torch.tensor([0.0, 128.0, 128.0]))
+        result.copy_(lab * torch.tensor([100.0, 256.0, 256.0]) - torch.tensor([0.0, 128.0, 128.0]))
     return out

@@ -13,15 +13,15 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
     :param channels: the channel counts that are accepted.
     :raises ValueError: saying what was found, what was expected and what to do.
     """
-    wanted = " or ".join(str(count) for count in channels)
+    accepted = " or ".join(str(count) for count in channels)
     if picture.ndim != 4:
         raise ValueError(
-            f"{name}: found a tensor of shape {tuple(picture.shape)}, expected (B, H, W, {wanted}); "
+            f"{name}: found a tensor of shape {tuple(picture.shape)}, expected (B, H, W, {accepted}); "
             "add the missing batch axis or move the channels last."
         )
     if picture.shape[-1] not in channels:
         raise ValueError(
-            f"{name}: found {picture.shape[-1]} channels, expected {wanted}; "
+            f"{name}: found {picture.shape[-1]} channels, expected {accepted}; "
             "remove the alpha channel or repeat the gray one first."
         )
     if 0 in picture.shape[1:3]:

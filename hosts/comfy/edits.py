@@ -34,22 +34,22 @@ def fused_attention(options: dict[str, Any]) -> Callable[[Tensor, Tensor, Tensor
 def install_edit(model: Any, edit: Edit, layers: Iterable[Layer], kinds: Sequence[str] = (SELF,)) -> Any:
     """A clone of the MODEL whose self-attention layers (or those of the given kinds) ask ``edit``.
 
-    A replacement that is already there becomes the edit's ``earlier``. It is called with the host's own, whole batch,
-    so that it never sees rows that it did not expect.
+    A replacement that stands on a layer already becomes the edit's ``earlier``. It is called with the host's whole
+    batch, so that it never sees rows that it did not expect.
     """
     patched = model.clone()
-    wanted = frozenset(layers)
+    chosen = frozenset(layers)
     options = patched.model_options.get("transformer_options", {})
-    blocks = sorted({(layer.block, layer.index) for layer in wanted})
+    blocks = sorted({(layer.block, layer.index) for layer in chosen})
     for kind in kinds:
         present = dict(options.get("patches_replace", {}).get(kind, {}))
         install = patched.set_model_attn1_replace if kind == SELF else patched.set_model_attn2_replace
         for block, index in blocks:
-            install(replacement(edit, wanted, kind, present.get((block, index))), block, index)
+            install(replacement(edit, chosen, kind, present.get((block, index))), block, index)
         for key in present:
             # ComfyUI prefers a replacement for one transformer of a stack over the one for the whole block
-            if len(key) == 3 and Layer(*key) in wanted:
-                install(replacement(edit, wanted, kind, present[key]), *key)
+            if len(key) == 3 and Layer(*key) in chosen:
+                install(replacement(edit, chosen, kind, present[key]), *key)
     return share_branches(patched, KEY)
 
 
@@ -61,17 +61,17 @@ def with_edit(
     :returns: a copy; the edit stands on top of whatever was on its layers.
     """
     changed = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
-    wanted = frozenset(layers)
-    blocks = {(layer.block, layer.index) for layer in wanted}
+    chosen = frozenset(layers)
+    blocks = {(layer.block, layer.index) for layer in chosen}
     for kind in kinds:
         present = dict(changed["transformer_options"].get("patches_replace", {}).get(kind, {}))
-        for key in (*sorted(blocks), *(key for key in present if len(key) == 3 and Layer(*key) in wanted)):
-            patch = replacement(edit, wanted, kind, present.get(key))
+        for key in (*sorted(blocks), *(key for key in present if len(key) == 3 and Layer(*key) in chosen)):
+            patch = replacement(edit, chosen, kind, present.get(key))
             comfy.model_patcher.set_model_options_patch_replace(changed, patch, kind, *key)
     return changed
 
 
-def replacement(edit: Edit, wanted: frozenset[Layer], kind: str, before: Callable | None) -> Callable:
+def replacement(edit: Edit, layers: frozenset[Layer], kind: str, before: Callable | None) -> Callable:
     """A closure, not an object: some ComfyUI versions copy callable objects whenever a MODEL is cloned."""
 
     def replace(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
@@ -92,7 +92,7 @@ def replacement(edit: Edit, wanted: frozenset[Layer], kind: str, before: Callabl
 
         call = dataclasses.replace(attention_call(layer, q, k, v, options, kind), alone=before is None)
         everything = call.rows
-        return edit(call, earlier) if layer in wanted else earlier(call)
+        return edit(call, earlier) if layer in layers else earlier(call)
 
     # a layer that others replaced first is not ours alone
     setattr(replace, OURS, before is None or getattr(before, OURS, False))

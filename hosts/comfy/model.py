@@ -43,9 +43,9 @@ def require_unet(model: Any, node: str) -> Any:
 
 
 def attention_layers(model: Any) -> tuple[LayerInfo, ...]:
-    """Self-attention layers of a MODEL in network order: found by what the modules are, not by a table."""
+    """Self-attention layers of a MODEL in network order: told by what the modules are, not by a table."""
     unet = model.get_model_object("diffusion_model")
-    found: list[LayerInfo] = []
+    layers: list[LayerInfo] = []
     downscale = 1
 
     def visit(block: str, index: int, modules: Iterable[Any]) -> None:
@@ -55,7 +55,7 @@ def attention_layers(model: Any) -> tuple[LayerInfo, ...]:
             if kind == "SpatialTransformer":
                 for depth, inner in enumerate(module.transformer_blocks):
                     attn = inner.attn1
-                    found.append(LayerInfo(Layer(block, index, depth), attn.to_q.in_features, attn.heads, downscale))
+                    layers.append(LayerInfo(Layer(block, index, depth), attn.to_q.in_features, attn.heads, downscale))
             elif kind == "Downsample":
                 downscale *= 2
             elif kind == "Upsample":
@@ -66,7 +66,7 @@ def attention_layers(model: Any) -> tuple[LayerInfo, ...]:
     visit("middle", 0, getattr(unet, "middle_block", ()))
     for index, modules in enumerate(getattr(unet, "output_blocks", ())):
         visit("output", index, modules)
-    return tuple(found)
+    return tuple(layers)
 
 
 def sigma_table(model: Any) -> Tensor:

@@ -16,7 +16,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-#: Marks our own replacements, and a call that already is the shared one.
+#: Attribute of this pack's replacements, and option of a call that already is the shared one.
 OURS = "exemplar_edit"
 SHARED = "exemplar_shared"
 
@@ -68,12 +68,12 @@ def parting_block(options: dict[str, Any]) -> int | None:
 
 
 def _alike(copies: int, x: Tensor, timesteps: Tensor, context: Any, y: Any) -> bool:
-    """Whether all branches are given the same numbers."""
+    """Whether all branches have the same numbers as input."""
     if not isinstance(context, Tensor) or x.shape[0] % copies or context.shape[0] != x.shape[0]:
         return False
     if y is not None and x.shape[0] != copies:
         return False  # SDXL's labels come a row a picture and cannot be broadcast
     if not bool((timesteps == timesteps[0]).all()):
         return False
-    given = [t for t in (x, context, y) if t is not None]
-    return all(torch.equal(chunk, t.chunk(copies)[0]) for t in given for chunk in t.chunk(copies)[1:])
+    inputs = [t for t in (x, context, y) if t is not None]
+    return all(torch.equal(chunk, t.chunk(copies)[0]) for t in inputs for chunk in t.chunk(copies)[1:])
