@@ -64,8 +64,10 @@ class CaptureSettings(Settings):
     )
     keep: Keep = setting(
         "everything (q, k, v)",
-        "Everything works for every role. input (q, k) is enough for the gray picture, reference (k, v) for the color "
-        "reference and gray reference (k) for the desaturated reference; they save up to two thirds of the memory.",
+        "everything (q, k, v) works for every role. input (q, k) is enough for the gray picture, reference (k, v) for "
+        "the "
+        "color reference and gray reference (k) for the desaturated reference; they save up to two thirds of the "
+        "memory.",
     )
     storage: StorageSettings = field(default_factory=StorageSettings)
 

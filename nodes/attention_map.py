@@ -41,10 +41,22 @@ class AttentionMap(io.ComfyNode):
                 io.Mask.Input("mask", optional=True, tooltip="Look from this region instead of the point."),
             ],
             outputs=[
-                io.Image.Output(display_name="heat_map", tooltip="Input with the point, reference with its attention."),
-                io.Mask.Output(display_name="heat", tooltip="The attention on the reference, largest value 1."),
-                io.Image.Output(display_name="correspondence", tooltip="The reference carried over to the input."),
-                io.Mask.Output(display_name="confidence", tooltip="White where attention rests on one place."),
+                io.Image.Output(
+                    display_name="heat_map",
+                    tooltip="The input with the point or the region, and beside it the reference with the "
+                    "attention laid over it.",
+                ),
+                io.Mask.Output(
+                    display_name="heat", tooltip="The attention alone, at the reference's size, largest value 1."
+                ),
+                io.Image.Output(
+                    display_name="correspondence",
+                    tooltip="The reference carried over to the input, at the input's size.",
+                ),
+                io.Mask.Output(
+                    display_name="confidence",
+                    tooltip="White where attention rests on one place, black where it is spread evenly.",
+                ),
             ],
         )
 

@@ -34,7 +34,9 @@ class Desaturate(io.ComfyNode):
                 io.Image.Input("image", tooltip="Any picture."),
                 *widgets(DesaturateSettings, "method"),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="Three equal channels.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The gray picture, same size, three equal channels.")
+            ],
         )
 
     @classmethod
@@ -65,7 +67,7 @@ class MergeLuminance(io.ComfyNode):
                 io.Image.Input("reference", optional=True, tooltip="Whose color statistics to match."),
                 io.Mask.Input("mask", optional=True, tooltip="Where color goes; the rest stays gray."),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="At gray_image's size.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The colored picture, at the gray picture's size.")],
         )
 
     @classmethod
@@ -95,13 +97,15 @@ class LatentLuminance(io.ComfyNode):
             "the VAE, or keeps pulling while a MODEL samples, by a linear map.",
             search_aliases=["keep structure", "luminance guidance", "latent luma", "structure lock"],
             inputs=[
-                io.Vae.Input("vae", tooltip="The VAE of the model that the latent belongs to."),
+                io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
                 io.Image.Input(
                     "gray_image",
                     tooltip="Whose luminance to take. It is stretched to the picture that the latent stands for.",
                 ),
                 *widgets(LatentLuminanceSettings, "strength"),
-                io.Latent.Input("latent", optional=True, tooltip="Exact: decoded, merged in Lab, encoded again."),
+                io.Latent.Input(
+                    "latent", optional=True, tooltip="The exact way: decoded, merged in Lab, encoded again."
+                ),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -110,8 +114,12 @@ class LatentLuminance(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Latent.Output(display_name="latent", tooltip="Only when a latent came in."),
-                io.Model.Output(display_name="model", tooltip="Only when a model came in."),
+                io.Latent.Output(
+                    display_name="latent", tooltip="Only when a latent came in; otherwise leave it unconnected."
+                ),
+                io.Model.Output(
+                    display_name="model", tooltip="Only when a model came in; otherwise leave it unconnected."
+                ),
             ],
         )
 

@@ -52,13 +52,16 @@ class ConfidenceBlend(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="At color_image's size, with its lightness."),
+                io.Image.Output(
+                    display_name="image", tooltip="The blended picture, at color_image's size and with its lightness."
+                ),
                 io.Mask.Output(
                     display_name="from_reference",
                     tooltip="White where colors are the reference's, black where they are the fallback's.",
                 ),
                 io.Image.Output(
-                    display_name="picture", tooltip="The confidence over the input: dark is unsure, bright is sure."
+                    display_name="picture",
+                    tooltip="The confidence laid over the input: dark is unsure, bright is sure.",
                 ),
             ],
         )

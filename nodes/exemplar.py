@@ -95,18 +95,29 @@ class Colorize(io.ComfyNode):
                 *widgets(ColorizeSettings, "fallback_below", optional=True),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The inputs in color, at their own size."),
-                Inversion.Output(
-                    display_name="input_inversion", tooltip="For Attention Map, together with gray_inversion."
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The colored pictures, at the inputs' own size (at working size with official "
+                    "postprocessing).",
                 ),
-                Inversion.Output(display_name="reference_inversion", tooltip="For another Exemplar Colorize."),
+                Inversion.Output(
+                    display_name="input_inversion",
+                    tooltip="For Attention Map, together with gray_inversion. With more pictures than batch, only "
+                    "those of the first batch.",
+                ),
+                Inversion.Output(
+                    display_name="reference_inversion",
+                    tooltip="For another Exemplar Colorize with the same reference and settings.",
+                ),
                 Inversion.Output(
                     display_name="gray_inversion",
-                    tooltip="The reference without color: for another Exemplar Colorize, and for Attention Map.",
+                    tooltip="The reference without color: for another Exemplar Colorize together with "
+                    "reference_inversion, and for Attention Map, see there.",
                 ),
                 io.Mask.Output(
                     display_name="from_reference",
-                    tooltip="White where colors are the reference's, black where they are the fallback's.",
+                    tooltip="White where colors are the reference's, black where they are the fallback's. All "
+                    "white while fallback_below is 0.",
                 ),
             ],
         )

@@ -66,7 +66,13 @@ class DualAttentionColorInjection(io.ComfyNode):
                     "references, or one for each.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="Sample it from the noised input.")],
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="A copy of the model with the injection; sample it from the noised input. The input "
+                    "model is not changed.",
+                )
+            ],
         )
 
     @classmethod

@@ -26,7 +26,7 @@ class AttentionCapture(io.ComfyNode):
                 io.Model.Input("model", tooltip="The MODEL that DDIM Inversion will use."),
                 *widgets(CaptureSettings, "layers", "keep", "precision", "keep_on"),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="For DDIM Inversion.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The same model, for DDIM Inversion.")],
         )
 
     @classmethod
@@ -50,20 +50,27 @@ class DDIMInversion(io.ComfyNode):
             search_aliases=["ddim inversion", "invert latent", "unsample", "noise inversion", "exemplar inversion"],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model."),
+                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model, or the embedded model."),
                 io.Conditioning.Input("conditioning", tooltip="Usually the empty prompt. Sample with the same one."),
                 io.Latent.Input("latent", tooltip="The encoded picture. A batch is inverted together."),
                 *widgets(InversionSettings, "depth", "steps", "convention", "refinements", "measure_round_trip"),
             ],
             outputs=[
-                Inversion.Output(display_name="inversion", tooltip="Trajectory and kept attention features."),
-                io.Latent.Output(
-                    display_name="noised", tooltip="Start of the way back: sample it without added noise."
+                Inversion.Output(
+                    display_name="inversion", tooltip="The latents at every level and the kept attention features."
                 ),
-                io.Sigmas.Output(display_name="sigmas", tooltip="The way back, for SamplerCustomAdvanced."),
+                io.Latent.Output(
+                    display_name="noised",
+                    tooltip="The start of the way back. It is noised already: sample it without added noise.",
+                ),
+                io.Sigmas.Output(
+                    display_name="sigmas",
+                    tooltip="The noise levels of the way back, for SamplerCustomAdvanced or SamplerCustom.",
+                ),
                 io.Float.Output(
                     display_name="round_trip_error",
-                    tooltip="Difference after coming back, relative to the picture's spread. Below 0.1 is good.",
+                    tooltip="Root mean square difference after coming back, divided by the picture's spread. 0 is "
+                    "exact, below 0.1 is good; -1 means not measured.",
                 ),
             ],
         )

@@ -62,6 +62,18 @@ def test_another_script_quotes_every_identifier():
     assert quoted == "低则 `depth` 步，`exact` 和 `exact`。"
 
 
+def test_a_page_says_once_what_auto_means(nodes):
+    node = nodes["ExemplarDDColor"]
+    made = pages.page(
+        node,
+        "en",
+        "<!-- inputs -->\n<!-- /inputs -->\n<!-- outputs -->\n<!-- /outputs -->\n",
+        locales.english(nodes)["nodeDefs"][node.id],
+    )
+    sentence = pages.WORDS["en"].auto_sentence
+    assert made.count(sentence) == 1 and f"|\n\n{sentence}\n" in made
+
+
 def test_the_first_sentence_ends_before_a_capital():
     assert pages.first_sentence("For SD 1.x MODELs (Kang et al. 2023). More.") == "For SD 1.x MODELs (Kang et al. 2023)"
     assert pages.first_sentence("Only one.") == "Only one"

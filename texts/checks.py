@@ -42,10 +42,21 @@ def _schema(node: Node) -> Complaints:
         for at, o in enumerate(node.outputs)
         if not (o.name and o.tooltip)
     ]
+    found += _auto(node, {i.id: i.tooltip for i in node.inputs}, "en")
     visible = [i.id for i in node.inputs if i.widget and not i.advanced]
     if len(visible) > MOST_VISIBLE:
         found.append(f"{node.id} shows {', '.join(visible)}: set the ones that can wait to advanced")
     return found
+
+
+def _auto(node: Node, tooltips: dict[str, str], language: str) -> Complaints:
+    """Tooltips of auto settings end alike, so that pages can say it once."""
+    sentence = pages.WORDS[language].auto_sentence
+    return [
+        f"{node.id}.inputs.{i.id}.tooltip {'does not end' if i.auto else 'ends'} with '{sentence}'"
+        for i in node.inputs
+        if i.id in tooltips and i.auto != tooltips[i.id].endswith(sentence)
+    ]
 
 
 def generated(nodes: Nodes) -> Complaints:
@@ -97,6 +108,12 @@ def _translation(nodes: Nodes, language: str) -> Complaints:
     complaints += [f"superfluous {key} in {locales.TRANSLATED_FROM}.json" for key in accepted if key not in english]
     prose = ("description", "tooltip")
     complaints += [f"untranslated {key}" for key in both if key.endswith(prose) and found[key] == english[key]]
+    definitions = locales.load(language, "nodeDefs")
+    for node in nodes.values():
+        inputs = definitions.get(node.id, {}).get("inputs", {})
+        complaints += _auto(
+            node, {key: entry["tooltip"] for key, entry in inputs.items() if "tooltip" in entry}, language
+        )
     complaints += [f"behind {key}" for key in locales.behind(nodes, language)]
     return complaints
 

@@ -34,6 +34,8 @@ class Words:
 
     :param name: how a translated name stands before its text; English has the id alone.
     :param aside: a value beside the default, such as what auto stands for.
+    :param auto_sentence: how the tooltip of an auto setting ends (``nodes.widgets``); a page says it once, below the
+        table.
     """
 
     inputs: tuple[str, ...]
@@ -42,6 +44,7 @@ class Words:
     name: str
     aside: str
     auto: str
+    auto_sentence: str
     published: str
     optional: str
     on: str
@@ -56,6 +59,7 @@ WORDS = {
         name="",
         aside="{} ({})",
         auto="auto",
+        auto_sentence="A negative number is auto: the model's own recommendation, else the published value.",
         published="published: {}",
         optional="optional",
         on="on",
@@ -68,6 +72,7 @@ WORDS = {
         name="**{}**：",
         aside="{}（{}）",
         auto="自动",
+        auto_sentence="负数为自动：采用模型自己的推荐值，没有则采用已发表的值。",
         published="已发表程序：{}",
         optional="可选",
         on="开",
@@ -80,6 +85,7 @@ WORDS = {
         name="**{}**：",
         aside="{}（{}）",
         auto="自動",
+        auto_sentence="負の数は自動です。モデル自身の推奨値、なければ公開された値を使います。",
         published="公開プログラム：{}",
         optional="省略可",
         on="オン",
@@ -139,7 +145,8 @@ def page(node: Node, language: str, text: str, locale: Mapping[str, Any]) -> str
         (f"`{o.name}`", _cell(node, (), words, locale.get("outputs", {}).get(str(at), {})))
         for at, o in enumerate(node.outputs)
     ]
-    text = replaced(text, "inputs", table(words.inputs, inputs) if inputs else words.no_inputs)
+    below = f"\n\n{words.auto_sentence}" if any(i.auto for i in node.inputs) else ""
+    text = replaced(text, "inputs", table(words.inputs, inputs) + below if inputs else words.no_inputs)
     if node.id in EMBEDDED:
         text = replaced(text, "recommended", _recommended(ROOT / "demo" / EMBEDDED[node.id]))
     return replaced(text, "outputs", table(words.outputs, outputs))
@@ -157,7 +164,8 @@ def _recommended(file: Path) -> str:
 def _cell(node: Node, options: Iterable[str], words: Words, entry: Mapping[str, str]) -> str:
     name = words.name.format(entry.get("name", ""))
     ids = () if words is WORDS["en"] else node.words
-    return name + quoted(entry.get("tooltip", ""), options, ids).replace("|", "\\|")
+    text = entry.get("tooltip", "").removesuffix(words.auto_sentence).rstrip()
+    return name + quoted(text, options, ids).replace("|", "\\|")
 
 
 def quoted(text: str, options: Iterable[str] = (), ids: Iterable[str] = ()) -> str:
