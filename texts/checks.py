@@ -160,16 +160,24 @@ def help_pages(nodes: Nodes) -> Complaints:
             if f"\n{SOURCE[language]}\n" not in text:
                 found.append(f"{where}: there is no '{SOURCE[language]}'")
             found += [f"{where}: nothing says '{part}'" for part in _unsaid(text)]
+            elsewhere = set(_quoted(text)) ^ set(_quoted(_read(pages.page_path(node, "en"))))
+            found += [
+                f"{where}: only one of it and the English page quotes '{said}'"
+                for said in sorted(elsewhere)
+                if "…" in said
+            ]
     here = {path.stem if path.parent == pages.DOCS else path.parent.name for path in pages.DOCS.rglob("*.md")}
     return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys())]
 
 
-def _unsaid(text: str) -> list[str]:
-    """Quoted messages that the program never says; ``…`` stands for what it fills in.
+def _quoted(text: str) -> list[str]:
+    """Messages that a page quotes: list items that begin in backticks, what is generated apart."""
+    return re.findall(r"^- `([^`]+)`", pages.without_blocks(text), re.M)
 
-    A list item that begins in backticks quotes a message.
-    """
-    parts = (part.strip() for message in re.findall(r"^- `([^`]+)`", text, re.M) for part in message.split("…"))
+
+def _unsaid(text: str) -> list[str]:
+    """Quoted messages that the program never says; ``…`` stands for what it fills in."""
+    parts = (part.strip() for message in _quoted(text) for part in message.split("…"))
     return [part for part in parts if part and not any(part in said for said in messages())]
 
 
