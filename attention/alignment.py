@@ -5,7 +5,7 @@ Prompts come as token ids, one an attention column, the beginning mark included 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,7 +16,7 @@ from .map_edits import Refine, Replace, Reweight
 from .windows import Window
 
 
-def align(source: Sequence[int], target: Sequence[int]) -> list[int]:
+def align(source: Sequence[Hashable], target: Sequence[Hashable]) -> list[int]:
     """For each target token the place of its counterpart in the source, -1 for a new one.
 
     Global alignment (Needleman and Wunsch 1970) with the published program's scores: match 1, mismatch -1, gap 0. Two
@@ -30,7 +30,7 @@ def align(source: Sequence[int], target: Sequence[int]) -> list[int]:
         for j in range(columns):
             pair = best[i][j] + (1 if source[i] == target[j] else -1)
             best[i + 1][j + 1] = max(pair, best[i + 1][j], best[i][j + 1])
-    found = [-1] * columns
+    places = [-1] * columns
     i, j = rows, columns
     while i and j:
         if best[i][j] == best[i][j - 1]:
@@ -39,11 +39,11 @@ def align(source: Sequence[int], target: Sequence[int]) -> list[int]:
             i -= 1
         else:
             i, j = i - 1, j - 1
-            found[j] = i
-    return found
+            places[j] = i
+    return places
 
 
-def refinement(source: Sequence[int], target: Sequence[int], columns: tuple[int, int]) -> Refine:
+def refinement(source: Sequence[Hashable], target: Sequence[Hashable], columns: tuple[int, int]) -> Refine:
     """The refinement from one prompt to another.
 
     Padding behind the target's tokens takes the source's column at the same place.
@@ -58,8 +58,8 @@ def refinement(source: Sequence[int], target: Sequence[int], columns: tuple[int,
 
 
 def replacement(
-    source: Sequence[int],
-    target: Sequence[int],
+    source: Sequence[Hashable],
+    target: Sequence[Hashable],
     columns: tuple[int, int],
     words: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> Replace:
@@ -73,7 +73,7 @@ def replacement(
     :raises ValueError: different numbers of words; the message says what to use instead.
     """
     _check(source, target, columns)
-    spans = [_spans(ids, own) for ids, own in zip((source, target), words or (None, None), strict=True)]
+    spans = [_spans(ids, of_tokens) for ids, of_tokens in zip((source, target), words or (None, None), strict=True)]
     if len(spans[0]) != len(spans[1]):
         raise ValueError(
             f"The source has {len(spans[0])} words or marks and the target {len(spans[1])}; replace swaps word for "
@@ -104,7 +104,7 @@ def equalizer(columns: int, weights: Mapping[int, float]) -> Tensor:
     return factors
 
 
-def _spans(ids: Sequence[int], words: Sequence[int] | None) -> list[list[int]]:
+def _spans(ids: Sequence[Hashable], words: Sequence[int] | None) -> list[list[int]]:
     """Columns of each word, in order; every mark is a word of its own."""
     spans: list[list[int]] = []
     for column in range(len(ids)):
@@ -115,7 +115,7 @@ def _spans(ids: Sequence[int], words: Sequence[int] | None) -> list[list[int]]:
     return spans
 
 
-def _check(source: Sequence[int], target: Sequence[int], columns: tuple[int, int]) -> None:
+def _check(source: Sequence[Hashable], target: Sequence[Hashable], columns: tuple[int, int]) -> None:
     for name, ids, count in (("source", source, columns[0]), ("target", target, columns[1])):
         if len(ids) > count:
             raise ValueError(f"The {name} prompt has {len(ids)} tokens for {count} columns; shorten it.")

@@ -1,7 +1,7 @@
 """Prompt-to-prompt control (Hertz et al. 2022, arXiv 2208.01626) as attention edits: a target follows a source.
 
-Two prompts are denoised side by side. What the source's attention *looks at* is handed to the target, what it *finds
-there* stays the target's own:
+Two prompts are denoised side by side. Where the source's attention *looks* is handed to the target, the values that it
+*sees* stay the target's:
 
 * self-attention: the target's map becomes the source's. softmax(q_s·k_sᵀ/√d) · v_t is one fused attention call with the
   source's queries and keys and the target's values, so no map is ever built;
@@ -79,7 +79,7 @@ class PromptControl:
     def edit_map(self, source: Tensor, target: Tensor, step: int, steps: int) -> Tensor:
         """The target's cross-attention map at a step: (..., N, source columns), (..., N, target columns) -> the latter.
 
-        Outside of all windows the target's own map itself.
+        Beyond all windows it is the target's map as it came.
         """
         share = cross_share(step, steps, self.cross_window, self.columns[1], self.word_windows)
         if not share.any():

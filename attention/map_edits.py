@@ -19,6 +19,7 @@ class MapEdit(Protocol):
 
         ``target`` is what earlier edits made of the target's map.
         """
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +83,13 @@ def split_columns(maps: Tensor, columns: int) -> tuple[Tensor, Tensor]:
 
     :raises ValueError: fewer columns than the prompt has.
     """
-    found = maps.shape[-1]
-    if found < columns:
+    keys = maps.shape[-1]
+    if keys < columns:
         raise ValueError(
-            f"The prompt has {found} text columns where the control was made for {columns}: use the CONDITIONING that "
+            f"The prompt has {keys} text columns where the control was made for {columns}: use the CONDITIONING that "
             "the control was made for."
         )
-    text = found // columns * columns
+    text = keys // columns * columns
     return maps[..., :text].unflatten(-1, (-1, columns)).sum(-2), maps[..., text:]
 
 

@@ -46,6 +46,6 @@ def cross_share(
         return float(int(start * (steps + 1)) <= step < int(end * (steps + 1)))
 
     share = torch.full((columns,), inside(window))
-    for column, own in (words or {}).items():
-        share[column] = inside(own)
+    for column, own_window in (words or {}).items():
+        share[column] = inside(own_window)
     return share

@@ -50,8 +50,8 @@ def blend_layers(infos: Iterable[LayerInfo]) -> frozenset[Layer]:
     """Encoder and decoder layers at a quarter of the latent's size, or the coarsest where there are none."""
     outer = [info for info in infos if info.layer.block != "middle"]
     scales = {info.downscale for info in outer}
-    wanted = DOWNSCALE if DOWNSCALE in scales else max(scales, default=0)
-    return frozenset(info.layer for info in outer if info.downscale == wanted)
+    scale = DOWNSCALE if DOWNSCALE in scales else max(scales, default=0)
+    return frozenset(info.layer for info in outer if info.downscale == scale)
 
 
 class WordMaps:
@@ -70,19 +70,20 @@ class WordMaps:
     def add(self, grid: tuple[int, int], pictures: Sequence[int], source: Tensor, target: Tensor) -> None:
         """Add one layer's maps, (rows, heads, N, columns), unedited; ``pictures`` names each row's picture."""
         for row, picture in enumerate(pictures):
-            new = tuple(
-                maps[row][..., list(columns)].sum(-1).mean(0).unflatten(0, grid)
-                for maps, columns in ((source, self.words.source), (target, self.words.target))
-            )
-            old = self._sums.get(picture)
             # layers of one downscale have one grid
-            self._sums[picture] = new if old is None else (old[0] + new[0], old[1] + new[1])
+            of_source = _of_words(source[row], self.words.source, grid)
+            self._add(picture, of_source, _of_words(target[row], self.words.target, grid))
 
     def add_all(self, other: WordMaps) -> None:
         """Add what another one gathered."""
-        for picture, new in other._sums.items():
-            old = self._sums.get(picture)
-            self._sums[picture] = new if old is None else (old[0] + new[0], old[1] + new[1])
+        for picture, maps in other._sums.items():
+            self._add(picture, *maps)
+
+    def _add(self, picture: int, source: Tensor, target: Tensor) -> None:
+        """Add a picture's maps, (h, w) each."""
+        if picture in self._sums:
+            source, target = self._sums[picture][0] + source, self._sums[picture][1] + target
+        self._sums[picture] = (source, target)
 
     def clear(self) -> None:
         """Let all maps go."""
@@ -95,6 +96,11 @@ class WordMaps:
         sums = [self._sums[picture] for picture in sorted(self._sums)]
         covered = [_above(torch.stack(maps), size, self.words.threshold) for maps in zip(*sums, strict=True)]
         return torch.maximum(*covered)
+
+
+def _of_words(maps: Tensor, columns: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
+    """(heads, N, columns) -> (h, w): the words' columns together, the heads' mean."""
+    return maps[..., list(columns)].sum(-1).mean(0).unflatten(0, grid)
 
 
 def _above(maps: Tensor, size: tuple[int, int], threshold: float) -> Tensor:

@@ -43,7 +43,7 @@ from comfyui_exemplar.diffusion.replay import Replay
 from comfyui_exemplar.diffusion.schedule import InversionPlan, inversion_plan
 from comfyui_exemplar.files.pictures import load_picture
 from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, load_standalone
-from comfyui_exemplar.hosts.diffusers.gradients import differentiable_unet
+from comfyui_exemplar.hosts.diffusers.denoiser import differentiable_unet
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser, sample_pair
 from comfyui_exemplar.pipelines.vct_pair import ControlledRun, Fusion

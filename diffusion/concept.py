@@ -126,6 +126,7 @@ class ConceptState:
 
     @classmethod
     def fresh(cls, vectors: Sequence[Tensor]) -> ConceptState:
+        """Vectors (n, width) for every text encoder, before the first update."""
         copies = tuple(v.detach().float().clone() for v in vectors)
         return cls(copies, tuple(map(torch.zeros_like, copies)), tuple(map(torch.zeros_like, copies)))
 
@@ -195,22 +196,7 @@ def learn_concept(
     for update, batch in zip(range(start.updates, options.updates), copies, strict=False):
         encoded = encode(vectors)
         entering = tuple(e.detach().requires_grad_(True) for e in encoded)
-        mse = l1 = 0.0
-        for first in range(0, len(batch.clean), options.rows):
-            part = slice(first, first + options.rows)
-            clean, noise, sigmas = batch.clean[part], batch.noise[part], batch.sigmas[part]
-            spread = sigmas.view(-1, 1, 1, 1)
-            x = clean + spread * noise
-            denoised = predict(x, sigmas, *entering)
-            share = len(clean) / len(batch.clean)
-            noise_error = (to_eps(x, spread, denoised).float() - noise).pow(2).mean() * share
-            loss = noise_error
-            if options.l1_weight:
-                distance = (denoised.float() - clean).abs().mean() * share
-                loss = loss + options.l1_weight * distance
-                l1 += float(distance.detach())
-            (loss * options.gradient_scale).backward(inputs=list(entering))
-            mse += float(noise_error.detach())
+        mse, l1, denoised = _backward(predict, entering, batch, options)
         total = mse + options.l1_weight * l1
         if not isfinite(total):
             raise ValueError(
@@ -224,11 +210,39 @@ def learn_concept(
         ]
         optimizer.zero_grad()
         torch.autograd.backward([e for e, _ in used], [g for _, g in used], inputs=vectors)
-        gradients = tuple(v.grad.detach().clone() for v in vectors)
+        gradients = tuple(v.grad.detach().clone() for v in vectors if v.grad is not None)
         optimizer.step()
         state = _state(vectors, optimizer, update + 1)
-        yield ConceptProgress(total, mse, l1, gradients, state, denoised.detach())
+        yield ConceptProgress(total, mse, l1, gradients, state, denoised)
     return state
+
+
+def _backward(
+    predict: Predict, entering: Sequence[Tensor], batch: NoisedCopies, options: ConceptOptions
+) -> tuple[float, float, Tensor]:
+    """Gather an update's gradients in what enters the network, ``options.rows`` copies at a time.
+
+    :param entering: what the prompt was encoded to, as leaves that gather gradients.
+    :returns: (mean squared noise error, mean L1 distance, (rows, C, h, w) clean estimates of the last call).
+    """
+    mse = l1 = 0.0
+    denoised = batch.clean[:0]
+    for first in range(0, len(batch.clean), options.rows):
+        part = slice(first, first + options.rows)
+        clean, noise, sigmas = batch.clean[part], batch.noise[part], batch.sigmas[part]
+        spread = sigmas.view(-1, 1, 1, 1)
+        x = clean + spread * noise
+        denoised = predict(x, sigmas, *entering)
+        share = len(clean) / len(batch.clean)
+        noise_error = (to_eps(x, spread, denoised).float() - noise).pow(2).mean() * share
+        loss = noise_error
+        if options.l1_weight:
+            distance = (denoised.float() - clean).abs().mean() * share
+            loss = loss + options.l1_weight * distance
+            l1 += float(distance.detach())
+        (loss * options.gradient_scale).backward(inputs=list(entering))
+        mse += float(noise_error.detach())
+    return mse, l1, denoised.detach()
 
 
 def _optimizer(vectors: list[Tensor], start: ConceptState, options: ConceptOptions) -> torch.optim.AdamW:

@@ -46,18 +46,19 @@ class Replay:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the latents."""
-        return tuple(self.latents.shape[-2:])
+        height, width = self.latents.shape[-2:]
+        return height, width
 
     def at(self, sigma: float) -> Tensor:
         """(B, C, h, w): where the stream stands at a sigma."""
         i = step_of(sigma, self.levels)
-        here, there = self.levels[i], self.levels[i + 1]
-        if same_level(sigma, here):
+        sigma_from, sigma_to = self.levels[i], self.levels[i + 1]
+        if same_level(sigma, sigma_from):
             return self.latents[i]
-        return self.latents[i].lerp(self.latents[i + 1], (sigma - here) / (there - here))
+        return self.latents[i].lerp(self.latents[i + 1], (sigma - sigma_from) / (sigma_to - sigma_from))
 
     def denoised(self, sigma: float) -> Tensor:
         """(B, C, h, w): the clean estimate that makes the step of this sigma."""
         i = step_of(sigma, self.levels)
-        here, there = self.levels[i], self.levels[i + 1]
-        return self.latents[i] - here * (self.latents[i + 1] - self.latents[i]) / (there - here)
+        sigma_from, sigma_to = self.levels[i], self.levels[i + 1]
+        return self.latents[i] - sigma_from * (self.latents[i + 1] - self.latents[i]) / (sigma_to - sigma_from)

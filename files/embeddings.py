@@ -45,7 +45,10 @@ class ConceptFile:
 
 
 def check_name(name: str) -> None:
-    """:raises ValueError: not a name that a prompt can hold."""
+    """Whether a name is one that a prompt can hold.
+
+    :raises ValueError: it is not.
+    """
     if not NAME.fullmatch(name):
         raise ValueError(
             f"'{name}' cannot be the name of an embedding: use letters, digits, '-', '_' and '.', without spaces, "
@@ -54,12 +57,16 @@ def check_name(name: str) -> None:
 
 
 def embedding_path(folder: str | Path, name: str) -> Path:
-    """:raises ValueError: see :func:`check_name`."""
+    """The file of an embedding.
+
+    :raises ValueError: see :func:`check_name`.
+    """
     check_name(name)
     return Path(folder) / f"{name}.safetensors"
 
 
 def tensor_names(encoders: tuple[str, ...]) -> tuple[str, ...]:
+    """The tensors' names in a file, for the names of text encoders."""
     return (SINGLE,) if len(encoders) == 1 else tuple(f"clip_{name}" for name in encoders)
 
 
@@ -91,18 +98,18 @@ def read_concept(path: Path) -> ConceptFile | None:
         header = (file.metadata() or {}).get(HEADER)
         if header is None:
             return None
-        found = json.loads(header)
-        encoders = tuple(found["encoders"])
+        recorded = json.loads(header)
+        encoders = tuple(recorded["encoders"])
         names = tensor_names(encoders)
         if sorted(file.keys()) != sorted(names):
             raise ValueError(f"{path} holds {sorted(file.keys())}; its header says {sorted(names)}. Learn it anew.")
         vectors = tuple(file.get_tensor(name) for name in names)
     moments = {
-        key: tuple(_unpacked(text, v) for text, v in zip(found[key], vectors, strict=True))
+        key: tuple(_unpacked(text, v) for text, v in zip(recorded[key], vectors, strict=True))
         for key in ("first", "second")
     }
-    state = ConceptState(vectors, **moments, updates=found["updates"])
-    return ConceptFile(encoders, state, found["settings"], found["losses"])
+    state = ConceptState(vectors, **moments, updates=recorded["updates"])
+    return ConceptFile(encoders, state, recorded["settings"], recorded["losses"])
 
 
 def _packed(tensor: Tensor) -> str:

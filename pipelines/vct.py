@@ -36,13 +36,16 @@ from .vct_pivot import economical_pivots
 class TranslationHost(Host, Protocol):
     """A host that can also learn and fuse."""
 
-    #: Columns of its own (empty) prompt.
-    columns: int
+    @property
+    def columns(self) -> int:
+        """Columns of its own (empty) prompt."""
+        ...
 
     def learn(
         self, latents: Tensor, settings: LearningSettings, on_update: Callable[[ConceptProgress], None]
     ) -> ConceptPrompt:
         """Concept inversion of latents (P, C, h, w)."""
+        ...
 
     def find_pivots(
         self,
@@ -55,9 +58,11 @@ class TranslationHost(Host, Protocol):
 
         :param checkpointing: less memory and more time.
         """
+        ...
 
     def fuse(self, start: Tensor, sigmas: Sequence[float], concept: ConceptPrompt, fusion: Fusion) -> Tensor:
         """Content-concept fusion from (B, C, h, w) at ``sigmas[0]`` to ``sigmas[-1]``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Translation:
 
 
 #: Called with the phase (``concept`` or ``pivots``) and what happened in it, after every update and every iteration.
-OnProgress = Callable[[Literal["concept", "pivots"], ConceptProgress | PivotProgress], None]
+OnProgress = Callable[[Literal["concept", "pivots"], ConceptProgress | PivotProgress], object]
 
 
 def learn(
@@ -132,8 +137,7 @@ def learn(
 ) -> ConceptPrompt:
     """The concept of one or more pictures (B, H, W, 3) of one thing or style."""
     references = as_picture(references, "reference")
-    size = working_size(*references.shape[1:3], settings.resolution, host.size_multiple, host.factor)
-    latents = host.encode(resize(references, size))
+    latents = host.encode(resize(references, _size(host, references, settings)))
 
     def on_update(progress: ConceptProgress) -> None:
         if on_progress is not None:
@@ -164,8 +168,7 @@ def translate(
     if pivot_options is not None:
         pivot_options.check(settings.steps)
     control = settings.control((host.columns, concept.columns), concept.vectors, concept.first, host.layers)
-    size = working_size(*contents.shape[1:3], settings.resolution, host.size_multiple, host.factor)
-    latents = host.encode(resize(contents, size))
+    latents = host.encode(resize(contents, _size(host, contents, settings)))
 
     def on_iteration(progress: PivotProgress) -> None:
         if on_progress is not None:
@@ -175,7 +178,7 @@ def translate(
     groups = [list(range(len(contents)))] if pivot_options is None else [[i] for i in range(len(contents))]
     images, errors = [], []
     for group in groups:
-        trajectory = host.invert(latents[group], plan)
+        trajectory = host.invert(latents[group], plan, None, 0)
         inversion = Inversion(plan, trajectory, FeatureBank(), host.fingerprint, host.layers)
         pivots = None
         if pivot_options is not None:
@@ -190,4 +193,11 @@ def translate(
         )
         last = host.fuse(inversion.noised(), plan.sigmas, concept, fusion)
         images.append(host.decode(plan.to_clean(last)).to(contents))
-    return Translation(resize(torch.cat(images), tuple(contents.shape[1:3])), concept, tuple(errors))
+    height, width = contents.shape[1:3]
+    return Translation(resize(torch.cat(images), (height, width)), concept, tuple(errors))
+
+
+def _size(host: TranslationHost, pictures: Tensor, settings: TranslateSettings) -> tuple[int, int]:
+    """(height, width) that the model works at, for pictures (B, H, W, 3)."""
+    height, width = pictures.shape[1:3]
+    return working_size(height, width, settings.resolution, host.size_multiple, host.factor)

@@ -29,8 +29,8 @@ from ..settings import Settings, setting, share
 
 log = logging.getLogger(__name__)
 
-#: ``predict(target, source, sigma, edit) -> (target's clean estimate, source's, or None with a replay)``, both guided.
-PredictPair = Callable[[Tensor, Tensor, float, ControlledAttention], tuple[Tensor, Tensor | None]]
+#: ``predict(target, source, sigma, edit) -> (target's clean estimate, and source's where there is no replay)``, guided.
+PredictPair = Callable[[Tensor, Tensor, float, ControlledAttention], tuple[Tensor, ...]]
 
 SELF_LAYERS_HELP = (
     "Which self-attention layers follow the source. official (up to 1024 tokens) leaves out the finest layers of a 512 "
@@ -150,12 +150,15 @@ def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, gui
     :param fingerprint: of the model that is to sample.
     :raises ValueError: inversion and pivots of another model, picture size or schedule.
     """
-    for made in (inversion, pivots):
-        if made is not None:
-            check_same_model(made, fingerprint)
+    check_same_model(inversion, fingerprint)
     way = Replay.of_inversion(inversion)
     if pivots is None:
         return way
+    if pivots.model != fingerprint:
+        raise ValueError(
+            f"The pivots were found with another model ({pivots.model}; this one is {fingerprint}). Find them again "
+            "with the model that you sample with."
+        )
     pinned = Replay.of_pivots(pivots)
     if pinned.levels != way.levels or pinned.size != way.size or way.pictures != 1:
         raise ValueError(
@@ -191,26 +194,22 @@ class ControlledRun:
         """
         replay = self.fusion.replay
         if replay is not None:
-            target, source = x, _rows(replay.at(sigma).to(x), len(x))
-        else:
-            target, source = x.chunk(2)
-        shown = self._blended(target, source, sigma)
-        answer, original = self._predict(shown, source, sigma, predict)
-        if replay is not None:
-            original = _rows(replay.denoised(sigma).to(x), len(x))
-        answer = self._blended(answer, original, sigma)
-        return answer if replay is not None else torch.cat([answer, original])
+            source = _rows(replay.at(sigma).to(x), len(x))
+            (answer,) = self._predict(x, source, sigma, predict)
+            return self._blended(answer, _rows(replay.denoised(sigma).to(x), len(x)), sigma)
+        target, source = x.chunk(2)
+        answer, original = self._predict(target, source, sigma, predict)
+        return torch.cat([self._blended(answer, original, sigma), original])
 
-    def _predict(
-        self, shown: Tensor, source: Tensor, sigma: float, predict: PredictPair
-    ) -> tuple[Tensor, Tensor | None]:
-        """Both streams' clean estimates, (B, C, h, w) each, under an edit that lives for this prediction."""
-        maps = None if self.maps is None else WordMaps(self.maps.words, self.maps.layers)
-        edit = ControlledAttention(self.fusion.control, self.sigmas, words=maps)
+    def _predict(self, target: Tensor, source: Tensor, sigma: float, predict: PredictPair) -> tuple[Tensor, ...]:
+        """The streams' clean estimates, (B, C, h, w) each, under an edit that lives for this prediction."""
+        shown = self._blended(target, source, sigma)
+        words = None if self.maps is None else WordMaps(self.maps.words, self.maps.layers)
+        edit = ControlledAttention(self.fusion.control, self.sigmas, words=words)
         try:
             answers = predict(shown, source, sigma, edit)
-            if maps is not None:
-                self.maps.add_all(maps)
+            if self.maps is not None and words is not None:
+                self.maps.add_all(words)
         finally:
             edit.clear()
         return answers
@@ -221,12 +220,13 @@ class ControlledRun:
         Used on what the model is shown and on what it answers, as ComfyUI does for inpainting: whatever the sampler,
         the last answer is the source's outside the mask.
         """
-        size, mask = tuple(target.shape[-2:]), self.fusion.mask
+        height, width = target.shape[-2:]
+        mask = self.fusion.mask
         if mask is not None:
-            shrunk = F.interpolate(mask.float().reshape(-1, 1, *mask.shape[-2:]), size=size, mode="area")
+            shrunk = F.interpolate(mask.float().reshape(-1, 1, *mask.shape[-2:]), size=(height, width), mode="area")
             target = blend(target, source, _rows(shrunk.to(target), len(target)))
         if self.maps is not None and step_of(sigma, self.sigmas) >= self.maps.words.begins(len(self.sigmas) - 1):
-            covered = self.maps.mask(size)
+            covered = self.maps.mask((height, width))
             target = blend(target, source, None if covered is None else _rows(covered, len(target)))
         return target
 

@@ -126,8 +126,8 @@ class ControlGuider(comfy.samplers.CFGGuider):
 
     def _predict(
         self, target: Tensor, source: Tensor, timestep: Tensor, model_options: dict, edit: ControlledAttention
-    ) -> tuple[Tensor, Tensor | None]:
-        """Clean estimates of both streams, (B, C, h, w); the source's is None with a replay."""
+    ) -> tuple[Tensor, ...]:
+        """Clean estimates of the target, and of the source where there is no replay, (B, C, h, w) each."""
         conditions = self._conditions(float(timestep[0]), target.device, model_options)
         options = edits.with_edit(model_options, edit, self._layers, (SELF, CROSS))
 
@@ -154,7 +154,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
             return self._guided(answers, prompts, x, timestep, model_options)
 
         answer = guided(TARGET, UNCONDITIONAL, target)
-        return answer, None if self.fusion.replay is not None else guided(SOURCE, SOURCE_UNCONDITIONAL, source)
+        return (answer,) if self.fusion.replay is not None else (answer, guided(SOURCE, SOURCE_UNCONDITIONAL, source))
 
     def _conditions(self, sigma: float, device: torch.device, model_options: dict) -> Conditions:
         """The prompts of every branch at a sigma."""
@@ -237,8 +237,8 @@ def _with_latents(options: dict[str, Any], branches: Collection[int], latents: T
 
     inner = options["transformer_options"]
     present = inner.get("wrappers", {})
-    own = {**present.get(_WRAPPER, {}), host.KEY: [*present.get(_WRAPPER, {}).get(host.KEY, []), wrapper]}
-    return {**options, "transformer_options": {**inner, "wrappers": {**present, _WRAPPER: own}}}
+    wrappers = {**present.get(_WRAPPER, {}), host.KEY: [*present.get(_WRAPPER, {}).get(host.KEY, []), wrapper]}
+    return {**options, "transformer_options": {**inner, "wrappers": {**present, _WRAPPER: wrappers}}}
 
 
 def _targets_only(callback: Callable | None, pictures: int) -> Callable | None:

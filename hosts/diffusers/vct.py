@@ -18,7 +18,7 @@ from ...diffusion.learning import HALF_SCALE, drain
 from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
 from ...pipelines.vct_concept import LearningSettings
 from ...pipelines.vct_pair import ControlledRun, Fusion
-from .gradients import differentiable_unet
+from .denoiser import differentiable_unet
 from .host import DiffusersHost
 from .vct_control import PairDenoiser, sample_pair
 from .vct_text import ConceptText

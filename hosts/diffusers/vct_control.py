@@ -80,9 +80,7 @@ def sample_pair(
     layers = [info.layer for info in denoiser.layers]
     guidance, replay = run.fusion.guidance, run.fusion.replay
 
-    def predict(
-        target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention
-    ) -> tuple[Tensor, Tensor | None]:
+    def predict(target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention) -> tuple[Tensor, ...]:
         parts = {SOURCE: source, TARGET: target}
         if guidance != 1:
             unconditional = {UNCONDITIONAL: target}
@@ -100,7 +98,7 @@ def sample_pair(
             return guide(estimates[conditional], estimates[unconditional], guidance)
 
         answer = guided(TARGET, UNCONDITIONAL)
-        return answer, None if replay is not None else guided(SOURCE, SOURCE_UNCONDITIONAL)
+        return (answer,) if replay is not None else (answer, guided(SOURCE, SOURCE_UNCONDITIONAL))
 
     x = start if replay is not None else torch.cat([start, start])
     levels = torch.tensor(run.sigmas)

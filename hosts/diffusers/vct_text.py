@@ -19,7 +19,6 @@ from ...files.embeddings import tensor_names
 from ...files.tensors import read_component, read_json, read_tensors
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from . import text_encoders as text
-from .gradients import encode_concept
 
 #: CLIP's id of the word "picture", for files that come without a tokenizer.
 _PICTURE = ("picture", 1674)
@@ -29,19 +28,35 @@ _UNSUPPORTED = "Translation on the command line needs Stable Diffusion 1.x, 2.x 
 class ConceptText(Protocol):
     """A model's text encoder, or both of SDXL's, for prompts of nothing but vectors."""
 
-    #: Tokens of a prompt, and the column of the first vector.
-    columns: int
-    first: int
-    #: For each encoder its name in embedding files, and the width of a vector.
-    names: tuple[str, ...]
-    widths: tuple[int, ...]
+    @property
+    def columns(self) -> int:
+        """Tokens of a prompt."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Column of the first vector."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Each encoder's name in embedding files."""
+        ...
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of a vector, for each encoder."""
+        ...
 
     def rows(self, word: str) -> tuple[Tensor, ...]:
         """For each encoder (m, width): the token rows of a word."""
+        ...
 
     def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """A group of vectors (n, width) for each encoder -> (context (1, columns, width), SDXL's pooled (1, P)),
-        differentiable."""
+        differentiable.
+        """
+        ...
 
 
 class WordTable:
@@ -71,7 +86,7 @@ class ClipText:
     """CLIP of Stable Diffusion 1.x (padded with its end mark) or 2.x (padded with 0).
 
     :param tokenizer: a transformers tokenizer; without one only the word "picture" is known.
-    :param layer: as ``diffusers_gradients.encode_concept``.
+    :param layer: as ``text_encoders.encode_concept``.
     """
 
     first = 1
@@ -101,7 +116,7 @@ class ClipText:
 
     def encode(self, group: Tensor) -> tuple[Tensor, Tensor | None]:
         """Vectors (n, width) -> hidden states (1, columns, width), and pooled (1, P) where there is a projection."""
-        return encode_concept(self.encoder, group, self.begin, self.end, self.pad, self.layer)
+        return text.encode_concept(self.encoder, group, self.begin, self.end, self.pad, self.layer)
 
     def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor]:
         (group,) = vectors
@@ -125,9 +140,10 @@ class XLText:
     def rows(self, word: str) -> tuple[Tensor, ...]:
         return tuple(part.rows(word)[0] for part in self.parts)
 
-    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         (left, _), (right, pooled) = (part.encode(group) for part, group in zip(self.parts, vectors, strict=True))
-        return torch.cat([left, right], dim=-1), pooled
+        context = torch.cat([left, right], dim=-1)
+        return (context,) if pooled is None else (context, pooled)
 
 
 def read_vectors(path: Path, text: ConceptText) -> tuple[Tensor, ...]:
@@ -138,15 +154,15 @@ def read_vectors(path: Path, text: ConceptText) -> tuple[Tensor, ...]:
     tensors = {name: t for name, t in read_tensors(path).items() if t.ndim in (1, 2)}
     names = tensor_names(text.names)
     by_name = tensors.keys() >= set(names)
-    found = [
+    groups = [
         [t for called, t in tensors.items() if t.shape[-1] == width and (called == name or not by_name)]
         for name, width in zip(names, text.widths, strict=True)
     ]
-    if any(len(group) != 1 for group in found):
+    if any(len(group) != 1 for group in groups):
         has = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items()) or "none"
         wants = " and ".join(map(str, text.widths))
         raise ValueError(f"{path} has the vectors {has}; an embedding of this model has one tensor {wants} wide.")
-    return tuple(group[0].float().reshape(-1, group[0].shape[-1]) for group in found)
+    return tuple(group[0].float().reshape(-1, group[0].shape[-1]) for group in groups)
 
 
 def save_vectors(path: Path, text: ConceptText, vectors: Sequence[Tensor]) -> None:
@@ -189,8 +205,8 @@ def _from_folder(path: Path, device: str | torch.device) -> ConceptText:
 
     def encoder(name: str, projection: bool) -> Any:
         config = CLIPTextConfig.from_dict(read_json(path / name / "config.json"))
-        found = text.clip_model(config, read_component(path / name), str(path / name), projection=projection)
-        return _frozen(found, device)
+        loaded = text.clip_model(config, read_component(path / name), str(path / name), projection=projection)
+        return _frozen(loaded, device)
 
     first = encoder("text_encoder", False)
     tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer") if (path / "tokenizer").is_dir() else None

@@ -13,7 +13,7 @@ from comfyui_exemplar.diffusion.concept import (
     learn_concept,
 )
 from comfyui_exemplar.diffusion.schedule import sigmas_from_alphas
-from comfyui_exemplar.hosts.diffusers.gradients import encode_concept
+from comfyui_exemplar.hosts.diffusers.text_encoders import encode_concept
 
 from . import hosts
 

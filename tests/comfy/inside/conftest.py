@@ -85,7 +85,8 @@ def inverted(nodes, embedded, scene):
 
 @pytest.fixture
 def injected(nodes, embedded, inverted):
-    """Dual attention on the embedded model: call it with settings -> MODEL."""
+    """Dual attention on the embedded model, the paper's: call it with settings -> MODEL."""
+    paper = {"gamma_shallow": 0.5, "gamma_deep": 1.0, "beta_shallow": 0.5, "beta_deep": 0.0}
 
     def make(model=None, **settings):
         return nodes(
@@ -94,7 +95,7 @@ def injected(nodes, embedded, inverted):
             input_inversion=inverted["input"][0],
             reference_inversion=inverted["reference"][0],
             gray_inversion=inverted["gray"][0],
-            **{"strength": 1.0, **settings},
+            **{"strength": 1.0, **paper, **settings},
         )[0]
 
     return make
