@@ -2,7 +2,7 @@
 
 An *edit* is a value: for a call it returns the attention's output. It counts no calls, because the call itself says
 where the model is: which layer, which sigma, which row is which branch of which picture. Edits compose: each gets a
-function ``earlier`` that runs whatever stood on that layer before it (another edit, another pack's replacement, or plain
+function ``earlier`` that runs whatever stood on that layer before (another edit, another pack's replacement, or plain
 attention).
 
 Most edits keep nothing from call to call. What the others keep has a lifetime, and an owner that makes and drops it:
@@ -103,6 +103,7 @@ class Edit(Protocol):
 
         The tensor is the host's from then on: it may work on it in place.
         """
+        ...
 
 
 def on_rows(

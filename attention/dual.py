@@ -205,11 +205,19 @@ class DualAttentionColor:
         def keys(role: Role, letter: str) -> Tensor:
             return self._in_mask(kept(role, letter), call.layer, call.pictures)
 
-        q_input = kept("input", "q") if gamma > 0 or beta > 0 else None
-        k_gray = keys("gray", "k") if gamma > 0 else None
-        k_ref = keys("reference", "k") if gamma < 1 else None
-        mix = _MIXES[self.settings.mix]
-        o = mix(q_input, k_gray, call.q, k_ref, keys("reference", "v"), gamma, call.heads, call.attend)
+        v = keys("reference", "v")
+        if gamma == 0:
+            o = call.attend(call.q, keys("reference", "k"), v, call.heads)
+            if beta == 0:
+                return o
+            q_input = kept("input", "q")
+        else:
+            q_input, k_gray = kept("input", "q"), keys("gray", "k")
+            if gamma == 1:
+                o = call.attend(q_input, k_gray, v, call.heads)
+            else:
+                mix = _MIXES[self.settings.mix]
+                o = mix(q_input, k_gray, call.q, keys("reference", "k"), v, gamma, call.heads, call.attend)
         if beta > 0:
             o = torch.lerp(o, call.attend(q_input, kept("input", "k"), call.v, call.heads), beta)
         return o
@@ -230,9 +238,9 @@ class DualAttentionColor:
         q = self._kept("input", "q", layer, level, pictures)
         k = self._kept("gray", "k", layer, level, pictures)
         v = self._kept("reference", "v", layer, level, pictures)
-        where = {"device": device or q.device, "dtype": q.dtype}
-        k, v = (self._in_mask(t.to(**where), layer, pictures) for t in (k, v))
-        return attend(q.to(**where), k, v, heads).to(q)
+        running = q.to(device or q.device)
+        k, v = (self._in_mask(t.to(running), layer, pictures) for t in (k, v))
+        return attend(running, k, v, heads).to(q)
 
     def _kept(self, role: Role, letter: str, layer: Layer, level: float, pictures: Sequence[int]) -> Tensor:
         """A projection as the bank has it, (len(pictures), tokens, heads · d)."""

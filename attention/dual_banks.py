@@ -51,14 +51,17 @@ class DualBanks:
         :raises LookupError: a bank without a projection that is needed.
         """
         roles: tuple[Role, ...] = ("input", "reference", "gray")
-        needed = {role: self.of(role) for role in roles if any(need[role] for need in needs.values())}
+        needed: dict[Role, FeatureBank] = {
+            role: self.of(role) for role in roles if any(need[role] for need in needs.values())
+        }
         empty = [role for role, bank in needed.items() if not bank.pictures]
         if empty:
             raise ValueError(
                 f"The inversion of the {', '.join(empty)} kept no attention features; put an Attention Capture node "
                 "on the MODEL that DDIM Inversion uses."
             )
-        _check_counts({role: bank.pictures for role, bank in needed.items()})
+        counts: dict[Role, int] = {role: bank.pictures for role, bank in needed.items()}
+        _check_counts(counts)
         for role, bank in needed.items():
             if not same_levels(bank.sigmas, self.sigmas):
                 raise ValueError(

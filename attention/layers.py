@@ -12,8 +12,8 @@ Layers are chosen by what they are (encoder, middle, decoder; how coarse), so th
 ``coarse``      the other one ("deep" in the paper)
 ``decoder``     every decoder layer; likewise ``encoder``, ``middle`` and ``all``
 ``semantic``    where DEADiff (arXiv 2403.06951) listens to semantics: the coarsest encoder resolution that has
-                attention, the middle, and the coarsest decoder resolution but for its last block, from which the picture grows. On
-                SD 1.x ``input.7-8``, ``middle.0`` and ``output.3-4``
+                attention, the middle, and the coarsest decoder resolution but for its last block, from which the
+                picture grows. On SD 1.x ``input.7-8``, ``middle.0`` and ``output.3-4``
 ==============  =====================================================================================================
 """
 
@@ -85,12 +85,12 @@ def select_layers(expression: str, infos: Sequence[LayerInfo]) -> tuple[LayerInf
             matches, block = _PRESETS[term](infos), None
         else:
             match = re.fullmatch(r"(?:(input|middle|output)\.)?(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?", term)
-            if match is None or (match[1] or block) is None:
+            block = match and (match[1] or block)
+            if match is None or block is None:
                 raise ValueError(
                     f"'{term}' names no layers. Use {', '.join(_PRESETS)}, or ranges such as 'output.6-11'; "
                     f"this model has {_available(infos)}."
                 )
-            block = match[1] or block
             matches = _in_range(infos, block, *match.groups()[1:])
         if not matches:
             raise ValueError(f"'{term}' matches no attention layer of this model, which has {_available(infos)}.")

@@ -64,6 +64,8 @@ def heat_overlay(
     """
     if point is not None:
         asked = mark_point(image, point)
+    elif region is None:
+        asked = image.float()
     else:
         size = image.shape[1:3]
         mask = F.interpolate(region.float()[:, None], size=size, mode="bilinear", align_corners=False)[:, 0, ..., None]

@@ -60,8 +60,8 @@ def opencv_lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
 
 def _matrix(pixels: torch.Tensor, rows: tuple[tuple[float, ...], ...]) -> torch.Tensor:
     # channel by channel: a matrix product may be rounded to fewer bits by the linear algebra library
-    channels = pixels.unbind(-1)
-    return torch.stack([sum(w * c for w, c in zip(row, channels, strict=True)) for row in rows], -1)
+    red, green, blue = pixels.unbind(-1)
+    return torch.stack([r * red + g * green + b * blue for r, g, b in rows], -1)
 
 
 @cache

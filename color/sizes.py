@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 
 def working_size(height: int, width: int, resolution: int, multiple: int, factor: int) -> tuple[int, int]:
     """Size the model works at: the area of a ``resolution`` square in the picture's own aspect ratio.
@@ -14,5 +16,10 @@ def working_size(height: int, width: int, resolution: int, multiple: int, factor
     """
     scale = resolution / math.sqrt(height * width) if resolution else 1.0
     step = multiple if resolution else factor
-    sides = (max(multiple, round(side * scale / step) * step) for side in (height, width))
-    return tuple(sides)
+    height, width = (max(multiple, round(side * scale / step) * step) for side in (height, width))
+    return height, width
+
+
+def size_of(pictures: Tensor) -> tuple[int, int]:
+    """(height, width) of pictures (B, H, W, ...)."""
+    return pictures.shape[1], pictures.shape[2]

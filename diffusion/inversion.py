@@ -87,7 +87,7 @@ class Inversion:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the latents."""
-        return tuple(self.trajectory.shape[-2:])
+        return self.trajectory.shape[-2], self.trajectory.shape[-1]
 
     def take(self, pictures: range) -> Inversion:
         """The inversion of some of the pictures."""

@@ -39,7 +39,7 @@ class GuidanceSettings(Settings):
     )
 
 
-def to_eps(x: Tensor, sigma: float, denoised: Tensor) -> Tensor:
+def to_eps(x: Tensor, sigma: float | Tensor, denoised: Tensor) -> Tensor:
     """The noise prediction behind a clean estimate, (B, C, h, w)."""
     return (x - denoised) / sigma
 
@@ -50,7 +50,7 @@ def sample_ddim(
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
-    callback: Callable[[dict], None] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
     disable: bool | None = None,
 ) -> Tensor:
     """Deterministic DDIM (Song et al. 2021, arXiv 2010.02502, eq. 12 with η = 0): Euler's method in this convention.
@@ -92,7 +92,7 @@ def invert_ddim(
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
-    callback: Callable[[dict], None] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
     disable: bool | None = None,
     *,
     reads: tuple[float, ...] | None = None,
@@ -122,11 +122,12 @@ def invert_ddim(
         visit(x)
     for i in trange(len(levels) - 1, disable=disable):
         sigma, sigma_next, sigma_hat = levels[i], levels[i + 1], reads[i]
-        x_hat = x_next = rescale(x, sigma, sigma_hat)
-        for _ in range(refinements + 1):
-            denoised = model(x_hat, sigma_hat * ones, **extra_args)
-            x_next = x + to_eps(x_hat, sigma_hat, denoised) * (sigma_next - sigma)
-            x_hat = x_next
+        x_hat = rescale(x, sigma, sigma_hat)
+        denoised = model(x_hat, sigma_hat * ones, **extra_args)
+        x_next = x + to_eps(x_hat, sigma_hat, denoised) * (sigma_next - sigma)
+        for _ in range(refinements):
+            denoised = model(x_next, sigma_hat * ones, **extra_args)
+            x_next = x + to_eps(x_next, sigma_hat, denoised) * (sigma_next - sigma)
         if callback is not None:
             callback({"x": x, "i": i, "sigma": sigma_next, "sigma_hat": sigma_next, "denoised": denoised})
         x = x_next

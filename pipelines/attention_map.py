@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +13,7 @@ from ..attention.correspondence import correspond, heat
 from ..attention.layers import LayerInfo, select_layers
 from ..color import resize
 from ..color.heat import heat_overlay
+from ..color.sizes import size_of
 from ..diffusion.inversion import Inversion
 from ..settings import Settings, setting, share
 
@@ -101,8 +101,8 @@ def attention_maps(
         k = _kept(target, target.bank.nearest(sigma), info, "k", picture)
         features.append((info, q, k, grid, reference_grid))
         match = correspond(q, k, info.heads, resize(reference, reference_grid)[0].flatten(0, 1))
-        carried.append(_to_size(match.soft if soft else match.hard, grid, image.shape[1:3], smooth=soft))
-        confidence.append(_to_size(match.confidence[:, None], grid, image.shape[1:3]))
+        carried.append(_to_size(match.soft if soft else match.hard, grid, size_of(image), smooth=soft))
+        confidence.append(_to_size(match.confidence[:, None], grid, size_of(image)))
     sure = torch.stack(confidence).mean(0)[..., 0].clamp(0, 1)
     if point is None:
         point = _surest(sure)
@@ -110,7 +110,7 @@ def attention_maps(
     heats = []
     for info, q, k, grid, reference_grid in features:
         weight = _query_weight(grid, point, region)
-        heats.append(_to_size(heat(q, k, info.heads, weight)[:, None], reference_grid, reference.shape[1:3]))
+        heats.append(_to_size(heat(q, k, info.heads, weight)[:, None], reference_grid, size_of(reference)))
     heat_map = torch.stack(heats).mean(0)[..., 0]
     heat_map = heat_map / heat_map.amax().clamp_min(1e-12)
     shown = heat_overlay(image, reference, heat_map, point if region is None else None, region)
@@ -161,8 +161,9 @@ def _query_weight(grid: tuple[int, int], point: tuple[float, float], region: Ten
     return weight.flatten()
 
 
-def _to_size(tokens: Tensor, grid: tuple[int, int], size: Sequence[int], smooth: bool = True) -> Tensor:
+def _to_size(tokens: Tensor, grid: tuple[int, int], size: tuple[int, int], smooth: bool = True) -> Tensor:
     """(N, c) on a grid -> (1, H, W, c)."""
     channels_first = tokens.float().cpu().unflatten(0, grid).movedim(-1, 0)[None]
-    mode = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest"}
-    return F.interpolate(channels_first, size=tuple(size), **mode).movedim(1, -1)
+    if smooth:
+        return F.interpolate(channels_first, size, mode="bilinear", align_corners=False).movedim(1, -1)
+    return F.interpolate(channels_first, size, mode="nearest").movedim(1, -1)

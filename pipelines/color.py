@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..color import adain, desaturate, merge_luminance, official_merge, resize, to_uint8
 from ..color.merge import Gamut, Upsampling
+from ..color.sizes import size_of
 from ..settings import Settings, setting, share
 
 GrayMethod = Literal["CIE lightness", "Rec. 601 luma", "Rec. 601, 8 bit (official)"]
@@ -109,7 +110,7 @@ def luminance_merge(
         )
     if reference is None:
         raise ValueError("The official 8-bit merge always matches a reference; connect one, or choose 'exact'.")
-    size = tuple(gray_image.shape[1:3])
+    size = size_of(gray_image)
     decoded = resize(color_image, size).movedim(-1, 1) * 2 - 1
     return official_merge(decoded, to_uint8(gray_image), to_uint8(resize(reference, size))).float() / 255
 

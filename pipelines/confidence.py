@@ -18,6 +18,7 @@ from ..attention.dual import tokens_in_mask
 from ..attention.layers import LayerInfo, select_layers
 from ..color import check_batch, chroma_of, desaturate, merge_chroma, resize
 from ..color.heat import over_picture
+from ..color.sizes import size_of
 from ..diffusion.inversion import Inversion
 from ..settings import Settings, share
 from .attention_map import shared_layers
@@ -74,7 +75,7 @@ def confidence_blend(
             "inversion of these pictures (Exemplar Colorize keeps that of its first batch only: raise its batch)."
         )
     sure = match_confidence(source, target, reference_mask)
-    size = (color_image.shape[1], color_image.shape[2])
+    size = size_of(color_image)
     shown = over_picture(desaturate(color_image).cpu(), full_size(sure, size))
     from_reference = full_size(trust(sure, settings.fallback_below), size)
     if settings.fallback_below == 0:
@@ -136,7 +137,7 @@ def blended_chroma(
     :param statistics_from: as in ``color.merge_luminance``, for ``color_image`` only.
     :returns: (B, h, w, 2) float32 on the CPU, a and b in Lab units.
     """
-    size = tuple(color_image.shape[1:3])
+    size = size_of(color_image)
     chroma = chroma_of(color_image, statistics_from, statistics_strength)
     other = chroma_of(resize(fallback.cpu(), size))
     return torch.lerp(other, chroma, full_size(share.cpu(), size)[..., None])

@@ -33,6 +33,7 @@ from ..color import (
     resize,
     to_uint8,
 )
+from ..color.sizes import size_of
 from ..diffusion.inversion import Inversion
 from ..diffusion.schedule import inversion_plan
 from .confidence import blended_chroma, full_size, match_confidence, trust
@@ -121,17 +122,17 @@ def colorize(
     if settings.attention.acts:
         edit.precompute({info.layer: info.heads for info in host.layers}, host.attend, host.device)
 
-    x = adain(source.noised(), pair.color.noised(), strength=settings.match_latents)
-    for n in range(settings.passes):
+    def color(x: Tensor) -> tuple[Tensor, Tensor]:
         latent = plan.to_clean(host.sample(x, plan, edit, tuple(layers), settings.guidance))
-        decoded = host.decode(latent)
-        if n == settings.passes - 1:
-            break
+        return latent, host.decode(latent)
+
+    latent, decoded = color(adain(source.noised(), pair.color.noised(), strength=settings.match_latents))
+    for n in range(settings.passes - 1):
         colored = _postprocess(decoded, small, reference, settings, source_mask)
         if on_pass is not None:
             on_pass(n, colored)
         trajectory = host.invert(_encode_again(host, colored, settings), plan, None, settings.refinements)
-        x = plan.to_sampling(trajectory[-1])
+        latent, decoded = color(plan.to_sampling(trajectory[-1]))
     full = small if settings.postprocess == "official" else gray
     share = None
     if fallback is not None and settings.fallback_below > 0:
@@ -199,7 +200,7 @@ def _postprocess(
 ) -> Tensor:
     """The decoded picture's chroma, (B, h, w, 3), on the gray one's luminance, (B, H, W, 3) -> (B, H, W, 3)."""
     if settings.postprocess == "official" and reference is not None:
-        gray8, reference8 = (to_uint8(t).cpu() for t in (gray, resize(reference, tuple(gray.shape[1:3]))))
+        gray8, reference8 = (to_uint8(t).cpu() for t in (gray, resize(reference, size_of(gray))))
         return official_merge(decoded.movedim(-1, 1) * 2 - 1, gray8, reference8).float() / 255
     statistics = reference.to(decoded.device) if reference is not None and settings.match_chroma > 0 else None
     gray = gray.to(decoded.device)

@@ -12,7 +12,7 @@ from ..attention.capture import Capture, CaptureSpec, CaptureTarget
 from ..attention.dual_banks import Role
 from ..attention.layers import Layer, LayerInfo, is_shallow, select_layers
 from ..color import desaturate, resize
-from ..color.sizes import working_size
+from ..color.sizes import size_of, working_size
 from ..diffusion.inversion import Inversion, check_same_model
 from ..diffusion.schedule import InversionPlan
 from .exemplar_settings import ColorizeSettings
@@ -43,7 +43,7 @@ class ReferencePair:
 
 def size_to_work_at(host: Host, pictures: Tensor, settings: ColorizeSettings) -> tuple[int, int]:
     """(height, width) in pixels at which pictures, (B, H, W, 3), are inverted and sampled."""
-    return working_size(*pictures.shape[1:3], settings.resolution, host.size_multiple, host.factor)
+    return working_size(*size_of(pictures), settings.resolution, host.size_multiple, host.factor)
 
 
 def one_working_size(host: Host, image: Tensor, reference: Tensor, settings: ColorizeSettings) -> bool:
@@ -118,7 +118,7 @@ class Inverter:
             ("reference", resize(reference, size)),
             ("gray", resize(desaturate(reference, method), size)),
         ]
-        latents = [(role, self.host.encode(batch)) for role, batch in pictures]
+        latents: list[tuple[Role, Tensor]] = [(role, self.host.encode(batch)) for role, batch in pictures]
         together = len({latent.shape[1:] for _, latent in latents}) == 1
         made: dict[Role, Inversion] = {}
         for group in [latents] if together else [latents[:1], latents[1:]]:
