@@ -1,0 +1,6 @@
+"""diffusers: the same contract without ComfyUI, for the command line, the demo and most tests.
+
+Start at :mod:`.checkpoint` (a file as a standalone model), :mod:`.denoiser` (its UNet as a denoiser that edits can be
+put into) and :mod:`.host` (the contract of the pipelines). :mod:`.ldm`, :mod:`.layers` and :mod:`.text_encoders`
+translate between names. A file named after a system is that system here.
+"""
