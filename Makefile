@@ -4,7 +4,10 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 PICTURES = demo/pictures
 
-.PHONY: demo test bench evaluate lint texts
+# One thread a test process: on two cores, two of them with two threads each wait for one another most of the time.
+test quick: export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test quick bench evaluate lint texts hooks
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,8 +21,13 @@ demo: $(VENV)/.ready
 	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/photo-gray.png --reference $(PICTURES)/photo-reference.jpg --output out/demo/photo.png
 	@echo "Look at out/demo/*_sheet.png"
 
+## Everything: the tests of the README. With COMFYUI_PATH also those inside a real ComfyUI (CONTRIBUTING.md).
 test: $(VENV)/.ready
 	$(RUN) -m pytest -q
+
+## What to run while working: all but what takes seconds, in under a minute.
+quick: $(VENV)/.ready
+	$(RUN) -m pytest -q -m "not slow" --ignore=tests/comfy
 
 bench: $(VENV)/.ready
 	$(RUN) -m bench
@@ -44,3 +52,10 @@ evaluate: $(VENV)/.ready
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright
+	$(RUN) .ci/tidy.py
+
+## Look at every commit before it is made (.pre-commit-config.yaml).
+hooks: $(VENV)/.ready
+	$(VENV)/bin/pre-commit install
