@@ -64,13 +64,6 @@ def dtype_of(precision: str) -> torch.dtype:
     return getattr(torch, WeightSettings(precision).precision)
 
 
-def share(name: str, default: float, tooltip: str, advanced: bool = True) -> io.Float.Input:
-    """A widget for a share of something, 0 to 1."""
-    return io.Float.Input(
-        name, default=default, min=0.0, max=1.0, step=0.05, round=0.001, advanced=advanced, tooltip=tooltip
-    )
-
-
 def depth_within_steps(depth: int | None, steps: int | None) -> bool | str:
     """ComfyUI's verdict on two widgets before anything runs.
 

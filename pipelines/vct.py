@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..attention.bank import FeatureBank
-from ..color import as_picture, resize
+from ..color import as_picture, check_masks, resize
 from ..color.sizes import working_size
 from ..diffusion.concept import ConceptProgress
 from ..diffusion.concept_prompt import ConceptPrompt
@@ -161,8 +161,7 @@ def translate(
     :raises ValueError: settings or masks that do not fit, before any model call.
     """
     contents = as_picture(contents, "content")
-    if mask is not None and len(mask) not in (1, len(contents)):
-        raise ValueError(f"There are {len(mask)} masks for {len(contents)} pictures; use one for all, or one for each.")
+    check_masks(mask, len(contents))
     plan = inversion_plan(host.sigma_table, settings.steps, settings.steps, settings.convention)
     pivot_options = settings.pivots
     if pivot_options is not None:

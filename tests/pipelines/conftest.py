@@ -14,6 +14,9 @@ from comfyui_exemplar.hosts.diffusers.checkpoint import (
 )
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
+from comfyui_exemplar.pipelines.exemplar import colorize
+
+from .exemplar_set import QUICK, picture
 
 FACTOR = 4
 
@@ -95,3 +98,9 @@ def counted(model):
 @pytest.fixture(scope="session")
 def embedded():
     return load_standalone(model_path())
+
+
+@pytest.fixture(scope="session")
+def base(host):
+    """The quick run of exemplar colorization that others are compared with."""
+    return colorize(host, picture(), picture(seed=1), QUICK)

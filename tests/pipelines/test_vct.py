@@ -136,7 +136,7 @@ def test_bad_settings(host, pictures, concept, changes, message):
 
 
 def test_bad_masks_and_words(host, pictures, concept):
-    with pytest.raises(ValueError, match="3 masks for 2 pictures"):
+    with pytest.raises(ValueError, match=r"3 masks for 2 picture\(s\)"):
         translate(host, pictures, concept, FEW, mask=torch.ones(3, 4, 4))
     with pytest.raises(ValueError, match="no word that the embedded model reads"):
         learn(host, pictures[:1], replace(FEW, word="!"))
