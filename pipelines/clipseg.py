@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color.sizes import size_of
 from ..settings import Settings, setting
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def refer(
     masks = []
     for i in range(len(images)):
         scores = segment(images[i : i + 1, ..., :3], phrases)
-        masks.append(masks_from_scores(scores, images.shape[1:3], settings)[0])
+        masks.append(masks_from_scores(scores, size_of(images), settings)[0])
         for phrase, score in zip(phrases, scores[0], strict=True):
             likely = float(score.max().sigmoid())
             if likely < settings.threshold:

@@ -32,7 +32,7 @@ from ..color import (
     to_uint8,
 )
 from ..color.merge import Gamut, Upsampling
-from ..color.sizes import working_size
+from ..color.sizes import size_of, working_size
 from ..networks.ddcolor.model import MULTIPLE
 from ..settings import Settings, setting, share
 
@@ -45,12 +45,15 @@ class ColorNetwork(Protocol):
 
     def __call__(self, gray: Tensor) -> Tensor:
         """(n, 3, h, w) in 0..1 on the CPU -> a and b, (n, 2, h, w), float32 on the CPU."""
+        ...
 
     def frames_at_once(self, frames: int, height: int, width: int) -> int:
         """How many of some frames of this size to hand over at once, at least 1."""
+        ...
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def network_size(height: int, width: int, settings: AutoColorSettings) -> tuple[
     """(height, width) that the network works at, multiples of 32."""
     if settings.arithmetic == "official" or settings.shape == "square":
         side = settings.resolution or max(height, width)
-        return (max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE),) * 2
+        side = max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)
+        return side, side
     return working_size(height, width, settings.resolution, MULTIPLE, MULTIPLE)
 
 
@@ -186,7 +190,7 @@ def predict_chroma(
     :param image: (B, H, W, 3) in 0..1.
     :returns: (B, h, w, 2) float32 on the CPU, a and b in Lab units.
     """
-    size = network_size(*image.shape[1:3], settings)
+    size = network_size(*size_of(image), settings)
     kept: list[Tensor] = []
 
     def prepare(frames: Tensor) -> Tensor:
@@ -237,7 +241,7 @@ def run_in_chunks(
 
 def _official(network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None) -> Tensor:
     """The published steps, for any number of pictures."""
-    size = network_size(*image.shape[1:3], settings)
+    size = network_size(*size_of(image), settings)
 
     def prepare(frames: Tensor) -> Tensor:
         return official_input(frames, size)

@@ -172,7 +172,7 @@ def encode(
     :param device: where the encoder is.
     """
     ids = {BRANCH_OF[kind]: adapter.instruction(word) for kind, word in words.items()}
-    dtype = adapter.encoder.branches[published.BRANCHES[0]].query_tokens.dtype
+    dtype = adapter.encoder.branches[published.BRANCHES[0]].get_parameter("query_tokens").dtype
     tokens: dict[str, list[Tensor]] = {kind: [] for kind in words}
     for start in range(0, len(images), CHUNK):
         pixels = to_pixels(images[start : start + CHUNK], adapter.encoder.side).to(device, dtype)

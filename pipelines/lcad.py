@@ -21,7 +21,7 @@ from torch import Tensor
 from ..attention.instances import Instance, InstanceSettings
 from ..color import as_picture, merge_luminance, resize
 from ..color.merge import Gamut, Upsampling
-from ..color.sizes import working_size
+from ..color.sizes import size_of, working_size
 from ..diffusion.schedule import rescale, sampling_sigmas
 from ..networks.lcad.model import OFFICIAL_SIDE, official_square
 from ..settings import Settings, setting, share
@@ -44,9 +44,11 @@ class LCADHost(Protocol):
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         """(1, H, W, 3) in 0..1 -> the gray maps."""
+        ...
 
     def phrase_places(self, prompt: str, phrases: Sequence[str]) -> tuple[list[tuple[int, ...]], int]:
         """Places of phrases in a prompt's context, and its length; raises ValueError for those that it lacks."""
+        ...
 
     def sample(
         self,
@@ -59,9 +61,11 @@ class LCADHost(Protocol):
         instances: Sequence[Instance] = (),
     ) -> Tensor:
         """DDIM sampling with the gray encoder's last map; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``."""
+        ...
 
     def decode(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """(B, C, h, w) in the UNet's scale -> (B, H, W, 3) in 0..1."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ def prepare(image: Tensor, settings: ConditionSettings, multiple: int, factor: i
     if settings.shape == "official square":
         side = resolution or max(image.shape[1:3])
         return official_square(image, max(multiple, round(side / multiple) * multiple))
-    return resize(image, working_size(*image.shape[1:3], resolution, multiple, factor))
+    return resize(image, working_size(*size_of(image), resolution, multiple, factor))
 
 
 def finish(decoded: Tensor, image: Tensor, settings: DecodeSettings) -> Tensor:
@@ -189,11 +193,10 @@ def finish(decoded: Tensor, image: Tensor, settings: DecodeSettings) -> Tensor:
     share = settings.exact_luminance
     image = image[[i % len(image) for i in range(len(decoded))]].to("cpu", torch.float32)
     decoded = decoded.to("cpu", torch.float32)
-    plain = resize(decoded, tuple(image.shape[1:3])) if share < 1 else None
     if share == 0:
-        return plain
+        return resize(decoded, size_of(image))
     merged = merge_luminance(decoded, image, upsampling=settings.upsampling, gamut=settings.gamut)
-    return merged if plain is None else torch.lerp(plain, merged, share)
+    return merged if share == 1 else torch.lerp(resize(decoded, size_of(image)), merged, share)
 
 
 def describe(

@@ -1,1 +1,1 @@
-"""Own parts of the embedded model: a text encoder of hashed words, a linear autoencoder. Its UNet is an ordinary one."""
+"""Own parts of the embedded model: a text encoder of hashed words, a linear autoencoder. Its UNet is a usual one."""
