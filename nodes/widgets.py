@@ -50,12 +50,12 @@ def _widget(entry: Entry, optional: bool) -> io.WidgetInput:
         return io.Boolean.Input(entry.widget, **common)
     if entry.kind is str:
         return io.String.Input(entry.widget, multiline=about.multiline, **common)
-    low = about.low
+    low, step = about.low, about.step
     if about.auto:
-        common["default"] = AUTO if entry.kind is int else float(AUTO)
-        # the page snaps whole numbers to multiples of the step, counted from the smallest value
-        low = -(about.step or 1) if entry.kind is int else float(AUTO)
-    bounds = {"min": low, "max": about.high, "step": about.step}
+        common["default"] = low = entry.kind(AUTO)
+        if entry.kind is int:
+            step = 1  # the page snaps whole numbers to multiples of the step, so that -1 could not be typed
+    bounds = {"min": low, "max": about.high, "step": step}
     common |= {name: value for name, value in bounds.items() if value is not None}
     if entry.kind is int:
         return io.Int.Input(entry.widget, **common)
