@@ -82,6 +82,7 @@ class Inversion:
 
     @property
     def pictures(self) -> int:
+        """How many pictures were inverted."""
         return self.trajectory.shape[1]
 
     @property

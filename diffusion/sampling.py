@@ -87,7 +87,7 @@ def scaled_ends(sample: Callable[..., Tensor], first: float, last: float) -> Cal
 
 
 @torch.no_grad()
-def invert_ddim(
+def invert_ddim(  # the head that all samplers have, and three options
     model: Denoiser,
     x: Tensor,
     sigmas: Tensor,

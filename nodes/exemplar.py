@@ -127,7 +127,7 @@ class Colorize(io.ComfyNode):
         return depth_within_steps(depth, steps)
 
     @classmethod
-    def execute(
+    def execute(  # one argument a socket
         cls,
         model: Any,
         vae: Any,

@@ -78,7 +78,7 @@ class ColorizeResult:
         return ColorizeResult(self.images[index][None], self.source.take(one), pair, self.latent[index][None], share)
 
 
-def colorize(
+def colorize(  # every picture and mask has its name
     host: Host,
     inputs: Tensor,
     reference: Tensor | None,
