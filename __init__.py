@@ -16,8 +16,12 @@ if "comfy_api" in sys.modules or importlib.util.find_spec("comfy_api") is not No
     from .nodes import NODES
 
     class ExemplarExtension(ComfyExtension):
+        """The pack, as ComfyUI asks for it."""
+
         async def get_node_list(self):
+            """All nodes of the pack."""
             return list(NODES)
 
     async def comfy_entrypoint() -> ComfyExtension:
+        """What ComfyUI calls when it has imported this file."""
         return ExemplarExtension()

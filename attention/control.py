@@ -170,6 +170,7 @@ class ControlledAttention:
     words: WordMaps | None = None
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        """The call with each target row under its source row's maps, as an edit (``attention.call.Edit``)."""
         step, steps = step_of(call.sigma, self.sigmas), len(self.sigmas) - 1
         gathers = call.kind == CROSS and self.words is not None and call.layer in self.words.layers
         if call.kind == CROSS:
@@ -227,8 +228,10 @@ class ControlledAttention:
         return on_rows(call, targets, edited, earlier)
 
     def _maps(self, rows: AttentionCall, sources: Sources) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of each target row's source, and of the row itself, and what the latter gives to keys that are no words:
-        (rows, heads, N, columns) in float32. Those of chosen words are gathered."""
+        """Maps of each target row's source, of the row itself, and what the latter gives to keys that are no words.
+
+        All are (rows, heads, N, columns) in float32. Those of chosen words are gathered.
+        """
         q = torch.stack([sources[picture][0] for picture in rows.pictures]).to(rows.q)
         k = torch.stack([sources[picture][1] for picture in rows.pictures]).to(rows.k)
         of_source, of_target = self.control.columns

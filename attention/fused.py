@@ -64,8 +64,7 @@ def _per_head(heads: int, first: Tensor, second: Tensor) -> Tensor:
 def attend_with_bias(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor, groups: Tensor, heads: int, attend: Attend = sdpa
 ) -> Tensor:
-    """softmax(qkᵀ/√d + bias·groupsᵀ) · v in one fused call: a bias that groups of key tokens share costs a few
-    features.
+    """softmax(qkᵀ/√d + bias·groupsᵀ) · v in one fused call: a bias that groups of keys share costs a few features.
 
     :param q: (B, N, H·d); ``k`` and ``v`` are (B, M, H·d).
     :param bias: (B, H or 1, N, G), added to a query's logits with all tokens of a group.

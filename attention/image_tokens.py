@@ -70,8 +70,7 @@ def route(
 
 @dataclass(frozen=True)
 class KeysValues:
-    """Keys and values of image tokens at one layer: (pictures, tokens, channels) each; a layer without tokens of its
-    own has zeros."""
+    """Keys and values of image tokens at one layer: (pictures, tokens, channels) each; zeros where it has none."""
 
     k: Tensor
     v: Tensor
@@ -142,6 +141,7 @@ class ImageTokens:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
+        """The layers that have tokens."""
         return tuple(self.projected)
 
     @property
@@ -150,6 +150,7 @@ class ImageTokens:
         return max(len(pair.k) for pair in self.projected.values())
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        """The call with the pictures' tokens beside the prompt's, as an edit (``attention.call.Edit``)."""
         share = self._share(call)
         if isinstance(share, float) and share == 0:
             return earlier(call)

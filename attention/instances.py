@@ -137,6 +137,7 @@ class InstanceEdit:
         self.instances, self.picture = tuple(instances), picture
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        """The call with phrases drawn into their masks, as an edit (``attention.call.Edit``)."""
         rows = call.rows_of(CONDITIONAL)
         acting = [instance for instance in self.instances if instance.settings.acts(call.sigma)]
         if call.kind != CROSS or not rows or not acting:
@@ -155,8 +156,7 @@ class InstanceEdit:
         return attend_with_bias(call.q, call.k, call.v, bias, torch.cat(groups, dim=-1), call.heads, sdpa)
 
     def _bias(self, call: AttentionCall, instance: Instance) -> tuple[Tensor, Tensor]:
-        """What to add to the logits, (rows, heads or 1, N, G), and which keys belong to which of the G groups, (M,
-        G)."""
+        """What to add to the logits, (rows, heads or 1, N, G), and which keys belong to which group, (M, G)."""
         settings = instance.settings
         each = one_hot_tokens(instance, call.k.shape[1]).to(call.q.device)
         if settings.step == "official":
@@ -214,8 +214,7 @@ def normalized_step(mask: Tensor) -> Tensor:
 
 
 def official_grid(masks: Tensor, picture: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """The published resize: bilinear to the picture's size (without antialiasing), then the nearest pixel of each
-    token.
+    """The published resize: bilinear to the picture's size (no antialiasing), then the nearest pixel of each token.
 
     :param masks: (P, H, W).
     :returns: (P, h, w), float64.

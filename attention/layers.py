@@ -45,8 +45,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer of a loaded model: width in channels, number of heads, downscale relative to the latent (1, 2, 4,
-    ...)."""
+    """A layer of a loaded model: width in channels, heads, downscale relative to the latent (1, 2, 4, ...)."""
 
     layer: Layer
     channels: int

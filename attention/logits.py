@@ -59,6 +59,7 @@ class KeepLogits:
     cache: LogitCache
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        """The call as it is, as an edit (``attention.call.Edit``)."""
         self.cache.keep(call.select(call.rows_of(CONDITIONAL)))
         return earlier(call)
 
@@ -74,6 +75,7 @@ class ReuseLogits:
     change: Edit | None = None
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        """The call with kept logits for its conditional rows, as an edit (``attention.call.Edit``)."""
         kept = self.cache.take(call)
         if kept is None:
             return earlier(call)
@@ -88,6 +90,7 @@ class StaleLogits:
     cache: LogitCache
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
+        """Every second call with the logits of the one before, as an edit (``attention.call.Edit``)."""
         kept = self.cache.take(call)
         if kept is not None:
             return composed(call, earlier, kept.plain())

@@ -32,13 +32,13 @@ class Replace:
     mapper: Tensor
 
     def __call__(self, source: Tensor, target: Tensor) -> Tensor:
+        """Maps (..., columns) of source and target -> the target's."""
         return source @ self.mapper.to(source)
 
 
 @dataclass(frozen=True, eq=False)
 class Refine:
-    """Added words: common words take the source's map, new ones keep their own (arXiv 2208.01626, "Adding a new
-    phrase").
+    """Added words: common words take the source's map, new ones keep their own ("Adding a new phrase").
 
     :param mapper: (target columns,) index of the source column of each target column; where ``alphas`` is 0 it is not
         looked at and may be -1.
@@ -49,6 +49,7 @@ class Refine:
     alphas: Tensor
 
     def __call__(self, source: Tensor, target: Tensor) -> Tensor:
+        """Maps (..., columns) of source and target -> the target's."""
         taken = source.index_select(-1, self.mapper.clamp_min(0).to(source.device))
         alphas = self.alphas.to(source)
         return taken * alphas + target * (1 - alphas)
@@ -56,8 +57,7 @@ class Refine:
 
 @dataclass(frozen=True, eq=False)
 class Reweight:
-    """Louder and quieter words (arXiv 2208.01626, "Attention re-weighting"). Rows then no longer sum to 1, as
-    published.
+    """Louder and quieter words ("Attention re-weighting"). Rows then no longer sum to 1, as published.
 
     :param equalizer: (target columns,) factor of each column; 1 leaves it.
     """
@@ -65,6 +65,7 @@ class Reweight:
     equalizer: Tensor
 
     def __call__(self, source: Tensor, target: Tensor) -> Tensor:
+        """Maps (..., columns) of source and target -> the target's."""
         return target * self.equalizer.to(target)
 
 

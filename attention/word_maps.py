@@ -112,6 +112,5 @@ def _above(maps: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
 
 
 def blend(target: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-    """The target inside the mask, the source outside: all (B, C, h, w), the mask (1 or B, 1, h, w); None is
-    everywhere."""
+    """The target inside the mask, the source outside: (B, C, h, w) each, the mask (1 or B, 1, h, w) or None for all."""
     return target if mask is None else torch.lerp(source, target, mask.to(target))

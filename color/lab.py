@@ -113,8 +113,7 @@ def _by_frame(convert: Callable[[torch.Tensor], torch.Tensor], picture: torch.Te
 
 
 def _strips(picture: torch.Tensor, out: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Frame by frame, and large frames some rows at a time: a conversion holds about ten temporaries of its input's
-    size."""
+    """Frame by frame, large ones some rows at a time: a conversion holds about ten temporaries of its input's size."""
     rows = max(1, _STRIP // picture.shape[2])
     for frame, result in zip(picture, out, strict=True):
         yield from zip(frame.split(rows), result.split(rows), strict=True)

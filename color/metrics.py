@@ -79,8 +79,7 @@ def color_ghosting(picture: torch.Tensor, gray: torch.Tensor, edge: float = 4.0,
 
 
 def _steps(maps: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) -> (B, 1, H, W): the length of the step to the right and downward, 0 over the last row and
-    column."""
+    """(B, C, H, W) -> (B, 1, H, W): the length of the step to the right and downward, 0 in the last row and column."""
     right = torch.nn.functional.pad(maps.diff(dim=-1), (0, 1))
     down = torch.nn.functional.pad(maps.diff(dim=-2), (0, 0, 0, 1))
     return (right.square() + down.square()).sum(1, keepdim=True).sqrt()

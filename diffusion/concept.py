@@ -181,9 +181,9 @@ def draw_copies(
 def learn_concept(
     predict: Predict, encode: Encode, start: ConceptState, copies: Iterable[NoisedCopies], options: ConceptOptions
 ) -> Generator[ConceptProgress, None, ConceptState]:
-    """Concept inversion, one :class:`ConceptProgress` an update, until ``options.updates`` are taken (those of
-    ``start`` included); the generator's value is the last :class:`ConceptState`.
+    """Concept inversion, one :class:`ConceptProgress` an update; the generator's value is the last state.
 
+    It goes on until ``options.updates`` are taken, those of ``start`` included.
     The text encoder runs once an update, forward and back: gradients gather where its output enters the network.
     Gradients must be allowed where the generator runs, and tensors must not come from inference mode.
 

@@ -211,8 +211,7 @@ def run_in_chunks(
     batch: int = 0,
     on_frames: OnFrames | None = None,
 ) -> Tensor:
-    """The network on all frames, as many at once as memory allows; never on parts of a picture, whose colors would
-    differ.
+    """The network on all frames, as many at once as memory allows, never on parts of a picture: colors would differ.
 
     :param prepare: frames (n, H, W, 3) -> what the network is given, (n, 3, h, w); called once a frame.
     :param batch: most frames in one call; 0 asks the network.

@@ -172,8 +172,10 @@ def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, gui
 
 
 class ControlledRun:
-    """One sampling run of a pair. It owns what an edit keeps: each prediction's source features and word maps, which
-    it clears when the prediction is made, and the word maps' sums over the run, which go away with it.
+    """One sampling run of a pair, and the owner of what an edit keeps.
+
+    Each prediction's source features and word maps it clears when the prediction is made; the word maps' sums over the
+    run go away with it.
 
     :param sigmas: (N+1,) descending levels of the run.
     :param infos: the model's layers.

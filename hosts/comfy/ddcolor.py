@@ -33,8 +33,7 @@ class ComfyDDColor(ManagedNetwork):
         return self.network(gray.to(self.device)).cpu()
 
     def frames_at_once(self, frames: int, height: int, width: int) -> int:
-        """How many of some frames to hand over at once: what fits the memory that is free once the network is
-        loaded."""
+        """How many of some frames to hand over at once: what fits the memory that the loaded network leaves free."""
         if self.device.type == "cpu":
             return 1  # single frames are faster there, as more of their numbers stay in its caches
         self.load(memory_of(self.network, min(frames, MAKE_ROOM_FOR), height, width))

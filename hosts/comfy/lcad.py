@@ -166,8 +166,7 @@ class ComfyLCADVAE(ManagedNetwork):
         return self.encode(resize(image, tuple(side * self.factor for side in samples.shape[-2:])), image)
 
     def decode(self, latent: Tensor, gray: GrayPicture) -> Tensor:
-        """Latents (B, C, h, w) -> pictures (B, H, W, 3) in 0..1; latent i belongs to gray picture i modulo their
-        number."""
+        """Latents (B, C, h, w) -> pictures (B, H, W, 3) in 0..1; latent i belongs to gray i modulo their number."""
         self._make_room(*(side * self.factor for side in latent.shape[-2:]))
         device, keep = self.device, comfy.model_management.intermediate_device()
         decoded = []

@@ -81,8 +81,10 @@ def add_instances(model: Any, instances: Sequence[Instance]) -> Any:
 
 
 def reuse_logits(model: Any) -> Any:
-    """A clone of the MODEL whose attention repeats the published plain sampling: every second call of a run uses the
-    logits of the one before it (``attention.logits.StaleLogits``)."""
+    """A clone of the MODEL whose attention repeats the published plain sampling.
+
+    Every second call of a run uses the logits of the one before it (``attention.logits.StaleLogits``).
+    """
     patched = model.clone()
     layers = _layers(model)
 

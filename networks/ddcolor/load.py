@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...color.batches import ran_out
 from ...files.headers import read_recommended
-from ...files.ldm import load_strictly
-from ...files.tensors import read_tensors
+from ...files.ldm import build as build_strictly
+from ...files.tensors import read_tensors, reading
 from .model import ConvNeXtMaps, DDColor, DDColorSizes, working_bytes
 from .weights import NAMES, check_weights, fold, read_sizes
 
@@ -46,6 +46,7 @@ class LoadedDDColor:
 
     @property
     def device(self) -> torch.device:
+        """Where the network is."""
         return self.network.refine.weight.device
 
     @torch.inference_mode()
@@ -89,13 +90,8 @@ def load_ddcolor(
     :raises ValueError: it cannot be read as plain weights, or they are not DDColor's; the file is named.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give one of DDColor's files, such as ddcolor_modelscope.pth.")
-    weights = read_tensors(path)
-    try:
-        network, variant = build(weights)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    with reading(path, "give one of DDColor's files, such as ddcolor_modelscope.pth"):
+        network, variant = build(read_tensors(path))
     network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
     return LoadedDDColor(network, variant, path.name, read_recommended(path).get("ddcolor", {}))
 
@@ -109,9 +105,8 @@ def build(weights: Mapping[str, Tensor]) -> tuple[DDColor, str]:
     check_weights(weights, sizes)
     encoder, rest = fold(weights, sizes)
     renamed = {f"encoder.{encoder_name(name)}": tensor for name, tensor in encoder.items()}
-    with torch.device("meta"):
-        network = DDColor(ConvNeXtMaps(sizes), sizes)
-    return load_strictly(network, renamed | rest, "DDColor"), variant_name(sizes)
+    network = build_strictly(lambda: DDColor(ConvNeXtMaps(sizes), sizes), renamed | rest, "DDColor")
+    return network, variant_name(sizes)
 
 
 def variant_name(sizes: DDColorSizes) -> str:
@@ -123,7 +118,7 @@ def variant_name(sizes: DDColorSizes) -> str:
 def encoder_name(name: str) -> str:
     """Transformers' name of a tensor of the encoder; ``name`` is the published one without ``encoder.arch.``."""
     for pattern, replacement in _RENAMED:
-        name, found = re.subn(pattern, replacement, name)
-        if found:
+        name, replaced = re.subn(pattern, replacement, name)
+        if replaced:
             return name
     return name

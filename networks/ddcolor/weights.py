@@ -65,55 +65,70 @@ def read_sizes(weights: Mapping[str, Tensor]) -> DDColorSizes:
     )
 
 
+class _Shapes(dict[str, tuple[int, ...]]):
+    """Keys with their shapes, filled in layer by layer."""
+
+    def affine(self, name: str, width: int) -> None:
+        self[f"{name}.weight"] = self[f"{name}.bias"] = (width,)
+
+    def linear(self, name: str, outputs: int, *inputs: int) -> None:
+        self[f"{name}.weight"], self[f"{name}.bias"] = (outputs, *inputs), (outputs,)
+
+    def batch_norm(self, name: str, width: int) -> None:
+        self.affine(name, width)
+        self[f"{name}.running_mean"] = self[f"{name}.running_var"] = (width,)
+        self[f"{name}.num_batches_tracked"] = ()
+
+    def spectral(self, name: str, outputs: int, inputs: int, kernel: int, bias: bool = False) -> None:
+        self[f"{name}.weight_orig"] = (outputs, inputs, kernel, kernel)
+        self[f"{name}.weight_u"], self[f"{name}.weight_v"] = (outputs,), (inputs * kernel**2,)
+        if bias:
+            self[f"{name}.bias"] = (outputs,)
+
+
 def published_shapes(sizes: DDColorSizes) -> dict[str, tuple[int, ...]]:
     """Every key of a published file with its shape."""
-    shapes: dict[str, tuple[int, ...]] = {"mean": (1, 3, 1, 1), "std": (1, 3, 1, 1)}
+    shapes = _Shapes({"mean": (1, 3, 1, 1), "std": (1, 3, 1, 1)})
+    _encoder_shapes(shapes, sizes)
+    _pixel_decoder_shapes(shapes, sizes)
+    _color_decoder_shapes(shapes, sizes)
+    shapes.spectral("refine_net.0.0", sizes.outputs, sizes.queries + 3, 1, bias=True)
+    return shapes
 
-    def affine(name: str, width: int) -> None:
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
 
-    def linear(name: str, outputs: int, *inputs: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, *inputs), (outputs,)
-
-    def batch_norm(name: str, width: int) -> None:
-        affine(name, width)
-        shapes[f"{name}.running_mean"] = shapes[f"{name}.running_var"] = (width,)
-        shapes[f"{name}.num_batches_tracked"] = ()
-
-    def spectral(name: str, outputs: int, inputs: int, kernel: int, bias: bool = False) -> None:
-        shapes[f"{name}.weight_orig"] = (outputs, inputs, kernel, kernel)
-        shapes[f"{name}.weight_u"], shapes[f"{name}.weight_v"] = (outputs,), (inputs * kernel**2,)
-        if bias:
-            shapes[f"{name}.bias"] = (outputs,)
-
+def _encoder_shapes(shapes: _Shapes, sizes: DDColorSizes) -> None:
     before = 3
     for i, (depth, width) in enumerate(zip(sizes.depths, sizes.widths, strict=True)):
         reduction, kernel = f"{_ENCODER}downsample_layers.{i}.", 4 if i == 0 else 2
         # the stem normalizes what it made, the other reductions what they are given
-        linear(f"{reduction}{0 if i == 0 else 1}", width, before, kernel, kernel)
-        affine(f"{reduction}{1 if i == 0 else 0}", width if i == 0 else before)
+        shapes.linear(f"{reduction}{0 if i == 0 else 1}", width, before, kernel, kernel)
+        shapes.affine(f"{reduction}{1 if i == 0 else 0}", width if i == 0 else before)
         for j in range(depth):
             block = f"{_ENCODER}stages.{i}.{j}."
             shapes[f"{block}gamma"] = (width,)
-            linear(f"{block}dwconv", width, 1, 7, 7)
-            affine(f"{block}norm", width)
-            linear(f"{block}pwconv1", 4 * width, width)
-            linear(f"{block}pwconv2", width, 4 * width)
-        affine(f"{_ENCODER}norm{i}", width)
+            shapes.linear(f"{block}dwconv", width, 1, 7, 7)
+            shapes.affine(f"{block}norm", width)
+            shapes.linear(f"{block}pwconv1", 4 * width, width)
+            shapes.linear(f"{block}pwconv2", width, 4 * width)
+        shapes.affine(f"{_ENCODER}norm{i}", width)
         before = width
-    affine(f"{_ENCODER}norm", before)
+    shapes.affine(f"{_ENCODER}norm", before)
 
+
+def _pixel_decoder_shapes(shapes: _Shapes, sizes: DDColorSizes) -> None:
     channels = zip(sizes.decoder_inputs, sizes.enlarged, sizes.skips, sizes.decoded, strict=True)
     for i, (inputs, enlarged, skip, decoded) in enumerate(channels):
         layer = f"decoder.layers.{i}."
-        spectral(f"{layer}shuf.conv.0", 4 * enlarged, inputs, 1)
-        batch_norm(f"{layer}shuf.conv.1", 4 * enlarged)
-        batch_norm(f"{layer}bn", skip)
-        spectral(f"{layer}conv.0", decoded, enlarged + skip, 3)
-        batch_norm(f"{layer}conv.2", decoded)
-        linear(f"{_COLOR}input_proj.{i}", sizes.hidden, decoded, 1, 1)
-    spectral("decoder.last_shuf.conv.0", _LAST_FACTOR**2 * sizes.last, sizes.decoded[-1], 1, bias=True)
+        shapes.spectral(f"{layer}shuf.conv.0", 4 * enlarged, inputs, 1)
+        shapes.batch_norm(f"{layer}shuf.conv.1", 4 * enlarged)
+        shapes.batch_norm(f"{layer}bn", skip)
+        shapes.spectral(f"{layer}conv.0", decoded, enlarged + skip, 3)
+        shapes.batch_norm(f"{layer}conv.2", decoded)
+        shapes.linear(f"{_COLOR}input_proj.{i}", sizes.hidden, decoded, 1, 1)
+    shapes.spectral("decoder.last_shuf.conv.0", _LAST_FACTOR**2 * sizes.last, sizes.decoded[-1], 1, bias=True)
 
+
+def _color_decoder_shapes(shapes: _Shapes, sizes: DDColorSizes) -> None:
     hidden = sizes.hidden
     for name, count in (("query_feat", sizes.queries), ("query_embed", sizes.queries), ("level_embed", _SCALES)):
         shapes[f"{_COLOR}{name}.weight"] = (count, hidden)
@@ -122,17 +137,15 @@ def published_shapes(sizes: DDColorSizes) -> dict[str, tuple[int, ...]]:
             layer = f"{_COLOR}transformer_{kind}_attention_layers.{k}."
             shapes[f"{layer}{attention}.in_proj_weight"] = (3 * hidden, hidden)
             shapes[f"{layer}{attention}.in_proj_bias"] = (3 * hidden,)
-            linear(f"{layer}{attention}.out_proj", hidden, hidden)
-            affine(f"{layer}norm", hidden)
+            shapes.linear(f"{layer}{attention}.out_proj", hidden, hidden)
+            shapes.affine(f"{layer}norm", hidden)
         layer = f"{_COLOR}transformer_ffn_layers.{k}."
-        linear(f"{layer}linear1", sizes.feedforward, hidden)
-        linear(f"{layer}linear2", hidden, sizes.feedforward)
-        affine(f"{layer}norm", hidden)
-    affine(f"{_COLOR}decoder_norm", hidden)
+        shapes.linear(f"{layer}linear1", sizes.feedforward, hidden)
+        shapes.linear(f"{layer}linear2", hidden, sizes.feedforward)
+        shapes.affine(f"{layer}norm", hidden)
+    shapes.affine(f"{_COLOR}decoder_norm", hidden)
     for j, outputs in enumerate((hidden, hidden, sizes.last)):
-        linear(f"{_COLOR}color_embed.layers.{j}", outputs, hidden)
-    spectral("refine_net.0.0", sizes.outputs, sizes.queries + 3, 1, bias=True)
-    return shapes
+        shapes.linear(f"{_COLOR}color_embed.layers.{j}", outputs, hidden)
 
 
 def check_weights(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> None:
@@ -220,8 +233,10 @@ def fold(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> tuple[dict[str, 
 
 
 def color_decoder_names(sizes: DDColorSizes) -> list[tuple[str, str]]:
-    """What the color decoder's parts are called in a published file, and by us; it has nothing to fold but in its
-    projections, which are not among them. The beginnings of names, or whole ones."""
+    """What the color decoder's parts are called in a published file, and by us: beginnings of names, or whole ones.
+
+    It has nothing to fold but in its projections, which are not among them.
+    """
     pairs = [(f"{_COLOR}query_feat.weight", "color.query"), (f"{_COLOR}query_embed.weight", "color.place")]
     pairs += [(f"{_COLOR}decoder_norm.", "color.norm.")]
     pairs += [(f"{_COLOR}color_embed.layers.{j}.", f"color.embed.{2 * j}.") for j in range(3)]

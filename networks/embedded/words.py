@@ -56,10 +56,12 @@ class HashedWords(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor], *, tokens: int = TOKENS) -> HashedWords:
-        """Build from ``emb.weight`` (vocabulary, width) and, if words are bound, ``left.weight`` and ``right.weight``
-        (width, width), as float32; ``tokens`` is not in any shape.
+        """Build from ``emb.weight`` (vocabulary, width) and, if words are bound, the two that bind them.
 
-        Raises ValueError naming missing and unexpected keys, or the shapes.
+        Those are ``left.weight`` and ``right.weight`` (width, width); all become float32.
+
+        :param tokens: which is not in any shape.
+        :raises ValueError: keys are missing or unexpected, or shapes do not fit; they are named.
         """
         neighbors = {"left.weight", "right.weight"}
         bound = not neighbors.isdisjoint(state_dict)

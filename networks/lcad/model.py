@@ -283,6 +283,7 @@ class LCADAutoencoder(nn.Module):
 
     @property
     def sizes(self) -> LCADSizes:
+        """The widths and depths of both halves."""
         return self.encoder.sizes
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:

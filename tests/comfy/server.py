@@ -227,7 +227,7 @@ class Server:
             return error.code, error.read().decode()
         return 200, ""
 
-    def wait(self, prompt_id: str, seconds: float = 120) -> Run:
+    def wait(self, prompt_id: str, seconds: float = 600) -> Run:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             if self.process.poll() is not None:
