@@ -27,7 +27,11 @@ _Row = tuple[int, int, int]
 
 @dataclass
 class LogitCache:
-    """Queries and keys of one run, by layer and row. Whoever runs the model creates it and lets it go."""
+    """Queries and keys by layer and row.
+
+    It lives for one run (:class:`StaleLogits`), or for one prediction (:class:`KeepLogits`, then :class:`ReuseLogits`).
+    The host owns it: ``lcad_instances`` creates it when a run or a prediction begins, and nothing holds it afterward.
+    """
 
     _kept: dict[tuple[Layer, str], dict[_Row, tuple[Tensor, Tensor]]] = field(default_factory=dict)
 

@@ -14,23 +14,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+#: Which form the header of an embedded model has, its configuration, and the form that is read.
 FORMAT_KEY = "exemplar.format"
 CONFIG_KEY = "exemplar.config"
-
-
 FORMAT = "1"
 #: Recommended settings, a JSON object of sections.
 RECOMMENDED_KEY = "exemplar.recommended"
 _SECTIONS = ("latent", "unet", "text", "schedule")
-
-
 _HEADER_LIMIT = 100_000_000  # safetensors' own limit; a larger number means that this is another kind of file
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The ``__metadata__`` of a safetensors header, {} if it has none; tensors are not read.
 
-    Raises FileNotFoundError, or ValueError if the file does not start with a safetensors header.
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: the file does not start with a safetensors header.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -54,11 +52,12 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The configuration in the header of an embedded-model file (sections latent, vae, unet, text, schedule ...); no
-    tensor is read.
+    """The configuration in the header of an embedded-model file: sections latent, vae, unet, text, schedule ...
 
-    Raises FileNotFoundError, or ValueError if the file is not safetensors, is not an embedded model, or is of another
-    format version.
+    No tensor is read.
+
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: the file is not safetensors, is not an embedded model, or is of another format version.
     """
     metadata = read_metadata(path)
     version = metadata.get(FORMAT_KEY)
@@ -83,8 +82,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def read_recommended(path: str | Path) -> dict[str, dict[str, Any]]:
-    """What a safetensors file recommends: system -> setting -> value; {} where it says nothing or is another kind of
-    file.
+    """What a safetensors file recommends: system -> setting -> value.
+
+    {} where it says nothing or is another kind of file.
 
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: the recommendation is damaged.
@@ -93,12 +93,12 @@ def read_recommended(path: str | Path) -> dict[str, dict[str, Any]]:
         return {}
     text = read_metadata(path).get(RECOMMENDED_KEY, "{}")
     try:
-        found = json.loads(text)
+        sections = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: `{RECOMMENDED_KEY}` is not JSON ({error}): get the file again.") from error
-    if not isinstance(found, dict) or not all(isinstance(section, dict) for section in found.values()):
+    if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise ValueError(f"{path}: `{RECOMMENDED_KEY}` holds no sections of settings: get the file again.")
-    return found
+    return sections
 
 
 def is_safetensors(path: str | Path) -> bool:
@@ -117,7 +117,8 @@ def is_embedded(path: str | Path) -> bool:
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """All tensors of an embedded-model file on the CPU, as stored (float16).
 
-    Raises like :func:`read_config`, and ValueError if the tensors cannot be read.
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: as :func:`read_config`, or the tensors cannot be read.
     """
     read_config(path)
     from safetensors import SafetensorError

@@ -9,18 +9,24 @@ that nothing was lost, and the result is loaded strictly. The only facts that no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
-SD1_TEXT = "cond_stage_model.transformer."
-SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")  # the second is SD 2.x saved by SDXL's program
 
-_GROUPS = 32  # of every GroupNorm in the LDM programs
+#: Which text encoders a checkpoint may have: OpenAI's CLIP, OpenCLIP, or both.
+Family = Literal["sd1", "sd2", "sdxl"]
+SD1_TEXT = "cond_stage_model.transformer."
+_SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")  # the second: saved by SDXL's program
+_SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
+
+GROUPS = 32  # of every GroupNorm in the LDM programs
 _SD1_HEADS = 8  # SD 1.x fixes the number of heads ...
 HEAD_WIDTH = 64  # ... SD 2.x, SDXL and all their text encoders fix the width of a head
 _TIME_ID_WIDTH = 256  # SDXL: Fourier features for each of the six size numbers
@@ -66,8 +72,30 @@ def part(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
 
 
+def text_family(names: Iterable[str]) -> tuple[Family, tuple[str, ...]] | None:
+    """The family of a checkpoint, which its text encoders' names tell, and their prefixes; None without any.
+
+    An SDXL refiner counts as ``sd2``: its one text encoder is like that of SD 2.x, and its UNet tells them apart.
+    """
+    names = list(names)
+
+    def has(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in names)
+
+    if has(_SDXL_TEXT[1]):
+        return "sdxl", _SDXL_TEXT
+    if has(SD1_TEXT):
+        return "sd1", (SD1_TEXT,)
+    prefix = next(filter(has, _SD2_TEXT), None)
+    return None if prefix is None else ("sd2", (prefix,))
+
+
 def check_fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Raises ValueError naming missing and unexpected keys and shapes that differ."""
+    """Whether weights are a module's, one for one.
+
+    :param what: what the module is called in messages.
+    :raises ValueError: keys that are missing or unexpected, or shapes that differ, named.
+    """
     expected = module.state_dict()
     missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     if missing or unexpected:
@@ -87,11 +115,35 @@ def check_fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> No
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> nn.Module:
     """Put weights into a module that was built on the meta device: eval mode, no gradients, dtypes as stored.
 
-    Tensors are taken over, not copied. Raises ValueError as :func:`check_fit` does.
+    Tensors are taken over, not copied.
+
+    :raises ValueError: as :func:`check_fit`.
     """
     check_fit(module, weights, what)
     module.load_state_dict(dict(weights), strict=True, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def build(make: Callable[[], Module], weights: Mapping[str, Tensor], what: str) -> Module:
+    """A module that takes weights over: made on the meta device, loaded strictly; eval mode, no gradients.
+
+    :param what: what it is called in messages.
+    :raises ValueError: as :func:`check_fit`.
+    """
+    with torch.device("meta"):
+        module = make()
+    load_strictly(module, weights, what)
+    return module
+
+
+def place(
+    module: nn.Module, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """A module on a device and in a dtype, by nn.Module's own ``to``.
+
+    diffusers' override warns about modules that should stay float32, also when there are none.
+    """
+    return nn.Module.to(module, device=device, dtype=dtype)
 
 
 def count(weights: Mapping[str, Tensor], prefix: str) -> int:
@@ -104,8 +156,9 @@ def unet_config(
 ) -> dict[str, Any]:
     """UNet tensors (LDM names, no prefix) -> arguments of diffusers' UNet2DConditionModel.
 
-    See :func:`unet_from_ldm` for the arguments. Raises ValueError where the tensors are not an SD-like UNet or its
-    shape is one that diffusers' class cannot have.
+    See :func:`unet_from_ldm` for the arguments.
+
+    :raises ValueError: the tensors are no SD-like UNet, or its shape is one that diffusers' class cannot have.
     """
     for name in ("input_blocks.0.0.weight", "out.2.weight", "middle_block.0.in_layers.2.weight"):
         if name not in weights:
@@ -115,58 +168,25 @@ def unet_config(
             )
     if describe(weights) == "a video model":
         raise ValueError("a UNet with temporal layers (a video model) was found: use an image checkpoint.")
-    channels, depths = _levels(weights)
-    mid_depth = count(weights, "middle_block.1.transformer_blocks.")
-    if not mid_depth or not any(set(level) != {0} for level in depths):
-        raise ValueError("the UNet has no transformer in its middle or outer blocks: use an SD 1.x, 2.x or SDXL model.")
-    blocks = {len(level) for level in depths}
-    outputs = [
-        count(weights, f"output_blocks.{i}.1.transformer_blocks.") for i in range(count(weights, "output_blocks."))
-    ]
-    wanted = [level[0] for level in reversed(depths) for _ in range(len(level) + 1)]
-    uniform = len(blocks) == 1 and all(len(set(level)) == 1 for level in depths)
-    if not uniform or outputs != wanted or depths[-1][0] not in (0, mid_depth):
-        raise ValueError(
-            f"transformer depths {depths} down, {mid_depth} middle, {outputs} up are not the same on each level both "
-            "ways (a distilled model?): load it as a diffusers folder, which states its own layout."
-        )
-    bad = [width for width in channels if width % _GROUPS]
-    if bad:
-        raise ValueError(f"UNet channels {bad} are not multiples of the {_GROUPS} norm groups: this is no LDM UNet.")
+    channels, depths, mid_depth = _layout(weights)
     context = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
-    needed = {"middle_block.1.proj_in.weight", context}
-    if any(name.startswith("label_emb.0.") for name in weights):
-        needed |= {f"label_emb.0.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
-    if needed - weights.keys():
-        raise ValueError(
-            f"UNet: missing {listed(needed - weights.keys())}: the file is incomplete; get the full checkpoint."
-        )
+    _check_complete(weights, context)
     linear = weights["middle_block.1.proj_in.weight"].ndim == 2
-    if heads is None and head_dim is None:
-        heads, head_dim = (None, HEAD_WIDTH) if linear else (_SD1_HEADS, None)
-    if (heads is None) == (head_dim is None):
-        raise ValueError(f"heads={heads} and head_dim={head_dim} were given: give one of the two, or neither.")
-    uneven = [width for width in channels if width % (heads or head_dim)]
-    if uneven:
-        raise ValueError(
-            f"UNet channels {uneven} cannot be split into "
-            + (f"{heads} heads" if heads else f"heads {head_dim} wide")
-            + ": no shape in the file tells the heads, so pass heads= or head_dim=."
-        )
+    heads_by_level = _heads(channels, linear, heads, head_dim)
     config: dict[str, Any] = {
         "in_channels": weights["input_blocks.0.0.weight"].shape[1],
         "out_channels": weights["out.2.weight"].shape[0],
         "block_out_channels": tuple(channels),
-        "layers_per_block": blocks.pop(),
+        "layers_per_block": len(depths[0]),
         "down_block_types": tuple("CrossAttnDownBlock2D" if level[0] else "DownBlock2D" for level in depths),
         "up_block_types": tuple("CrossAttnUpBlock2D" if level[0] else "UpBlock2D" for level in reversed(depths)),
         # diffusers takes the middle's depth from the last level, also where that level has no transformer itself.
         "transformer_layers_per_block": (*(level[0] or 1 for level in depths[:-1]), mid_depth),
         "cross_attention_dim": weights[context].shape[1],
         # diffusers' name is historical: what it calls the heads' width is their number.
-        "attention_head_dim": heads or tuple(width // head_dim for width in channels),
+        "attention_head_dim": heads_by_level,
         "use_linear_projection": linear,
-        "norm_num_groups": _GROUPS,
+        "norm_num_groups": GROUPS,
         "sample_size": 64,
     }
     if "label_emb.0.0.weight" in weights:
@@ -176,6 +196,62 @@ def unet_config(
             "projection_class_embeddings_input_dim": weights["label_emb.0.0.weight"].shape[1],
         }
     return config
+
+
+def _layout(weights: Mapping[str, Tensor]) -> tuple[list[int], list[list[int]], int]:
+    """Channels of each level, transformer depths of its blocks, and the middle's, as diffusers' class can have them.
+
+    :raises ValueError: another layout.
+    """
+    channels, depths = _levels(weights)
+    mid_depth = count(weights, "middle_block.1.transformer_blocks.")
+    if not mid_depth or not any(set(level) != {0} for level in depths):
+        raise ValueError("the UNet has no transformer in its middle or outer blocks: use an SD 1.x, 2.x or SDXL model.")
+    blocks = {len(level) for level in depths}
+    outputs = [
+        count(weights, f"output_blocks.{i}.1.transformer_blocks.") for i in range(count(weights, "output_blocks."))
+    ]
+    mirrored = [level[0] for level in reversed(depths) for _ in range(len(level) + 1)]
+    uniform = len(blocks) == 1 and all(len(set(level)) == 1 for level in depths)
+    if not uniform or outputs != mirrored or depths[-1][0] not in (0, mid_depth):
+        raise ValueError(
+            f"transformer depths {depths} down, {mid_depth} middle, {outputs} up are not the same on each level both "
+            "ways (a distilled model?): load it as a diffusers folder, which states its own layout."
+        )
+    bad = [width for width in channels if width % GROUPS]
+    if bad:
+        raise ValueError(f"UNet channels {bad} are not multiples of the {GROUPS} norm groups: this is no LDM UNet.")
+    return channels, depths, mid_depth
+
+
+def _check_complete(weights: Mapping[str, Tensor], context: str) -> None:
+    needed = {"middle_block.1.proj_in.weight", context}
+    if any(name.startswith("label_emb.0.") for name in weights):
+        needed |= {f"label_emb.0.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    if needed - weights.keys():
+        raise ValueError(
+            f"UNet: missing {listed(needed - weights.keys())}: the file is incomplete; get the full checkpoint."
+        )
+
+
+def _heads(channels: list[int], linear: bool, heads: int | None, head_dim: int | None) -> int | tuple[int, ...]:
+    """The number of heads: one for all levels, or each level's, from what was named or from the family's habit.
+
+    :param linear: whether the transformers' projections are linear, as in SD 2.x and SDXL.
+    :raises ValueError: both are named, or channels cannot be split so.
+    """
+    if heads is None and head_dim is None:
+        heads, head_dim = (None, HEAD_WIDTH) if linear else (_SD1_HEADS, None)
+    if (heads is None) == (head_dim is None):
+        raise ValueError(f"heads={heads} and head_dim={head_dim} were given: give one of the two, or neither.")
+    uneven = [width for width in channels if width % (heads or head_dim or 1)]
+    if uneven:
+        raise ValueError(
+            f"UNet channels {uneven} cannot be split into "
+            + (f"{heads} heads" if heads else f"heads {head_dim} wide")
+            + ": no shape in the file tells the heads, so pass heads= or head_dim=."
+        )
+    return heads or tuple(width // (head_dim or 1) for width in channels)
 
 
 def _levels(weights: Mapping[str, Tensor]) -> tuple[list[int], list[list[int]]]:

@@ -7,7 +7,8 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
 
     :param wanted: whether a tensor is, by its name; the others are not read from disk where the format allows it.
 
-    Averaged copies (``model_ema.*``) are left out. Raises ValueError where the file is damaged or wants code to run.
+    Averaged copies (``model_ema.*``) are left out.
+
+    :raises ValueError: the file is damaged or wants code to run.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -62,8 +65,30 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
     return {name: value for name, value in tensors.items() if not name.startswith("model_ema.") and wanted(name)}
 
 
+@contextmanager
+def reading(path: Path, advice: str) -> Iterator[None]:
+    """The reading of a file, in whose errors the file is named.
+
+    :param advice: what to do where there is no such file.
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: as raised while reading, with the path in front if the message lacks it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: {advice}.")
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+        if str(path) in said:
+            raise
+        raise ValueError(f"{path}: {said}") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ValueError if the file is missing or holds anything else."""
+    """A JSON object from a file.
+
+    :raises ValueError: the file is missing or holds anything else.
+    """
     if not path.is_file():
         raise ValueError(f"{path} is missing: give a complete diffusers folder (unet, vae, text_encoder, scheduler).")
     try:
@@ -78,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_component(folder: Path) -> dict[str, Tensor]:
     """The tensors of one component of a diffusers folder: whole or in shards, safetensors before pickles.
 
-    Raises ValueError if no weights are there, naming what is.
+    :raises ValueError: there are no weights; the message says what there is.
     """
     for suffix in ("safetensors", "bin"):
         for variant in _VARIANTS:

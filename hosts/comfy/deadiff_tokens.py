@@ -54,7 +54,10 @@ def _described(widths: dict[Layer, int]) -> str:
 
 
 def install_tokens(model: Any, edit: ImageTokens, start_percent: float, end_percent: float) -> Any:
-    """A clone of the MODEL whose cross-attentions see image tokens while sampling is between two shares of its way."""
+    """A clone of the MODEL whose cross-attentions see image tokens between two shares of the sampling.
+
+    What the edit keeps of a run is let go when the run ends, however it ends.
+    """
     patched = model.clone()
     sampling = model.get_model_object("model_sampling")
     first, last = (float(sampling.percent_to_sigma(share)) for share in (start_percent, end_percent))
@@ -70,7 +73,14 @@ def install_tokens(model: Any, edit: ImageTokens, start_percent: float, end_perc
             return executor(x, t, *args[:place], options, *args[place + 1 :], **kw)
         return executor(x, t, *args, **{**kw, "transformer_options": options})
 
+    def run(executor: Any, *args: Any, **kw: Any) -> Tensor:
+        try:
+            return executor(*args, **kw)
+        finally:
+            edit.forget()
+
     patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, wrapper)
+    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, run)
     return patched
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...files import headers, ldm
 from ...files.tensors import digest, read_component, read_json, read_tensors
@@ -162,7 +162,8 @@ def load_standalone(
         (SDXL: also ``text_encoder_2/``) and ``scheduler/``.
     :param dtype: of the UNet and the context. The VAE stays float32 when this is float16, which SDXL's overflows.
 
-    Raises FileNotFoundError, or ValueError with what was found where the file is another model's or is incomplete.
+    :raises FileNotFoundError: there is no such file.
+    :raises ValueError: the file is another model's or is incomplete; the message says what was found.
     """
     path = Path(path)
     if not path.exists():
@@ -186,15 +187,14 @@ def load_standalone(
             f"{unet.config.cross_attention_dim}: the parts are from different models; get the full checkpoint."
         )
     _check_conditions(path, unet.config, added)
-    mark = fingerprint(unet.conv_in.weight, unet.config)  # before the cast: bfloat16 would change it
-    # nn.Module's own `to`: diffusers' override warns about modules that should stay float32, also when there are none.
-    nn.Module.to(unet, device=device, dtype=dtype)
+    identity = fingerprint(unet.conv_in.weight, unet.config)  # before the cast: bfloat16 would change it
+    ldm.place(unet, device=device, dtype=dtype)
     codec = loaded["vae"]
     module = codec.vae if isinstance(codec, KLCodec) else codec.autoencoder
-    nn.Module.to(module, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
+    ldm.place(module, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
     loaded["context"] = context.to(device=device, dtype=dtype)
     loaded["added"] = added and {key: value.to(device=device, dtype=dtype) for key, value in added.items()}
-    return StandaloneModel(**loaded, name=path.stem if path.is_file() else path.resolve().name, fingerprint=mark)
+    return StandaloneModel(**loaded, name=path.stem if path.is_file() else path.resolve().name, fingerprint=identity)
 
 
 def _check_conditions(path: Path, config: Any, added: dict[str, Tensor] | None) -> None:
@@ -262,8 +262,10 @@ def _prediction(path: Path, name: str) -> str:
 
 
 def _load_folder(path: Path, device: torch.device) -> dict[str, Any]:
-    """A diffusers folder. Its components are built from their config.json and loaded strictly (``from_pretrained``
-    would fill missing weights with random numbers and only warn)."""
+    """A diffusers folder, its components built from their config.json and loaded strictly.
+
+    ``from_pretrained`` would fill missing weights with random numbers and only warn.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig
 
@@ -328,28 +330,20 @@ def _load_single_file(path: Path, device: torch.device) -> dict[str, Any]:
     if edm:
         raise ValueError(f"{path} is an EDM model ({edm[0]} found), which has other noise levels; {_UNSUPPORTED}")
 
-    def has(prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in tensors)
-
     added = None
-    xl = has(ldm.SDXL_TEXT[1])
     try:
-        if xl:
-            first = text.clip_from_ldm(tensors, ldm.SDXL_TEXT[0])
-            second = text.open_clip_from_ldm(tensors, ldm.SDXL_TEXT[1], projection=True)
-            context, added = text.encode_empty_sdxl(first, second, device)
-        elif has(ldm.SD1_TEXT):
-            encoder = text.clip_from_ldm(tensors, ldm.SD1_TEXT)
-            context, _ = text.encode_empty(encoder, device, layer=None, pad_with_end=True)
-        elif any(map(has, ldm.SD2_TEXT)) and not has(ldm.UNET + "label_emb."):
-            encoder = text.open_clip_from_ldm(tensors, next(filter(has, ldm.SD2_TEXT)), projection=False)
-            context, _ = text.encode_empty(encoder, device, layer=None, pad_with_end=False)
+        refined = any(name.startswith(ldm.UNET + "label_emb.") for name in tensors)
+        known = ldm.text_family(tensors)
+        if refined and known is not None and known[0] == "sd2":
+            raise ValueError(f"an SDXL refiner was found; {_UNSUPPORTED}")
+        family, encoders = text.text_encoders(tensors)
+        if family == "sdxl":
+            context, added = text.encode_empty_sdxl(*encoders, device)
         else:
-            found = "an SDXL refiner" if any(map(has, ldm.SD2_TEXT)) else "a UNet without a text encoder"
-            raise ValueError(f"{found} was found; {_UNSUPPORTED}")
+            context, _ = text.encode_empty(encoders[0], device, layer=None, pad_with_end=family == "sd1")
         return {
             "unet": unet_from_ldm(tensors, dtype=None),
-            "vae": KLCodec(vae_from_ldm(tensors, _SDXL_SCALE if xl else _SD_SCALE)),
+            "vae": KLCodec(vae_from_ldm(tensors, _SDXL_SCALE if family == "sdxl" else _SD_SCALE)),
             "alphas_cumprod": alphas_cumprod(zero_terminal_snr="ztsnr" in tensors).to(device),
             "prediction": _guess_prediction(tensors),
             "context": context,
@@ -360,8 +354,11 @@ def _load_single_file(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _guess_prediction(tensors: Mapping[str, Tensor]) -> str:
-    """What the UNet of a single file predicts. Newer v models say so with a ``v_pred`` tensor; for SD 2.x ComfyUI's
-    rule is used: the last self-attention's norm has biases that spread over more than 0.09 in the 768-v models."""
+    """What the UNet of a single file predicts.
+
+    Newer v models say so with a ``v_pred`` tensor; for SD 2.x ComfyUI's rule is used: the last self-attention's norm
+    has biases that spread over more than 0.09 in the 768-v models.
+    """
     unet = ldm.part(tensors, ldm.UNET)
     if "v_pred" in tensors:
         return "v_prediction"

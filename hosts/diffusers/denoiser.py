@@ -1,8 +1,11 @@
-"""The diffusers host: a loaded UNet as a k-diffusion denoiser, with attention edits as attention processors."""
+"""The diffusers host: a loaded UNet as a k-diffusion denoiser, and as a function to learn through.
+
+Attention edits are attention processors here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -91,33 +94,43 @@ class UNetDenoiser:
             self._running.sigma = level
             self._running.branches, self._running.pictures = batch_layout(branches, x.shape[0] * copies)
             self._running.size = tuple(x.shape[-2:])
-        timestep = self.timestep(level)
-        scale = (level**2 + 1) ** 0.5
+        context = self.context(branches, x.shape[0])
+        with _parting(self.model.unet, copies, split_at):
+            predicted = self.predict(x, level, self.timestep(level), context, self.added_conditions(branches, x))
+        return clean_estimate(self.model.prediction, x.repeat(copies, 1, 1, 1), level, predicted)
+
+    def predict(
+        self,
+        x: Tensor,
+        sigma: float | Tensor,
+        timestep: float | Tensor,
+        context: Tensor,
+        added: dict[str, Tensor] | None,
+    ) -> Tensor:
+        """What the network predicts, (B, C, h, w) in the dtype of ``x``; differentiable.
+
+        :param sigma: of all rows, or of each, (B, 1, 1, 1).
+        :param timestep: of all rows, or of each, (B,).
+        :param context: (B, tokens, width); ``added`` as :meth:`added_conditions`.
+        """
         unet = self.model.unet
         weight = unet.conv_in.weight  # cheaper to ask than the network, which walks all its parameters
-        context = self.context(branches, x.shape[0]).to(weight.device, weight.dtype)
-        added = self.added_conditions(branches, x)
-        seen = self.unet_input(x / scale).to(weight.dtype)
-        with _parting(unet, copies, split_at):
-            predicted = unet(seen, timestep, encoder_hidden_states=context, added_cond_kwargs=added).sample.to(x.dtype)
-        x = x.repeat(copies, 1, 1, 1)
-        if self.model.prediction == "v_prediction":
-            return x / scale**2 - predicted * (level / scale)
-        return x - level * predicted
+        scaled = self.unet_input(x / (sigma**2 + 1) ** 0.5).to(weight.dtype)
+        context = context.to(weight.device, weight.dtype)
+        return unet(scaled, timestep, encoder_hidden_states=context, added_cond_kwargs=added).sample.to(x.dtype)
 
     def timestep(self, level: float) -> float:
         """The timestep at which the network is read at a sigma."""
         if self.fractional:
             return float(fractional_timestep(self.sigma_table, torch.tensor(level)))
-        return int((self.sigma_table.log() - torch.tensor(level).log()).abs().argmin())
+        return int(nearest_timesteps(self.sigma_table, torch.tensor([level])))
 
     def context(self, branches: Sequence[int], rows: int) -> Tensor:
         """(rows, tokens, width): the text of every row; here one for all."""
         return self.model.context.expand(rows, -1, -1)
 
     def added_conditions(self, branches: Sequence[int], x: Tensor) -> dict[str, Tensor] | None:
-        """What SDXL's UNet is told of every row of latents beside the text; here the empty prompt's. None for
-        others."""
+        """What SDXL's UNet is told of every row of latents beside the text, the empty prompt's; None for others."""
         return self.model.added_conditions(x.shape[0], x.shape[-2:])
 
     def unet_input(self, scaled: Tensor) -> Tensor:
@@ -128,8 +141,10 @@ class UNetDenoiser:
     def edited(
         self, edit: Edit | None, layers: Sequence[Layer], kinds: Sequence[str] = (SELF,)
     ) -> Iterator[UNetDenoiser]:
-        """Within this context the edit runs on the self-attention of those layers (or on the kinds given); afterwards
-        the UNet is as it was, whatever happened."""
+        """Within this context the edit runs on the self-attention of those layers, or on the kinds given.
+
+        Afterwards the UNet is as it was, whatever happened.
+        """
         if edit is None:
             yield self
             return
@@ -149,6 +164,55 @@ class UNetDenoiser:
             self._running = None
 
 
+def clean_estimate(prediction: str, x: Tensor, sigma: float | Tensor, predicted: Tensor) -> Tensor:
+    """x0 from what a network predicts at x: ``x − σ ε``, or ``x / (σ² + 1) − v σ / √(σ² + 1)``.
+
+    :param prediction: "epsilon" or "v_prediction".
+    :param x: (B, C, h, w), variance-exploding; ``predicted`` the same.
+    :param sigma: of all rows, or of each, (B, 1, 1, 1).
+    """
+    if prediction == "v_prediction":
+        scale = (sigma**2 + 1) ** 0.5
+        return x / scale**2 - predicted * (sigma / scale)
+    return x - sigma * predicted
+
+
+def nearest_timesteps(sigma_table: Tensor, sigmas: Tensor) -> Tensor:
+    """The training timesteps whose sigmas are nearest, on a logarithmic scale.
+
+    :param sigma_table: (T,) ascending; ``sigmas`` (B,).
+    :returns: (B,) whole numbers, on the table's device.
+    """
+    return (sigma_table.log()[None] - sigmas.to(sigma_table).log()[:, None]).abs().argmin(1)
+
+
+def differentiable_unet(model: StandaloneModel, checkpointing: bool = False) -> Callable[..., Tensor]:
+    """``predict(x, sigma, context, pooled=None) -> clean estimate``, differentiable in context and pooled.
+
+    x (B, C, h, w) variance-exploding, sigma a number or (B,), context (1 or B, tokens, width); pooled (1 or B, P) is
+    SDXL's, the model's own (of the empty prompt) where it is not given.
+
+    :param checkpointing: keep fewer activations for the backward pass and compute them again: less memory, about a
+        third more time. Stays switched on in the UNet.
+    """
+    denoiser = UNetDenoiser(model)
+    unet = model.unet.requires_grad_(False)
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+
+    def predict(x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
+        levels = torch.as_tensor(sigma, dtype=torch.float32).reshape(-1).expand(len(x))
+        timesteps = nearest_timesteps(denoiser.sigma_table, levels).to(unet.conv_in.weight.device)
+        levels = levels.to(x).view(-1, 1, 1, 1)
+        added = model.added_conditions(len(x), x.shape[-2:])
+        if added is not None and pooled is not None:
+            added = {**added, "text_embeds": pooled.to(unet.conv_in.weight.dtype).expand(len(x), -1)}
+        predicted = denoiser.predict(x, levels, timesteps, context.expand(len(x), -1, -1), added)
+        return clean_estimate(model.prediction, x, levels, predicted)
+
+    return predict
+
+
 @contextmanager
 def _parting(unet: Any, copies: int, split_at: int | None) -> Iterator[None]:
     """Within this context the batch is repeated ``copies`` times on entry to up block ``split_at``."""
@@ -163,12 +227,12 @@ def _parting(unet: Any, copies: int, split_at: int | None) -> Iterator[None]:
             return value.repeat(copies, *[1] * (value.ndim - 1))
         return value
 
-    def enter(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def repeat(_module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         # skip connections, embeddings and prompt always come with the rows of the shared part
         rows = kwargs["res_hidden_states_tuple"][0].shape[0]
         return repeated(args, rows), {name: repeated(value, rows) for name, value in kwargs.items()}
 
-    hooks = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in unet.up_blocks[split_at:]]
+    hooks = [block.register_forward_pre_hook(repeat, with_kwargs=True) for block in unet.up_blocks[split_at:]]
     try:
         yield
     finally:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, batch_layout
+from ...attention.call import CONDITIONAL, UNCONDITIONAL, batch_layout
 from ...attention.instances import Instance
 from ...attention.phrases import PromptTokens, find_phrases
 from ...diffusion.sampling import guide, sample_ddim
 from ...diffusion.schedule import sigmas_from_alphas
 from ...files.headers import read_recommended
+from ...files.ldm import place
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from ...networks.lcad.load import read_lcad
 from ...networks.lcad.model import LCADAutoencoder
@@ -26,6 +27,9 @@ from .host import StepCallback
 from .lcad_instances import guided_instances
 from .ldm import unet_from_ldm
 from .text_encoders import clip_from_ldm
+
+if TYPE_CHECKING:
+    from ...pipelines.lcad import LCADHost
 
 #: The published text encoder's tokenizer, by its name on the hub.
 TOKENIZER = "openai/clip-vit-large-patch14"
@@ -44,14 +48,13 @@ class LCADDenoiser(UNetDenoiser):
         self.gray, self.contexts = gray, dict(contexts)
 
     def guided(self, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
-        """``denoiser(x, sigma)`` under classifier-free guidance between branches 0 and 1; weight 1 runs branch 0
-        only."""
+        """``denoiser(x, sigma)`` under guidance between branches 0 and 1; weight 1 runs branch 0 only."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             if weight == 1:
                 return self(x, sigma)
-            plain, told = self(torch.cat([x, x]), sigma.repeat(2), (1, CONDITIONAL)).chunk(2)
-            return guide(told, plain, weight)
+            plain, conditional = self(torch.cat([x, x]), sigma.repeat(2), (UNCONDITIONAL, CONDITIONAL)).chunk(2)
+            return guide(conditional, plain, weight)
 
         return denoise
 
@@ -129,10 +132,9 @@ class DiffusersLCAD:
         guidance: float,
         instances: Sequence[Instance] = (),
     ) -> Tensor:
-        """DDIM sampling, phrases drawn into their masks if there are any; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``,
-        on the CPU."""
+        """DDIM sampling from ``sigmas[0]`` to ``sigmas[-1]``, phrases drawn into their masks; on the CPU."""
         denoiser = LCADDenoiser(
-            self.model, gray, {CONDITIONAL: self.encode_text(prompt), 1: self.encode_text(negative)}
+            self.model, gray, {CONDITIONAL: self.encode_text(prompt), UNCONDITIONAL: self.encode_text(negative)}
         )
 
         def note(step: dict[str, Any]) -> None:
@@ -185,8 +187,8 @@ def load_lcad(
             ids = tokenize(text, vocabulary=words.emb.num_embeddings, tokens=words.tokens)
             return PromptTokens(text, tuple((i, at + 1 if i != NULL_TOKEN else 0) for at, i in enumerate(ids)))
 
-    mark = fingerprint(unet.conv_in.weight, unet.config)
-    torch.nn.Module.to(unet, device=device, dtype=dtype)
+    identity = fingerprint(unet.conv_in.weight, unet.config)
+    place(unet, device=device, dtype=dtype)
     model = StandaloneModel(
         unet=unet,
         vae=None,
@@ -195,7 +197,7 @@ def load_lcad(
         context=encode(""),
         added=None,
         name=path.stem,
-        fingerprint=mark,
+        fingerprint=identity,
     )
     return DiffusersLCAD(
         model, read.autoencoder.to(device), encode, words_of, scale, read_recommended(path).get("lcad", {})
@@ -205,8 +207,10 @@ def load_lcad(
 def _clip_text(
     weights: Mapping[str, Tensor], tokenizer: str | Path | None, device: str | torch.device
 ) -> tuple[Callable[[str], Tensor], Callable[[str], PromptTokens]]:
-    """A published text encoder: 77 tokens padded with the end mark, no mask, the normed last layer; and its reading of
-    a text, whose first word stands behind the begin mark."""
+    """A published text encoder, and its reading of a text, whose first word stands behind the begin mark.
+
+    77 tokens padded with the end mark, no mask, the normed last layer.
+    """
     from transformers import CLIPTokenizer
 
     if not weights:
@@ -238,3 +242,7 @@ def _clip_text(
         return PromptTokens(text, ((words.bos_token_id, 0), *((i, at + 1) for at, i in enumerate(ids)), *padding))
 
     return encode, words_of
+
+
+if TYPE_CHECKING:  # the contract, checked
+    _: type[LCADHost] = DiffusersLCAD

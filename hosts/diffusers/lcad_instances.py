@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, CROSS, SELF
+from ...attention.call import CONDITIONAL, CROSS, SELF, UNCONDITIONAL
 from ...attention.instances import Instance, InstanceEdit
 from ...attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from ...diffusion.sampling import guide
 from .denoiser import UNetDenoiser
 
-BOTH = (1, CONDITIONAL)
+BOTH = (UNCONDITIONAL, CONDITIONAL)
 
 
 def guided_instances(
@@ -37,11 +37,11 @@ def guided_instances(
         first = KeepLogits(cache) if twice else edit
         kinds = (SELF, CROSS) if twice else (CROSS,)
         with denoiser.edited(first if acting else None, layers, kinds):
-            plain, told = denoiser(torch.cat([x, x]), sigma.repeat(2), BOTH).chunk(2)
+            plain, conditional = denoiser(torch.cat([x, x]), sigma.repeat(2), BOTH).chunk(2)
         if twice:
             with denoiser.edited(ReuseLogits(cache, edit), layers, kinds):
-                told = denoiser(x, sigma, (CONDITIONAL,))
-        return guide(told, plain, weight)
+                conditional = denoiser(x, sigma, (CONDITIONAL,))
+        return guide(conditional, plain, weight)
 
     return denoise
 

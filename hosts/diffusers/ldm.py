@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...files.ldm import _GROUPS, UNET, VAE, count, describe, listed, load_strictly, part, unet_config
+from ...files.ldm import GROUPS, UNET, VAE, count, describe, listed, load_strictly, part, place, unet_config
 
 
 def _check_converted(source: Mapping[str, Tensor], converted: Mapping[str, Tensor], what: str) -> None:
-    """The converters keep tensors or views of them, so a tensor that was dropped is one whose memory is missing."""
+    """Whether a converter kept everything: it keeps tensors or views of them, so what it dropped is missing memory.
+
+    :raises ValueError: something was dropped, named.
+    """
     kept = {tensor.data_ptr() for tensor in converted.values()}
     lost = [name for name, tensor in source.items() if tensor.data_ptr() not in kept]
     if lost:
@@ -36,8 +39,7 @@ def unet_from_ldm(
     :param heads: number of attention heads on every level; ``head_dim``: their width. No shape tells either, so by
         default 8 heads where ``proj_in`` is a convolution (SD 1.x), else heads 64 wide (SD 2.x, SDXL).
     :param dtype: of the result; None keeps the stored one.
-
-    Raises ValueError naming missing and unexpected keys, or what was found instead of an SD-like UNet.
+    :raises ValueError: keys are missing or unexpected, or it is no SD-like UNet; the message says what it is.
     """
     from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
@@ -55,14 +57,14 @@ def unet_from_ldm(
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
     unet = load_strictly(unet, converted, "UNet")
-    # nn.Module's own `to`: diffusers' override warns about modules that should stay float32, also when there are none.
-    return unet if dtype is None else nn.Module.to(unet, dtype)
+    return unet if dtype is None else place(unet, dtype=dtype)
 
 
 def vae_from_ldm(state_dict: Mapping[str, Tensor], scaling_factor: float) -> Any:
     """``first_stage_model.*`` of a checkpoint -> diffusers' AutoencoderKL (float32), sizes from the shapes.
 
-    No shape tells the scaling factor: 0.18215 for SD 1.x and 2.x, 0.13025 for SDXL. Raises ValueError as above.
+    :param scaling_factor: no shape tells it: 0.18215 for SD 1.x and 2.x, 0.13025 for SDXL.
+    :raises ValueError: there is no complete VAE, or keys are unexpected.
     """
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
@@ -83,11 +85,11 @@ def vae_from_ldm(state_dict: Mapping[str, Tensor], scaling_factor: float) -> Any
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "layers_per_block": count(weights, "encoder.down.0.block."),
         "latent_channels": weights["decoder.conv_in.weight"].shape[1],
-        "norm_num_groups": _GROUPS,
+        "norm_num_groups": GROUPS,
         "scaling_factor": scaling_factor,
     }
     converted = convert_ldm_vae_checkpoint({VAE + name: tensor for name, tensor in weights.items()}, config)
     _check_converted(weights, converted, "VAE")
     with torch.device("meta"):
         vae = AutoencoderKL(**config)
-    return nn.Module.to(load_strictly(vae, converted, "VAE"), torch.float32)
+    return place(load_strictly(vae, converted, "VAE"), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""CLIP text encoders of Stable Diffusion, and the embedding of the empty prompt.
+"""CLIP text encoders of Stable Diffusion: loading them, the empty prompt's embedding, and that of learned vectors.
 
 Both spellings of their weights are read: transformers' (SD 1.x, SDXL's first, diffusers folders) and OpenCLIP's (SD
 2.x and SDXL's second in single files). Sizes come from the shapes; heads are always 64 wide.
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...files.ldm import _clip_sizes, clip_sizes, count, listed, load_strictly, part
+from ...files.ldm import Family, _clip_sizes, clip_sizes, count, listed, load_strictly, part, text_family
 
 _BEGIN, _END = 49406, 49407  # CLIP's marks for the begin and end of a text, the last two of its 49,408 ids
 _OPENCLIP_H_LAYERS = 24  # SD 2.x's text encoder, whose last layer is not used
@@ -23,7 +23,10 @@ def clip_model(config: Any, weights: Mapping[str, Tensor], what: str, *, project
     """A CLIP text encoder from a CLIPTextConfig and tensors, whose names may or may not begin with ``text_model.``.
 
     transformers dropped that prefix from CLIPTextModel in 5.6, and old checkpoints lack it too, so both spellings are
-    brought to the installed version's. Returns float32, eval mode, no gradients. Raises ValueError as above.
+    brought to the installed version's.
+
+    :returns: float32, eval mode, no gradients.
+    :raises ValueError: tensors that are missing, unexpected or of another shape.
     """
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -94,6 +97,23 @@ def open_clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str, *, project
     return clip_model(config, converted, f"text encoder {prefix}*", projection=projection)
 
 
+def text_encoders(state_dict: Mapping[str, Tensor]) -> tuple[Family, list[Any]]:
+    """The text encoders of a checkpoint in LDM naming, one or SDXL's two, float32, and the family that they tell.
+
+    :raises ValueError: there is none, or one is incomplete.
+    """
+    family = text_family(state_dict)
+    if family is None:
+        raise ValueError("a UNet without a text encoder was found.")
+    name, prefixes = family
+    if name == "sd2":
+        return name, [open_clip_from_ldm(state_dict, prefixes[0], projection=False)]
+    encoders = [clip_from_ldm(state_dict, prefixes[0])]
+    if name == "sdxl":
+        encoders.append(open_clip_from_ldm(state_dict, prefixes[1], projection=True))
+    return name, encoders
+
+
 def encode_empty(encoder: Any, device: torch.device, *, layer: int | None, pad_with_end: bool) -> tuple[Tensor, Any]:
     """Run a CLIP text encoder in float32 on "": (hidden states (1, tokens, width), pooled (1, P) or None).
 
@@ -107,12 +127,54 @@ def encode_empty(encoder: Any, device: torch.device, *, layer: int | None, pad_w
     ids[0, 0], ids[0, 1] = begin, end
     encoder.to(device)
     with torch.no_grad():
-        output = encoder(input_ids=ids.to(device), output_hidden_states=layer is not None)
-        hidden = output.last_hidden_state if layer is None else output.hidden_states[layer]
-        # Pooling is at the end mark, which is at 1 by construction; a config's eos_token_id is often wrong.
-        projection = getattr(encoder, "text_projection", None)
-        pooled = projection(output.last_hidden_state[:, 1]) if projection is not None else None
-    return hidden, pooled
+        # pooling is at the end mark, which is at 1 by construction; a config's eos_token_id is often wrong
+        return _hidden_and_pooled(encoder, ids.to(device), layer, 1)
+
+
+def encode_concept(
+    encoder: Any, vectors: Tensor, begin: int, end: int, pad: int, layer: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """A CLIP text encoder's answer to a prompt of vectors alone: hidden states (1, tokens, width), pooled (1, P).
+
+    Pooled is None where it has no projection. The prompt is begin, n vectors, end, then padding. The vectors take
+    the places of ``end`` tokens through a hook on the embedding table, which is removed again, so the encoder stays
+    as it is and gradients reach the vectors.
+
+    :param encoder: transformers' CLIPTextModel.
+    :param vectors: (n, width), n at most two less than the encoder's positions.
+    :param layer: None for the normed output of the last layer, else an index into all layers' outputs, not normed.
+    :raises ValueError: more vectors than there is room for, or none.
+    """
+    table = encoder.get_input_embeddings()
+    positions = encoder.config.max_position_embeddings
+    count = len(vectors)
+    if not 1 <= count <= positions - 2:
+        raise ValueError(f"This text encoder has room for 1 to {positions - 2} vectors; got {count}.")
+    ids = torch.full((1, positions), pad, device=table.weight.device)
+    ids[0, 0], ids[0, 1 : count + 2] = begin, end
+
+    def put(_module: Any, _args: tuple, looked_up: Tensor) -> Tensor:
+        placed = vectors.to(looked_up).unsqueeze(0)
+        return torch.cat([looked_up[:, :1], placed, looked_up[:, 1 + count :]], dim=1)
+
+    hook = table.register_forward_hook(put)
+    try:
+        return _hidden_and_pooled(encoder, ids, layer, 1 + count)
+    finally:
+        hook.remove()
+
+
+def _hidden_and_pooled(encoder: Any, ids: Tensor, layer: int | None, end: int) -> tuple[Tensor, Tensor | None]:
+    """Run a text encoder: (hidden states (1, tokens, width), pooled (1, P) or None).
+
+    :param ids: (1, tokens).
+    :param layer: None for the normed output of the last layer, else an index into all layers' outputs, not normed.
+    :param end: place of the end mark, where a projection reads.
+    """
+    output = encoder(input_ids=ids, output_hidden_states=layer is not None)
+    hidden = output.last_hidden_state if layer is None else output.hidden_states[layer]
+    projection = getattr(encoder, "text_projection", None)
+    return hidden, None if projection is None else projection(output.last_hidden_state[:, end])
 
 
 def encode_empty_sdxl(first: Any, second: Any, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:

@@ -53,9 +53,7 @@ class ConceptText(Protocol):
         ...
 
     def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """A group of vectors (n, width) for each encoder -> (context (1, columns, width), SDXL's pooled (1, P)),
-        differentiable.
-        """
+        """Vectors (n, width) for each encoder -> (context (1, columns, width), SDXL's pooled (1, P)); with gradients."""
         ...
 
 
@@ -185,19 +183,12 @@ def load_concept_text(path: Path, device: str | torch.device = "cpu") -> Concept
         return WordTable(words.to(device))
     tensors = read_tensors(path)
 
-    def has(prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in tensors)
-
-    if has(ldm.SDXL_TEXT[1]):
-        small = text.clip_from_ldm(tensors, ldm.SDXL_TEXT[0])
-        large = text.open_clip_from_ldm(tensors, ldm.SDXL_TEXT[1], projection=True)
-        return XLText(_frozen(small, device), _frozen(large, device))
-    if has(ldm.SD1_TEXT):
-        return ClipText(_frozen(text.clip_from_ldm(tensors, ldm.SD1_TEXT), device), True)
-    prefix = next(filter(has, ldm.SD2_TEXT), None)
-    if prefix is None:
-        raise ValueError(f"{path} has no text encoder. {_UNSUPPORTED}.")
-    return ClipText(_frozen(text.open_clip_from_ldm(tensors, prefix, projection=False), device), False)
+    try:
+        family, encoders = text.text_encoders(tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error} {_UNSUPPORTED}.") from error
+    frozen = [_frozen(encoder, device) for encoder in encoders]
+    return XLText(*frozen) if family == "sdxl" else ClipText(frozen[0], pad_with_end=family == "sd1")
 
 
 def _from_folder(path: Path, device: str | torch.device) -> ConceptText:

@@ -16,12 +16,14 @@ from ...attention.image_tokens import PUBLISHED_SPLIT
 from ...attention.layers import Layer
 from ...files import headers
 from ...files.ldm import load_strictly
-from ...files.tensors import read_tensors
+from ...files.tensors import read_tensors, reading
 from . import weights as published
 from .model import Branch, CLIPTrunk, ImageEncoder, QFormer
 from .weights import DEADiffSizes
 
 log = logging.getLogger(__name__)
+
+_ADVICE = "give DEADiff's checkpoint, or an adapter made from it"
 
 #: Key of an adapter's header, for what shapes don't tell.
 ABOUT_KEY = "exemplar.deadiff"
@@ -74,8 +76,9 @@ def load_deadiff(
     :raises ValueError: it cannot be read as plain weights, or they are not DEADiff's; the file is named.
     """
     path = Path(path)
-    weights, about = read_own(path)
-    sizes, weights = _checked(path, weights, about, trunk_heads, heads)
+    with reading(path, _ADVICE):
+        weights, about = read_own(path)
+        sizes, weights = _checked(path, weights, about, trunk_heads, heads)
     with torch.device("meta"):
         encoder = new_encoder(sizes, shared_trunk=published.shares_trunk(weights))
     fill_encoder(encoder, weights)
@@ -90,26 +93,26 @@ def load_deadiff(
 
 
 def read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file that are DEADiff's own, as stored, and what its header says beside them."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: give DEADiff's checkpoint, or an adapter made from it.")
-    about = {}
-    if path.suffix.lower() in (".safetensors", ".sft"):
-        about = json.loads(headers.read_metadata(path).get(ABOUT_KEY, "{}"))
-    seen: list[str] = []
+    """The tensors of a file that are DEADiff's own, as stored, and what its header says beside them.
 
-    def wanted(name: str) -> bool:
-        seen.append(name)
+    :raises ValueError: the file can't be read, or none of its tensors is DEADiff's.
+    """
+    about = {}
+    if headers.is_safetensors(path):
+        about = json.loads(headers.read_metadata(path).get(ABOUT_KEY, "{}"))
+    names: list[str] = []
+
+    def is_ours(name: str) -> bool:
+        names.append(name)
         return published.is_ours(name)
 
-    weights = read_tensors(path, wanted)
+    weights = read_tensors(path, is_ours)
     if not weights:
-        found = f"tensors named like {sorted(seen)[:3]}" if seen else "no tensors"
+        found = f"tensors named like {sorted(names)[:3]}" if names else "no tensors"
         raise ValueError(
-            f"{path}: these are not DEADiff's weights: found {found}; choose DEADiff's checkpoint or an adapter "
-            "made from it."
+            f"these are not DEADiff's weights: found {found}; choose DEADiff's checkpoint or an adapter made from it."
         )
-    log.info("%s: %d tensors are DEADiff's own, %d are left out.", path.name, len(weights), len(seen) - len(weights))
+    log.info("%s: %d tensors are DEADiff's own, %d are left out.", path.name, len(weights), len(names) - len(weights))
     return weights, about
 
 
@@ -117,14 +120,11 @@ def _checked(
     path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any], trunk_heads: int | None, heads: int | None
 ) -> tuple[DEADiffSizes, dict[str, Tensor]]:
     """Sizes, and the weights without what nobody asks for."""
-    try:
-        sizes = published.read_sizes(weights, trunk_heads or about.get("trunk_heads"), heads or about.get("heads"))
-        strangers = published.check_weights(weights, sizes)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if strangers:
-        log.info("%s: %d more tensors belong to nothing known, such as %s.", path.name, len(strangers), min(strangers))
-    return sizes, {name: tensor for name, tensor in weights.items() if name not in strangers}
+    sizes = published.read_sizes(weights, trunk_heads or about.get("trunk_heads"), heads or about.get("heads"))
+    unknown = published.check_weights(weights, sizes)
+    if unknown:
+        log.info("%s: %d more tensors belong to nothing known, such as %s.", path.name, len(unknown), min(unknown))
+    return sizes, {name: tensor for name, tensor in weights.items() if name not in unknown}
 
 
 def new_encoder(sizes: DEADiffSizes, *, shared_trunk: bool) -> ImageEncoder:
@@ -163,8 +163,9 @@ def extract(source: Path, output: Path, dtype: torch.dtype = torch.float16) -> d
 
     if output.suffix.lower() != ".safetensors":
         raise ValueError(f"The adapter is to be {output}; its name must end in .safetensors.")
-    weights, about = read_own(source)
-    _, weights = _checked(source, weights, about, None, None)
+    with reading(source, _ADVICE):
+        weights, about = read_own(source)
+        _, weights = _checked(source, weights, about, None, None)
     shared = published.shares_trunk(weights) or _same_trunks(weights)
     if shared:
         weights = {n: t for n, t in weights.items() if not n.startswith("content_blip.visual_encoder.")}

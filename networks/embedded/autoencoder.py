@@ -24,9 +24,12 @@ class LinearAutoencoder(nn.Module):
     """
 
     def __init__(self, factor: int, channels: int, neighborhood: int) -> None:
-        """factor: pixels per latent and side, >= 1; channels: of the latent; neighborhood: latents per side, odd.
+        """Sizes of an untrained one.
 
-        Raises ValueError for sizes below 1 or an even neighborhood (it would have no center).
+        :param factor: pixels per latent and side, 1 or more.
+        :param channels: of the latent.
+        :param neighborhood: latents per side, odd.
+        :raises ValueError: sizes below 1 or an even neighborhood (it would have no center).
         """
         super().__init__()
         if min(factor, channels, neighborhood) < 1 or neighborhood % 2 == 0:
@@ -45,7 +48,7 @@ class LinearAutoencoder(nn.Module):
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> LinearAutoencoder:
         """Build from the four tensors named in the class (no prefix), as float32; sizes come from their shapes.
 
-        Raises ValueError naming missing and unexpected keys, or the shapes that do not fit each other.
+        :raises ValueError: keys are missing or unexpected, or shapes do not fit each other; they are named.
         """
         missing = sorted(set(_NAMES) - set(state_dict))
         unexpected = sorted(set(state_dict) - set(_NAMES))

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...files import headers
-from ...files.ldm import load_strictly, part
-from ...files.tensors import read_tensors
+from ...files.ldm import build, part
+from ...files.tensors import read_tensors, reading
 from ..embedded.autoencoder import LinearAutoencoder
 from .model import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
 from .weights import LCADParts, take_apart
@@ -38,18 +37,11 @@ def read_lcad(path: Path) -> LCADFile:
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: it cannot be read as plain weights, or they are not L-CAD's; the file is named.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: give L-CAD's checkpoint, or reinstall the pack if it is its own."
-        )
-    try:
-        if path.suffix == ".safetensors" and headers.is_embedded(path):
+    with reading(path, "give L-CAD's checkpoint, or reinstall the pack if it is its own"):
+        if headers.is_safetensors(path) and headers.is_embedded(path):
             return _read_embedded(path)
         parts = take_apart(read_tensors(path))
         return LCADFile(build_autoencoder(parts), parts.unet, parts.text)
-    except ValueError as error:
-        said = str(error)
-        raise ValueError(said if str(path) in said else f"{path}: {said}") from error
 
 
 def _read_embedded(path: Path) -> LCADFile:
@@ -60,10 +52,8 @@ def _read_embedded(path: Path) -> LCADFile:
     sizes = LCADSizes(
         tuple(described["widths"]), described["blocks"], config["latent"]["channels"], 3, described["groups"]
     )
-    with torch.device("meta"):
-        encoder, decoder = GrayEncoder(sizes), GuidedDecoder(sizes)
-    load_strictly(encoder, part(tensors, "gray."), "the embedded gray encoder")
-    load_strictly(decoder, part(tensors, "decoder."), "the embedded decoder")
+    encoder = build(lambda: GrayEncoder(sizes), part(tensors, "gray."), "the embedded gray encoder")
+    decoder = build(lambda: GuidedDecoder(sizes), part(tensors, "decoder."), "the embedded decoder")
     base = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
     autoencoder = LCADAutoencoder(encoder, decoder, base).float()
     return LCADFile(autoencoder, part(tensors, "unet."), part(tensors, "text."), config)
@@ -74,8 +64,6 @@ def build_autoencoder(parts: LCADParts) -> LCADAutoencoder:
 
     :raises ValueError: tensors that are missing, unexpected or of another shape, named.
     """
-    with torch.device("meta"):
-        encoder, decoder = GrayEncoder(parts.sizes), GuidedDecoder(parts.sizes)
-    load_strictly(encoder, parts.gray, "L-CAD's gray encoder")
-    load_strictly(decoder, parts.decoder, "L-CAD's decoder")
+    encoder = build(lambda: GrayEncoder(parts.sizes), parts.gray, "L-CAD's gray encoder")
+    decoder = build(lambda: GuidedDecoder(parts.sizes), parts.decoder, "L-CAD's decoder")
     return LCADAutoencoder(encoder, decoder).float()
