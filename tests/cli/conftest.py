@@ -2,7 +2,7 @@
 
 import pytest
 
-from .pictures import shapes
+from ..fixtures.pictures import shapes
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import torch
 from comfyui_exemplar.color import luminance
 from comfyui_exemplar.files.pictures import load_picture
 
-from ..small_ddcolor import small_weights
-from .pictures import run, shapes, size_of
+from ..fixtures.ddcolor import small_weights
+from ..fixtures.pictures import run, shapes, size_of
 
 
 class TestAuto:

@@ -12,7 +12,7 @@ from comfyui_exemplar.__main__ import main
 from comfyui_exemplar.color import luminance
 from comfyui_exemplar.files.pictures import load_picture
 
-from .pictures import QUICK, command, run, shapes, size_of
+from ..fixtures.pictures import QUICK, command, run, shapes, size_of
 
 
 class TestAsAProcess:

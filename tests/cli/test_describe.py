@@ -7,7 +7,7 @@ from PIL import Image
 from comfyui_exemplar.color import luminance
 from comfyui_exemplar.files.pictures import load_picture
 
-from .pictures import run, size_of
+from ..fixtures.pictures import run, size_of
 
 
 class TestDescribe:

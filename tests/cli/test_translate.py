@@ -4,7 +4,7 @@ import torch
 
 from comfyui_exemplar.files.pictures import load_picture
 
-from .pictures import run, size_of
+from ..fixtures.pictures import run, size_of
 
 
 class TestTranslate:

@@ -30,7 +30,7 @@ def ddcolor_file(server):
     """A tiny network of random numbers where a released one would be."""
     import torch
 
-    from ..small_ddcolor import small_weights
+    from ..fixtures.ddcolor import small_weights
 
     folder = server.base / "models" / "ddcolor"
     folder.mkdir(exist_ok=True)

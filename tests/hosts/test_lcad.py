@@ -10,9 +10,9 @@ from comfyui_exemplar.hosts.diffusers.lcad import load_lcad
 from comfyui_exemplar.networks.lcad.load import read_lcad
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
 
+from ..fixtures.lcad import VOCABULARY, small_checkpoint
 from ..parity.conftest import parity_folder
 from ..parity.lcad_set import LCADSet
-from ..small_lcad import VOCABULARY, small_checkpoint
 
 SETTINGS = LCADSettings(steps=2, resolution=64)
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from comfyui_exemplar.networks.clipseg.load import load_referring
 from comfyui_exemplar.networks.clipseg.model import working_bytes
 
-from ..small_clipseg import save
+from ..fixtures.clipseg import save
 
 PHRASES = ["red cup", "a hat"]
 

@@ -7,7 +7,7 @@ from comfyui_exemplar.networks.ddcolor import model as ddcolor
 from comfyui_exemplar.networks.ddcolor.load import build
 from comfyui_exemplar.networks.ddcolor.model import blur, sine_position, working_bytes
 
-from ..small_ddcolor import SIZES, small_weights
+from ..fixtures.ddcolor import SIZES, small_weights
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from comfyui_exemplar.files.pictures import load_picture
 from comfyui_exemplar.networks.ddcolor.load import fitting, load_ddcolor, memory_of
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
 
-from ..small_ddcolor import small_weights
+from ..fixtures.ddcolor import small_weights
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from comfyui_exemplar.networks.ddcolor.weights import (
     read_sizes,
 )
 
-from ..small_ddcolor import SIZES, small_weights
+from ..fixtures.ddcolor import SIZES, small_weights
 
 QUERIES = "decoder.color_decoder.query_feat.weight"
 

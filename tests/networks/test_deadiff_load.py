@@ -10,7 +10,7 @@ from comfyui_exemplar.networks.deadiff import weights as published
 from comfyui_exemplar.networks.deadiff.load import load_deadiff
 from comfyui_exemplar.pipelines.deadiff import combine, encode, parse_weights
 
-from ..small_deadiff import SIZES, WIDTHS, save_small, small_weights
+from ..fixtures.deadiff import SIZES, WIDTHS, save_small, small_weights
 
 IMAGES = torch.rand(2, 30, 40, 3, generator=torch.Generator().manual_seed(1))
 WORDS = {"style": "style", "semantics": "content"}

@@ -7,7 +7,7 @@ from comfyui_exemplar.color import desaturate, drop_alpha, luminance, resize, rg
 from comfyui_exemplar.color.sizes import working_size
 from comfyui_exemplar.pipelines.exemplar import colorize
 
-from .exemplar_set import QUICK, muted, picture, quick
+from ..fixtures.exemplar import QUICK, muted, picture, quick
 
 
 class TestShapesAndLuminance:

@@ -8,7 +8,7 @@ import torch
 from comfyui_exemplar.attention.dual import DualAttentionSettings
 from comfyui_exemplar.pipelines.exemplar import colorize
 
-from .exemplar_set import QUICK, picture, quick
+from ..fixtures.exemplar import QUICK, picture, quick
 
 
 def nan_in(image):

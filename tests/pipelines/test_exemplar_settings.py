@@ -11,7 +11,7 @@ from comfyui_exemplar.color import luminance, resize, rgb_to_lab
 from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
-from .exemplar_set import QUICK, picture, quick
+from ..fixtures.exemplar import QUICK, picture, quick
 
 
 class TestCost:

@@ -8,7 +8,7 @@ import torch
 from comfyui_exemplar.hosts.comfy.folders import CLIPSEG
 from comfyui_exemplar.networks.clipseg.load import HUB_NAME
 
-from ...small_clipseg import save
+from ...fixtures.clipseg import save
 
 PHRASES = "red cup\n\n a hat "
 

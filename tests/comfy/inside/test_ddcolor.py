@@ -13,7 +13,7 @@ from comfyui_exemplar.hosts.comfy.folders import DDCOLOR
 from comfyui_exemplar.networks.ddcolor.load import memory_of
 from comfyui_exemplar.nodes.ddcolor import LoadDDColor
 
-from ...small_ddcolor import small_weights
+from ...fixtures.ddcolor import small_weights
 from .sampling import Calls, difference
 from .test_nodes import RECOMMENDED
 

@@ -9,7 +9,7 @@ from comfyui_exemplar.hosts.comfy import deadiff as comfy_deadiff
 from comfyui_exemplar.hosts.comfy.folders import DEADIFF
 from comfyui_exemplar.nodes.deadiff import LoadDEADiff
 
-from ...small_deadiff import save_small, small_weights
+from ...fixtures.deadiff import save_small, small_weights
 from . import models
 from .sampling import difference, run
 

@@ -15,9 +15,9 @@ from comfyui_exemplar.hosts.comfy.folders import LCAD
 from comfyui_exemplar.networks.lcad.model import GrayEncoder
 from comfyui_exemplar.nodes.lcad import LoadLCAD
 
+from ...fixtures.lcad import small_checkpoint
 from ...parity.conftest import parity_folder
 from ...parity.lcad_set import LCADSet
-from ...small_lcad import small_checkpoint
 from .sampling import difference, run
 
 
