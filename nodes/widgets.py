@@ -94,7 +94,8 @@ def announce(node: type[io.ComfyNode], text: str) -> None:
     """A line for the log and for the node's progress text."""
     from server import PromptServer
 
-    log.info("%s: %s", node.GET_SCHEMA().display_name, text)
+    schema = node.SCHEMA or node.define_schema()  # GET_SCHEMA would write to a class that is locked while it runs
+    log.info("%s: %s", schema.display_name, text)
     hidden = getattr(node, "hidden", None)
     server = getattr(PromptServer, "instance", None)  # None in tests that run without a server
     if server is not None and hidden is not None and hidden.unique_id is not None:
