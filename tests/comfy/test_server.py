@@ -5,7 +5,7 @@ import json
 import pytest
 
 from .server import PACK, ROOT, check_inputs, load_workflow, needs_comfyui, to_prompt
-from .workflows import NODES, WORKFLOWS
+from .workflows import NODES, WORKFLOWS, chroma, saved
 
 needs_comfyui()
 
@@ -95,3 +95,33 @@ def test_blueprint_is_listed_and_fits_the_nodes(server, object_info):
             if isinstance(value, list) and value[0] == "-10":
                 (kind, *_) = {**specs["required"], **specs.get("optional", {})}[key]
                 assert kind == list(given.values())[value[1]], key
+
+
+def test_blueprint_colors_on_auto(server):
+    """Load Embedded Model -> blueprint -> Run, with nothing set but the size of its pictures."""
+    (path,) = (ROOT / "subgraphs").glob("*.json")
+    blueprint = json.loads(path.read_text("utf-8"))
+    (subgraph,) = blueprint["definitions"]["subgraphs"]
+    links = [[link[key] for key in ("id", "origin_id", "origin_slot")] for link in subgraph["links"]]
+    prompt = to_prompt({"nodes": subgraph["nodes"], "links": links})
+    widgets = [slot["name"] for slot in subgraph["inputs"] if slot["type"] in ("INT", "FLOAT")]
+    outside = {
+        "gray_image": ["pictures", 0],
+        "reference": ["pictures", 1],
+        "vae": ["model", 2],
+        "model": ["model", 0],
+        "conditioning": ["model", 3],
+        **dict(zip(widgets, blueprint["nodes"][0]["widgets_values"], strict=True)),
+        "megapixels": 128**2 / 1024**2,
+    }
+    names = [slot["name"] for slot in subgraph["inputs"]]
+    for body in prompt.values():
+        for key, value in body["inputs"].items():
+            if isinstance(value, list) and value[0] == "-10":
+                body["inputs"][key] = outside[names[value[1]]]
+    (end,) = [link for link in subgraph["links"] if link["target_id"] == -20]
+    prompt["model"] = {"class_type": "ExemplarLoadDemoModel", "inputs": {}}
+    prompt["pictures"] = {"class_type": "ExemplarLoadDemoPictures", "inputs": {"pictures": "drawing"}}
+    images = [str(end["origin_id"]), end["origin_slot"]]
+    prompt["save"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "blueprint"}}
+    assert chroma(saved(server, prompt)) > 2
