@@ -22,6 +22,8 @@ VAE = "first_stage_model."
 
 #: Which text encoders a checkpoint may have: OpenAI's CLIP, OpenCLIP, or both.
 Family = Literal["sd1", "sd2", "sdxl"]
+#: Side of the pictures that a family was trained on, where it is not the papers'.
+_NATIVE_SIDES: dict[Family, int] = {"sdxl": 1024}
 SD1_TEXT = "cond_stage_model.transformer."
 _SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")  # the second: saved by SDXL's program
 _SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
@@ -70,6 +72,12 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
 def part(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under a prefix, without it."""
     return {name[len(prefix) :]: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+
+
+def native_recommendation(family: Family) -> dict[str, dict[str, Any]]:
+    """What follows from a family alone, as a file's recommendation would say it: system -> setting -> value."""
+    side = _NATIVE_SIDES.get(family)
+    return {} if side is None else {system: {"resolution": side} for system in ("exemplar", "vct")}
 
 
 def text_family(names: Iterable[str]) -> tuple[Family, tuple[str, ...]] | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...files.ldm import Family, native_recommendation
+
 _ATTACHMENT = "exemplar.recommended"
 
-#: Side of the pictures that families beside Stable Diffusion 1.x were trained on, by ComfyUI's class.
-_NATIVE_SIDES = {"SDXL": 1024}
+#: Families by ComfyUI's classes, where something follows from the family alone.
+_FAMILIES: dict[str, Family] = {"SDXL": "sdxl"}
 
 
 def recommend(model: Any, sections: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -23,6 +25,6 @@ def recommend(model: Any, sections: Mapping[str, Mapping[str, Any]]) -> Any:
 def recommended(model: Any, system: str) -> dict[str, Any]:
     """The settings that a MODEL recommends for a system; {} where it recommends nothing."""
     attached = model.get_attachment(_ATTACHMENT) or {}
-    side = _NATIVE_SIDES.get(type(model.model).__name__)
-    native = {} if side is None else {"resolution": side}
-    return {**native, **attached.get(system, {})}
+    family = _FAMILIES.get(type(model.model).__name__)
+    native = {} if family is None else native_recommendation(family)
+    return {**native.get(system, {}), **attached.get(system, {})}

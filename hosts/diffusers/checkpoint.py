@@ -192,6 +192,8 @@ def load_standalone(
     codec = loaded["vae"]
     module = codec.vae if isinstance(codec, KLCodec) else codec.autoencoder
     ldm.place(module, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
+    if added is not None and "recommended" not in loaded:
+        loaded["recommended"] = ldm.native_recommendation("sdxl")
     loaded["context"] = context.to(device=device, dtype=dtype)
     loaded["added"] = added and {key: value.to(device=device, dtype=dtype) for key, value in added.items()}
     return StandaloneModel(**loaded, name=path.stem if path.is_file() else path.resolve().name, fingerprint=identity)
