@@ -11,57 +11,11 @@ from comfyui_exemplar.attention.capture import Capture, CaptureSpec, CaptureTarg
 from comfyui_exemplar.attention.layers import Layer, select_layers
 from comfyui_exemplar.diffusion.sampling import guide
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.hosts.diffusers.checkpoint import LinearCodec, StandaloneModel, alphas_cumprod
 from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.hosts.diffusers.layers import attention_layers, token_grid
-from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
-FAMILIES = ("sd1", "sd2", "sdxl")
-
-
-def build(tiny, family):
-    """A UNet with a family's blocks, 32 channels wide."""
-    torch.manual_seed(3)
-    if family == "sd1":
-        return tiny.unet(
-            (32,) * 4, (True, True, True, False), attention_head_dim=4, cross_attention_dim=16, norm_num_groups=8
-        )
-    if family == "sd2":
-        return tiny.unet(
-            (32, 32, 64, 64),
-            (True, True, True, False),
-            attention_head_dim=(1, 1, 2, 2),
-            cross_attention_dim=16,
-            use_linear_projection=True,
-            norm_num_groups=8,
-        )
-    return tiny.unet(
-        (32,) * 3,
-        (False, True, True),
-        attention_head_dim=(1, 2, 4),
-        cross_attention_dim=16,
-        transformer_layers_per_block=(1, 2, 10),
-        use_linear_projection=True,
-        norm_num_groups=8,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 24,
-    )
-
-
-def model_on(unet, family="sd1", prediction="epsilon"):
-    generator = torch.Generator().manual_seed(5)
-    return StandaloneModel(
-        unet=unet.requires_grad_(False),
-        vae=LinearCodec(LinearAutoencoder(8, 4, 1), 1.0),
-        alphas_cumprod=alphas_cumprod(),
-        prediction=prediction,
-        context=torch.randn(1, 5, 16, generator=generator),
-        added={"text_embeds": torch.randn(1, 24, generator=generator)} if family == "sdxl" else None,
-        name="tiny",
-        fingerprint="tiny",
-    )
+from ..fixtures.diffusers_models import FAMILIES, build, model_on
 
 
 @pytest.fixture(scope="module")
