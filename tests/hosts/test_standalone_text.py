@@ -37,6 +37,7 @@ def test_vectors_of_known_tokens_are_those_tokens(path):
     assert text.names == ("l", "g") and text.widths == tuple(r.shape[1] for r in rows) and text.first == 1
 
 
+@pytest.mark.slow
 def test_both_encoders_learn_and_the_file_holds_both(path, tmp_path):
     file, _ = path
     text, model = load_concept_text(file), load_standalone(file)

@@ -86,6 +86,7 @@ class TestSizes:
         auto_color(network, picture(), changed(**change))
         assert network.calls == [(1, 3, 64, 64)]
 
+    @pytest.mark.slow
     def test_twenty_megapixels(self):
         """The network sees a small picture; only the merge grows."""
         network = Painter()
