@@ -196,6 +196,9 @@ class OtherText:
         self.host, self.edit, self.text, self.layers = host, edit, text, edit.layers
         self.other = layers
 
+    def forget(self):
+        """Nothing of a run is kept."""
+
     def __call__(self, call, earlier):
         if call.layer in self.other:
             attention = self.host.to_k(call.layer)
