@@ -4,6 +4,7 @@ import torch
 
 from comfyui_exemplar.color import rgb_to_lab
 from comfyui_exemplar.files.pictures import load_picture
+from texts.schemas import read
 
 from .server import ROOT, only
 
@@ -17,39 +18,8 @@ STYLE_AND_COLOR = "Style of one picture, colors of another"
 
 COLORING = (ONE_NODE, STAGES)
 QUICK = (*COLORING, TEXT_TO_IMAGE, AUTOMATIC, WORDS, PROMPTS, STYLE, THING)
-WORKFLOWS = (*QUICK, WORDS_AND_MASKS, STYLE_AND_COLOR, CONCEPT, CONCEPT_STAGES)
-NODES = {
-    "ExemplarColorize",
-    "ExemplarAttentionCapture",
-    "ExemplarDDIMInversion",
-    "ExemplarDualAttentionColor",
-    "ExemplarColorGuidance",
-    "ExemplarMatchLatentStatistics",
-    "ExemplarDesaturate",
-    "ExemplarMergeLuminance",
-    "ExemplarLatentLuminance",
-    "ExemplarAttentionMap",
-    "ExemplarLoadDemoModel",
-    "ExemplarLoadDemoPictures",
-    "ExemplarLoadDDColor",
-    "ExemplarDDColor",
-    "ExemplarConfidenceBlend",
-    "ExemplarLoadLCAD",
-    "ExemplarLCADCondition",
-    "ExemplarLCADDecode",
-    "ExemplarLCADInstances",
-    "ExemplarLoadCLIPSeg",
-    "ExemplarReferringMask",
-    "ExemplarLoadDEADiff",
-    "ExemplarDEADiffEncode",
-    "ExemplarApplyDEADiff",
-    "ExemplarPivotInversion",
-    "ExemplarConceptInversion",
-    "ExemplarConceptFusion",
-    "ExemplarPromptControl",
-    "ExemplarTranslate",
-    "ExemplarPublishedSampler",
-}
+WORKFLOWS = tuple(sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json")))
+NODES = set(read())
 
 
 def demo_picture(name: str) -> torch.Tensor:
