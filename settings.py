@@ -44,6 +44,8 @@ class About:
     :param widget: the widget's id, where it is not the field's name.
     :param recommended_as: the name in a model's recommendation, where it is not the field's.
     :param multiline: of a text.
+    :param later: added when workflows without it were around already: its widget stands behind all others, and may be
+        missing. Such fields keep their order among each other.
     """
 
     help: str
@@ -57,6 +59,7 @@ class About:
     widget: str | None = None
     recommended_as: str | None = None
     multiline: bool = False
+    later: bool = False
 
 
 def setting(default: Any, help: str, *, published: Any = _SAME, **about: Any) -> Any:

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..pipelines.attention_map import AttentionMapSettings, attention_maps
 from .common import CATEGORY, Inversion
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,7 @@ class AttentionMap(io.ComfyNode):
                 io.Image.Input("reference", tooltip="The reference picture; its colors are carried over."),
                 *widgets(AttentionMapSettings, "x", "y", "layers", "position", "carry", "picture"),
                 io.Mask.Input("mask", optional=True, tooltip="Look from this region instead of the point."),
+                *later_widgets(AttentionMapSettings),
             ],
             outputs=[
                 io.Image.Output(

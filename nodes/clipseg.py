@@ -11,7 +11,7 @@ from ..color import as_picture
 from ..hosts.comfy.folders import CLIPSEG
 from ..pipelines.clipseg import LoadSettings, ReferringSettings, refer, tinted
 from .common import CATEGORY, FrameProgress, Referring
-from .widgets import widgets
+from .widgets import later_widgets, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,7 @@ class LoadCLIPSeg(io.ComfyNode):
                     tooltip="A folder in models/clipseg, or the published one from the hub, which then stays there.",
                 ),
                 *widgets(LoadSettings, "allow_download"),
+                *later_widgets(LoadSettings),
             ],
             outputs=[
                 Referring.Output(
@@ -84,6 +85,7 @@ class ReferringMask(io.ComfyNode):
                     "has none.",
                 ),
                 *widgets(ReferringSettings, "threshold", "exclusive"),
+                *later_widgets(ReferringSettings),
             ],
             outputs=[
                 io.Mask.Output(

@@ -15,7 +15,7 @@ from ..pipelines.color import (
     luminance_merge,
 )
 from .common import CATEGORY_COLOR, latent_samples, warn_if_colored
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,7 @@ class Desaturate(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="Any picture."),
                 *widgets(DesaturateSettings, "method"),
+                *later_widgets(DesaturateSettings),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The gray picture, same size, three equal channels.")
@@ -66,6 +67,7 @@ class MergeLuminance(io.ComfyNode):
                 *widgets(LuminanceMergeSettings, "match_statistics", "chroma", "gamut", "upsampling", "arithmetic"),
                 io.Image.Input("reference", optional=True, tooltip="Whose color statistics to match."),
                 io.Mask.Input("mask", optional=True, tooltip="Where color goes; the rest stays gray."),
+                *later_widgets(LuminanceMergeSettings),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The colored picture, at the gray picture's size.")],
         )
@@ -112,6 +114,7 @@ class LatentLuminance(io.ComfyNode):
                     tooltip="Fast: at every step the clean estimate is moved along the direction of luma, by the "
                     "linear latent-to-color map that previews use. The VAE encodes the gray picture once.",
                 ),
+                *later_widgets(LatentLuminanceSettings),
             ],
             outputs=[
                 io.Latent.Output(

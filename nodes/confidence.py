@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..pipelines.confidence import ConfidenceBlendSettings, confidence_blend
 from .common import CATEGORY_STAGES, Inversion
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,7 @@ class ConfidenceBlend(io.ComfyNode):
                     optional=True,
                     tooltip="Which part of the reference counts; the same mask that the injection had.",
                 ),
+                *later_widgets(ConfidenceBlendSettings),
             ],
             outputs=[
                 io.Image.Output(

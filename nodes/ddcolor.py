@@ -11,7 +11,7 @@ from ..color import as_picture
 from ..hosts.comfy.folders import DDCOLOR, EMBEDDED
 from ..pipelines.ddcolor import AutoColorSettings, auto_color
 from .common import CATEGORY, DDColorNetwork, FrameProgress, WeightSettings, dtype_of, warn_if_colored
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,7 @@ class LoadDDColor(io.ComfyNode):
                     "one that comes with the pack and knows drawings only.",
                 ),
                 *widgets(WeightSettings, "precision"),
+                *later_widgets(WeightSettings),
             ],
             outputs=[
                 DDColorNetwork.Output(
@@ -108,6 +109,7 @@ class DDColor(io.ComfyNode):
                     "one "
                     "for each.",
                 ),
+                *later_widgets(AutoColorSettings),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures in color, at their own size.")],
         )

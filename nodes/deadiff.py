@@ -10,7 +10,7 @@ from ..color import as_picture
 from ..hosts.comfy.folders import DEADIFF, EMBEDDED
 from ..pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
 from .common import CATEGORY, DEADiffNetwork, DEADiffTokens, FrameProgress, WeightSettings, dtype_of
-from .widgets import widgets
+from .widgets import later_widgets, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,7 @@ class LoadDEADiff(io.ComfyNode):
                     "tiny one that comes with the pack, for the embedded model only.",
                 ),
                 *widgets(WeightSettings, "precision"),
+                *later_widgets(WeightSettings),
             ],
             outputs=[
                 DEADiffNetwork.Output(
@@ -86,6 +87,7 @@ class DEADiffEncode(io.ComfyNode):
                     tooltip="Tokens of the other kind from another reference: style from one picture, semantics from "
                     "another.",
                 ),
+                *later_widgets(DEADiffEncodeSettings),
             ],
             outputs=[DEADiffTokens.Output(display_name="tokens", tooltip="For Apply DEADiff.")],
         )
@@ -135,6 +137,7 @@ class ApplyDEADiff(io.ComfyNode):
                     "for "
                     "each. Two of these nodes with masks take two references for two regions.",
                 ),
+                *later_widgets(DEADiffSettings),
             ],
             outputs=[
                 io.Model.Output(

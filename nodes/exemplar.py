@@ -11,7 +11,7 @@ from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches, 
 from ..pipelines.exemplar_inversion import ReferencePair
 from ..pipelines.exemplar_settings import ColorizeSettings
 from .common import CATEGORY, Inversion, StepProgress, depth_within_steps, warn_if_colored
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +93,7 @@ class Colorize(io.ComfyNode):
                 ),
                 # last and optional, so that older workflows load
                 *widgets(ColorizeSettings, "fallback_below", optional=True),
+                *later_widgets(ColorizeSettings),
             ],
             outputs=[
                 io.Image.Output(

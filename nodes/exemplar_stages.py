@@ -10,7 +10,7 @@ from ..attention.dual import DualAttentionSettings
 from ..diffusion.sampling import GuidanceSettings
 from ..pipelines.color import StatisticsMatchSettings, match_latents
 from .common import CATEGORY_STAGES, Inversion, latent_samples
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +65,7 @@ class DualAttentionColorInjection(io.ComfyNode):
                     tooltip="Which part of the reference may give color (what is above one half). One for all "
                     "references, or one for each.",
                 ),
+                *later_widgets(DualAttentionSettings),
             ],
             outputs=[
                 io.Model.Output(
@@ -121,6 +122,7 @@ class ColorGuidance(io.ComfyNode):
                 io.Model.Input("model", tooltip="The MODEL from Dual-Attention Color Injection."),
                 io.Conditioning.Input("conditioning", tooltip="The prompt used for the inversions, usually empty."),
                 *widgets(GuidanceSettings, "weight"),
+                *later_widgets(GuidanceSettings),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )
@@ -149,6 +151,7 @@ class MatchLatentStatistics(io.ComfyNode):
                     "reference", tooltip="The noised reference: one for all, or one for each. Its size may differ."
                 ),
                 *widgets(StatisticsMatchSettings, "strength"),
+                *later_widgets(StatisticsMatchSettings),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The latent with the reference's statistics.")],
         )

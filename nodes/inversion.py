@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..attention.capture import CaptureSettings
 from ..diffusion.inversion import InversionSettings
 from .common import CATEGORY_STAGES, Inversion, StepProgress, depth_within_steps, latent_samples
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 
 class AttentionCapture(io.ComfyNode):
@@ -25,6 +25,7 @@ class AttentionCapture(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL that DDIM Inversion will use."),
                 *widgets(CaptureSettings, "layers", "keep", "precision", "keep_on"),
+                *later_widgets(CaptureSettings),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model, for DDIM Inversion.")],
         )
@@ -54,6 +55,7 @@ class DDIMInversion(io.ComfyNode):
                 io.Conditioning.Input("conditioning", tooltip="Usually the empty prompt. Sample with the same one."),
                 io.Latent.Input("latent", tooltip="The encoded picture. A batch is inverted together."),
                 *widgets(InversionSettings, "depth", "steps", "convention", "refinements", "measure_round_trip"),
+                *later_widgets(InversionSettings),
             ],
             outputs=[
                 Inversion.Output(

@@ -11,7 +11,7 @@ from ..color import as_picture
 from ..hosts.comfy.folders import EMBEDDED, LCAD
 from ..pipelines.lcad import BatchSettings, DecodeSettings, LoadSettings, finish
 from .common import CATEGORY, LCADVae, latent_samples, warn_if_colored
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,7 @@ class LoadLCAD(io.ComfyNode):
                     "dozen things by name.",
                 ),
                 *widgets(LoadSettings, "attention"),
+                *later_widgets(LoadSettings),
             ],
             outputs=[
                 io.Model.Output(
@@ -93,6 +94,7 @@ class LCADCondition(io.ComfyNode):
                 ),
                 LCADVae.Input("lcad_vae", tooltip="From Load L-CAD."),
                 *widgets(BatchSettings, "resolution", "variations", "shape"),
+                *later_widgets(BatchSettings),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="For the sampler."),
@@ -136,6 +138,7 @@ class LCADDecode(io.ComfyNode):
                 ),
                 LCADVae.Input("lcad_vae", tooltip="From Load L-CAD."),
                 *widgets(DecodeSettings, "exact_luminance", "upsampling", "gamut"),
+                *later_widgets(DecodeSettings),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The pictures in color, at the gray ones' size.")],
         )

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..attention.instances import InstanceSettings
 from .common import CATEGORY
-from .widgets import widgets
+from .widgets import later_widgets, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +57,7 @@ class LCADInstances(io.ComfyNode):
                     "parts between commas, as published.",
                 ),
                 *widgets(InstanceSettings, "strength", "step", "schedule", "start_percent", "end_percent"),
+                *later_widgets(InstanceSettings),
             ],
             outputs=[
                 io.Model.Output(

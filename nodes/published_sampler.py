@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipelines.published_sampler import PublishedSamplerSettings
 from .common import CATEGORY_STAGES
-from .widgets import widgets
+from .widgets import later_widgets, widgets
 
 
 class PublishedSampler(io.ComfyNode):
@@ -36,6 +36,7 @@ class PublishedSampler(io.ComfyNode):
                     "its noise levels are read.",
                 ),
                 *widgets(PublishedSamplerSettings, "sampler_name", "steps"),
+                *later_widgets(PublishedSamplerSettings),
             ],
             outputs=[
                 io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced, with an empty latent."),

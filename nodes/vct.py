@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipelines.vct import TranslateSettings, learn, translate
 from .common import CATEGORY, StepProgress
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +79,7 @@ class Translate(io.ComfyNode):
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where the pictures may change; outside it they stay as they were."
                 ),
+                *later_widgets(TranslateSettings),
             ],
             outputs=[
                 io.Image.Output(

@@ -17,7 +17,7 @@ from ..pipelines.vct_concept import (
     training_pictures,
 )
 from .common import CATEGORY_TRANSLATE, ChartProgress
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +64,7 @@ class ConceptInversion(io.ComfyNode):
                     "gradient_checkpointing",
                     "when_the_file_exists",
                 ),
+                *later_widgets(ConceptInversionSettings),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="The concept as a prompt of its own."),

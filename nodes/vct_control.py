@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..pipelines.prompt_control import PromptControlSettings
 from ..pipelines.vct_pair import ConceptFusionSettings, Fusion, replay_of
 from .common import CATEGORY_TRANSLATE, Inversion, Pivots
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +64,7 @@ class ConceptFusion(io.ComfyNode):
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where the picture may change; outside it comes back as it was."
                 ),
+                *later_widgets(ConceptFusionSettings),
             ],
             outputs=[
                 io.Guider.Output(
@@ -152,6 +153,7 @@ class PromptControlNode(io.ComfyNode):
                     "negative prompt's place.",
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where the picture may change; outside it is the source."),
+                *later_widgets(PromptControlSettings),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )

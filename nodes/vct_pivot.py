@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..color.chart import as_image, loss_chart
 from ..pipelines.vct_pivot import PivotSettings
 from .common import CATEGORY_TRANSLATE, ChartProgress, Inversion, Pivots
-from .widgets import resolved, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,6 +54,7 @@ class PivotInversion(io.ComfyNode):
                     "variant",
                     "gradient_checkpointing",
                 ),
+                *later_widgets(PivotSettings),
             ],
             outputs=[
                 Pivots.Output(

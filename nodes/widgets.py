@@ -32,6 +32,12 @@ def widgets(
     return [widget(entry, optional) for entry in chosen]
 
 
+def later_widgets(*settings: type[Settings]) -> list[io.WidgetInput]:
+    """Inputs for the settings of some classes that were added later, for the end of a node's inputs."""
+    later = {entry.widget: entry for known in settings for entry in entries(known).values() if entry.about.later}
+    return [widget(entry, optional=True) for entry in later.values()]
+
+
 def widget(entry: Entry, optional: bool = False) -> io.WidgetInput:
     """The input for one setting; it carries the setting, for the pages that are made from schemas (``texts``)."""
     made = _widget(entry, optional)

@@ -1,11 +1,12 @@
 """Nodes' schemas against those of version 0.1.0, on which saved workflows rest (``tests/data/README.md``)."""
 
+import ast
 import json
 from pathlib import Path
 
 import pytest
 
-from texts.schemas import read
+from texts.schemas import ROOT, read
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "node_schemas.json").read_text(encoding="utf-8"))
 
@@ -52,3 +53,23 @@ def test_options_and_defaults_are_the_recorded_ones(name, nodes):
         else:
             assert i.default == recorded.get("default"), f"{name}.{i.id}"
         assert type(i.default) is type(recorded.get("default")), f"{name}.{i.id} has a default of another type"
+
+
+def test_a_setting_added_later_finds_its_place():
+    """Every node ends its inputs with the later settings of the classes that its widgets come from."""
+    checked = 0
+    for path in (ROOT / "nodes").glob("*.py"):
+        for schema in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not (isinstance(schema, ast.Call) and ast.unparse(schema.func) == "io.Schema"):
+                continue
+            (inputs,) = [keyword.value for keyword in schema.keywords if keyword.arg == "inputs"] or [None]
+            if not isinstance(inputs, ast.List):
+                continue
+            calls = [node for node in ast.walk(inputs) if isinstance(node, ast.Call)]
+            classes = {ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "widgets"}
+            if classes:
+                last = ast.unparse(inputs.elts[-1])
+                assert last.startswith("*later_widgets("), f"{path.name}: {last}"
+                assert all(name in last for name in classes), f"{path.name}: {last} lacks one of {classes}"
+                checked += 1
+    assert checked > 20
