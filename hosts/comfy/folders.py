@@ -29,10 +29,12 @@ class WeightFolders:
 
     :param names: the system's own folder first; where two have a file of one name, the first one's counts.
     :param advice: what to download, and from where, for the message about a missing file.
+    :param comes_with_one: whether a small file of the system comes with the pack.
     """
 
     names: tuple[str, ...]
     advice: str
+    comes_with_one: bool = True
 
     def register(self) -> None:
         """Make the system's own folder known to ComfyUI, and what weights are called there."""
@@ -47,20 +49,20 @@ class WeightFolders:
         return list(dict.fromkeys(name for folder in self.names for name in folder_paths.get_filename_list(folder)))
 
     def choices(self) -> list[str]:
-        """What a loader offers: the embedded file, then all others."""
-        return [EMBEDDED, *self.files()]
+        """What a loader offers: the embedded file where there is one, then all others."""
+        return [*([EMBEDDED] if self.comes_with_one else []), *self.files()]
 
     def check(self, name: str | None) -> bool | str:
         """ComfyUI's verdict on a choice before anything runs; a linked one is not known yet and comes as None."""
         return True if name is None or name in self.choices() else self.missing(name)
 
-    def path(self, name: str, embedded: Path) -> Path:
+    def path(self, name: str, embedded: Path | None = None) -> Path:
         """Where a chosen file is.
 
-        :param embedded: the file that comes with the pack.
+        :param embedded: the file that comes with the pack, if one does.
         :raises FileNotFoundError: no folder has it.
         """
-        if name == EMBEDDED:
+        if name == EMBEDDED and embedded is not None:
             return embedded
         self.register()
         path = next((path for folder in self.names if (path := folder_paths.get_full_path(folder, name))), None)
@@ -72,10 +74,10 @@ class WeightFolders:
         """What to say about a file that is in none of the folders."""
         files = self.files()
         listed = f"there are {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "they are empty"
-        own = self.names[0]
+        own, instead = self.names[0], f"; or choose '{EMBEDDED}'" if self.comes_with_one else ""
         return (
             f"There is no '{name}' in models/{' or models/'.join(self.names)} ({listed}). {self.advice}, put it into "
-            f"models/{own} and reload the page; or choose '{EMBEDDED}'."
+            f"models/{own} and reload the page{instead}."
         )
 
 
