@@ -53,7 +53,7 @@ class ConceptText(Protocol):
         ...
 
     def __call__(self, vectors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Vectors (n, width) for each encoder -> (context (1, columns, width), pooled (1, P) for SDXL), with gradients."""
+        """Vectors (n, width) for each encoder -> (context (1, columns, width), SDXL pooled (1, P)), with gradients."""
         ...
 
 
