@@ -15,7 +15,7 @@ def contact_sheet(image: Tensor, reference: Tensor, result: ColorizeResult, heig
     """Input, reference, result, where one place of the input looks, and the reference carried over: (1, h, w, 3)."""
     from ..color import desaturate, resize
     from ..color.heat import side_by_side
-    from ..pipelines.attention_map import attention_maps
+    from .attention_map import attention_maps
 
     maps = attention_maps(result.source, result.reference.gray, image, reference)
     columns = [

@@ -95,7 +95,6 @@ class DiffusersHost:
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
     ) -> Tensor:
         """Come back with guidance between the edited and the plain prediction; returns the latent at the last level."""
-
         split_at = self._split_block(layers)
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
