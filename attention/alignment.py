@@ -77,8 +77,7 @@ def replacement(
     if len(spans[0]) != len(spans[1]):
         raise ValueError(
             f"The source has {len(spans[0])} words or marks and the target {len(spans[1])}; replace swaps word for "
-            f"word. "
-            "Use refine, or prompts with equally many words."
+            "word. Use refine, or prompts with equally many words."
         )
     mapper = torch.zeros(columns)
     for before, after in zip(*spans, strict=True):

@@ -65,8 +65,7 @@ class CaptureSettings(Settings):
     keep: Keep = setting(
         "everything (q, k, v)",
         "everything (q, k, v) works for every role. input (q, k) is enough for the gray picture, reference (k, v) for "
-        "the "
-        "color reference and gray reference (k) for the desaturated reference; they save up to two thirds of the "
+        "the color reference and gray reference (k) for the desaturated reference; they save up to two thirds of the "
         "memory.",
     )
     storage: StorageSettings = field(default_factory=StorageSettings)

@@ -50,8 +50,8 @@ class DualAttentionSettings(Settings):
     gamma_deep: float = share(
         1.0,
         "Coarse layers. 0 trusts the match between the picture as it is being colored and the reference, 1 the match "
-        "of gray input to gray reference. At 1 (with beta_deep 0) the running picture does not enter at all, and "
-        "these layers are computed once, before sampling.",
+        "of gray input to gray reference. At 1 (with beta_deep 0) the running picture does not enter at all, and these "
+        "layers are computed once, before sampling.",
         advanced=True,
         auto=True,
     )

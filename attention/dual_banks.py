@@ -57,8 +57,8 @@ class DualBanks:
         empty = [role for role, bank in needed.items() if not bank.pictures]
         if empty:
             raise ValueError(
-                f"The inversion of the {', '.join(empty)} kept no attention features; put an Attention Capture node "
-                "on the MODEL that DDIM Inversion uses."
+                f"The inversion of the {', '.join(empty)} kept no attention features; put an Attention Capture node on "
+                "the MODEL that DDIM Inversion uses."
             )
         counts: dict[Role, int] = {role: bank.pictures for role, bank in needed.items()}
         _check_counts(counts)
@@ -79,8 +79,8 @@ class DualBanks:
                     bank.get(sigma, layer, letter)
         if need["gray"] and self.reference.grid(layer) != self.gray.grid(layer):
             raise ValueError(
-                f"The reference has {self.reference.grid(layer)} tokens at {layer.name} and its gray "
-                f"version {self.gray.grid(layer)}: invert both at the same size."
+                f"The reference has {self.reference.grid(layer)} tokens at {layer.name} and its gray version "
+                f"{self.gray.grid(layer)}: invert both at the same size."
             )
 
 
@@ -89,8 +89,8 @@ def _check_counts(counts: Mapping[Role, int]) -> None:
     gray, inputs = counts.get("gray", references), counts.get("input")
     if gray != references or (inputs is not None and references not in (1, inputs)):
         raise ValueError(
-            f"Batches do not match: {'any' if inputs is None else inputs} input(s), {references} reference(s), "
-            f"{gray} gray reference(s). Use one reference for all inputs, or one for each."
+            f"Batches do not match: {'any' if inputs is None else inputs} input(s), {references} reference(s), {gray} "
+            "gray reference(s). Use one reference for all inputs, or one for each."
         )
 
 

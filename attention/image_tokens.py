@@ -58,8 +58,7 @@ def route(
     if both:
         raise ValueError(
             f"{', '.join(layer.name for layer in sorted(both))} would listen to style and to semantics; a layer "
-            f"listens "
-            "to one of them. Take it out of one list."
+            "listens to one of them. Take it out of one list."
         )
     for kind in KINDS:
         if kind not in chosen:

@@ -120,8 +120,7 @@ class Instance:
         if self.masks.ndim != 3 or 0 in self.masks.shape or not bool((self.masks > 0.5).any(dim=(1, 2)).all()):
             raise ValueError(
                 f"The mask of '{self.phrase}', {tuple(self.masks.shape)}, is empty (nothing above one half): paint "
-                f"where "
-                "its colors belong."
+                "where its colors belong."
             )
 
 
@@ -181,8 +180,7 @@ def one_hot_tokens(instance: Instance, keys: int) -> Tensor:
     if keys % instance.length:
         raise ValueError(
             f"The positive prompt has {keys} tokens, the one that '{instance.phrase}' was looked up in "
-            f"{instance.length}: "
-            "use the same text and the same CLIP for both."
+            f"{instance.length}: use the same text and the same CLIP for both."
         )
     places = torch.arange(keys) % instance.length
     return (places[:, None] == torch.tensor(instance.tokens)).float()

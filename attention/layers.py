@@ -87,8 +87,8 @@ def select_layers(expression: str, infos: Sequence[LayerInfo]) -> tuple[LayerInf
             block = match and (match[1] or block)
             if match is None or block is None:
                 raise ValueError(
-                    f"'{term}' names no layers. Use {', '.join(_PRESETS)}, or ranges such as 'output.6-11'; "
-                    f"this model has {_available(infos)}."
+                    f"'{term}' names no layers. Use {', '.join(_PRESETS)}, or ranges such as 'output.6-11'; this model "
+                    f"has {_available(infos)}."
                 )
             matches = _in_range(infos, block, *match.groups()[1:])
         if not matches:

@@ -71,13 +71,12 @@ def _report(naive: dict, ours: dict, options: argparse.Namespace) -> None:
     )
     outside = ours["total"] - ours["unet"] - ours["vae"]
     print(
-        f"Outside the UNet and the VAE: {outside:.2f} s of {ours['total']:.1f} s, {outside / ours['total']:.1%} "
-        f"(UNet {ours['unet']:.1f} s, VAE {ours['vae']:.1f} s)."
+        f"Outside the UNet and the VAE: {outside:.2f} s of {ours['total']:.1f} s, {outside / ours['total']:.1%} (UNet "
+        f"{ours['unet']:.1f} s, VAE {ours['vae']:.1f} s)."
     )
     print(
-        f"Rows that entered the UNet (both branches enter as one): {ours['entered']}. "
-        f"At the paper's N = 3: {ours['paper_calls']} calls, {ours['paper_rows']} rows; "
-        f"a further input {ours['further_rows']} rows."
+        f"Rows that entered the UNet (both branches enter as one): {ours['entered']}. At the paper's N = 3: "
+        f"{ours['paper_calls']} calls, {ours['paper_rows']} rows; a further input {ours['further_rows']} rows."
     )
 
 

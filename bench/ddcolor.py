@@ -151,10 +151,8 @@ def _report(options: argparse.Namespace, found: dict[str, float]) -> None:
         worked = {side: found[f"{side}, processor"] for side in ("published", "ours", "bare", "around")}
         print(
             f"In processor seconds, which other programs on the machine disturb less: {worked['published']:.2f} "
-            f"against "
-            f"{worked['ours']:.2f}, {worked['published'] / worked['ours']:.2f}x; bare {worked['bare']:.2f}, around "
-            f"them "
-            f"{worked['around']:.2f}, {worked['around'] / worked['bare']:.1%}."
+            f"against {worked['ours']:.2f}, {worked['published'] / worked['ours']:.2f}x; bare {worked['bare']:.2f}, "
+            f"around them {worked['around']:.2f}, {worked['around'] / worked['bare']:.1%}."
         )
 
 

@@ -18,8 +18,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     common.add_model(
         command,
         "DDColor file: ddcolor_modelscope, paper, artistic or paper_tiny, as .pth, .pt, .bin or .safetensors (default: "
-        "the "
-        "embedded one, made for drawings)",
+        "the embedded one, made for drawings)",
     )
     common.add_settings(command, AutoColorSettings)
 

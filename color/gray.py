@@ -68,8 +68,8 @@ def as_picture(image: torch.Tensor, name: str) -> torch.Tensor:
         raise ValueError(f"{name}: found an empty batch, expected at least one picture; look at the node that made it.")
     if min(image.shape[1:3]) < 2:
         raise ValueError(
-            f"{name}: found {image.shape[2]} x {image.shape[1]} pixels, expected at least 2 on each side; "
-            "look at the node that made it."
+            f"{name}: found {image.shape[2]} x {image.shape[1]} pixels, expected at least 2 on each side; look at the "
+            "node that made it."
         )
     if not bool(torch.isfinite(image).all()):
         raise ValueError(f"{name}: found NaN or infinite values, expected 0..1; look at the node that made it.")

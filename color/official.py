@@ -32,8 +32,8 @@ def official_merge(
     """
     if decoded.ndim != 4 or decoded.shape[1] != 3 or not decoded.is_floating_point():
         raise ValueError(
-            f"decoded: found {decoded.dtype} {tuple(decoded.shape)}, expected floats (B, 3, H, W) in -1..1; "
-            "move the channels of a picture in front and map 0..1 to -1..1."
+            f"decoded: found {decoded.dtype} {tuple(decoded.shape)}, expected floats (B, 3, H, W) in -1..1; move the "
+            "channels of a picture in front and map 0..1 to -1..1."
         )
     for name, picture in (("input_rgb", input_rgb), ("reference_rgb", reference_rgb)):
         if picture.dtype != torch.uint8 or picture.ndim != 4 or picture.shape[-1] != 3:

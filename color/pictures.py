@@ -16,13 +16,13 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
     accepted = " or ".join(str(count) for count in channels)
     if picture.ndim != 4:
         raise ValueError(
-            f"{name}: found a tensor of shape {tuple(picture.shape)}, expected (B, H, W, {accepted}); "
-            "add the missing batch axis or move the channels last."
+            f"{name}: found a tensor of shape {tuple(picture.shape)}, expected (B, H, W, {accepted}); add the missing "
+            "batch axis or move the channels last."
         )
     if picture.shape[-1] not in channels:
         raise ValueError(
-            f"{name}: found {picture.shape[-1]} channels, expected {accepted}; "
-            "remove the alpha channel or repeat the gray one first."
+            f"{name}: found {picture.shape[-1]} channels, expected {accepted}; remove the alpha channel or repeat the "
+            "gray one first."
         )
     if 0 in picture.shape[1:3]:
         raise ValueError(f"{name}: found an empty picture {tuple(picture.shape)}, expected at least one pixel.")

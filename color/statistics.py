@@ -98,6 +98,6 @@ def _check_statistics(x: torch.Tensor, reference: torch.Tensor, dims: int | tupl
     if not fits or not over:
         raise ValueError(
             f"Statistics do not fit: found {tuple(x.shape)} and a reference of {tuple(reference.shape)}, expected the "
-            f"same number of axes and, outside of axes {sorted(over)}, the same sizes or 1 in the reference. "
-            "Use a reference with as many channels, and one picture or as many as the batch has."
+            f"same number of axes and, outside of axes {sorted(over)}, the same sizes or 1 in the reference. Use a "
+            "reference with as many channels, and one picture or as many as the batch has."
         )

@@ -31,8 +31,8 @@ def steady_chroma(
         raise ValueError(f"steady_chroma: found a window of {window} frames, expected 0 or more.")
     if chroma.shape[:3] != lightness.shape:
         raise ValueError(
-            f"steady_chroma: found chroma {tuple(chroma.shape)} and lightness {tuple(lightness.shape)}, expected "
-            "(B, h, w, 2) and (B, h, w); resize one of them."
+            f"steady_chroma: found chroma {tuple(chroma.shape)} and lightness {tuple(lightness.shape)}, expected (B, "
+            "h, w, 2) and (B, h, w); resize one of them."
         )
     frames = chroma.shape[0]
     if window == 0 or frames == 1:

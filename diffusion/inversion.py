@@ -109,6 +109,6 @@ def check_same_model(inversion: Inversion, fingerprint: str) -> None:
     """:raises ValueError: an inversion was made by another model."""
     if inversion.model != fingerprint:
         raise ValueError(
-            f"This inversion was made with another model ({inversion.model}; this one is {fingerprint}). "
-            "Invert the picture again with the model that you sample with."
+            f"This inversion was made with another model ({inversion.model}; this one is {fingerprint}). Invert the "
+            "picture again with the model that you sample with."
         )

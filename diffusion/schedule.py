@@ -154,8 +154,8 @@ def inversion_plan(
         raise ValueError(f"An official inversion needs a schedule of at least 2 steps; this one has {steps}.")
     if not 1 <= depth <= most:
         raise ValueError(
-            f"depth is {depth}, but an inversion ({convention}) over {steps} steps can be 1 to {most} deep; "
-            "lower the depth or raise the steps."
+            f"depth is {depth}, but an inversion ({convention}) over {steps} steps can be 1 to {most} deep; lower the "
+            "depth or raise the steps."
         )
     table = [float(s) for s in sigma_table]
     way_back = [table[t] for t in reversed(grid[:depth])]

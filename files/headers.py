@@ -44,8 +44,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         header = json.loads(raw)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both ValueErrors
         raise ValueError(
-            f"{path} does not start with a safetensors header ({error}): it is another kind of file or is damaged; "
-            "get it again."
+            f"{path} does not start with a safetensors header ({error}): it is another kind of file or is damaged; get "
+            "it again."
         ) from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     return metadata if isinstance(metadata, dict) else {}

@@ -50,8 +50,7 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
         if code:
             raise ValueError(
                 f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the "
-                f"weights "
-                "from where they were published, as .safetensors if there is one."
+                "weights from where they were published, as .safetensors if there is one."
             ) from error
         lines = str(error).strip().splitlines()
         raise ValueError(
@@ -116,8 +115,8 @@ def read_component(folder: Path) -> dict[str, Tensor]:
                     return _read_shards(index)
     found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else "no such folder"
     raise ValueError(
-        f"{folder} has no weights (found {found}), expected for example {_STEMS[0]}.safetensors: "
-        "download the folder again, with its large files."
+        f"{folder} has no weights (found {found}), expected for example {_STEMS[0]}.safetensors: download the folder "
+        "again, with its large files."
     )
 
 

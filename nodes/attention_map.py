@@ -44,8 +44,8 @@ class AttentionMap(io.ComfyNode):
             outputs=[
                 io.Image.Output(
                     display_name="heat_map",
-                    tooltip="The input with the point or the region, and beside it the reference with the "
-                    "attention laid over it.",
+                    tooltip="The input with the point or the region, and beside it the reference with the attention "
+                    "laid over it.",
                 ),
                 io.Mask.Output(
                     display_name="heat", tooltip="The attention alone, at the reference's size, largest value 1."

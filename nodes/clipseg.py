@@ -29,8 +29,7 @@ class LoadCLIPSeg(io.ComfyNode):
             display_name="Load CLIPSeg",
             category=CATEGORY,
             description="Loads a referring segmentation model, which finds in a picture what a text says (Lüddecke and "
-            "Ecker "
-            "2022).",
+            "Ecker 2022).",
             search_aliases=["clipseg", "text to mask", "referring segmentation", "segmentation model"],
             inputs=[
                 io.Combo.Input(
@@ -71,8 +70,7 @@ class ReferringMask(io.ComfyNode):
             display_name="Referring Mask",
             category=CATEGORY,
             description="Makes masks from words: where in the picture each phrase applies, in the order that L-CAD "
-            "Instances "
-            "wants.",
+            "Instances wants.",
             search_aliases=["clipseg", "text to mask", "referring segmentation", "segment by text", "phrase mask"],
             inputs=[
                 Referring.Input("referring", tooltip="From Load CLIPSeg."),
@@ -81,8 +79,8 @@ class ReferringMask(io.ComfyNode):
                     "phrases",
                     multiline=True,
                     default="",
-                    tooltip="What to look for, one phrase a line. Name things rather than colors: a gray picture "
-                    "has none.",
+                    tooltip="What to look for, one phrase a line. Name things rather than colors: a gray picture has "
+                    "none.",
                 ),
                 *widgets(ReferringSettings, "threshold", "exclusive"),
                 *later_widgets(ReferringSettings),

@@ -53,8 +53,7 @@ class WeightSettings(Settings):
     precision: Literal["float32", "bfloat16", "float16"] = setting(
         "float32",
         "float32 gives the published numbers. bfloat16 and float16 take half the memory and are faster on most GPUs; "
-        "results "
-        "differ a little. On a CPU keep float32.",
+        "results differ a little. On a CPU keep float32.",
         advanced=True,
     )
 

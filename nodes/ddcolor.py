@@ -36,10 +36,10 @@ class LoadDDColor(io.ComfyNode):
                     "model_name",
                     options=DDCOLOR.choices(),
                     default=EMBEDDED,
-                    tooltip="A file of models/ddcolor or, if it has none of that name, of models/upscale_models: "
-                    ".pth, .pt, .bin or .safetensors. ddcolor_modelscope is a good start, ddcolor_artistic "
-                    "is more colorful, ddcolor_paper_tiny is the smallest released one. embedded is a tiny "
-                    "one that comes with the pack and knows drawings only.",
+                    tooltip="A file of models/ddcolor or, if it has none of that name, of models/upscale_models: .pth, "
+                    ".pt, .bin or .safetensors. ddcolor_modelscope is a good start, ddcolor_artistic is more colorful, "
+                    "ddcolor_paper_tiny is the smallest released one. embedded is a tiny one that comes with the pack "
+                    "and knows drawings only.",
                 ),
                 *widgets(WeightSettings, "precision"),
                 *later_widgets(WeightSettings),
@@ -47,8 +47,8 @@ class LoadDDColor(io.ComfyNode):
             outputs=[
                 DDColorNetwork.Output(
                     display_name="ddcolor",
-                    tooltip="The network, for DDColor. ComfyUI loads it when it is needed, offloads it and counts "
-                    "its memory.",
+                    tooltip="The network, for DDColor. ComfyUI loads it when it is needed, offloads it and counts its "
+                    "memory.",
                 )
             ],
         )
@@ -74,8 +74,7 @@ class DDColor(io.ComfyNode):
             display_name="DDColor",
             category=CATEGORY,
             description="Colors gray pictures or video frames with no reference, in one forward pass (Kang et al. "
-            "2023). "
-            "The result has the picture's own size and lightness.",
+            "2023). The result has the picture's own size and lightness.",
             search_aliases=[
                 "automatic colorization",
                 "colorize photo",
@@ -106,8 +105,7 @@ class DDColor(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="Where the new colors go; elsewhere the picture stays as it is. One for all pictures, or "
-                    "one "
-                    "for each.",
+                    "one for each.",
                 ),
                 *later_widgets(AutoColorSettings),
             ],

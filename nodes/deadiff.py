@@ -27,8 +27,7 @@ class LoadDEADiff(io.ComfyNode):
             display_name="Load DEADiff",
             category=CATEGORY,
             description="Loads what DEADiff adds to Stable Diffusion 1.x: the encoder that turns a reference into "
-            "tokens, and how "
-            "the model listens to them. The rest of its checkpoint is left on disk.",
+            "tokens, and how the model listens to them. The rest of its checkpoint is left on disk.",
             search_aliases=["deadiff", "style adapter", "image prompt", "style reference loader", "blip diffusion"],
             inputs=[
                 io.Combo.Input(
@@ -36,8 +35,8 @@ class LoadDEADiff(io.ComfyNode):
                     options=DEADIFF.choices(),
                     default=EMBEDDED,
                     tooltip="DEADiff's checkpoint (.ckpt or .safetensors), or an adapter made from it: a file in "
-                    "models/deadiff, or in models/checkpoints if there is none of that name. embedded is a "
-                    "tiny one that comes with the pack, for the embedded model only.",
+                    "models/deadiff, or in models/checkpoints if there is none of that name. embedded is a tiny one "
+                    "that comes with the pack, for the embedded model only.",
                 ),
                 *widgets(WeightSettings, "precision"),
                 *later_widgets(WeightSettings),
@@ -45,8 +44,8 @@ class LoadDEADiff(io.ComfyNode):
             outputs=[
                 DEADiffNetwork.Output(
                     display_name="deadiff",
-                    tooltip="The encoder and the projections, for DEADiff Encode. ComfyUI loads, offloads and "
-                    "counts the encoder.",
+                    tooltip="The encoder and the projections, for DEADiff Encode. ComfyUI loads, offloads and counts "
+                    "the encoder.",
                 )
             ],
         )
@@ -70,15 +69,14 @@ class DEADiffEncode(io.ComfyNode):
             display_name="DEADiff Encode",
             category=CATEGORY,
             description="Turns references into tokens of their style, of what they show, or of both (Qi et al. 2024). "
-            "Runs once; "
-            "sampling reuses the tokens.",
+            "Runs once; sampling reuses the tokens.",
             search_aliases=["style tokens", "semantic tokens", "deadiff encode", "image prompt encode", "q-former"],
             inputs=[
                 DEADiffNetwork.Input("deadiff", tooltip="From Load DEADiff."),
                 io.Image.Input(
                     "image",
-                    tooltip="One reference or a batch of them. They are squeezed into a small square, as the "
-                    "published program does it, so crop to what matters.",
+                    tooltip="One reference or a batch of them. They are squeezed into a small square, as the published "
+                    "program does it, so crop to what matters.",
                 ),
                 *widgets(DEADiffEncodeSettings, "take", "weights", "combine", "semantic_word"),
                 DEADiffTokens.Input(
@@ -110,9 +108,8 @@ class ApplyDEADiff(io.ComfyNode):
             display_name="Apply DEADiff",
             category=CATEGORY,
             description="Lets a Stable Diffusion 1.x MODEL listen to a reference's tokens beside the prompt: its "
-            "coarse layers to "
-            "what is shown, the others to style. Goes together with LoRAs, ControlNets, IP-Adapters and the color "
-            "nodes.",
+            "coarse layers to what is shown, the others to style. Goes together with LoRAs, ControlNets, IP-Adapters "
+            "and the color nodes.",
             search_aliases=["apply style", "deadiff", "style transfer", "reference style", "image prompt"],
             inputs=[
                 io.Model.Input(
@@ -134,8 +131,7 @@ class ApplyDEADiff(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="Where in the picture the tokens act; white is everywhere. One for all pictures, or one "
-                    "for "
-                    "each. Two of these nodes with masks take two references for two regions.",
+                    "for each. Two of these nodes with masks take two references for two regions.",
                 ),
                 *later_widgets(DEADiffSettings),
             ],

@@ -21,26 +21,24 @@ class LoadDemoModel(io.ComfyNode):
             category=CATEGORY,
             description="A small diffusion model that comes with the pack, so that every workflow runs with nothing "
             "downloaded. It knows drawings of everyday things, also by name, and was trained for these methods; it "
-            "says nothing about "
-            "the quality of Stable Diffusion.",
+            "says nothing about the quality of Stable Diffusion.",
             search_aliases=["demo model", "tiny model", "exemplar demo", "embedded model"],
             inputs=[],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="A UNet built like Stable Diffusion's, much smaller, with three resolutions. It "
-                    "carries what it recommends: settings that are left on auto take it.",
+                    tooltip="A UNet built like Stable Diffusion's, much smaller, with three resolutions. It carries "
+                    "what it recommends: settings that are left on auto take it.",
                 ),
                 io.Clip.Output(
                     display_name="clip",
                     tooltip="A bag of words, not a language model. 'red apple' works, sentences do not. Only the "
-                    "letters a to z count, so text in other scripts is the same as no text; at most eight "
-                    "words.",
+                    "letters a to z count, so text in other scripts is the same as no text; at most eight words.",
                 ),
                 io.Vae.Output(
                     display_name="vae",
-                    tooltip="A linear autoencoder: a latent stands for four by four pixels, not eight by eight. "
-                    "Gray pictures stay gray.",
+                    tooltip="A linear autoencoder: a latent stands for four by four pixels, not eight by eight. Gray "
+                    "pictures stay gray.",
                 ),
                 io.Conditioning.Output(
                     display_name="empty_prompt", tooltip="The empty prompt, encoded; colorization uses this one."

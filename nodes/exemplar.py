@@ -117,8 +117,8 @@ class Colorize(io.ComfyNode):
                 ),
                 io.Mask.Output(
                     display_name="from_reference",
-                    tooltip="White where colors are the reference's, black where they are the fallback's. All "
-                    "white while fallback_below is 0.",
+                    tooltip="White where colors are the reference's, black where they are the fallback's. All white "
+                    "while fallback_below is 0.",
                 ),
             ],
         )

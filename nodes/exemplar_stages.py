@@ -70,8 +70,8 @@ class DualAttentionColorInjection(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="A copy of the model with the injection; sample it from the noised input. The input "
-                    "model is not changed.",
+                    tooltip="A copy of the model with the injection; sample it from the noised input. The input model "
+                    "is not changed.",
                 )
             ],
         )

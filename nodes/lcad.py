@@ -47,14 +47,14 @@ class LoadLCAD(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="A Stable Diffusion UNet that reads the gray picture beside the noise. KSampler, LoRA "
-                    "and guiders work as usual; its prompts must come from L-CAD Condition.",
+                    tooltip="A Stable Diffusion UNet that reads the gray picture beside the noise. KSampler, LoRA and "
+                    "guiders work as usual; its prompts must come from L-CAD Condition.",
                 ),
                 io.Clip.Output(display_name="clip", tooltip="The text encoder, for CLIP Text Encode."),
                 LCADVae.Output(
                     display_name="lcad_vae",
-                    tooltip="Gray encoder and guided decoder, for L-CAD Condition and L-CAD Decode. ComfyUI loads "
-                    "them when they are needed, offloads them and counts their memory.",
+                    tooltip="Gray encoder and guided decoder, for L-CAD Condition and L-CAD Decode. ComfyUI loads them "
+                    "when they are needed, offloads them and counts their memory.",
                 ),
             ],
         )

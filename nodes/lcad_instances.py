@@ -22,8 +22,7 @@ class LCADInstances(io.ComfyNode):
             display_name="L-CAD Instances",
             category=CATEGORY,
             description="Draws phrases of the prompt into masks, so that each thing gets the color that its own words "
-            "say "
-            "(L-CAD, Chang et al. 2023). Works on every Stable Diffusion UNet; several can be chained.",
+            "say (L-CAD, Chang et al. 2023). Works on every Stable Diffusion UNet; several can be chained.",
             search_aliases=[
                 "l-cad",
                 "lcad",

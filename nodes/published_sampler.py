@@ -19,8 +19,7 @@ class PublishedSampler(io.ComfyNode):
             display_name="Published Sampler",
             category=CATEGORY_STAGES,
             description="The samplers of DEADiff's and L-CAD's programs with their own noise levels, for "
-            "SamplerCustomAdvanced. ComfyUI's "
-            "samplers of the same names differ from them at both ends.",
+            "SamplerCustomAdvanced. ComfyUI's samplers of the same names differ from them at both ends.",
             search_aliases=[
                 "ddim official",
                 "deadiff sampler",
@@ -32,8 +31,8 @@ class PublishedSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The MODEL to sample with: Stable Diffusion 1.x, 2.x or SDXL. Only "
-                    "its noise levels are read.",
+                    tooltip="The MODEL to sample with: Stable Diffusion 1.x, 2.x or SDXL. Only its noise levels are "
+                    "read.",
                 ),
                 *widgets(PublishedSamplerSettings, "sampler_name", "steps"),
                 *later_widgets(PublishedSamplerSettings),

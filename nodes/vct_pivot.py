@@ -63,9 +63,8 @@ class PivotInversion(io.ComfyNode):
                 ),
                 io.Conditioning.Output(
                     display_name="unconditional",
-                    tooltip="The contexts as a scheduled negative prompt: each is in force around its own step "
-                    "only. Any sampler can read it; one that visits other levels finds the nearest "
-                    "context.",
+                    tooltip="The contexts as a scheduled negative prompt: each is in force around its own step only. "
+                    "Any sampler can read it; one that visits other levels finds the nearest context.",
                 ),
                 io.Image.Output(
                     display_name="losses",

@@ -145,7 +145,7 @@ def match_latents(latent: Tensor, reference: Tensor, settings: StatisticsMatchSe
     """
     if latent.shape[1] != reference.shape[1] or reference.shape[0] not in (1, latent.shape[0]):
         raise ValueError(
-            f"The latents are {tuple(latent.shape)} and {tuple(reference.shape)}; they need the same channels, and "
-            "one reference for all or one for each."
+            f"The latents are {tuple(latent.shape)} and {tuple(reference.shape)}; they need the same channels, and one "
+            "reference for all or one for each."
         )
     return adain(latent, reference.to(latent), strength=settings.strength)

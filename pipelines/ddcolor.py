@@ -63,10 +63,8 @@ class AutoColorSettings(Settings):
     resolution: int = setting(
         512,
         "The network works at the area of a square with this side, in sides that are multiples of 32. Low: larger and "
-        "calmer "
-        "areas of color, fast. High: more detail, more patchwork, slow. Best is what the network was trained for. 0 is "
-        "the "
-        "picture's own size.",
+        "calmer areas of color, fast. High: more detail, more patchwork, slow. Best is what the network was trained "
+        "for. 0 is the picture's own size.",
         low=0,
         high=4096,
         step=32,
@@ -88,10 +86,8 @@ class AutoColorSettings(Settings):
     steady: int = setting(
         0,
         "For video: how many frames before and after smooth a frame's color. 0 is off, for single pictures. 2 to 4 "
-        "calm "
-        "flicker; high values are slower. A neighboring frame counts less where its lightness differs, so what moves "
-        "keeps "
-        "its own color and nothing is carried over a cut.",
+        "calm flicker; high values are slower. A neighboring frame counts less where its lightness differs, so what "
+        "moves keeps its own color and nothing is carried over a cut.",
         low=0,
         high=32,
     )
@@ -104,33 +100,28 @@ class AutoColorSettings(Settings):
     upsampling: Upsampling = setting(
         "guided",
         "How colors come to the picture's size: guided lets them follow its edges (fast guided filter), smooth is "
-        "bilinear "
-        "and blurs across them.",
+        "bilinear and blurs across them.",
         advanced=True,
     )
     gamut: Gamut = setting(
         "fit",
         "Colors that no screen can show: fit makes them paler at the same lightness and hue; clip cuts each channel, "
-        "which "
-        "changes lightness.",
+        "which changes lightness.",
         published="clip",
         advanced=True,
     )
     arithmetic: Literal["exact", "official"] = setting(
         "exact",
         "exact is everything above. official repeats the published program: a square input, shrunk without "
-        "antialiasing, "
-        "OpenCV's Lab, colors put down in blocks, 8 bits. It heeds resolution and batch only.",
+        "antialiasing, OpenCV's Lab, colors put down in blocks, 8 bits. It heeds resolution and batch only.",
         published="official",
         advanced=True,
     )
     batch: int = setting(
         0,
         "Most frames in one call. Low saves memory, high is faster on a GPU. 0 takes what fits the free memory (on a "
-        "CPU one "
-        "at a time, which is fastest there). Halved by itself when memory runs out; a picture is never cut into tiles, "
-        "whose "
-        "colors would differ.",
+        "CPU one at a time, which is fastest there). Halved by itself when memory runs out; a picture is never cut "
+        "into tiles, whose colors would differ.",
         low=0,
         high=256,
         advanced=True,

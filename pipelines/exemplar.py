@@ -165,14 +165,14 @@ def check_colorize(
         raise ValueError(NO_REFERENCE)
     if reference is None and (settings.match_chroma > 0 or settings.postprocess == "official"):
         raise ValueError(
-            "Matching chroma statistics needs the reference picture itself beside its inversions: "
-            "connect it, or set match_chroma to 0."
+            "Matching chroma statistics needs the reference picture itself beside its inversions: connect it, or set "
+            "match_chroma to 0."
         )
     for count in counts:
         if count not in (1, len(inputs)):
             raise ValueError(
-                f"There are {len(inputs)} input(s) and {count} reference(s); "
-                "use one reference for all inputs, or one for each."
+                f"There are {len(inputs)} input(s) and {count} reference(s); use one reference for all inputs, or one "
+                "for each."
             )
     check_masks(source_mask, len(inputs), "input")
     check_masks(reference_mask, counts[-1], "reference")

@@ -235,8 +235,8 @@ print(sorted(m for m in {heavy} if m in sys.modules))
         ("", ("torch", "numpy", "PIL", *HEAVY)),
         (", comfyui_exemplar.__main__, comfyui_exemplar.demo", ("torch", *HEAVY)),
         (
-            ", comfyui_exemplar.pipelines.exemplar, comfyui_exemplar.hosts.diffusers.host"
-            ", comfyui_exemplar.hosts.diffusers.checkpoint",
+            ", comfyui_exemplar.pipelines.exemplar, comfyui_exemplar.hosts.diffusers.host, "
+            "comfyui_exemplar.hosts.diffusers.checkpoint",
             HEAVY,
         ),
     ],

@@ -49,8 +49,8 @@ def test_the_last_cell_is_the_default(changes, english, chinese):
 def test_options_and_identifiers_are_quoted():
     text = "model keeps the model's own precision, float16 halves it; all but one leaves input_mask out, all does not."
     assert pages.quoted(text, ("model", "float16", "all", "all but one")) == (
-        "`model` keeps the model's own precision, `float16` halves it; `all but one` leaves `input_mask` out, "
-        "`all` does not."
+        "`model` keeps the model's own precision, `float16` halves it; `all but one` leaves `input_mask` out, `all` "
+        "does not."
     )
     assert pages.quoted("A file in models/ddcolor, or of models/upscale_models.") == (
         "A file in `models/ddcolor`, or of `models/upscale_models`."

@@ -39,11 +39,10 @@ TRANSLATE: dict[str, Any] = {
 }
 CREDIT = (
     "Trained on emoji drawings: Noto Emoji and Noto Emoji v1 (Google, Apache-2.0), Fluent Emoji flat and 3D "
-    "(Microsoft, "
-    "MIT), FxEmojis (Mozilla, Apache-2.0), Twemoji (Copyright Twitter, Inc and other contributors, CC-BY-4.0), "
-    "EmojiOne 2 "
-    "(emojione.com, CC-BY-4.0); and on photographs by Emil Persson (Humus, humus.name, CC-BY-3.0), danielbuechele and "
-    "vultilion (Flickr, CC-BY-2.0) and SpaceX (public domain). All were changed: cropped, recolored, put together."
+    "(Microsoft, MIT), FxEmojis (Mozilla, Apache-2.0), Twemoji (Copyright Twitter, Inc and other contributors, "
+    "CC-BY-4.0), EmojiOne 2 (emojione.com, CC-BY-4.0); and on photographs by Emil Persson (Humus, humus.name, "
+    "CC-BY-3.0), danielbuechele and vultilion (Flickr, CC-BY-2.0) and SpaceX (public domain). All were changed: "
+    "cropped, recolored, put together."
 )
 LICENSE = (
     "The weights are under the pack's license (MIT); what they were trained on keeps its own, see exemplar.credit."

@@ -39,8 +39,7 @@ def table(numbers: dict) -> str:
     pairs, against = numbers["pairs"], numbers["against"]
     lines = [
         f"{pairs['one']} pairs of one thing, {pairs['two']} of two things in swapped places ({numbers['split']} "
-        f"split). "
-        "Error: mean distance in (a, b) inside the things.",
+        "split). Error: mean distance in (a, b) inside the things.",
         "",
         "| method | error | one thing | two things | PSNR (dB) | "
         + " | ".join(f"better than {name}" for name in against)
@@ -54,8 +53,7 @@ def table(numbers: dict) -> str:
         ).replace("+", "")
         lines.append(
             f"| {name} | {row['inside_all']:.1f} | {row['inside_one']:.1f} | {row['inside_two']:.1f} | "
-            f"{row['psnr']:.2f} "
-            f"| {better} |"
+            f"{row['psnr']:.2f} | {better} |"
         )
     lines += ["", "| best match lies in the same thing (two things) | share |", "| --- | --- |"]
     lines += [f"| {name} | {share:.3f} |" for name, share in numbers["matching"].items()]

@@ -57,8 +57,7 @@ class DEADiffTokens:
         if twice:
             raise ValueError(
                 f"Both sets of tokens have {' and '.join(twice)}; join style with semantics. For several references of "
-                f"one "
-                "kind, put them into one batch and choose how they are combined."
+                "one kind, put them into one batch and choose how they are combined."
             )
         if self.name != other.name or self.hidden != other.hidden:
             raise ValueError(f"The tokens come from {self.name} and from {other.name}; make both with one file.")

@@ -40,11 +40,9 @@ def check_model(model: Any, widths: dict[Layer, int], token_width: int, node: st
         wide = ", ".join(map(str, sorted(prompts)))
         raise ValueError(
             f"{node}: these tokens are for a model with {_described(widths)} and prompts {token_width} wide; this "
-            f"MODEL "
-            f"({type(model.model).__name__}) has {_described(found)} and prompts {wide} wide. "
-            "DEADiff's own belong to Stable Diffusion 1.x, the embedded ones to the embedded model: use such a MODEL, "
-            "or "
-            "load the other file."
+            f"MODEL ({type(model.model).__name__}) has {_described(found)} and prompts {wide} wide. DEADiff's own "
+            "belong to Stable Diffusion 1.x, the embedded ones to the embedded model: use such a MODEL, or load the "
+            "other file."
         )
 
 

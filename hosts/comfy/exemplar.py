@@ -143,8 +143,8 @@ def injection_check(edit: DualAttentionColor, size: tuple[int, int]) -> Callable
             )
         if unknown:
             log.info(
-                "%d of %d sampled sigmas were not visited by the inversion; the nearest kept features are used "
-                "(kept %.3f to %.3f).",
+                "%d of %d sampled sigmas were not visited by the inversion; the nearest kept features are used (kept "
+                "%.3f to %.3f).",
                 len(unknown),
                 len(visited),
                 max(kept),

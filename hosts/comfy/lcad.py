@@ -56,15 +56,13 @@ class LCADModel(comfy.model_base.BaseModel):
         if gray is None:
             raise ValueError(
                 "This L-CAD model needs the gray picture with its prompts: put L-CAD Condition between the prompts and "
-                "the "
-                "sampler, for positive and negative alike."
+                "the sampler, for positive and negative alike."
             )
         first = self.diffusion_model.input_blocks[0][0].weight.shape[1]
         if gray.shape[1] + noise.shape[1] != first:
             raise ValueError(
                 f"The gray features have {gray.shape[1]} channels, this model needs {first - noise.shape[1]}: connect "
-                f"the "
-                "lcad_vae of the same Load L-CAD to L-CAD Condition."
+                "the lcad_vae of the same Load L-CAD to L-CAD Condition."
             )
         if gray.shape[-2:] != noise.shape[-2:]:
             raise ValueError(
@@ -152,8 +150,7 @@ class ComfyLCADVAE(ManagedNetwork):
         if samples.shape[1] != self.channels:
             raise ValueError(
                 f"The latent has {samples.shape[1]} channels, {self.name} decodes {self.channels}: sample it with the "
-                f"model "
-                "of the same Load L-CAD."
+                "model of the same Load L-CAD."
             )
         if (
             carried is not None
@@ -249,8 +246,7 @@ def load_text(weights: Mapping[str, Tensor]) -> Any:
     if absent or unexpected:
         raise ValueError(
             f"text encoder: missing {listed(absent)}, unexpected {listed(unexpected)}: the file is incomplete or "
-            f"another "
-            "model's; get the original one."
+            "another model's; get the original one."
         )
     return clip
 

@@ -73,8 +73,7 @@ def add_instances(model: Any, instances: Sequence[Instance]) -> Any:
         if wrong:
             raise ValueError(
                 f"The latent batch has {shape[0]} picture(s), but a phrase has masks for {wrong[0]}: give each phrase "
-                f"one "
-                "mask for all pictures, or one for each."
+                "one mask for all pictures, or one for each."
             )
 
     return on_sampling(patched, check)

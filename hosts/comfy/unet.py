@@ -60,8 +60,7 @@ def _heads(unet: Mapping[str, Any]) -> dict[str, int]:
     if len(found) != 1:
         raise ValueError(
             f"The UNet has {list(heads)} heads, {sorted(found)} channels wide; ComfyUI's needs one number or one "
-            f"width: get "
-            "the file again."
+            "width: get the file again."
         )
     return {"num_heads": -1, "num_head_channels": found.pop()}
 

@@ -92,8 +92,8 @@ class ControlGuider(comfy.samplers.CFGGuider):
         for conditioning in (target, negative, source):
             if any("area" in options for _, options in conditioning):
                 raise ValueError(
-                    "Attention control pairs whole pictures, but a CONDITIONING is for an area only; use "
-                    "Conditioning (Set Mask) instead of an area."
+                    "Attention control pairs whole pictures, but a CONDITIONING is for an area only; use Conditioning "
+                    "(Set Mask) instead of an area."
                 )
         self.inner_set_conds({"positive": target, "negative": negative, "source": source})
 
@@ -254,21 +254,18 @@ def _check_start(replay: Replay, latent: Tensor, sigmas: Tensor) -> None:
         height, width = replay.size
         raise ValueError(
             f"The latent to sample is {latent.shape[-1]} x {latent.shape[-2]}, but the source was inverted at {width} "
-            f"x "
-            f"{height}. Sample the latent that DDIM Inversion gave, or invert at this size."
+            f"x {height}. Sample the latent that DDIM Inversion gave, or invert at this size."
         )
     if latent.shape[0] % replay.pictures:
         raise ValueError(
             f"The latent batch has {latent.shape[0]} picture(s), but {replay.pictures} were inverted; use as many, or "
-            f"a "
-            "multiple."
+            "a multiple."
         )
     first, top = float(sigmas[0]), replay.levels[0]
     if abs(first - top) > 0.02 * top:
         raise ValueError(
             f"Sampling starts at sigma {first:.3f}, but the source was inverted up to {top:.3f}. Use the sigmas output "
-            f"of "
-            "DDIM Inversion."
+            "of DDIM Inversion."
         )
 
 

@@ -178,8 +178,8 @@ def load_standalone(
     channels = (unet.config.in_channels, unet.config.out_channels, loaded["vae"].channels)
     if len(set(channels)) != 1:
         raise ValueError(
-            f"{path}: the UNet reads {channels[0]} and writes {channels[1]} channels but the VAE has {channels[2]} "
-            f"(an inpainting, editing or upscaling model?); {_UNSUPPORTED}"
+            f"{path}: the UNet reads {channels[0]} and writes {channels[1]} channels but the VAE has {channels[2]} (an "
+            f"inpainting, editing or upscaling model?); {_UNSUPPORTED}"
         )
     if context.shape[-1] != unet.config.cross_attention_dim:
         raise ValueError(

@@ -67,8 +67,7 @@ class LCADDenoiser(UNetDenoiser):
         if scaled.shape[-2:] != self.gray.shape[-2:] or len(scaled) % len(self.gray):
             raise ValueError(
                 f"The latent is {tuple(scaled.shape)}, the gray features {tuple(self.gray.shape)}: encode the gray "
-                f"picture "
-                "at the latent's size, one picture or one for each row."
+                "picture at the latent's size, one picture or one for each row."
             )
         gray = self.gray.to(scaled).repeat(len(scaled) // len(self.gray), 1, 1, 1)
         return torch.cat([scaled, gray], 1)

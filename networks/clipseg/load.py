@@ -45,8 +45,7 @@ def load_referring(folder: Path) -> LoadedReferring:
     if missing or unexpected or reshaped:
         raise ValueError(
             f"{folder}: missing {listed(missing)}, unexpected {listed(unexpected)}, of another shape "
-            f"{listed(reshaped)}: "
-            "the weights are not this configuration's; download the folder again."
+            f"{listed(reshaped)}: the weights are not this configuration's; download the folder again."
         )
     patch = network.config.vision_config.patch_size
     prepared = read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}

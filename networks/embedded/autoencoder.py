@@ -66,8 +66,8 @@ class LinearAutoencoder(nn.Module):
                 model.load_state_dict({name: state_dict[name].float() for name in _NAMES}, strict=True)
                 return model.eval()
         raise ValueError(
-            f"linear autoencoder weights have shapes {shapes}, expected enc_w (C, 3, f, f), enc_b (C,), "
-            "dec_w (3ff, C, n, n) with odd n and dec_b (3ff,): the file is damaged or is another model's."
+            f"linear autoencoder weights have shapes {shapes}, expected enc_w (C, 3, f, f), enc_b (C,), dec_w (3ff, C, "
+            "n, n) with odd n and dec_b (3ff,): the file is damaged or is another model's."
         )
 
     def encode(self, images: Tensor) -> Tensor:

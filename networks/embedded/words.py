@@ -70,16 +70,14 @@ class HashedWords(nn.Module):
         if missing or unexpected:
             raise ValueError(
                 f"hashed-word weights: missing {missing}, unexpected {unexpected}, expected exactly "
-                f"{sorted(expected)}: "
-                "pass the file's tensors with their `text.` prefix removed."
+                f"{sorted(expected)}: pass the file's tensors with their `text.` prefix removed."
             )
         table = state_dict["emb.weight"]
         shapes = [tuple(state_dict[name].shape) for name in sorted(expected)]
         if table.ndim != 2 or any(shape != (table.shape[1],) * 2 for shape in shapes[1:]):
             raise ValueError(
                 f"the hashed-word table has shape {', '.join(map(str, shapes))}, expected (vocabulary, width), and "
-                f"(width, "
-                "width) for bound words: the file is damaged or is another model's."
+                "(width, width) for bound words: the file is damaged or is another model's."
             )
         model = cls(vocabulary=table.shape[0], width=table.shape[1], tokens=tokens, bound=bound)
         model.load_state_dict({name: tensor.float() for name, tensor in state_dict.items()}, strict=True)

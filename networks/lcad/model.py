@@ -191,8 +191,7 @@ class GrayEncoder(nn.Module):
         if any(side % factor or not side for side in gray.shape[-2:]):
             raise ValueError(
                 f"The gray encoder was given {gray.shape[-1]} x {gray.shape[-2]} pixels; both sides must be multiples "
-                f"of "
-                f"{factor}: choose such a size."
+                f"of {factor}: choose such a size."
             )
         h = self.conv_in(gray.to(self.conv_in.weight.dtype))
         maps = []

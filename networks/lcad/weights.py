@@ -121,8 +121,7 @@ def _check_unet(unet: Mapping[str, Tensor], sizes: LCADSizes) -> None:
         found = "none" if first is None else f"{first.shape[1]} channels"
         raise ValueError(
             f"the UNet's first convolution reads {found}, but latent and gray features together are {wanted}: the "
-            f"parts "
-            "are from different models; get the original file."
+            "parts are from different models; get the original file."
         )
 
 
@@ -134,8 +133,8 @@ def _check_encoder(encoder: Mapping[str, Tensor], quant: Mapping[str, Tensor], g
     odd = sorted(wanted ^ encoder.keys()) + sorted({"weight", "bias"} ^ quant.keys())
     if odd:
         raise ValueError(
-            f"the ordinary encoder ({ENCODER}*, {LATENT_OUT}*) has other tensors than it should: {odd[:5]} "
-            f"({len(odd)} in all); the file is incomplete or another model's."
+            f"the ordinary encoder ({ENCODER}*, {LATENT_OUT}*) has other tensors than it should: {odd[:5]} ({len(odd)} "
+            "in all); the file is incomplete or another model's."
         )
 
 

@@ -58,8 +58,8 @@ def distances(found, pairs):
 
 def report(name, ours, theirs):
     return (
-        f"{name}: ours {ours.mean():.1f} ({[round(x, 1) for x in ours.tolist()]}), "
-        f"its {theirs.mean():.1f} ({[round(x, 1) for x in theirs.tolist()]})"
+        f"{name}: ours {ours.mean():.1f} ({[round(x, 1) for x in ours.tolist()]}), its {theirs.mean():.1f} "
+        f"({[round(x, 1) for x in theirs.tolist()]})"
     )
 
 
