@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..hosts.comfy.folders import CLIPSEG
 from ..pipelines.clipseg import LoadSettings, ReferringSettings, refer, tinted
-from .common import CATEGORY, FrameProgress, Referring
+from .common import CATEGORY, FrameProgress
 from .widgets import later_widgets, widgets
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..hosts.comfy.clipseg import ComfyReferring
 
 log = logging.getLogger(__name__)
+
+#: A referring segmenter under ComfyUI's model manager (``hosts.comfy.clipseg.ComfyReferring``).
+Referring = io.Custom("REFERRING")
 
 
 class LoadCLIPSeg(io.ComfyNode):

@@ -23,20 +23,6 @@ log = logging.getLogger(__name__)
 #: A batch of inverted pictures with the attention features that were kept (``diffusion.inversion.Inversion``).
 Inversion = io.Custom("INVERSION")
 
-#: A DDColor network under ComfyUI's model manager (``hosts.comfy.ddcolor.ComfyDDColor``).
-DDColorNetwork = io.Custom("DDCOLOR")
-
-#: L-CAD's gray encoder and decoder under ComfyUI's model manager (``hosts.comfy.lcad.ComfyLCADVAE``).
-LCADVae = io.Custom("LCAD_VAE")
-
-#: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy.deadiff.ComfyDEADiff``), and what it made of
-#: references.
-DEADiffNetwork = io.Custom("DEADIFF")
-DEADiffTokens = io.Custom("DEADIFF_TOKENS")
-
-#: A referring segmenter under ComfyUI's model manager (``hosts.comfy.clipseg.ComfyReferring``).
-Referring = io.Custom("REFERRING")
-
 #: Per-step unconditional contexts of an inverted picture (``diffusion.pivot.Pivots``).
 Pivots = io.Custom("PIVOTS")
 

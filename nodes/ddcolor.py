@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..hosts.comfy.folders import DDCOLOR, EMBEDDED
 from ..pipelines.ddcolor import AutoColorSettings, auto_color
-from .common import CATEGORY, DDColorNetwork, FrameProgress, WeightSettings, dtype_of, warn_if_colored
+from .common import CATEGORY, FrameProgress, WeightSettings, dtype_of, warn_if_colored
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..hosts.comfy.ddcolor import ComfyDDColor
 
 log = logging.getLogger(__name__)
+
+#: A DDColor network under ComfyUI's model manager (``hosts.comfy.ddcolor.ComfyDDColor``).
+DDColorNetwork = io.Custom("DDCOLOR")
 
 
 class LoadDDColor(io.ComfyNode):

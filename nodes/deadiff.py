@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..hosts.comfy.folders import DEADIFF, EMBEDDED
 from ..pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
-from .common import CATEGORY, DEADiffNetwork, DEADiffTokens, FrameProgress, WeightSettings, dtype_of
+from .common import CATEGORY, FrameProgress, WeightSettings, dtype_of
 from .widgets import later_widgets, widgets
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from ..hosts.comfy.deadiff import ComfyDEADiff
     from ..hosts.comfy.deadiff import DEADiffTokens as ImageTokenSet
+
+#: DEADiff's encoder under ComfyUI's model manager (``hosts.comfy.deadiff.ComfyDEADiff``), and what it made of
+#: references.
+DEADiffNetwork = io.Custom("DEADIFF")
+DEADiffTokens = io.Custom("DEADIFF_TOKENS")
 
 
 class LoadDEADiff(io.ComfyNode):

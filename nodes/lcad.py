@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..hosts.comfy.folders import EMBEDDED, LCAD
 from ..pipelines.lcad import BatchSettings, DecodeSettings, LoadSettings, finish
-from .common import CATEGORY, LCADVae, latent_samples, warn_if_colored
+from .common import CATEGORY, latent_samples, warn_if_colored
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..hosts.comfy.lcad import ComfyLCADVAE
 
 log = logging.getLogger(__name__)
+
+#: L-CAD's gray encoder and decoder under ComfyUI's model manager (``hosts.comfy.lcad.ComfyLCADVAE``).
+LCADVae = io.Custom("LCAD_VAE")
 
 
 class LoadLCAD(io.ComfyNode):
