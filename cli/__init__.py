@@ -1,7 +1,8 @@
 """The command line: one file a command.
 
-Start at :func:`main`. A command is a module with ``NAME``, ``HELP``, ``DESCRIPTION``, ``add_options(parser)`` and
-``run(options)``, listed in ``COMMANDS``; its options come from settings (``options.add_settings``).
+Start at :func:`main`. A command is a module of this folder with ``NAME``, ``HELP``, ``DESCRIPTION``,
+``add_options(parser)`` and ``run(options)``, found by itself; its options come from settings
+(``options.add_settings``).
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 
-from . import auto, colorize, describe, extract_deadiff, translate
-
-COMMANDS = (colorize, auto, translate, describe, extract_deadiff)
+_MODULES = [import_module(f".{module.name}", __name__) for module in iter_modules(__path__)]
+COMMANDS = tuple(module for module in _MODULES if hasattr(module, "NAME"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

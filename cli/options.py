@@ -54,9 +54,12 @@ def add_inputs(command: argparse.ArgumentParser, help: str) -> None:
     command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
 
 
-def add_model(command: argparse.ArgumentParser, help: str) -> None:
-    """The model file, and where and how precisely it runs."""
-    command.add_argument("--model", type=Path, help=help)
+def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = False) -> None:
+    """The model file, and where and how precisely it runs.
+
+    :param required: for a command without an embedded file to fall back on.
+    """
+    command.add_argument("--model", type=Path, required=required, help=help)
     command.add_argument("--device", default="cpu", help="cpu, cuda, mps ... (default: cpu)")
     command.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's weights (default: float32)")
 

@@ -1,7 +1,7 @@
 """Headers of safetensors files: what a file says beside its tensors.
 
 Embedded models carry their configuration, and every file may carry a *recommendation*: settings under the pack's own
-names, one section a system (``exemplar``, ``vct``, ``lcad``, ``ddcolor``). It is what ``auto`` takes (``settings``).
+names, one section a system, such as ``{"ddcolor": {"resolution": 512}}``. It is what ``auto`` takes (``settings``).
 """
 
 from __future__ import annotations

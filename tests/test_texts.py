@@ -33,6 +33,7 @@ NUMBER = Input("depth", "INT", "How deep.", False, True, False, 5, (), False, No
         ({"default": 1e-05}, "1e-05", "1e-05"),
         ({"default": True}, "on", "开"),
         ({"default": ""}, "", ""),
+        ({"default": None}, "–", "–"),
         ({"default": -1, "auto": True, "behind_auto": 10.0}, "auto (10)", "自动（10）"),
         ({"default": "guided", "published": "smooth"}, "guided (published: smooth)", "guided（已发表程序：smooth）"),
         ({"published": 5.0}, "5", "5"),
@@ -128,6 +129,11 @@ def test_accept_takes_beginnings_that_end_in_a_dot_and_refuses_what_is_not_there
         locales.accept(nodes, "zh", ["ExemplarNothing"])
 
 
+def test_a_node_is_accepted_with_its_help_page(home, nodes):
+    changed = locales.accept(nodes, "zh", ["ExemplarDDColor."])
+    assert KEY in changed and "pages.ExemplarDDColor" in changed and "pages.ExemplarLoadDDColor" not in changed
+
+
 def test_the_command_wants_keys_or_all(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["texts", "accept", "zh"])
     assert main() == 1
@@ -143,6 +149,35 @@ def test_complaints_name_what_is_missing_superfluous_and_untranslated(home, node
     assert f"missing {KEY}" in complaints
     assert "superfluous ExemplarDDColor.inputs.other.name" in complaints
     assert "untranslated ExemplarDDColor.description" in complaints
+
+
+def test_what_auto_means_is_added_to_translations(home, nodes):
+    tree = locales.load("zh", "nodeDefs")
+    inputs, sentence = tree["ExemplarDDColor"]["inputs"], pages.WORDS["zh"].auto_sentence
+    inputs["resolution"]["tooltip"] = "边长。"
+    inputs["strength"]["tooltip"] = f"强度。{sentence}"
+    locales.save("zh", "nodeDefs", tree)
+    made = locales.definitions(nodes, "zh")["ExemplarDDColor"]["inputs"]
+    assert made["resolution"]["tooltip"] == f"边长。{sentence}"
+    assert made["strength"]["tooltip"] == "强度。", "it is not auto"
+    assert f"边长。{sentence}" in checks.outputs(nodes)[0][locales.path("zh", "nodeDefs")], "`make texts` writes it"
+
+
+def test_every_missing_page_is_named_and_the_rest_is_made(nodes):
+    node = nodes["ExemplarDDColor"]
+    more = {**nodes, "ExemplarOne": replace(node, id="ExemplarOne"), "ExemplarTwo": replace(node, id="ExemplarTwo")}
+    made, hindrances = checks.outputs(more)
+    assert len(hindrances) == 6 and pages.page_path("ExemplarDDColor", "ja") in made
+    assert "ExemplarTwo has no help page in 'zh': write web/docs/ExemplarTwo/zh.md" in hindrances
+    assert set(hindrances) <= set(checks.generated(more)) and checks.help_pages(more) == []
+
+
+def test_a_page_waits_for_the_translated_name(home, nodes):
+    tree = locales.load("zh", "nodeDefs")
+    del tree["ExemplarDDColor"]
+    locales.save("zh", "nodeDefs", tree)
+    said = "\n".join(checks.help_pages(nodes))
+    assert "zh.md: the first line is '# ' and ExemplarDDColor.display_name, which is not translated yet" in said
 
 
 def test_numbers_and_options_survive_translation(home, nodes):

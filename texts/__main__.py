@@ -12,11 +12,13 @@ from .schemas import ROOT, read
 
 def write() -> int:
     """Write what is made from the schemas."""
-    for path, text in outputs(read()).items():
+    made, hindrances = outputs(read())
+    for path, text in made.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8", newline="\n")
             print(f"wrote {path.relative_to(ROOT)}")
-    return 0
+    print("\n".join(hindrances), end="\n" if hindrances else "", file=sys.stderr)
+    return 1 if hindrances else 0
 
 
 def check() -> int:
@@ -44,7 +46,9 @@ def main() -> int:
     record = commands.add_parser("accept", help="record that translations are made from today's English")
     record.add_argument("language", choices=locales.TRANSLATED)
     record.add_argument(
-        "keys", nargs="*", help="keys as check prints them; one that ends in a dot is all that begin so"
+        "keys",
+        nargs="*",
+        help="keys as check prints them; one that ends in a dot is all that begin so, a node's help page included",
     )
     record.add_argument("--all", action="store_true", help="all of them")
     options = parser.parse_args()

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 from . import locales, pages
 from .locales import TRANSLATED, english_texts, flat, translated_texts
@@ -42,55 +43,46 @@ def _schema(node: Node) -> Complaints:
         for at, o in enumerate(node.outputs)
         if not (o.name and o.tooltip)
     ]
-    found += _auto(node, {i.id: i.tooltip for i in node.inputs}, "en")
+    sentence = pages.WORDS["en"].auto_sentence  # alike everywhere, so that pages can say it once
+    found += [
+        f"{node.id}.{i.id}: its tooltip {'does not end' if i.auto else 'ends'} with '{sentence}'"
+        for i in node.inputs
+        if i.auto != i.tooltip.endswith(sentence)
+    ]
     visible = [i.id for i in node.inputs if i.widget and not i.advanced]
     if len(visible) > MOST_VISIBLE:
         found.append(f"{node.id} shows {', '.join(visible)}: set the ones that can wait to advanced")
     return found
 
 
-def _auto(node: Node, tooltips: dict[str, str], language: str) -> Complaints:
-    """Tooltips of auto settings end alike, so that pages can say it once."""
-    sentence = pages.WORDS[language].auto_sentence
-    return [
-        f"{node.id}.inputs.{i.id}.tooltip {'does not end' if i.auto else 'ends'} with '{sentence}'"
-        for i in node.inputs
-        if i.id in tooltips and i.auto != tooltips[i.id].endswith(sentence)
-    ]
-
-
 def generated(nodes: Nodes) -> Complaints:
-    """What `make texts` writes is what is there."""
+    """What `make texts` writes is what is there, and nothing keeps it from being made."""
+    made, hindrances = outputs(nodes)
     stale = "is not what the schemas say: run `make texts`"
-    return [f"{path.relative_to(ROOT)} {stale}" for path, text in outputs(nodes).items() if _read(path) != text]
+    return hindrances + [f"{path.relative_to(ROOT)} {stale}" for path, text in made.items() if _read(path) != text]
 
 
-def outputs(nodes: Nodes) -> dict:
-    """Every file that is made from the schemas, with its text.
-
-    :raises ValueError: a page is missing, or lacks its markers.
-    """
-    made = {locales.path("en", file): locales.as_json(tree) for file, tree in locales.english(nodes).items()}
-    english = locales.english(nodes)["nodeDefs"]
+def outputs(nodes: Nodes) -> tuple[dict[Path, str], Complaints]:
+    """Every file that is made from the schemas with its text, and which could not be made: no page, or no markers."""
+    made = {locales.path("en", "main"): locales.as_json(locales.english(nodes)["main"])}
+    hindrances = []
     for language in locales.LANGUAGES:
-        definitions = english if language == "en" else locales.load(language, "nodeDefs")
+        definitions = locales.definitions(nodes, language)
+        made[locales.path(language, "nodeDefs")] = locales.as_json(definitions)
         for node in nodes.values():
             path = pages.page_path(node.id, language)
             if not path.is_file():
-                raise ValueError(f"{node.id} has no help page in '{language}': write {path.relative_to(ROOT)}")
-            made[path] = _named(path, pages.page, node, language, _read(path), definitions.get(node.id, {}))
-    made[pages.README] = _named(pages.README, pages.readme, nodes, _read(pages.README))
-    return made
+                hindrances.append(f"{node.id} has no help page in '{language}': write {path.relative_to(ROOT)}")
+                continue
+            try:
+                made[path] = pages.page(node, language, _read(path), definitions.get(node.id, {}))
+            except ValueError as error:
+                hindrances.append(f"{path.relative_to(ROOT)}: {error}")
+    made[pages.README] = pages.readme(nodes, _read(pages.README))
+    return made, hindrances
 
 
-def _named(path, make: Callable[..., str], *arguments) -> str:
-    try:
-        return make(*arguments)
-    except ValueError as error:
-        raise ValueError(f"{path.relative_to(ROOT)}: {error}") from None
-
-
-def _read(path) -> str:
+def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
@@ -103,17 +95,12 @@ def _translation(nodes: Nodes, language: str) -> Complaints:
     english, found = english_texts(nodes), translated_texts(nodes, language)
     both = [key for key in english if key in found]
     accepted = locales.load(language, locales.TRANSLATED_FROM)
-    complaints = [f"missing {key}" for key in english if key not in found]
+    # what `generated` says of a missing page names its path
+    complaints = [f"missing {key}" for key in english if key not in found and not key.startswith("pages.")]
     complaints += [f"superfluous {key}" for key in found if key not in english]
     complaints += [f"superfluous {key} in {locales.TRANSLATED_FROM}.json" for key in accepted if key not in english]
     prose = ("description", "tooltip")
     complaints += [f"untranslated {key}" for key in both if key.endswith(prose) and found[key] == english[key]]
-    definitions = locales.load(language, "nodeDefs")
-    for node in nodes.values():
-        inputs = definitions.get(node.id, {}).get("inputs", {})
-        complaints += _auto(
-            node, {key: entry["tooltip"] for key, entry in inputs.items() if "tooltip" in entry}, language
-        )
     complaints += [f"behind {key}" for key in locales.behind(nodes, language)]
     return complaints
 
@@ -151,12 +138,16 @@ def help_pages(nodes: Nodes) -> Complaints:
     """Pages name their node, their source, and messages that the program has; and there is none without a node."""
     found = []
     for language in locales.LANGUAGES:
-        names = {node: entry["display_name"] for node, entry in locales.load(language, "nodeDefs").items()}
+        names = {node: entry.get("display_name") for node, entry in locales.load(language, "nodeDefs").items()}
         for node in nodes:
-            text = _read(pages.page_path(node, language))
-            where = pages.page_path(node, language).relative_to(ROOT)
-            if not text.startswith(f"# {names.get(node)}\n"):
-                found.append(f"{where}: the first line is '# {names.get(node)}'")
+            path = pages.page_path(node, language)
+            if not path.is_file():
+                continue  # `generated` says so
+            text, where, name = _read(path), path.relative_to(ROOT), names.get(node)
+            if name is None:
+                found.append(f"{where}: the first line is '# ' and {node}.display_name, which is not translated yet")
+            elif not text.startswith(f"# {name}\n"):
+                found.append(f"{where}: the first line is not '# {name}'")
             if f"\n{SOURCE[language]}\n" not in text:
                 found.append(f"{where}: there is no '{SOURCE[language]}'")
             found += [f"{where}: nothing says '{part}'" for part in _unsaid(text)]

@@ -64,6 +64,24 @@ def _entry(name: str, tooltip: str) -> dict[str, str]:
     return {"name": readable(name), **({"tooltip": tooltip} if tooltip else {})}
 
 
+def definitions(nodes: Nodes, language: str) -> dict[str, Any]:
+    """A language's ``nodeDefs``; a translation's tooltips end by saying what auto is, where the setting has it.
+
+    The sentence stands in ``pages.WORDS`` alone.
+    """
+    if language == "en":
+        return english(nodes)["nodeDefs"]
+    tree, sentence = load(language, "nodeDefs"), pages.WORDS[language].auto_sentence
+    for node in nodes.values():
+        entries = tree.get(node.id, {}).get("inputs", {})
+        for i in node.inputs:
+            text = entries.get(i.id, {}).get("tooltip")
+            if text:
+                bare = text.removesuffix(sentence)
+                entries[i.id]["tooltip"] = bare + sentence if i.auto else bare
+    return tree
+
+
 def flat(tree: Mapping[str, Any], start: str = "") -> dict[str, str]:
     """Leaves by their keys."""
     leaves: dict[str, str] = {}
@@ -108,7 +126,7 @@ def behind(nodes: Nodes, language: str) -> list[str]:
 def accept(nodes: Nodes, language: str, keys: Iterable[str] | None = None) -> list[str]:
     """Record that translations are made from today's English; returns the keys that this changed.
 
-    :param keys: which ones, or beginnings of keys that end in a dot; None for all.
+    :param keys: which ones, or beginnings of keys that end in a dot, a node's help page included; None for all.
     :raises ValueError: there is no such text in this language.
     """
     source, found = english_texts(nodes), translated_texts(nodes, language)
@@ -123,7 +141,8 @@ def accept(nodes: Nodes, language: str, keys: Iterable[str] | None = None) -> li
 def _matching(known: list[str], keys: Iterable[str]) -> set[str]:
     chosen: set[str] = set()
     for wanted in keys:
-        match = {key for key in known if key == wanted or (wanted.endswith(".") and key.startswith(wanted))}
+        page = f"pages.{wanted[:-1]}"
+        match = {k for k in known if k == wanted or (wanted.endswith(".") and (k.startswith(wanted) or k == page))}
         if not match:
             raise ValueError(
                 f"There is no text '{wanted}'; keys look like {known[0]}, or ExemplarColorize. for a node."

@@ -34,8 +34,8 @@ class Words:
 
     :param name: how a translated name stands before its text; English has the id alone.
     :param aside: a value beside the default, such as what auto stands for.
-    :param auto_sentence: how the tooltip of an auto setting ends (``nodes.widgets``); a page says it once, below the
-        table.
+    :param auto_sentence: how the tooltip of an auto setting ends: ``nodes.widgets`` puts it there in English, ``make
+        texts`` in translations; a page says it once, below the table.
     """
 
     inputs: tuple[str, ...]
@@ -196,6 +196,8 @@ def quoted(text: str, options: Iterable[str] = (), ids: Iterable[str] = ()) -> s
 
 def value(default: Any, words: Words) -> str:
     """A default as the pages write it."""
+    if default is None:
+        return "–"
     if isinstance(default, bool):
         return words.on if default else words.off
     return f"{default:g}" if isinstance(default, (int, float)) else str(default)
