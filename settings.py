@@ -120,15 +120,26 @@ class Entry:
             raise ValueError(f"{self.name} is {value!r}; expected {'on or off' if self.kind is bool else 'a text'}.")
 
     def _check_number(self, value: Any) -> None:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{self.name} is {value!r}; expected a number.") from None
+        number = _number(value)
+        if number is None:
+            raise ValueError(f"{self.name} is {value!r}; expected a number.")
         if not math.isfinite(number) or (self.kind is int and number != int(number)):
             raise ValueError(f"{self.name} is {value}; expected a {'whole' if self.kind is int else 'finite'} number.")
         low, high = self.about.low, self.about.high
         if (low is not None and number < low) or (high is not None and number > high):
             raise ValueError(f"{self.name} is {value}; {_range(low, high)}.")
+
+
+def _number(value: Any) -> float | None:
+    """A value as a number, None for what is none; digits in quotes are a text."""
+    if isinstance(value, str):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 300 digits
+        return math.inf
+    except (TypeError, ValueError):
+        return None
 
 
 def _range(low: float | None, high: float | None) -> str:
@@ -146,8 +157,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         for entry in entries(type(self)).values():
-            if not entry.path:
-                entry.check(getattr(self, entry.name))
+            if entry.path:
+                continue
+            value = getattr(self, entry.name)
+            entry.check(value)
+            if entry.kind is int and not isinstance(value, int):
+                object.__setattr__(self, entry.name, int(value))  # 2.0, as a file's header may have it
 
     @classmethod
     def resolve(cls: type[Own], recommended: Mapping[str, Any] | None = None, **chosen: Any) -> Own:

@@ -51,6 +51,9 @@ def test_auto_says_what_it_took():
         ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
         ({"steps": float("nan")}, "expected a whole number"),
         ({"steps": "many"}, "steps is 'many'; expected a number"),
+        ({"steps": "7"}, "steps is '7'; expected a number"),
+        ({"steps": 10**400}, "expected a whole number"),
+        ({"strength": [0.5]}, "expected a number"),
         ({"shape": "flat"}, "shape is 'flat'; expected one of round, square"),
         ({"name": 3}, "name is 3; expected a text"),
         ({"quiet": "no"}, "quiet is 'no'; expected on or off"),
@@ -60,6 +63,12 @@ def test_auto_says_what_it_took():
 def test_values_out_of_range_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Outer.resolve({}, **values)
+
+
+def test_whole_numbers_are_whole():
+    """A file's header may say 4.0; what counts with it needs 4."""
+    made = Outer.resolve({"steps": 4.0})
+    assert made == Outer(4) and type(made.steps) is int
 
 
 def test_auto_needs_room_below():
