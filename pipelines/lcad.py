@@ -32,22 +32,40 @@ Shape = Literal["aspect", "official square"]
 class LCADHost(Protocol):
     """What the pipeline asks of a loaded L-CAD."""
 
-    #: (train timesteps,) ascending training sigmas.
-    sigma_table: Tensor
-    #: Channels of the latent, and pixels that one covers.
-    channels: int
-    factor: int
-    #: Sides in pixels are best multiples of this: then no level of the UNet has to round.
-    multiple: int
-    #: Settings that the file recommends for L-CAD.
-    recommended: Mapping[str, Any]
+    @property
+    def sigma_table(self) -> Tensor:
+        """(train timesteps,) ascending training sigmas."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latent."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels a latent covers."""
+        ...
+
+    @property
+    def multiple(self) -> int:
+        """Sides in pixels are best multiples of this: then no level of the UNet has to round."""
+        ...
+
+    @property
+    def recommended(self) -> Mapping[str, Any]:
+        """Settings that the file recommends for L-CAD."""
+        ...
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         """(1, H, W, 3) in 0..1 -> the gray maps."""
         ...
 
     def phrase_places(self, prompt: str, phrases: Sequence[str]) -> tuple[list[tuple[int, ...]], int]:
-        """Places of phrases in a prompt's context, and its length; raises ValueError for those that it lacks."""
+        """Places of phrases in a prompt's context, and its length.
+
+        :raises ValueError: phrases that it lacks.
+        """
         ...
 
     def sample(

@@ -175,22 +175,15 @@ def load_lcad(
     else:
         unet = embedded_unet(read.config, read.unet, f"{path}: UNet")
         words = HashedWords.from_state_dict(read.text, tokens=read.config["text"]["tokens"]).to(device)
+        encode, words_of = _hashed_text(words)
         schedule, scale = read.config["schedule"], read.config["latent"]["scale_factor"]
         alphas = alphas_cumprod(schedule["type"], schedule["beta_start"], schedule["beta_end"], schedule["steps"])
         prediction = schedule["prediction"]
-
-        def encode(text: str) -> Tensor:
-            return words.encode([text])
-
-        def words_of(text: str) -> PromptTokens:
-            ids = tokenize(text, vocabulary=words.emb.num_embeddings, tokens=words.tokens)
-            return PromptTokens(text, tuple((i, at + 1 if i != NULL_TOKEN else 0) for at, i in enumerate(ids)))
-
     identity = fingerprint(unet.conv_in.weight, unet.config)
     place(unet, device=device, dtype=dtype)
     model = StandaloneModel(
         unet=unet,
-        vae=None,
+        vae=None,  # type: ignore[arg-type]  # its autoencoder needs the gray maps: DiffusersLCAD has it
         alphas_cumprod=alphas.to(device),
         prediction=prediction,
         context=encode(""),
@@ -203,9 +196,24 @@ def load_lcad(
     )
 
 
-def _clip_text(
-    weights: Mapping[str, Tensor], tokenizer: str | Path | None, device: str | torch.device
-) -> tuple[Callable[[str], Tensor], Callable[[str], PromptTokens]]:
+#: A text encoder, a prompt -> (1, tokens, width), and its reading of a prompt.
+_Text = tuple[Callable[[str], Tensor], Callable[[str], PromptTokens]]
+
+
+def _hashed_text(words: HashedWords) -> _Text:
+    """The embedded text encoder, and its reading of a text."""
+
+    def encode(text: str) -> Tensor:
+        return words.encode([text])
+
+    def words_of(text: str) -> PromptTokens:
+        ids = tokenize(text, vocabulary=words.emb.num_embeddings, tokens=words.tokens)
+        return PromptTokens(text, tuple((i, at + 1 if i != NULL_TOKEN else 0) for at, i in enumerate(ids)))
+
+    return encode, words_of
+
+
+def _clip_text(weights: Mapping[str, Tensor], tokenizer: str | Path | None, device: str | torch.device) -> _Text:
     """A published text encoder, and its reading of a text, whose first word stands behind the begin mark.
 
     77 tokens padded with the end mark, no mask, the normed last layer.
