@@ -47,7 +47,7 @@ from .pairs import build
 #: References, and contents for each of them: every one serves both kinds of translation.
 REFERENCES, CONTENTS, SEED = 10, 4, 20265
 STRENGTHS = (0.5, 0.75, 1.0)
-#: What the embedded model likes, without pivots.
+#: What the embedded file recommends, without pivots.
 SETTINGS = TranslateSettings.resolve(read_recommended(model_path())["vct"], pivot_iterations=0)
 KINDS = {
     "style transfer": replace(SETTINGS, cross_ratio=0.2, self_ratio=0.9),
