@@ -33,6 +33,10 @@ Predict = Callable[[Tensor, float, Tensor], Tensor]
 _LOWEST = 1e-6
 
 
+#: Below it guidance is none, and the plain inversion holds the picture.
+LEAST_GUIDANCE = 1.01
+
+
 @dataclass(frozen=True)
 class PivotOptions(Settings):
     """How the unconditional contexts are searched for. The defaults are the released program's.
@@ -52,7 +56,7 @@ class PivotOptions(Settings):
         7.5,
         "The cfg that the picture must survive. Low is easy and steers little later; high steers more and needs more "
         "iterations. Sample with the same value.",
-        low=1.01,
+        low=LEAST_GUIDANCE,
         high=30.0,
         step=0.5,
         round=0.01,

@@ -25,6 +25,8 @@ from ..diffusion.concept import ConceptState
 
 SINGLE = "emb_params"
 HEADER = "exemplar"
+#: Bytes of a name: file systems take 255 with the ending, and what is written first has a longer one.
+_LONGEST = 200
 #: What a prompt can name after ``embedding:``.
 NAME = re.compile(r"\w([\w.-]*\w)?")
 
@@ -49,7 +51,7 @@ def check_name(name: str) -> None:
 
     :raises ValueError: it is not.
     """
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or len(name.encode()) > _LONGEST:
         raise ValueError(
             f"'{name}' cannot be the name of an embedding: use letters, digits, '-', '_' and '.', without spaces, "
             "folders and ending, so that a prompt can say embedding:name."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..diffusion.learning import GradientSettings
-from ..diffusion.pivot import PivotOptions
+from ..diffusion.pivot import LEAST_GUIDANCE, PivotOptions
 from ..settings import setting
 
 
@@ -36,6 +36,6 @@ def economical(options: PivotOptions) -> PivotOptions:
 
 def economical_pivots(guidance: float, iterations: int) -> PivotOptions | None:
     """Pivots that hold a picture at a guidance weight, by the economical variant; None where none are needed."""
-    if not iterations or guidance <= 1:
+    if not iterations or guidance < LEAST_GUIDANCE:
         return None
     return economical(PivotOptions(guidance=guidance, iterations=iterations))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, Edit
+from ...attention.call import CONDITIONAL, UNCONDITIONAL, Edit
 from ...attention.capture import Capture
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
@@ -101,9 +101,9 @@ class DiffusersHost:
             if weight == 1:
                 return self.denoiser(x, sigma)
             if split_at is None:
-                both = self.denoiser(torch.cat([x, x]), sigma.repeat(2), (1, CONDITIONAL))
+                both = self.denoiser(torch.cat([x, x]), sigma.repeat(2), (UNCONDITIONAL, CONDITIONAL))
             else:
-                both = self.denoiser(x, sigma, (1, CONDITIONAL), split_at)
+                both = self.denoiser(x, sigma, (UNCONDITIONAL, CONDITIONAL), split_at)
             plain, color = both.chunk(2)
             return guide(color, plain, weight)
 

@@ -184,3 +184,10 @@ class TestClipText:
     def test_only_one_word_without_a_tokenizer(self, encoder):
         with pytest.raises(ValueError, match="comes without a tokenizer"):
             ClipText(encoder, pad_with_end=True).rows("cat")
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.005])
+def test_guidance_that_guides_nothing_needs_no_pivots(guidance):
+    """What the search for pivots would refuse must not be found out after the concept was learned."""
+    assert TranslateSettings(guidance=guidance).pivots is None
+    assert TranslateSettings(guidance=1.01).pivots is not None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.diffusion.concept import ConceptProgress, ConceptState
-from comfyui_exemplar.files.embeddings import ConceptFile, read_concept, save_concept
+from comfyui_exemplar.files.embeddings import ConceptFile, check_name, read_concept, save_concept
 from comfyui_exemplar.pipelines.vct_concept import (
     SAVE_EVERY,
     ConceptInversionSettings,
@@ -134,3 +134,9 @@ class TestEarlier:
         save_concept(path, ConceptFile(("l",), ConceptState.fresh([torch.zeros(1, 3)]), {}))
         with pytest.raises(ValueError, match=r"\(model, word, vectors"):
             earlier_concept(path, SETTINGS, provenance(SETTINGS, PICTURES, "model"))
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    check_name("ä" * 100)
+    with pytest.raises(ValueError, match="cannot be the name of an embedding"):
+        check_name("ä" * 101)
