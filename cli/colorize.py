@@ -15,6 +15,9 @@ DESCRIPTION = (
     "the paper's."
 )
 
+#: One picture in a model call: each is written as soon as it is done, and does not depend on what it is named with.
+DEFAULTS = {"batch": 1}
+
 
 def add_options(command: argparse.ArgumentParser) -> None:
     from ..pipelines.exemplar_settings import ColorizeSettings
@@ -23,7 +26,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reference", required=True, type=Path, help="color picture with the same kinds of things")
     common.add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
     # a fallback has no option: it would need a picture for each input
-    common.add_settings(command, ColorizeSettings, skip=("fallback_below",))
+    common.add_settings(command, ColorizeSettings, skip=("fallback_below",), defaults=DEFAULTS)
     command.add_argument("--no-sheet", action="store_true", help="no contact sheet")
 
 
@@ -40,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     from ..pipelines.sheet import contact_sheet
 
     outputs = common.output_paths(options.inputs, options.output)
-    chosen = common.chosen(options, ColorizeSettings)
+    chosen = {**DEFAULTS, **common.chosen(options, ColorizeSettings)}
     ColorizeSettings.resolve(**chosen)  # what is out of range is refused before anything is read
     reference = load_picture(options.reference)
     pictures = [load_picture(path) for path in options.inputs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +16,24 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def add_settings(
-    command: argparse.ArgumentParser, settings: type[Settings], skip: Container[str] = (), prefix: str = ""
+    command: argparse.ArgumentParser,
+    settings: type[Settings],
+    skip: Container[str] = (),
+    prefix: str = "",
+    defaults: Mapping[str, Any] | None = None,
 ) -> None:
     """An option for every setting of a class but some; left out, an option chooses nothing.
 
     :param prefix: of the options' names, where a command has settings of two classes.
+    :param defaults: what the command takes where it is not the settings' default.
     """
     for name, entry in entries(settings).items():
         if name in skip:
             continue
         flag, about = "--" + (prefix + name).replace("_", "-"), entry.about
         left_out = "the model's recommendation, else " if about.auto else ""
-        text = f"{about.help} (default: {left_out}{_shown(entry.default)})".replace("%", "%%")
+        default = (defaults or {}).get(name, entry.default)
+        text = f"{about.help} (default: {left_out}{_shown(default)})".replace("%", "%%")
         if entry.kind is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif entry.options:

@@ -11,7 +11,7 @@ from ..color import as_picture
 from ..hosts.comfy.folders import CLIPSEG
 from ..pipelines.clipseg import LoadSettings, ReferringSettings, refer, tinted
 from .common import CATEGORY, FrameProgress
-from .widgets import later_widgets, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ class LoadCLIPSeg(io.ComfyNode):
     def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.clipseg import load
 
-        loaded = load(model_name, LoadSettings(**values))
+        loaded = load(model_name, resolved(cls, LoadSettings, {}, values))
         log.info("%s looks at pictures in squares of %d.", loaded.name, loaded.loaded.side)
         return io.NodeOutput(loaded)
 
@@ -104,7 +104,7 @@ class ReferringMask(io.ComfyNode):
     def execute(cls, referring: ComfyReferring, image: Tensor, phrases: str, **values: Any) -> io.NodeOutput:
         image = as_picture(image, "image")
         lines = [line.strip() for line in phrases.splitlines() if line.strip()]
-        masks = refer(referring, image, lines, ReferringSettings(**values), FrameProgress(len(image)))
+        masks = refer(referring, image, lines, resolved(cls, ReferringSettings, {}, values), FrameProgress(len(image)))
         return io.NodeOutput(masks, tinted(image.cpu(), masks))
 
 

@@ -43,10 +43,10 @@ class WeightSettings(Settings):
         advanced=True,
     )
 
-
-def dtype_of(precision: str) -> torch.dtype:
-    """The dtype of a choice of ``WeightSettings``."""
-    return getattr(torch, WeightSettings(precision).precision)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return getattr(torch, self.precision)
 
 
 def depth_within_steps(depth: int | None, steps: int | None) -> bool | str:

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..hosts.comfy.folders import DDCOLOR, EMBEDDED
 from ..pipelines.ddcolor import AutoColorSettings, auto_color
-from .common import CATEGORY, FrameProgress, WeightSettings, dtype_of, warn_if_colored
+from .common import CATEGORY, FrameProgress, WeightSettings, warn_if_colored
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ class LoadDDColor(io.ComfyNode):
         return DDCOLOR.check(model_name)
 
     @classmethod
-    def execute(cls, model_name: str, precision: str = "float32") -> io.NodeOutput:
+    def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.ddcolor import load
 
-        loaded = load(model_name, dtype_of(precision))
+        loaded = load(model_name, resolved(cls, WeightSettings, {}, values).dtype)
         log.info("%s is a DDColor network on %s.", loaded.name, loaded.variant)
         return io.NodeOutput(loaded)
 

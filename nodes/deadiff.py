@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from ..color import as_picture
 from ..hosts.comfy.folders import DEADIFF, EMBEDDED
 from ..pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
-from .common import CATEGORY, FrameProgress, WeightSettings, dtype_of
-from .widgets import later_widgets, widgets
+from .common import CATEGORY, FrameProgress, WeightSettings
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,10 +60,10 @@ class LoadDEADiff(io.ComfyNode):
         return DEADIFF.check(model_name)
 
     @classmethod
-    def execute(cls, model_name: str, precision: str = "float32") -> io.NodeOutput:
+    def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.deadiff import load
 
-        return io.NodeOutput(load(model_name, dtype_of(precision)))
+        return io.NodeOutput(load(model_name, resolved(cls, WeightSettings, {}, values).dtype))
 
 
 class DEADiffEncode(io.ComfyNode):
@@ -100,7 +100,7 @@ class DEADiffEncode(io.ComfyNode):
         cls, deadiff: ComfyDEADiff, image: Tensor, tokens: ImageTokenSet | None = None, **values: Any
     ) -> io.NodeOutput:
         image = as_picture(image, "image")
-        settings = DEADiffEncodeSettings(**values)
+        settings = resolved(cls, DEADiffEncodeSettings, {}, values)
         encoded = deadiff.tokens(image, settings, FrameProgress(len(image)))
         return io.NodeOutput(encoded if tokens is None else encoded.joined(tokens))
 
@@ -152,7 +152,7 @@ class ApplyDEADiff(io.ComfyNode):
     def execute(cls, model: Any, tokens: ImageTokenSet, mask: Tensor | None = None, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.deadiff import apply
 
-        return io.NodeOutput(apply(model, tokens, DEADiffSettings(**values), mask, "Apply DEADiff"))
+        return io.NodeOutput(apply(model, tokens, resolved(cls, DEADiffSettings, {}, values), mask, "Apply DEADiff"))
 
 
 NODES = [LoadDEADiff, DEADiffEncode, ApplyDEADiff]

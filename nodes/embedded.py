@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from .. import demo
 from ..files.pictures import load_picture
 from .common import CATEGORY
-from .widgets import widgets
+from .widgets import resolved, widgets
 
 
 class LoadDemoModel(io.ComfyNode):
@@ -74,7 +74,7 @@ class LoadDemoPictures(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
-        return io.NodeOutput(*map(load_picture, demo.example_paths(demo.ExampleSettings(**values))))
+        return io.NodeOutput(*map(load_picture, demo.example_paths(resolved(cls, demo.ExampleSettings, {}, values))))
 
 
 NODES = [LoadDemoModel, LoadDemoPictures]

@@ -70,7 +70,7 @@ class LoadLCAD(io.ComfyNode):
     def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.lcad import load
 
-        return io.NodeOutput(*load(model_name, LoadSettings(**values)))
+        return io.NodeOutput(*load(model_name, resolved(cls, LoadSettings, {}, values)))
 
 
 class LCADCondition(io.ComfyNode):
@@ -148,7 +148,7 @@ class LCADDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], image: Tensor, lcad_vae: ComfyLCADVAE, **values: Any) -> io.NodeOutput:
-        settings = DecodeSettings(**values)
+        settings = resolved(cls, DecodeSettings, {}, values)
         samples = latent_samples(latent, "latent")
         image = as_picture(image, "image")
         warn_if_colored(image, "image")

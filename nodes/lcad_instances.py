@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..attention.instances import InstanceSettings
 from .common import CATEGORY
-from .widgets import later_widgets, widgets
+from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class LCADInstances(io.ComfyNode):
         from ..hosts.comfy.model import require_unet
 
         require_unet(model, "L-CAD Instances")
-        settings = InstanceSettings(**values)
+        settings = resolved(cls, InstanceSettings, {}, values)
         return io.NodeOutput(*draw_phrases(model, clip, masks, prompt, phrases.splitlines(), settings))
 
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipelines.published_sampler import PublishedSamplerSettings
 from .common import CATEGORY_STAGES
-from .widgets import later_widgets, widgets
+from .widgets import later_widgets, resolved, widgets
 
 
 class PublishedSampler(io.ComfyNode):
@@ -50,7 +50,9 @@ class PublishedSampler(io.ComfyNode):
     def execute(cls, model: Any, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.published_sampler import published_sampling
 
-        return io.NodeOutput(*published_sampling(model, PublishedSamplerSettings(**values), "Published Sampler"))
+        return io.NodeOutput(
+            *published_sampling(model, resolved(cls, PublishedSamplerSettings, {}, values), "Published Sampler")
+        )
 
 
 NODES = [PublishedSampler]

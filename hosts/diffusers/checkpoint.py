@@ -246,7 +246,10 @@ def _load_embedded(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def embedded_unet(config: Mapping[str, Any], weights: Mapping[str, Tensor], what: str) -> Any:
-    """The UNet that an embedded file's configuration describes; raises ValueError where its weights do not fit."""
+    """The UNet that an embedded file's configuration describes.
+
+    :raises ValueError: its weights do not fit.
+    """
     from diffusers import UNet2DConditionModel
 
     arguments = {key: value for key, value in config["unet"].items() if key not in ("class", "key_prefix", "note")}

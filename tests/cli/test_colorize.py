@@ -103,6 +103,15 @@ class TestRuns:
         bars = capfd.readouterr().err
         assert "6/6" in bars and "4/4" in bars
 
+    def test_a_picture_does_not_depend_on_those_beside_it(self, folder):
+        inputs = [folder / f"{i}.png" for i in range(2)]
+        for i, path in enumerate(inputs):
+            shapes(48, 40, "L").rotate(180 * i).save(path)
+        options = ("--reference", folder / "reference.png", "--no-sheet", *QUICK)
+        assert run("colorize", *inputs, "--output", folder / "out", *options) == 0
+        assert run("colorize", inputs[1], "--output", folder / "alone.png", *options) == 0
+        assert (folder / "out" / "1_colored.png").read_bytes() == (folder / "alone.png").read_bytes()
+
     def test_pictures_of_one_size_share_model_calls(self, folder, capfd):
         inputs = [folder / f"{i}.png" for i in range(3)]
         for i, path in enumerate(inputs):

@@ -1,4 +1,4 @@
-"""Recorded numbers of the published program's 8-bit Lab post-processing (Kosugi 2025): compared exactly."""
+"""Recorded numbers of the published program's 8-bit Lab post-processing (Kosugi 2025), compared to the level."""
 
 import numpy as np
 import pytest
