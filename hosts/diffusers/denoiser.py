@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, SELF, AttentionCall, Edit, batch_layout
+from ...attention.call import CONDITIONAL, SELF, UNCONDITIONAL, AttentionCall, Edit, batch_layout
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
 from ...diffusion.schedule import fractional_timestep, sigmas_from_alphas
@@ -98,6 +98,19 @@ class UNetDenoiser:
         with _parting(self.model.unet, copies, split_at):
             predicted = self.predict(x, level, self.timestep(level), context, self.added_conditions(branches, x))
         return clean_estimate(self.model.prediction, x.repeat(copies, 1, 1, 1), level, predicted)
+
+    def pair(self, x: Tensor, sigma: Tensor, split_at: int | None = None) -> tuple[Tensor, Tensor]:
+        """Conditional and unconditional clean estimate of the same latents, in one call: two (B, C, h, w).
+
+        :param split_at: as in :meth:`__call__`.
+        """
+        both = (UNCONDITIONAL, CONDITIONAL)
+        if split_at is None:
+            estimates = self(torch.cat([x, x]), sigma.repeat(2), both)
+        else:
+            estimates = self(x, sigma, both, split_at)
+        unconditional, conditional = estimates.chunk(2)
+        return conditional, unconditional
 
     def predict(
         self,

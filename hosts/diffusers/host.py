@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, UNCONDITIONAL, Edit
+from ...attention.call import Edit
 from ...attention.capture import Capture
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
@@ -100,11 +100,7 @@ class DiffusersHost:
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             if weight == 1:
                 return self.denoiser(x, sigma)
-            if split_at is None:
-                both = self.denoiser(torch.cat([x, x]), sigma.repeat(2), (UNCONDITIONAL, CONDITIONAL))
-            else:
-                both = self.denoiser(x, sigma, (UNCONDITIONAL, CONDITIONAL), split_at)
-            plain, color = both.chunk(2)
+            color, plain = self.denoiser.pair(x, sigma, split_at)
             return guide(color, plain, weight)
 
         with self.denoiser.edited(edit, layers):

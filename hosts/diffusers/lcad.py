@@ -53,7 +53,7 @@ class LCADDenoiser(UNetDenoiser):
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             if weight == 1:
                 return self(x, sigma)
-            plain, conditional = self(torch.cat([x, x]), sigma.repeat(2), (UNCONDITIONAL, CONDITIONAL)).chunk(2)
+            conditional, plain = self.pair(x, sigma)
             return guide(conditional, plain, weight)
 
         return denoise

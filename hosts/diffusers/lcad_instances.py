@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, CROSS, SELF, UNCONDITIONAL
+from ...attention.call import CONDITIONAL, CROSS, SELF
 from ...attention.instances import Instance, InstanceEdit
 from ...attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from ...diffusion.sampling import guide
 from .denoiser import UNetDenoiser
-
-BOTH = (UNCONDITIONAL, CONDITIONAL)
 
 
 def guided_instances(
@@ -37,7 +34,7 @@ def guided_instances(
         first = KeepLogits(cache) if twice else edit
         kinds = (SELF, CROSS) if twice else (CROSS,)
         with denoiser.edited(first if acting else None, layers, kinds):
-            plain, conditional = denoiser(torch.cat([x, x]), sigma.repeat(2), BOTH).chunk(2)
+            conditional, plain = denoiser.pair(x, sigma)
         if twice:
             with denoiser.edited(ReuseLogits(cache, edit), layers, kinds):
                 conditional = denoiser(x, sigma, (CONDITIONAL,))
