@@ -23,6 +23,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 #: What an ``auto`` widget holds until the user sets it. Every negative number means the same: no such setting has one.
 AUTO = -1
+#: What a tooltip says of it.
+AUTO_HELP = "A negative number is auto: the model's own recommendation, else the published value."
 
 _KEY = "exemplar.setting"
 _SAME = object()

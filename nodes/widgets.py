@@ -9,13 +9,11 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
-from ..settings import AUTO, Entry, Settings, entries
+from ..settings import AUTO, AUTO_HELP, Entry, Settings, entries
 
 log = logging.getLogger(__name__)
 
 Own = TypeVar("Own", bound=Settings)
-
-_AUTO_HELP = "A negative number is auto: the model's own recommendation, else the published value."
 
 
 def widgets(
@@ -70,7 +68,7 @@ def _widget(entry: Entry, optional: bool) -> io.WidgetInput:
 
 def tooltip(entry: Entry) -> str:
     """A setting's help, and what auto means where there is one."""
-    return f"{entry.about.help} {_AUTO_HELP}" if entry.about.auto else entry.about.help
+    return f"{entry.about.help} {AUTO_HELP}" if entry.about.auto else entry.about.help
 
 
 def resolved(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from comfyui_exemplar.files.headers import read_recommended
+from comfyui_exemplar.settings import AUTO_HELP
 
 from .schemas import ROOT, Input, Node, Nodes
 
@@ -59,7 +60,7 @@ WORDS = {
         name="",
         aside="{} ({})",
         auto="auto",
-        auto_sentence="A negative number is auto: the model's own recommendation, else the published value.",
+        auto_sentence=AUTO_HELP,
         published="published: {}",
         optional="optional",
         on="on",
