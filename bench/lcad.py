@@ -144,7 +144,7 @@ def _report(options: argparse.Namespace, found: dict[str, float], counts: Counts
     kind = "toy networks" if options.tiny else "full size"
     print(
         f"\nL-CAD, plain sampling ({kind}), one picture of {options.size} x {options.size}, {options.steps} steps "
-        f"timed, "
+        "timed, "
         f"fp32, {torch.get_num_threads()} CPU thread(s), torch {torch.__version__}\n"
     )
     print("| | attention maps built | ours | ratio |\n| --- | --- | --- | --- |")

@@ -119,7 +119,7 @@ def report(found: dict[str, dict], options: argparse.Namespace) -> None:
     first = next(iter(found.values()))
     print(
         f"\nInstance-aware sampling, {options.size} x {options.size}, fp32, {torch.get_num_threads()} CPU threads, "
-        f"torch "
+        "torch "
         f"{torch.__version__}; {options.repeat} steps a side, in turn\n"
     )
     print(

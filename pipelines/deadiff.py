@@ -135,7 +135,7 @@ def parse_weights(text: str, references: int) -> list[float]:
     if len(weights) != references:
         raise ValueError(
             f"There are {references} references and {len(weights)} weights ('{text}'); give one weight for all, or one "
-            f"each."
+            "each."
         )
     if min(weights) < 0 or max(weights) == 0:
         raise ValueError(f"The weights are '{text}'; they must be 0 or more, and one of them above 0.")

@@ -52,7 +52,7 @@ def export_automatic(folder: Path, output: Path) -> None:
     save_file({name: t.contiguous() for name, t in tensors.items()}, output, metadata=metadata)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M "
-        f"numbers"
+        "numbers"
     )
 
 

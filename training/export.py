@@ -102,5 +102,5 @@ def export(folder: Path, output: Path, weights: str = "average") -> None:
     save_file(tensors, output, metadata=metadata)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M "
-        f"numbers"
+        "numbers"
     )

@@ -105,7 +105,7 @@ class ClipText:
             ids = [_PICTURE[1]]
         else:
             raise ValueError(
-                f"A single-file checkpoint comes without a tokenizer, so the initial word can only be 'picture', not "
+                "A single-file checkpoint comes without a tokenizer, so the initial word can only be 'picture', not "
                 f"'{word}'; use a diffusers folder for other words."
             )
         if not ids:
