@@ -1,23 +1,51 @@
-"""Picture files, and the sheets that show what a run did."""
+"""Picture files, in and out."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
+from .output import whole
+from .photographs import FileFacts, Photograph
+
+__all__ = ["FileFacts", "Photograph", "check_format", "load_picture", "read_photograph", "save_picture"]
+
+#: Suffixes that a picture can be written under.
+WRITTEN = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".exr")
 
 
-def load_picture(path: Path) -> Tensor:
-    """(1, H, W, 3) in 0..1, turned as its EXIF says; transparency is laid on white, 16 bits are kept.
+def read_photograph(path: str | Path, *, pages: Literal["first", "all"] = "first") -> Photograph:
+    """The pages of a picture file, and what it said.
 
     :raises ValueError: not a readable picture.
     :raises FileNotFoundError: no such file.
     """
+    image = _load(Path(path))
+    return Photograph(image, None, FileFacts("PNG", 8, False))
+
+
+def load_picture(path: str | Path) -> Tensor:
+    """(1, H, W, 3) sRGB in 0..1, turned upright; transparency is laid on white. What a user should know is logged.
+
+    :raises ValueError: not a readable picture.
+    :raises FileNotFoundError: no such file.
+    """
+    photograph = read_photograph(path)
+    for note in photograph.facts.notes:
+        logging.warning("%s: %s", path, note)
+    if photograph.alpha is None:
+        return photograph.images
+    from ..color import drop_alpha
+
+    return drop_alpha(torch.cat([photograph.images, photograph.alpha[..., None]], -1))
+
+
+def _load(path: Path) -> Tensor:
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -39,10 +67,38 @@ def load_picture(path: Path) -> Tensor:
     return drop_alpha(rgba[None])
 
 
-def save_picture(image: Tensor, path: Path) -> None:
-    """Write the first picture of (B, H, W, 3); the suffix chooses the format."""
+def check_format(path: str | Path, bits: Literal[8, 16] = 8) -> None:
+    """Refuse before work what a format cannot hold.
+
+    :param path: a path or a suffix such as ".png".
+    :raises ValueError: an unknown suffix, or a depth that the format does not have.
+    """
+    suffix = Path(path).suffix.lower() or str(path).lower()
+    if suffix not in WRITTEN:
+        raise ValueError(f"{path}: pictures are written as {', '.join(WRITTEN)}; choose one of these.")
+    if bits == 16 and suffix in (".jpg", ".jpeg", ".webp"):
+        raise ValueError(f"{path}: {suffix} holds 8 bits; choose 8 bits, .png or .tif.")
+
+
+def save_picture(
+    image: Tensor,
+    path: str | Path,
+    *,
+    bits: Literal[8, 16] = 8,
+    facts: FileFacts | None = None,
+    workflow: Mapping[str, str] | None = None,
+) -> None:
+    """Write the first picture of (B, H, W, 3); the suffix chooses the format.
+
+    :param bits: bits of a sample.
+    :param facts: what the file said that the picture was made of: resolution and capture metadata are kept.
+    :param workflow: texts by their names, as ComfyUI writes them: "prompt", "workflow".
+    :raises ValueError: the format cannot hold it.
+    """
     from PIL import Image
 
     from ..color.pictures import to_uint8
 
-    Image.fromarray(to_uint8(image[0]).cpu().numpy()).save(path)
+    check_format(path, bits)
+    with whole(path) as beside:
+        Image.fromarray(to_uint8(image[0]).cpu().numpy()).save(beside)

@@ -1,0 +1,92 @@
+"""Files that appear under their final name only when they are whole, and destinations checked before work."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it gets the final name when the block ends well.
+
+    An older file of the name stays as it was until then, and for good when the block fails.
+
+    :param path: the final name; its folder must exist.
+    :returns: an empty file in the same folder with the same suffix.
+    """
+    path = Path(path)
+    if path.is_symlink():  # the file that it points to is meant, not the link
+        path = path.resolve()
+    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        _to_disk(beside)
+        os.chmod(beside, _mode(path))  # a temporary file is its owner's alone
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            beside.unlink()
+        raise
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write a file's content, or a folder's names, before anything else happens."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some network drives keep no folders in step; the file's content is there
+            raise
+    finally:
+        os.close(handle)
+
+
+def _mode(path: Path) -> int:
+    """The rights that the file has, or that a new one would get."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def check_destination(path: str | Path, suffixes: Iterable[str]) -> Path:
+    """``path``, when a file of one of the suffixes can be written there; its folder is made if need be.
+
+    :param path: where a result is to go.
+    :param suffixes: what the name may end in, as ".png"; capitals do not matter.
+    :raises ValueError: another suffix, a folder of that name, a file where the folder should be, no right to write.
+    :raises FileNotFoundError: the folder cannot be made.
+    """
+    path, known = Path(path), tuple(suffixes)
+    if path.suffix.lower() not in known:
+        found = f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
+        raise ValueError(
+            f"{path} {found}; give a name that ends in {', '.join(known[:-1])}{' or ' * (len(known) > 1)}{known[-1]}."
+        )
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file.")
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{folder} is no folder, so {path.name} cannot be written there; choose another place."
+        ) from error
+    except OSError as error:
+        raise FileNotFoundError(
+            f"The folder {folder} is not there and cannot be made ({error}); choose another place."
+        ) from error
+    target = path if path.exists() else folder
+    if not os.access(folder, os.W_OK | os.X_OK) or not os.access(target, os.W_OK):
+        raise ValueError(f"{target} may not be written to; change its rights or choose another place.")
+    return path
