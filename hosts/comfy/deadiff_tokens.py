@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.patcher_extension
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ...attention.call import CROSS, AttentionCall
 from ...attention.image_tokens import ImageTokens
 from ...attention.layers import Layer
 from ...diffusion.schedule import fractional_timestep
-from .edits import attention_call, fused_attention
+from .attention import fused_attention, plain_attention
+from .edits import attention_call
 from .model import KEY, attention_layers, require_unet
 
 
@@ -99,14 +99,7 @@ def _replacement(edit: ImageTokens, layer: Layer, before: Callable | None) -> Ca
             if before is not None:
                 return before(call.q, call.k, call.v, options)
             if call.k is k:  # nothing was added: just what ComfyUI does
-                return optimized_attention(
-                    q,
-                    k,
-                    v,
-                    options["n_heads"],
-                    attn_precision=options.get("attn_precision"),
-                    transformer_options=options,
-                )
+                return plain_attention(q, k, v, options)
             return fused_attention(options)(call.q, call.k, call.v, call.heads)
 
         return edit(attention_call(layer, q, k, v, options, CROSS), earlier)

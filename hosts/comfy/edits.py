@@ -11,24 +11,13 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
 from ...attention.call import CONDITIONAL, SELF, AttentionCall, Edit, batch_layout
 from ...attention.layers import Layer
+from .attention import fused_attention, plain_attention
 from .model import KEY
 from .sharing import OURS, share_branches
-
-
-def fused_attention(options: dict[str, Any]) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
-    """ComfyUI's attention for the running call (with whatever override other packs set)."""
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        # On a CPU ComfyUI's choice builds attention maps in slices; torch's fused kernel is exact there and faster.
-        function = attention_pytorch if q.device.type == "cpu" else optimized_attention
-        return function(q, k, v, heads, attn_precision=options.get("attn_precision"), transformer_options=options)
-
-    return attend
 
 
 def install_edit(model: Any, edit: Edit, layers: Iterable[Layer], kinds: Sequence[str] = (SELF,)) -> Any:
@@ -83,7 +72,7 @@ def replacement(edit: Edit, layers: frozenset[Layer], kind: str, before: Callabl
         def earlier(call: AttentionCall) -> Tensor:
             nonlocal whole
             if before is None:
-                return _plain(call.q, call.k, call.v, options)
+                return plain_attention(call.q, call.k, call.v, options)
             if call.rows == everything and (call.q is not q or call.k is not k or call.v is not v):
                 return before(call.q, call.k, call.v, options)  # the edit changes what goes in, not what comes out
             if whole is None:  # an edit may ask for some rows now and for others later
@@ -97,13 +86,6 @@ def replacement(edit: Edit, layers: frozenset[Layer], kind: str, before: Callabl
     # a layer that others replaced first is not ours alone
     setattr(replace, OURS, before is None or getattr(before, OURS, False))
     return replace
-
-
-def _plain(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
-    """What ComfyUI does on a layer that nobody replaced."""
-    return optimized_attention(
-        q, k, v, options["n_heads"], attn_precision=options.get("attn_precision"), transformer_options=options
-    )
 
 
 def attention_call(

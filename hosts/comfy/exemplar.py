@@ -19,6 +19,7 @@ from ...diffusion.inversion import Inversion, InversionSettings, check_same_mode
 from ...diffusion.schedule import inversion_plan
 from ...pipelines.exemplar_inversion import color_layers
 from . import edits, sampling
+from .attention import fused_attention
 from .host import ComfyHost
 from .model import attention_layers, fingerprint, sigma_table
 
@@ -113,7 +114,7 @@ def with_color_injection(
     edit = DualAttentionColor(settings, layers, banks, source_mask, reference_mask)
     if not settings.acts:
         return model.clone()
-    edit.precompute({info.layer: info.heads for info in infos}, edits.fused_attention({}), model.load_device)
+    edit.precompute({info.layer: info.heads for info in infos}, fused_attention({}), model.load_device)
     return sampling.on_sampling(edits.install_edit(model, edit, layers), injection_check(edit, source.size))
 
 

@@ -14,6 +14,7 @@ from ...attention.layers import Layer, LayerInfo
 from ...diffusion.sampling import invert_ddim, sample_ddim
 from ...diffusion.schedule import InversionPlan
 from . import edits, sampling
+from .attention import fused_attention
 from .memory import out_of_memory
 from .model import attention_layers, fingerprint, sigma_table
 
@@ -36,7 +37,7 @@ class ComfyHost:
         self.sigma_table = sigma_table(model)
         self.fingerprint = fingerprint(model)
         self.device: torch.device = model.load_device
-        self.attend = edits.fused_attention({})
+        self.attend = fused_attention({})
 
     @property
     def size_multiple(self) -> int:
