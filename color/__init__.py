@@ -13,7 +13,7 @@ from .official import official_merge
 from .opencv_lab import opencv_lab_to_rgb, opencv_rgb_to_lab
 from .pictures import check_picture, resize, to_uint8
 from .statistics import adain, match_chroma_statistics, match_mean_std
-from .temporal import steady_chroma
+from .temporal import steadied, steady_chroma
 
 __all__ = [
     "ab_error",
@@ -45,6 +45,7 @@ __all__ = [
     "psnr",
     "resize",
     "rgb_to_lab",
+    "steadied",
     "steady_chroma",
     "to_uint8",
 ]

@@ -7,6 +7,9 @@ what stands still becomes steady, what moves keeps its own color, and nothing is
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+
 import torch
 
 #: Difference of CIE L at which a neighboring frame counts 0.6 (one standard deviation). Film grain is below, an edge
@@ -34,18 +37,52 @@ def steady_chroma(
             f"steady_chroma: found chroma {tuple(chroma.shape)} and lightness {tuple(lightness.shape)}, expected (B, "
             "h, w, 2) and (B, h, w); resize one of them."
         )
-    frames = chroma.shape[0]
-    if window == 0 or frames == 1:
+    if window == 0 or chroma.shape[0] == 1:
         return chroma
-    out = torch.empty_like(chroma)
-    for index in range(frames):
-        total = chroma.new_zeros(chroma.shape[1:])
-        weights = chroma.new_zeros(*chroma.shape[1:3], 1)
-        for other in range(max(0, index - window), min(frames, index + window + 1)):
-            near = 1 - abs(other - index) / (window + 1)
-            difference = (lightness[other] - lightness[index])[..., None]
-            weight = near * torch.exp(-0.5 * (difference / same_lightness) ** 2)
-            total += weight * chroma[other]
-            weights += weight
-        out[index] = total / weights  # a frame's weight for itself is 1
-    return out
+    return torch.stack(list(steadied(zip(chroma, lightness, strict=True), window, same_lightness)))
+
+
+def steadied(
+    frames: Iterable[tuple[torch.Tensor, torch.Tensor]], window: int, same_lightness: float = SAME_LIGHTNESS
+) -> Iterator[torch.Tensor]:
+    """:func:`steady_chroma` for frames that come one after another.
+
+    No more than ``2 * window + 1`` of them are kept. A frame's result comes when ``window`` later frames are there, or
+    when there are no more.
+
+    :param frames: chroma (h, w, 2) and lightness (h, w) of each frame, in order.
+    :returns: (h, w, 2) for each frame, in order.
+    """
+    kept: deque[tuple[torch.Tensor, torch.Tensor]] = deque()  # the neighbors of the next result, itself among them
+    before = 0  # how many of them come before it
+    for frame in frames:
+        kept.append(frame)
+        if len(kept) > before + window:
+            yield _mean(kept, before, window, same_lightness)
+            before = _advance(kept, before, window)
+    while len(kept) > before:
+        yield _mean(kept, before, window, same_lightness)
+        before = _advance(kept, before, window)
+
+
+def _advance(kept: deque[tuple[torch.Tensor, torch.Tensor]], before: int, window: int) -> int:
+    """Go on to the next frame; what is too far back for it is let go."""
+    if before < window:
+        return before + 1
+    kept.popleft()
+    return before
+
+
+def _mean(
+    kept: deque[tuple[torch.Tensor, torch.Tensor]], place: int, window: int, same_lightness: float
+) -> torch.Tensor:
+    """(h, w, 2): the weighted mean of some frames' chroma, as one of them sees it."""
+    chroma, lightness = kept[place]
+    total, weights = chroma.new_zeros(chroma.shape), chroma.new_zeros(*chroma.shape[:2], 1)
+    for index, (other, light) in enumerate(kept):
+        near = 1 - abs(index - place) / (window + 1)
+        difference = (light - lightness)[..., None]
+        weight = near * torch.exp(-0.5 * (difference / same_lightness) ** 2)
+        total += weight * other
+        weights += weight
+    return total / weights  # a frame's weight for itself is 1

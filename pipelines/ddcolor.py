@@ -10,8 +10,10 @@ ratio, filters, and hands chroma to the merge that all color of this pack goes t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Protocol
 
 import torch
@@ -28,6 +30,7 @@ from ..color import (
     opencv_lab_to_rgb,
     opencv_rgb_to_lab,
     resize,
+    steadied,
     steady_chroma,
     to_uint8,
 )
@@ -35,6 +38,9 @@ from ..color.merge import Gamut, Upsampling
 from ..color.sizes import size_of, working_size
 from ..networks.ddcolor.model import MULTIPLE
 from ..settings import Settings, setting, share
+
+#: Most frames in one call where they come one after another: more would be held for hardly any speed.
+MOST_IN_TURN = 16
 
 #: Called with the number of frames that are done.
 OnFrames = Callable[[int], None]
@@ -161,7 +167,64 @@ def auto_color(
         return _official(network, image, settings, on_frames)
     if settings.strength == 0:
         return image
-    chroma = predict_chroma(network, image, settings, on_frames)
+    return _merged(predict_chroma(network, image, settings, on_frames), image, settings, mask)
+
+
+def auto_color_in_turn(
+    network: ColorNetwork,
+    frames: Iterable[Tensor],
+    settings: AutoColorSettings,
+    *,
+    count: int,
+    on_frames: OnFrames | None = None,
+) -> Iterator[Tensor]:
+    """:func:`auto_color` for the frames of a video that come one after another.
+
+    Each is given out as soon as it is done. Held are those of one network call and those that wait for ``steady`` later
+    ones, however long the video is.
+
+    :param frames: each (1, H, W, 3) in 0..1, all of one size.
+    :param count: how many there are.
+    :returns: (1, H, W, 3) for each frame, in order.
+    :raises ValueError: pictures or settings that do not fit.
+    """
+    waiting: deque[Tensor] = deque()
+
+    def predicted() -> Iterator[tuple[Tensor, Tensor]]:
+        for image, progress in _calls(network, frames, settings, count, on_frames):
+            waiting.extend(image.split(1))
+            chroma, lightness = _predict(network, image, settings, progress)
+            if lightness is not None:
+                yield from zip(chroma, lightness, strict=True)
+
+    if settings.arithmetic == "official" or settings.strength == 0 or not settings.steady:  # no frame knows another
+        for image, progress in _calls(network, frames, settings, count, on_frames):
+            yield from auto_color(network, image, settings, on_frames=progress).split(1)
+        return
+    for chroma in steadied(predicted(), settings.steady):
+        yield _merged(chroma[None], waiting.popleft(), settings)
+
+
+def _calls(
+    network: ColorNetwork, frames: Iterable[Tensor], settings: AutoColorSettings, count: int, on_frames: OnFrames | None
+) -> Iterator[tuple[Tensor, OnFrames]]:
+    """Frames in batches of a network call, (n, H, W, 3), each with what to call with its number of done frames."""
+    source, done = iter(frames), 0
+    for first in source:
+        size = network_size(*size_of(as_picture(first, "image")), settings)
+        at_once = settings.batch or min(network.frames_at_once(count - done, *size), MOST_IN_TURN)
+        image = as_picture(torch.cat([first, *islice(source, at_once - 1)]) if at_once > 1 else first, "image")
+
+        def progress(frames: int, before: int = done) -> None:
+            if on_frames is not None:
+                on_frames(before + frames)
+
+        yield image, progress
+        done += len(image)
+
+
+def _merged(chroma: Tensor, image: Tensor, settings: AutoColorSettings, mask: Tensor | None = None) -> Tensor:
+    """Chroma (B, h, w, 2) on the lightness of (B, H, W, 3)."""
     return merge_chroma(
         chroma,
         image,
@@ -181,6 +244,14 @@ def predict_chroma(
     :param image: (B, H, W, 3) in 0..1.
     :returns: (B, h, w, 2) float32 on the CPU, a and b in Lab units.
     """
+    chroma, lightness = _predict(network, image, settings, on_frames)
+    return chroma if lightness is None else steady_chroma(chroma, lightness, settings.steady)
+
+
+def _predict(
+    network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None
+) -> tuple[Tensor, Tensor | None]:
+    """What the network says of each frame, (B, h, w, 2), and if it is to be steadied, the its lightness, (B, h, w)."""
     size = network_size(*size_of(image), settings)
     kept: list[Tensor] = []
 
@@ -191,7 +262,7 @@ def predict_chroma(
         return luminance_to_rgb(lightness).movedim(-1, 1)
 
     chroma = run_in_chunks(network, image, size, prepare, settings.batch, on_frames).movedim(1, -1)
-    return steady_chroma(chroma, torch.cat(kept), settings.steady) if settings.steady else chroma
+    return chroma, torch.cat(kept) if kept else None
 
 
 def run_in_chunks(

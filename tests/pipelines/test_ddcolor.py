@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import desaturate, luminance, rgb_to_lab
-from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color, network_size
+from comfyui_exemplar.pipelines.ddcolor import (
+    AutoColorSettings,
+    auto_color,
+    auto_color_in_turn,
+    network_size,
+)
 
 SETTINGS = AutoColorSettings(resolution=64)
 
@@ -207,6 +212,44 @@ class TestBatches:
 
         assert jumps() > 10
         assert jumps(steady=3) < 0.3 * jumps()
+
+
+class TestInTurn:
+    """Frames that come one after another: what a batch of all gives, and few of them held."""
+
+    FRAMES = picture(11) + torch.linspace(0, 0.2, 11)[:, None, None, None]
+
+    @pytest.mark.parametrize(
+        "change", [{}, {"steady": 1}, {"steady": 3}, {"steady": 32}, {"strength": 0.0}, {"arithmetic": "official"}]
+    )
+    @pytest.mark.parametrize("at_once", [1, 4])
+    def test_the_same_as_in_one_batch(self, change, at_once):
+        seen = []
+        found = auto_color_in_turn(
+            Painter(at_once, flicker=6.0), self.FRAMES.split(1), changed(**change), count=11, on_frames=seen.append
+        )
+        assert torch.equal(
+            torch.cat(list(found)), auto_color(Painter(at_once, flicker=6.0), self.FRAMES, changed(**change))
+        )
+        assert seen == sorted(seen) and (not seen or seen[-1] == 11)
+
+    @pytest.mark.parametrize("steady, at_once", [(0, 1), (2, 1), (3, 4)])
+    def test_no_more_is_held_than_waits(self, steady, at_once):
+        count, read, most = 40, 0, 0
+
+        def frames():
+            nonlocal read
+            for _ in range(count):
+                read += 1
+                yield picture()
+
+        found = auto_color_in_turn(Painter(at_once), frames(), changed(steady=steady), count=count)
+        for written, _ in enumerate(found):
+            most = max(most, read - written)
+        assert written + 1 == read == count and most <= at_once + steady
+
+    def test_without_frames(self):
+        assert list(auto_color_in_turn(Painter(), [], SETTINGS, count=0)) == []
 
 
 class TestRefusals:
