@@ -8,8 +8,10 @@ Start at :func:`main`. A command is a module of this folder with ``NAME``, ``HEL
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -20,7 +22,7 @@ COMMANDS = tuple(module for module in _MODULES if hasattr(module, "NAME"))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    :returns: the exit status: 0, or 1 with one line on standard error.
+    :returns: the exit status: 0, or 1 with one line on standard error; 130 when the user stopped it.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="comfyui_exemplar", description="Color pictures by example.")
@@ -32,7 +34,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_options(own)
     options = parser.parse_args(arguments)
     try:
-        return options.run(options)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        with _warnings_shown():
+            return options.run(options)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        return _failed(str(error) or type(error).__name__)
+    except RuntimeError as error:
+        from ..color.batches import ran_out
+
+        if not ran_out(error):
+            raise  # a mistake of ours, whose traceback is wanted
+        return _failed("memory ran out; lower the resolution, or --batch if it is set.")
+
+
+def _failed(said: str) -> int:
+    print(f"error: {_one_line(said)}", file=sys.stderr)
+    return 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class _Warnings(logging.Handler):
+    """Warnings as one line each on standard error, above a progress bar that may stand there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"{record.levelname.lower()}: {_one_line(record.getMessage())}", file=sys.stderr)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    root, shown = logging.getLogger(), _Warnings(logging.WARNING)
+    root.addHandler(shown)
+    try:
+        yield
+    finally:
+        root.removeHandler(shown)

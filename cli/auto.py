@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import options as common
+from .batch import plan
 
 NAME = "auto"
 HELP = "color gray pictures with no reference"
@@ -24,35 +25,27 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    import torch
     from tqdm import tqdm
 
     from ..demo import ddcolor_path
-    from ..files.pictures import load_picture, save_picture
     from ..networks.ddcolor.load import load_ddcolor
-    from ..pipelines.ddcolor import AutoColorSettings, auto_color
+    from ..pipelines.ddcolor import AutoColorSettings, auto_color, auto_color_in_turn
 
-    outputs = common.output_paths(options.inputs, options.output)
     chosen = common.chosen(options, AutoColorSettings)
-    AutoColorSettings.resolve(**chosen)  # what is out of range is refused before anything is read
-    pictures = [load_picture(path) for path in options.inputs]
-    sizes = {tuple(picture.shape[1:3]) for picture in pictures}
-    if chosen.get("steady") and len(sizes) > 1:
-        raise ValueError(
-            f"--steady wants the frames of one video, but the inputs have {len(sizes)} sizes; leave it out."
-        )
-    network = load_ddcolor(options.model or ddcolor_path(), **common.placement(options))
+    steady = AutoColorSettings.resolve(**chosen).steady  # what is out of range is refused before anything is read
+    path = options.model or ddcolor_path()
+    batch = plan(options, files={"--model": path}, one_size="--steady" if steady else "")
+    network = load_ddcolor(path, **common.placement(options))
     settings = AutoColorSettings.resolve(network.recommended, **chosen)
-    batches = [torch.cat(pictures)] if settings.steady else pictures
-    with tqdm(total=len(pictures), unit="picture") as bar:
-        colored = []
-        for batch in batches:
-            start = bar.n
-            colored += auto_color(
-                network, batch, settings, on_frames=lambda n, start=start: bar.update(start + n - bar.n)
+    jobs, count = batch.jobs, len(batch.jobs)
+    pictures = map(batch.read, jobs)
+    with batch.working(), tqdm(total=count, unit="picture") as bar:
+        if settings.steady:
+            colored = auto_color_in_turn(
+                network, pictures, settings, count=count, on_frames=lambda n: bar.update(n - bar.n)
             )
-    for picture, output in zip(colored, outputs, strict=True):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(picture[None], output)
-        print(output)
+        else:
+            colored = (auto_color(network, picture, settings, on_frames=bar.update) for picture in pictures)
+        for job, picture in zip(jobs, colored, strict=True):
+            batch.write(job, picture)
     return 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from itertools import groupby
 from pathlib import Path
 
 from . import options as common
+from .batch import Job, plan
 
 NAME = "colorize"
 HELP = "color gray pictures by a color reference"
@@ -31,42 +31,51 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    import torch
     from tqdm import tqdm
 
     from ..demo import model_path
-    from ..files.pictures import load_picture, save_picture
+    from ..files.pictures import load_picture
     from ..hosts.diffusers.checkpoint import load_standalone
     from ..hosts.diffusers.host import DiffusersHost
     from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches
     from ..pipelines.exemplar_settings import ColorizeSettings
     from ..pipelines.sheet import contact_sheet
 
-    outputs = common.output_paths(options.inputs, options.output)
     chosen = {**DEFAULTS, **common.chosen(options, ColorizeSettings)}
     ColorizeSettings.resolve(**chosen)  # what is out of range is refused before anything is read
+    path = options.model or model_path()
+    batch = plan(
+        options,
+        sheets=not options.no_sheet,
+        pictures={"--reference": options.reference},
+        files={"--model": path},
+    )
     reference = load_picture(options.reference)
-    pictures = [load_picture(path) for path in options.inputs]
-    model = load_standalone(options.model or model_path(), **common.placement(options))
+    model = load_standalone(path, **common.placement(options))
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
-    jobs = zip(pictures, options.inputs, outputs, strict=True)
     pair = None
-    for _, group in groupby(jobs, key=lambda job: job[0].shape):  # pictures of one size share model calls
-        images, paths, files = zip(*group, strict=True)
-        batch, done = torch.cat(images), 0
-        with tqdm(desc=", ".join(path.name for path in paths), unit="call") as bar:
+    for group in batch.groups():  # pictures of one size share model calls
+        with batch.working(), tqdm(desc=_listed(group), unit="call") as bar:
             host = DiffusersHost(model, on_step=lambda _, bar=bar: bar.update())
-            bar.total = calls_in_batches(host, batch, reference, settings, pair)
-            for result in colorize_in_batches(host, batch, reference, settings, prepared=pair):
-                pair = result.reference
-                for index in range(len(result.images)):
-                    output = files[done]
-                    output.parent.mkdir(parents=True, exist_ok=True)
-                    save_picture(result.images[index][None], output)
-                    print(output)
-                    if not options.no_sheet:
-                        sheet = output.with_name(f"{output.stem}_sheet.png")
-                        save_picture(contact_sheet(images[done], reference, result.take(index)), sheet)
-                        print(sheet)
-                    done += 1
+            for start in range(0, len(group), settings.batch):
+                jobs = group[start : start + settings.batch]
+                images, done = batch.read(*jobs), 0
+                if not start:
+                    everyone = images[:1].expand(len(group), -1, -1, -1)  # no copies: sizes are all that counts
+                    bar.total = calls_in_batches(host, everyone, reference, settings, pair)
+                for result in colorize_in_batches(host, images, reference, settings, prepared=pair):
+                    pair = result.reference
+                    for index, job in enumerate(jobs[done : done + len(result.images)]):
+                        sheet = None
+                        if job.sheet is not None:
+                            sheet = contact_sheet(images[done + index][None], reference, result.take(index))
+                        batch.write(job, result.images[index][None], sheet)
+                    done += len(result.images)
+                    del result  # its features take more than all pictures
     return 0
+
+
+def _listed(jobs: list[Job]) -> str:
+    """Names for a progress bar."""
+    first, more = jobs[0].source.name, len(jobs) - 1
+    return f"{first} and {more} more" if more else first

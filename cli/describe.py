@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import options as common
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .batch import plan
 
 NAME = "describe"
 HELP = "color gray pictures by words"
@@ -55,42 +52,40 @@ def run(options: argparse.Namespace) -> int:
     from ..attention.instances import InstanceSettings
     from ..demo import lcad_path
     from ..diffusion.schedule import sampling_sigmas
-    from ..files.pictures import load_picture, save_picture
+    from ..files.masks import load_mask
     from ..hosts.diffusers.lcad import load_lcad
     from ..pipelines.lcad import LCADSettings, describe
 
-    outputs = common.output_paths(options.inputs, options.output)
     chosen = common.chosen(options, LCADSettings)
     LCADSettings.resolve(**chosen)  # what is out of range is refused before anything is read
     drawing = InstanceSettings.resolve(**common.chosen(options, InstanceSettings, _REGION))
-    pictures = [load_picture(path) for path in options.inputs]
     regions = [_region(text) for text in options.region]
-    host = load_lcad(options.model or lcad_path(), tokenizer=options.tokenizer, **common.placement(options))
+    path = options.model or lcad_path()
+    masks = {f"--region {phrase}": mask for phrase, mask in regions}
+    batch = plan(options, pictures=masks, files={"--model": path})
+    masked = [(phrase, load_mask(mask)) for phrase, mask in regions]
+    host = load_lcad(path, tokenizer=options.tokenizer, **common.placement(options))
     settings = LCADSettings.resolve(host.recommended, **chosen)
     steps = len(sampling_sigmas(host.sigma_table, settings.steps, settings.convention)) - 1
-    for path, image, output in zip(options.inputs, pictures, outputs, strict=True):
-        with tqdm(desc=path.name, total=steps, unit="step") as bar:
+    for job in batch.jobs:
+        with batch.working(), tqdm(desc=job.source.name, total=steps, unit="step") as bar:
             host.on_step = lambda _, bar=bar: bar.update()
             colored = describe(
                 host,
-                image,
+                batch.read(job),
                 options.prompt,
                 settings,
                 negative=options.negative,
-                regions=regions,
+                regions=masked,
                 drawing=drawing,
             )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(colored, output)
-        print(output)
+            batch.write(job, colored)
     return 0
 
 
-def _region(text: str) -> tuple[str, Tensor]:
-    """``phrase=mask.png`` -> the phrase and its mask (1, H, W) in 0..1."""
-    from ..files.pictures import load_picture
-
+def _region(text: str) -> tuple[str, Path]:
+    """``phrase=mask.png`` -> the phrase and where its mask is."""
     phrase, _, path = text.rpartition("=")
     if not phrase.strip() or not path.strip():
         raise ValueError(f"--region '{text}' is not understood; write PHRASE=MASK, such as 'green apple=apple.png'.")
-    return phrase.strip(), load_picture(Path(path.strip())).mean(-1)
+    return phrase.strip(), Path(path.strip())

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
+from .names import check_collisions
 
 NAME = "extract-deadiff"
 HELP = "write what is new in DEADiff's checkpoint as a small file"
@@ -26,8 +27,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
+    from ..files.output import check_destination
     from ..networks.deadiff.load import extract
 
+    if not options.checkpoint.exists():
+        raise FileNotFoundError(f"{options.checkpoint} does not exist; give DEADiff's checkpoint.")
+    check_collisions([], [("the checkpoint", options.checkpoint)], [("the adapter", options.adapter)])
+    check_destination(options.adapter, (".safetensors",))
     done = extract(options.checkpoint, options.adapter, getattr(torch, options.dtype))
     trunks = "both branches' image trunks are the same and kept once" if done["shared_trunk"] else "two image trunks"
     print(f"{options.adapter}: {done['tensors']} tensors, {done['bytes'] / 1e6:.1f} MB ({trunks})")

@@ -55,9 +55,21 @@ def _shown(default: Any) -> str:
 
 
 def add_inputs(command: argparse.ArgumentParser, help: str) -> None:
-    """The pictures to work on, and where results go."""
+    """The pictures to work on, where results go, and how precise they are."""
     command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=help)
-    command.add_argument("--output", type=Path, help="file for one input, folder for several (default: beside each)")
+    command.add_argument(
+        "--output",
+        help="file for one input, folder for several or with a slash at its end (default: beside each). Older results "
+        "are replaced, inputs never",
+    )
+    command.add_argument(
+        "--bits",
+        type=int,
+        choices=(8, 16),
+        default=8,
+        help="of a sample in the results; 16 keeps the fine steps of a scan, as .png or .tif, in twice the size "
+        "(default: 8)",
+    )
 
 
 def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = False) -> None:
@@ -91,20 +103,3 @@ def _device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} can't be used here ({reason}); use --device cpu.") from None
     return device
-
-
-def output_paths(inputs: list[Path], output: Path | None, what: str = "colored") -> list[Path]:
-    """Where each result goes; several inputs need a folder.
-
-    :raises ValueError: one file for several inputs, or results of one name in one folder.
-    """
-    names = [f"{path.stem}_{what}.png" for path in inputs]
-    if output is None:
-        return [path.with_name(name) for path, name in zip(inputs, names, strict=True)]
-    if len(inputs) == 1 and output.suffix:
-        return [output]
-    if output.suffix:
-        raise ValueError(f"There are {len(inputs)} inputs, but --output names one file, {output}; name a folder.")
-    if len(set(names)) < len(names):
-        raise ValueError("Two inputs have the same file name; put their results into different folders.")
-    return [output / name for name in names]

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
+from .batch import plan
 
 NAME = "translate"
 HELP = "draw pictures again with one reference picture's concept"
@@ -31,18 +32,26 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..demo import model_path
-    from ..files.pictures import load_picture, save_picture
+    from ..files.pictures import load_picture
     from ..hosts.diffusers.checkpoint import load_standalone
     from ..hosts.diffusers.vct import DiffusersTranslator
     from ..hosts.diffusers.vct_text import load_concept_text, read_vectors, save_vectors
     from ..pipelines.vct import TranslateSettings, learn, translate
 
-    outputs = common.output_paths(options.inputs, options.output, "translated")
     chosen = common.chosen(options, TranslateSettings)
     TranslateSettings.resolve(**chosen)  # what is out of range is refused before anything is read
-    pictures = [load_picture(path) for path in options.inputs]
+    if options.save_concept and options.concept:
+        raise ValueError("--save-concept keeps what is learned from --reference; with --concept nothing is learned.")
+    path = options.model or model_path()
+    batch = plan(
+        options,
+        "translated",
+        pictures={"--reference": options.reference},
+        files={"--concept": options.concept, "--model": path},
+        concept=options.save_concept,
+    )
     reference = load_picture(options.reference) if options.reference else None
-    path, placement = options.model or model_path(), common.placement(options)
+    placement = common.placement(options)
     text = load_concept_text(path, placement["device"])
     model = load_standalone(path, **placement)
     settings = TranslateSettings.resolve(model.recommended.get("vct", {}), **chosen)
@@ -55,13 +64,11 @@ def run(options: argparse.Namespace) -> int:
     if options.save_concept and concept.learned:
         save_vectors(options.save_concept, text, concept.learned)
         print(options.save_concept)
-    for picture, source, output in zip(pictures, options.inputs, outputs, strict=True):
-        with tqdm(desc=source.name, unit="step") as bar:
+    for job in batch.jobs:
+        with batch.working(), tqdm(desc=job.source.name, unit="step") as bar:
             host.on_step = lambda _, bar=bar: bar.update()
             result = translate(
-                host, picture, concept, settings, on_progress=lambda _phase, _progress, bar=bar: bar.update()
+                host, batch.read(job), concept, settings, on_progress=lambda _phase, _progress, bar=bar: bar.update()
             )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(result.images, output)
-        print(output)
+            batch.write(job, result.images)
     return 0

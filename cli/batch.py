@@ -1,0 +1,234 @@
+"""A batch of pictures: what is read, where each result goes, and what to say when something fails in the middle.
+
+Start at :func:`plan`. Whatever can be refused it refuses, before a model is loaded; it looks at headers only. Pixels
+are read when it is a picture's turn, and each result is written when it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from . import names
+
+if TYPE_CHECKING:
+    from PIL.Image import Exif, Image
+    from torch import Tensor
+
+    from ..files.pictures import FileFacts
+
+log = logging.getLogger(__name__)
+
+#: EXIF's tag of how a picture lies, and the values that exchange its sides.
+_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)
+#: TIFF's tags of a page's width and height as stored; some versions of Pillow turn their own size, others don't.
+_WIDTH, _HEIGHT = 256, 257
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and where its result goes.
+
+    :param sheet: where its contact sheet goes; None for no sheet.
+    :param size: (height, width), turned upright.
+    """
+
+    source: Path
+    result: Path
+    sheet: Path | None
+    size: tuple[int, int]
+
+
+class Batch:
+    """Pictures on their way; what was read of one is let go when its result is written.
+
+    :param bits: of a sample in the results.
+    :param one_size: whether work rests on it that all have one size.
+    """
+
+    def __init__(self, jobs: list[Job], bits: Literal[8, 16], one_size: bool) -> None:
+        self.jobs, self.bits, self.one_size = jobs, bits, one_size
+        self._facts: dict[Path, FileFacts] = {}
+        self._current: tuple[Job, ...] = ()
+        self._written = 0
+
+    def groups(self) -> list[list[Job]]:
+        """Consecutive pictures of one size."""
+        return [list(group) for _, group in groupby(self.jobs, key=lambda job: job.size)]
+
+    def read(self, *jobs: Job) -> Tensor:
+        """(n, H, W, 3) in 0..1: some pictures of one size, transparency laid on white.
+
+        :raises ValueError: one is not a readable picture.
+        """
+        import torch
+
+        self._current = jobs
+        pictures = [self._read(job) for job in jobs]
+        return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+
+    def _read(self, job: Job) -> Tensor:
+        import torch
+
+        from ..color import drop_alpha
+        from ..files.pictures import read_photograph
+
+        photograph = read_photograph(job.source)
+        for note in photograph.facts.notes:
+            log.warning("%s: %s", job.source, note)
+        image, alpha = photograph.images, photograph.alpha
+        if tuple(image.shape[1:3]) != job.size and (len(self._current) > 1 or self.one_size):
+            raise ValueError(f"{job.source} has other sides than its header says; save it anew with a picture editor.")
+        self._facts[job.source] = photograph.facts
+        return image if alpha is None else drop_alpha(torch.cat([image, alpha[..., None]], -1))
+
+    def write(self, job: Job, image: Tensor, sheet: Tensor | None = None) -> None:
+        """Write a result, (1, H, W, 3), with what its picture's file said, and its sheet; say where."""
+        from ..files.pictures import save_picture
+
+        self._current = (job,)
+        save_picture(image, job.result, bits=self.bits, facts=self._facts.pop(job.source))
+        self._written += 1
+        print(job.result, flush=True)
+        if sheet is not None and job.sheet is not None:
+            save_picture(sheet, job.sheet)
+            print(job.sheet, flush=True)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """The work itself; its errors name the picture, and how many results were written before.
+
+        :raises ValueError: what cannot be read, colored or written.
+        :raises MemoryError: memory ran out.
+        """
+        from ..color.batches import ran_out
+
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            raise ValueError(self._told(str(error))) from error
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError) or ran_out(error):
+                raise MemoryError(
+                    self._told("memory ran out; lower the resolution, or --batch if it is set.")
+                ) from error
+            raise
+
+    def _told(self, said: str) -> str:
+        """A message, with the picture's name if it lacks one, and what was done before."""
+        known = [str(path) for job in self._current for path in (job.source, job.result)]
+        if self._current and not any(path in said for path in known):
+            said = f"{', '.join(str(job.source) for job in self._current)}: {said}"
+        if not self._written:
+            return said
+        return f"{said.rstrip('.')}. {self._written} of {len(self.jobs)} results are written."
+
+
+def plan(
+    options: argparse.Namespace,
+    what: str = "colored",
+    *,
+    sheets: bool = False,
+    pictures: Mapping[str, Path | None] | None = None,
+    files: Mapping[str, Path | None] | None = None,
+    concept: Path | None = None,
+    one_size: str = "",
+) -> Batch:
+    """Where everything goes, once nothing stands against it. Folders are made; nothing else is written.
+
+    :param what: the word that results have in their names.
+    :param sheets: whether each result has a contact sheet beside it.
+    :param pictures: other pictures that are read, by the names of their options. ``files``: other files, or folders.
+    :param concept: an embedding file to be written as well.
+    :param one_size: the option that wants all pictures to have one size.
+    :raises FileNotFoundError: something is missing.
+    :raises ValueError: something is no picture, a place can't be written to, or one file would replace another.
+    """
+    results = names.results(options.inputs, options.output, what)
+    for option, path in (files or {}).items():
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; look at what is named after {option}.")
+    sizes = [size_of(path) for path in options.inputs]
+    for path in (pictures or {}).values():
+        if path is not None:
+            size_of(path)
+    if one_size and len(set(sizes)) > 1:
+        raise ValueError(
+            f"{one_size} wants the frames of one video, but the inputs have {len(set(sizes))} sizes; leave it out."
+        )
+    jobs = [
+        Job(source, result, result.with_name(f"{result.stem}_sheet.png") if sheets else None, size)
+        for source, result, size in zip(options.inputs, results, sizes, strict=True)
+    ]
+    names.check_collisions(
+        options.inputs,
+        [(option, path) for option, path in {**(pictures or {}), **(files or {})}.items() if path is not None],
+        [*_writes(jobs), *([("--save-concept", concept)] if concept else [])],
+    )
+    _check_destinations(jobs, options.bits, concept)
+    return Batch(jobs, options.bits, bool(one_size))
+
+
+def _writes(jobs: list[Job]) -> Iterator[tuple[str, Path]]:
+    for job in jobs:
+        yield f"the result of {job.source}", job.result
+        if job.sheet is not None:
+            yield f"the sheet of {job.source}", job.sheet
+
+
+def _check_destinations(jobs: list[Job], bits: Literal[8, 16], concept: Path | None) -> None:
+    """Whether all files can be written under their names; folders are made."""
+    from ..files.output import check_destination
+    from ..files.pictures import WRITTEN, check_format
+
+    for suffix in sorted({job.result.suffix for job in jobs}):
+        check_format(suffix, bits)
+    if concept is not None:
+        check_destination(concept, (".safetensors",))
+    for job in jobs:
+        check_destination(job.result, WRITTEN)
+        if job.sheet is not None:
+            check_destination(job.sheet, WRITTEN)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture file, turned upright.
+
+    From its header; pixels are only read where that is not enough.
+
+    :raises ValueError: not a readable picture.
+    :raises FileNotFoundError: no such file.
+    """
+    from PIL import Image
+
+    from ..files.pictures import read_photograph
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.format == "TIFF":
+                tags = getattr(image, "tag_v2")  # noqa: B009  # of Pillow's TIFF reader alone
+                width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
+            turned = _exif(image).get(_ORIENTATION) in _LYING
+    except (OSError, ValueError, SyntaxError, LookupError, Image.DecompressionBombError):
+        # the reader says what is wrong, or it knows more formats than Pillow
+        height, width = read_photograph(path).images.shape[1:3]
+        return height, width
+    return (width, height) if turned else (height, width)
+
+
+def _exif(image: Image) -> Exif:
+    """What a header says about the capture."""
+    from PIL.Image import Exif
+
+    if image.format != "PNG":
+        return image.getexif()
+    exif = Exif()  # PNG's own would read all pixels, in case that it stands behind them
+    exif.load(image.info.get("exif", b""))
+    return exif
