@@ -121,10 +121,11 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     :raises ValueError: as :func:`read_config`, or the tensors cannot be read.
     """
     read_config(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(str(path), device="cpu")
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            # copies: the reader maps the file, which may be written over while its tensors are in use
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): reinstall the pack to restore it.") from error

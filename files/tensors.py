@@ -12,13 +12,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from .names import plain_names
+from .pickles import StandIn, load_pickle, module_tensors
+from .quantized import owner, unpacked
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16")  # the full precision first
 #: Under which names training programs keep a model's weights in a pickled file, the one that counts first.
-_NESTS = ("state_dict", "params", "params_ema")
+_NESTS = ("state_dict", "params", "params_ema", "model_state_dict", "model", "module", "network", "weights", "ema")
+#: Other things that are saved under a file of weights' name, by their first bytes.
+_OTHER_FILES = (
+    (b"GGUF", "a GGUF file, whose weights are quantized: get them as .safetensors"),
+    (b"version https://git-lfs", "a pointer of Git LFS in place of the file: get the file itself (`git lfs pull`)"),
+    (b"Rar!", "a RAR archive: unpack it"),
+    (b"7z\xbc\xaf", "a 7z archive: unpack it"),
+    (b"\x1f\x8b", "a gzip archive: unpack it"),
+)
+_PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
+#: What torch's reader raises for a file that it cannot read.
+DAMAGED = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
+_LONGEST_HEADER = 100_000_000  # safetensors' own limit
 
 
 def digest(weight: Tensor, extra: str = "") -> str:
@@ -28,40 +43,101 @@ def digest(weight: Tensor, extra: str = "") -> str:
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a pickled checkpoint that holds nothing else, on the CPU as stored.
+    """The tensors of a .safetensors file, or of a pickled checkpoint, on the CPU; what kind it is its content says.
+
+    They are copies: a file that changes later changes nothing. Names are those of the model alone, without what wraps
+    it; averaged copies (``model_ema.*``) are left out unless a UNet's are all that there is. Eight-bit floats become
+    float16 (``files.quantized``), all others stay as stored.
 
     :param wanted: whether a tensor is, by its name; the others are not read from disk where the format allows it.
-
-    Averaged copies (``model_ema.*``) are left out.
-
-    :raises ValueError: the file is damaged or wants code to run.
+    :raises ValueError: the file is damaged, wants code to run, or is quantized in a way that cannot be read.
     """
+    _check_kind(path)
+    stored = _stored(path, wanted)
+    try:
+        return unpacked(stored)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _stored(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Copies of a file's tensors, in its own precisions, with what belongs to those that are wanted."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        if path.suffix.lower() in (".safetensors", ".sft"):
+        if is_safetensors_inside(path):
             with safe_open(str(path), framework="pt", device="cpu") as file:
-                names = [name for name in file.keys() if not name.startswith("model_ema.")]  # noqa: SIM118
-                return {name: file.get_tensor(name) for name in names if wanted(name)}
-        # mapped, so that what nobody wants stays on disk; the format of before 2020 can't be
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError) as error:
-        code = re.search(r"\bGLOBAL ([\w.]+)", str(error))  # what torch's reader was asked to call and did not
-        if code:
-            raise ValueError(
-                f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the "
-                "weights from where they were published, as .safetensors if there is one."
-            ) from error
-        lines = str(error).strip().splitlines()
-        raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) could not be read as plain weights "
-            f"({lines[0] if lines else type(error).__name__}): it is cut off, damaged, or a pickle with code in it; "
-            "download it again, as .safetensors if there is one."
-        ) from error
-    loaded = loaded if isinstance(loaded, Mapping) else {}
-    loaded = next((loaded[name] for name in _NESTS if isinstance(loaded.get(name), Mapping)), loaded)
-    tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
-    return {name: value for name, value in tensors.items() if not name.startswith("model_ema.") and wanted(name)}
+                return _copies(list(file.keys()), file.get_tensor, wanted)
+        found = weights_in(load_pickle(path))
+        return _copies(list(found), found.__getitem__, wanted)
+    except (SafetensorError, *DAMAGED) as error:
+        raise ValueError(unreadable(path, error)) from error
+
+
+def _copies(names: list[str], get: Callable[[str], Tensor], wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The wanted ones, under plain names. Readers map a file; a copy lives on when the file is cut or written over."""
+    plain = plain_names(names)
+    present = set(plain.values())
+    owners = {said: of if (of := owner(said)) in present else said for said in present}
+    chosen = {of: wanted(of) for of in dict.fromkeys(owners[said] for said in plain.values())}
+    return {said: get(name).detach().clone() for name, said in plain.items() if chosen[owners[said]]}
+
+
+def weights_in(loaded: Any, depth: int = 4) -> dict[str, Tensor]:
+    """The tensors of what a pickled file holds: a network's, or those of the mapping that training programs keep."""
+    if isinstance(loaded, StandIn):
+        return module_tensors(loaded)
+    if not isinstance(loaded, Mapping) or not depth:
+        return {}
+    nested = [loaded[name] for name in _NESTS if name in loaded] + (list(loaded.values()) if len(loaded) == 1 else [])
+    for inner in nested:
+        if found := weights_in(inner, depth - 1):
+            return found
+    return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def is_safetensors_inside(path: Path) -> bool:
+    """Whether a file is to be read as safetensors: by its content, and where that says nothing by its name."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and length <= min(_LONGEST_HEADER, path.stat().st_size - 8):
+        return True
+    return path.suffix.lower() in (".safetensors", ".sft") and not start.startswith((b"PK\x03\x04", b"\x80\x02"))
+
+
+def _check_kind(path: Path) -> None:
+    """:raises ValueError: a file of another kind, such as a page of the web in place of what was to be downloaded."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    kind = next((kind for magic, kind in _OTHER_FILES if start.startswith(magic)), None)
+    if _PAGE.match(start):
+        kind = "a page of the web, not weights: download the file itself, logged in where that is asked for"
+    elif start.startswith(b"PK") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            inside = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in inside):
+            kind = "a TorchScript program, not weights: get the weights themselves"
+        elif not any(name.endswith("data.pkl") for name in inside):
+            kind = f"a zip archive (with {inside[0] if inside else 'nothing'} in it): unpack it"
+    if kind:
+        raise ValueError(f"{path} is {kind}.")
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """What to say about a file that a reader gave up on, in one line."""
+    code = re.search(r"\bGLOBAL ([\w.]+)", str(error))  # what torch's reader was asked to call and did not
+    if code:
+        return (
+            f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the weights "
+            "from where they were published, as .safetensors if there is one."
+        )
+    lines = str(error).strip().splitlines()
+    return (
+        f"{path} ({path.stat().st_size} bytes) could not be read as plain weights "
+        f"({lines[0] if lines else type(error).__name__}): it is cut off, damaged, or a pickle with code in it; "
+        "download it again, as .safetensors if there is one."
+    )
 
 
 @contextmanager

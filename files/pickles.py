@@ -1,0 +1,174 @@
+"""Pickled checkpoints under torch's own guard, with stand-ins for what training programs leave beside the weights.
+
+torch's restricted reader knows tensors and plain containers and refuses every other name that a pickle mentions. Real
+checkpoints mention many: Lightning's callbacks, settings, optimizers, numpy's scalars. Nothing of these is needed, so
+each harmless name is given to that reader as a class of ours that takes whatever it is handed and does nothing. No name
+of a file is ever looked up, nothing is imported for it, and what is no such class is refused by its name.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Names of plain data in Python's own library and in numpy. What other packages call by a capital letter is a class;
+#: here such classes run programs, too, so they are named one by one.
+_DATA = frozenset(
+    (
+        *(f"builtins.{name}" for name in ("bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list")),
+        *(f"builtins.{name}" for name in ("object", "range", "set", "slice", "str", "tuple")),
+        *(f"collections.{name}" for name in ("Counter", "OrderedDict", "defaultdict", "deque")),
+        *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
+        *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath")),
+        *(f"pathlib.{name}" for name in ("PurePath", "PurePosixPath", "PureWindowsPath")),
+        *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "WindowsPath")),
+        *(f"pathlib._local.{name}" for name in ("PurePath", "PurePosixPath", "PureWindowsPath")),
+        "_codecs.encode",
+        "argparse.Namespace",
+        "copyreg._reconstructor",
+        "decimal.Decimal",
+        "fractions.Fraction",
+        "re._compile",
+        "types.SimpleNamespace",
+        "typing.Any",
+        "uuid.UUID",
+    )
+)
+_NUMPY = re.compile(
+    r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|_?core\.numeric\._frombuffer|dtype|ndarray|dtypes\.\w+"
+    r"|(bool_?|(u?int|float|complex)\d+)|random\.[\w.]+)"
+)
+#: What torch's reader says about a name that it does not know, and about one of ours that turns out to be a container.
+_UNKNOWN = re.compile(r"\bGLOBAL ([\w.]+) was not an allowed global")
+_ITEMS = re.compile(r"Can only SETITEMS? for dict.* but got <class '([\w.]+)'>")
+_LIST = re.compile(r"Can only (?:append to|extend) lists, but got <class '([\w.]+)'>")
+#: No checkpoint mentions more names.
+_MOST_NAMES = 500
+
+
+class StandIn:
+    """An object of a checkpoint that nobody needs: it takes whatever it is handed, and does nothing.
+
+    :param state: what the file says of it.
+    """
+
+    state: Any = None
+
+    def __new__(cls, *_args: Any, **_named: Any) -> StandIn:
+        """One of them, whatever it is called with."""
+        return object.__new__(cls)
+
+    def __init__(self, *_args: Any, **_named: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        """What the file says of it, in place of what its class would make of that."""
+        self.state = state
+
+
+def load_pickle(path: Path) -> Any:
+    """What a pickled checkpoint holds; tensors are on the CPU and *mapped* from the file where its format allows it.
+
+    :raises pickle.UnpicklingError: it names what is no plain data; other errors of torch's where it is damaged.
+    """
+    if path.suffix.lower() in (".safetensors", ".sft"):
+        # by this name torch would read another format, and a mapped file has to be named
+        with path.open("rb") as file:
+            return _load(file, False)
+    # mapped, so that what nobody wants stays on disk; the format of before 2020 can't be
+    return _load(path, zipfile.is_zipfile(path))
+
+
+def _load(source: Any, mapped: bool) -> Any:
+    """What torch's reader gives, once it knows a stand-in for every harmless name that it meets."""
+    stand_ins: dict[str, type] = {}
+    while True:
+        try:
+            with _known_only(list(stand_ins.values())):
+                return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
+        except pickle.UnpicklingError as error:
+            if len(stand_ins) > _MOST_NAMES or not _learn(str(error), stand_ins):
+                raise
+            if not isinstance(source, Path):
+                source.seek(0)
+
+
+@contextmanager
+def _known_only(classes: list[Any]) -> Iterator[None]:
+    """Inside, torch's reader knows these classes beside its own, and nothing that another program told it to accept.
+
+    ComfyUI tells it some of numpy's classes, real ones, which do not go with stand-ins for the others.
+    """
+    guard = torch.serialization
+    told = guard.get_safe_globals()
+    guard.clear_safe_globals()
+    guard.add_safe_globals(classes)
+    try:
+        yield
+    finally:
+        guard.clear_safe_globals()
+        guard.add_safe_globals(told)
+
+
+def _learn(said: str, stand_ins: dict[str, type]) -> bool:
+    """Whether a stand-in was made, or made another kind of, after what torch's reader said."""
+    if unknown := _UNKNOWN.search(said):
+        name = unknown[1] if "." in unknown[1] else f"builtins.{unknown[1]}"
+        if name in stand_ins or not is_data(name):
+            return False
+        stand_ins[name] = _stand_in(name, StandIn)
+        return True
+    for pattern, container in ((_ITEMS, OrderedDict), (_LIST, list)):
+        found = pattern.search(said)
+        if found and found[1] in stand_ins and issubclass(stand_ins[found[1]], StandIn):
+            stand_ins[found[1]] = _stand_in(found[1], _container(container))
+            return True
+    return False
+
+
+def module_tensors(module: StandIn, prefix: str = "") -> dict[str, Tensor]:
+    """Parameters and buffers of a network that was pickled whole, by the names that its state dict has."""
+    state = module.state if isinstance(module.state, Mapping) else {}
+    tensors: dict[str, Tensor] = {}
+    for kind in ("_parameters", "_buffers"):
+        own = state.get(kind)
+        if isinstance(own, Mapping):
+            tensors |= {f"{prefix}{name}": value for name, value in own.items() if isinstance(value, Tensor)}
+    children = state.get("_modules")
+    for name, child in children.items() if isinstance(children, Mapping) else ():
+        if isinstance(child, StandIn):
+            tensors |= module_tensors(child, f"{prefix}{name}.")
+    return tensors
+
+
+def is_data(name: str) -> bool:
+    """Whether a name that a pickle mentions is plain data's: told by the name alone, nothing is imported."""
+    if name in _DATA or _NUMPY.fullmatch(name):
+        return True
+    module, _, last = name.rpartition(".")
+    return module.partition(".")[0] not in sys.stdlib_module_names and last.lstrip("_")[:1].isupper()
+
+
+def _stand_in(name: str, kind: type) -> type:
+    module, _, last = name.rpartition(".")
+    return type(last, (kind,), {"__module__": module, "__qualname__": last})
+
+
+def _container(kind: type) -> type:
+    """A class whose instances are plain containers, the only ones that torch's reader fills."""
+
+    class Container:
+        def __new__(cls, *_args: Any, **_named: Any) -> Any:
+            return kind()
+
+    return Container
