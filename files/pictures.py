@@ -1,36 +1,92 @@
-"""Picture files, in and out."""
+"""Picture files, in and out: the door to :mod:`.tiff`, :mod:`.raster_formats`, :mod:`.deep` and :mod:`.saving`.
+
+Every picture comes as sRGB, upright, at the depth of its file; what cannot be read rightly is refused by name.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .output import whole
 from .photographs import FileFacts, Photograph
+from .raster import Decoded, finish
+from .saving import WRITTEN, check_format, save_picture
 
-__all__ = ["FileFacts", "Photograph", "check_format", "load_picture", "read_photograph", "save_picture"]
+__all__ = [
+    "WRITTEN",
+    "FileFacts",
+    "Photograph",
+    "check_format",
+    "load_picture",
+    "read_photograph",
+    "save_picture",
+]
 
-#: Suffixes that a picture can be written under.
-WRITTEN = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".exr")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+EXR = b"\x76\x2f\x31\x01"
+HDR = (b"#?RADIANCE", b"#?RGBE")
 
 
 def read_photograph(path: str | Path, *, pages: Literal["first", "all"] = "first") -> Photograph:
     """The pages of a picture file, and what it said.
 
-    :raises ValueError: not a readable picture.
+    :param pages: the first page, or all, which must be of one size.
+    :raises ValueError: not a readable picture, with the reason.
     :raises FileNotFoundError: no such file.
     """
-    image = _load(Path(path))
-    return Photograph(image, None, FileFacts("PNG", 8, False))
+    path = Path(path)
+    try:
+        decoded = decode(path, pages)
+        images, alphas, name = [], [], None
+        notes = list(decoded.notes)
+        gray = decoded.rasters[0].model == "gray"
+        while decoded.rasters:  # each is dropped when it is done
+            image, alpha, name, said = finish(decoded.rasters.pop(0))
+            images.append(torch.from_numpy(image))
+            alphas.append(alpha)
+            notes += said
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There is no picture {path}; look at the path, or reinstall the pack if it is one of its own."
+        ) from None
+    except MemoryError as error:
+        raise ValueError(f"{path} is too large for the memory that is free; make it smaller.") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a picture that can be read ({error}).") from error
+    sizes = {tuple(image.shape[:2]) for image in images}
+    if len(sizes) > 1:
+        said = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
+        raise ValueError(f"{path} has pages of different sizes ({said}); read the first alone, or save them apart.")
+    if pages == "first" and decoded.pages > 1:
+        notes.insert(0, f"{decoded.pages} pages, the first is read")
+    transparency = None
+    if any(alpha is not None for alpha in alphas):
+        transparency = torch.stack(
+            [
+                torch.ones(image.shape[:2]) if a is None else torch.from_numpy(a)
+                for image, a in zip(images, alphas, strict=True)
+            ]
+        )
+    facts = FileFacts(
+        decoded.format,
+        decoded.bits,
+        gray,
+        decoded.floating,
+        name,
+        decoded.resolution,
+        decoded.exif,
+        decoded.pages,
+        tuple(dict.fromkeys(notes)),
+    )
+    return Photograph(images[0][None] if len(images) == 1 else torch.stack(images), transparency, facts)
 
 
 def load_picture(path: str | Path) -> Tensor:
-    """(1, H, W, 3) sRGB in 0..1, turned upright; transparency is laid on white. What a user should know is logged.
+    """(1, H, W, 3) sRGB in 0..1, upright; transparency is laid on white. What a user should know is logged.
 
     :raises ValueError: not a readable picture.
     :raises FileNotFoundError: no such file.
@@ -45,60 +101,30 @@ def load_picture(path: str | Path) -> Tensor:
     return drop_alpha(torch.cat([photograph.images, photograph.alpha[..., None]], -1))
 
 
-def _load(path: Path) -> Tensor:
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def decode(path: Path, pages: Literal["first", "all"]) -> Decoded:
+    """The pages of a file by the decoder that its first bytes call for.
 
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16-bit gray: PIL's own conversion would cut it off at 255
-                gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
-                return gray[None, ..., None].expand(-1, -1, -1, 3).clamp(0, 1)
-            rgba = torch.from_numpy(np.asarray(image.convert("RGBA")).astype(np.float32) / 255)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"There is no picture {path}; look at the path, or reinstall the pack if it is one of its own."
-        ) from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is not a picture that can be read ({error}).") from error
-    from ..color import drop_alpha
-
-    return drop_alpha(rgba[None])
-
-
-def check_format(path: str | Path, bits: Literal[8, 16] = 8) -> None:
-    """Refuse before work what a format cannot hold.
-
-    :param path: a path or a suffix such as ".png".
-    :raises ValueError: an unknown suffix, or a depth that the format does not have.
+    :raises ValueError: what cannot be read, by name.
+    :raises FileNotFoundError: no such file.
     """
-    suffix = Path(path).suffix.lower() or str(path).lower()
-    if suffix not in WRITTEN:
-        raise ValueError(f"{path}: pictures are written as {', '.join(WRITTEN)}; choose one of these.")
-    if bits == 16 and suffix in (".jpg", ".jpeg", ".webp"):
-        raise ValueError(f"{path}: {suffix} holds 8 bits; choose 8 bits, .png or .tif.")
+    from . import deep, netpbm, raster_formats, tiff
 
-
-def save_picture(
-    image: Tensor,
-    path: str | Path,
-    *,
-    bits: Literal[8, 16] = 8,
-    facts: FileFacts | None = None,
-    workflow: Mapping[str, str] | None = None,
-) -> None:
-    """Write the first picture of (B, H, W, 3); the suffix chooses the format.
-
-    :param bits: bits of a sample.
-    :param facts: what the file said that the picture was made of: resolution and capture metadata are kept.
-    :param workflow: texts by their names, as ComfyUI writes them: "prompt", "workflow".
-    :raises ValueError: the format cannot hold it.
-    """
-    from PIL import Image
-
-    from ..color.pictures import to_uint8
-
-    check_format(path, bits)
-    with whole(path) as beside:
-        Image.fromarray(to_uint8(image[0]).cpu().numpy()).save(beside)
+    if path.is_dir():
+        raise ValueError("it is a folder; name a file in it")
+    with path.open("rb") as file:
+        head = file.read(16)
+        if not head:
+            raise ValueError("the file is empty")
+        if head.startswith(TIFF):
+            if head[8:10] == b"CR":
+                raise ValueError("camera raw: develop it to a picture first")
+            return tiff.decode(file, pages)
+        file.seek(0)
+        data = file.read()
+    if head.startswith(EXR):
+        return deep.decode_exr(data)
+    if head.startswith(HDR):
+        return deep.decode_hdr(data)
+    if netpbm.KINDS.match(head):
+        return netpbm.decode(data)
+    return raster_formats.decode(data, pages)

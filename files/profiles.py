@@ -1,0 +1,305 @@
+"""Colors as a file names them, converted to sRGB.
+
+littleCMS, as Pillow brings it, converts samples of 8 bits. It has no deeper ones there, so for 16 bits and floats a
+profile of curves and a matrix (cameras, scanners, working spaces, all gray ones) is evaluated here, in floats; a test
+holds both together. Profiles of tables (CMYK, some scanners) are littleCMS's alone, at 8 bits, and a note says so.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Curve = Callable[[NDArray[Any]], NDArray[Any]]
+
+#: Linear sRGB to XYZ with the white of profiles, D50.
+SRGB = (
+    (0.4360747, 0.3850649, 0.1430804),
+    (0.2225045, 0.7168786, 0.0606169),
+    (0.0139322, 0.0971045, 0.7141733),
+)
+ADOBE_RGB = ((0.60974, 0.20528, 0.14919), (0.31111, 0.62567, 0.06322), (0.01947, 0.06087, 0.74457))
+D50, D65 = (0.9642, 1.0, 0.8249), (0.3127, 0.3290)
+SRGB_PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
+
+CHANNELS = {"gray": 1, "rgb": 3, "cmyk": 4}
+SIGNATURES = {b"GRAY": "gray", b"RGB ": "rgb", b"CMYK": "cmyk", b"Lab ": "lab"}
+#: Pixels in one go where floats of double precision are made of them.
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Space:
+    """Colors that are curves and, in color, a matrix: value -> curve -> matrix -> XYZ."""
+
+    name: str
+    curves: tuple[Curve, ...]
+    #: Linear channels to XYZ, D50; none for gray.
+    matrix: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Colors:
+    """What a file says about its colors: a profile, or a space that it names in another way, or nothing: sRGB."""
+
+    icc: bytes | None = None
+    space: Space | None = None
+    #: Said when nothing can be converted.
+    note: str | None = None
+
+
+def to_srgb(samples: NDArray[Any], model: str, colors: Colors) -> tuple[NDArray[Any], str | None, list[str]]:
+    """Samples as sRGB, the name of what they were stored in, and what a user should know.
+
+    :param samples: (H, W, C), uint8 in 0..255 or float32 in 0..1.
+    :param model: "gray", "rgb", "cmyk", or "lab" (float32: L in 0..100, a, b).
+    :returns: (H, W, 1 or 3) float32 in 0..1.
+    """
+    notes = [colors.note] if colors.note else []
+    if model == "lab":
+        return lab_to_srgb(samples), "CIELAB", notes
+    if colors.icc is None:
+        if colors.space is not None and not is_srgb(colors.space):
+            return _in_floats(samples, colors.space), colors.space.name, notes
+        return _plain(samples, model), colors.space.name if colors.space else None, notes
+    name, kind = profile_name(colors.icc), SIGNATURES.get(colors.icc[16:20])
+    if model == "gray" and kind == "rgb":
+        samples, model = samples.repeat(3, axis=2), "rgb"
+    if kind is None or len(colors.icc) < 132 or colors.icc[36:40] != b"acsp":
+        return _plain(samples, model), None, [*notes, "its color profile is broken: its values are taken as sRGB"]
+    if kind != model:
+        said = f"its color profile {name!r} is for {kind}, its pixels are {model}: they are taken without it"
+        return _plain(samples, model), None, [*notes, said]
+    space = read_space(colors.icc)
+    if space is not None and is_srgb(space):
+        return _plain(samples, model), name, notes
+    import numpy as np
+
+    deep = samples.dtype != np.uint8
+    if deep and space is not None:
+        return _in_floats(samples, space), name, notes
+    try:
+        converted = by_littlecms(_to_bytes(samples) if deep else samples, model, colors.icc)
+    except (OSError, ValueError) as error:
+        said = f"its color profile {name!r} cannot be used ({error}): its values are taken as sRGB"
+        return _plain(samples, model), None, [*notes, said]
+    if deep:
+        notes.append(f"its color profile {name!r} is one of tables: colors were converted at 8 bits")
+    return _floats(converted), name, notes
+
+
+def by_littlecms(samples: NDArray[Any], model: str, icc: bytes) -> NDArray[Any]:
+    """(H, W, C) uint8 in a profile's colors -> (H, W, 3) uint8, sRGB: relative colorimetric, black to black.
+
+    :raises ValueError: littleCMS cannot use the profile.
+    """
+    import numpy as np
+    from PIL import Image, ImageCms
+
+    mode = {"gray": "L", "rgb": "RGB", "cmyk": "CMYK"}[model]
+    flat = samples[..., 0] if model == "gray" else samples
+    image = Image.fromarray(np.ascontiguousarray(flat))
+    if model == "cmyk":  # four channels are taken for RGBA
+        image = Image.frombytes("CMYK", image.size, image.tobytes())
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        return np.asarray(transform.apply(image))
+    except ImageCms.PyCMSError as error:
+        raise ValueError(str(error)) from error
+
+
+def lab_to_srgb(samples: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, 3) CIE L, a, b of D50 -> sRGB in 0..1; what sRGB does not hold is clipped."""
+    import numpy as np
+
+    def block(lab: NDArray[Any]) -> NDArray[Any]:
+        fy = (lab[:, :1] + 16) / 116
+        f = np.concatenate([fy + lab[:, 1:2] / 500, fy, fy - lab[:, 2:] / 200], 1)
+        xyz = np.where(f > 6 / 29, f**3, (f - 4 / 29) * 3 * (6 / 29) ** 2) * D50
+        return encode(xyz @ np.linalg.inv(SRGB).T)
+
+    return _in_blocks(samples, block, 3)
+
+
+def read_space(icc: bytes) -> Space | None:
+    """The curves and the matrix of a profile; none where it consists of tables, or cannot be read."""
+    try:
+        count = struct.unpack(">I", icc[128:132])[0]
+        rows = [struct.unpack(">4sII", icc[132 + 12 * i : 144 + 12 * i]) for i in range(min(count, 200))]
+        tags = {name: icc[start : start + size] for name, start, size in rows}
+        if icc[20:24] != b"XYZ " or any(name in tags for name in (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1")):
+            return None
+        name = profile_name(icc)
+        if icc[16:20] == b"GRAY":
+            return Space(name, (_curve(tags[b"kTRC"]),))
+        curves = tuple(_curve(tags[key]) for key in (b"rTRC", b"gTRC", b"bTRC"))
+        columns = [struct.unpack(">3i", tags[key][8:20]) for key in (b"rXYZ", b"gXYZ", b"bXYZ")]
+        return Space(name, curves, tuple(tuple(column[i] / 65536 for column in columns) for i in range(3)))
+    except (KeyError, struct.error, ValueError):
+        return None
+
+
+def _curve(tag: bytes) -> Curve:
+    """Encoded value -> linear, from a profile's curve of points, power or formula."""
+    import numpy as np
+
+    if tag[:4] == b"curv":
+        count = struct.unpack(">I", tag[8:12])[0]
+        points = np.frombuffer(tag[12 : 12 + 2 * count], ">u2").astype(np.float64)
+        if len(points) != count:
+            raise ValueError("a curve that ends early")
+        if count == 0:
+            return lambda v: v
+        if count == 1:
+            return power(points[0] / 256)
+        return lambda v: np.interp(v, np.linspace(0, 1, count), points / 65535)
+    if tag[:4] != b"para":
+        raise ValueError("an unknown curve")
+    kind = struct.unpack(">H", tag[8:10])[0]
+    size = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}[kind]
+    p = [value / 65536 for value in struct.unpack(f">{size}i", tag[12 : 12 + 4 * size])]
+    if kind == 0:
+        return power(p[0])
+    g, a, b = p[:3]
+    c, d, e, f = {
+        1: lambda: (0.0, -b / a, 0.0, 0.0),
+        2: lambda: (0.0, -b / a, p[3], p[3]),
+        3: lambda: (p[3], p[4], 0.0, 0.0),
+        4: lambda: (p[3], p[4], p[5], p[6]),
+    }[kind]()
+    return lambda v: np.where(v >= d, np.clip(a * v + b, 0, None) ** g + e, c * v + f)
+
+
+def power(exponent: float) -> Curve:
+    """Encoded value -> its power."""
+    return lambda v: v.clip(0, None) ** exponent
+
+
+def decode(v: NDArray[Any]) -> NDArray[Any]:
+    """sRGB -> linear."""
+    import numpy as np
+
+    return np.where(v <= 0.04045, v / 12.92, ((v.clip(0, None) + 0.055) / 1.055) ** 2.4)
+
+
+def encode(v: NDArray[Any]) -> NDArray[Any]:
+    """Linear -> sRGB, clipped to 0..1."""
+    import numpy as np
+
+    v = v.clip(0, 1)
+    return np.where(v <= 0.0031308, v * 12.92, 1.055 * v ** (1 / 2.4) - 0.055)
+
+
+def from_primaries(name: str, primaries, white: tuple[float, float], curve: Curve) -> Space:
+    """The space of three primaries and a white, as (x, y) each; white is moved to D50 by Bradford's matrix."""
+    import numpy as np
+
+    def xyz(x: float, y: float) -> NDArray[Any]:
+        return np.array([x / y, 1, (1 - x - y) / y])
+
+    columns = np.stack([xyz(*each) for each in primaries], 1)
+    matrix = columns * np.linalg.solve(columns, xyz(*white))
+    bradford = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+    scale = (bradford @ D50) / (bradford @ xyz(*white))
+    matrix = np.linalg.inv(bradford) @ np.diag(scale) @ bradford @ matrix
+    return Space(name, (curve,) * 3, tuple(tuple(map(float, row)) for row in matrix))
+
+
+def adobe_rgb() -> Space:
+    """What cameras mean by "uncalibrated" with interoperability R03."""
+    return Space("Adobe RGB (1998)", (power(563 / 256),) * 3, ADOBE_RGB)
+
+
+def linear_srgb(name: str) -> Space:
+    """sRGB's primaries with linear values: EXR and HDR."""
+    return Space(name, (lambda v: v,) * 3, SRGB)
+
+
+def is_srgb(space: Space) -> bool:
+    """Every color comes out within half a level of 8 bits as it went in: nothing is to be converted."""
+    import numpy as np
+
+    steps = np.linspace(0, 1, 52)
+    if space.matrix is None:
+        colors = steps[:, None]
+    else:
+        some = np.stack(np.meshgrid(*(np.linspace(0, 1, 6),) * 3), -1).reshape(-1, 3)
+        colors = np.concatenate([steps[:, None].repeat(3, 1), some])
+    return bool(np.abs(_convert(space, colors) - colors).max() < 0.5 / 255)
+
+
+def _convert(space: Space, values: NDArray[Any]) -> NDArray[Any]:
+    """(N, C) encoded values of a space -> (N, C) sRGB."""
+    import numpy as np
+
+    linear = np.stack([curve(values[:, i]) for i, curve in enumerate(space.curves)], 1)
+    if space.matrix is not None:
+        linear = linear @ (np.linalg.inv(SRGB) @ np.array(space.matrix)).T
+    return encode(linear)
+
+
+def _in_floats(samples: NDArray[Any], space: Space) -> NDArray[Any]:
+    """(H, W, C) -> (H, W, 1 or 3) float32 sRGB; a gray picture in a space of colors has its first curve's tone."""
+    channels = samples.shape[2]
+    if channels == 1 and space.matrix is not None:
+        space = replace(space, matrix=None, curves=space.curves[:1])
+    return _in_blocks(_floats(samples), lambda block: _convert(space, block), channels)
+
+
+def _in_blocks(samples: NDArray[Any], convert: Curve, channels: int) -> NDArray[Any]:
+    """(H, W, C) float32 -> (H, W, ``channels``) float32, some rows of pixels at a time in double precision."""
+    import numpy as np
+
+    flat = samples.reshape(-1, samples.shape[2])
+    result = np.empty((len(flat), channels), np.float32)
+    for start in range(0, len(flat), BLOCK):
+        result[start : start + BLOCK] = convert(flat[start : start + BLOCK].astype(np.float64))
+    return result.reshape(*samples.shape[:2], channels)
+
+
+def _plain(samples: NDArray[Any], model: str) -> NDArray[Any]:
+    """(H, W, C) -> (H, W, 1 or 3) float32, taken as sRGB; inks multiply."""
+    floats = _floats(samples)
+    return (1 - floats[..., :3]) * (1 - floats[..., 3:]) if model == "cmyk" else floats
+
+
+def _floats(samples: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    return samples.astype(np.float32) / 255 if samples.dtype == np.uint8 else samples
+
+
+def _to_bytes(samples: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    return (samples * 255).round().astype(np.uint8)
+
+
+def profile_name(icc: bytes) -> str:
+    """What a profile calls itself, from its description tag."""
+    try:
+        for i in range(min(struct.unpack(">I", icc[128:132])[0], 200)):
+            tag, start, size = struct.unpack(">4sII", icc[132 + 12 * i : 144 + 12 * i])
+            data = icc[start : start + size]
+            if tag == b"desc" and data[:4] == b"desc":
+                length = struct.unpack(">I", data[8:12])[0]
+                return data[12 : 12 + length].split(b"\0")[0].decode("latin-1").strip() or "unnamed"
+            if tag == b"desc" and data[:4] == b"mluc":
+                length, place = struct.unpack(">II", data[20:28])
+                return data[place : place + length].decode("utf-16-be", "replace").strip("\0 ") or "unnamed"
+    except struct.error:
+        pass
+    return "unnamed"
