@@ -3,14 +3,19 @@
 One tensor named ``emb_params`` for a single text encoder, ``clip_l`` and ``clip_g`` for SDXL: the names that ComfyUI,
 the web UIs and diffusers know. More tensors would keep some of them from reading the file, so the optimizer's moments
 stand in the safetensors header, which they pass over.
+
+Files of other programs are read in whatever form they have: the web UI's pickles (``string_to_param``), diffusers'
+(``{"<token>": vector}``), SDXL's pairs, a tensor alone.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..diffusion.concept import ConceptState
+from .pickles import StandIn, module_tensors
+from .tensors import is_safetensors_inside, read_pickle, read_tensors
+
+log = logging.getLogger(__name__)
 
 SINGLE = "emb_params"
 HEADER = "exemplar"
@@ -105,13 +114,65 @@ def read_concept(path: Path) -> ConceptFile | None:
         names = tensor_names(encoders)
         if sorted(file.keys()) != sorted(names):
             raise ValueError(f"{path} holds {sorted(file.keys())}; its header says {sorted(names)}. Learn it anew.")
-        vectors = tuple(file.get_tensor(name) for name in names)
+        vectors = tuple(file.get_tensor(name).clone() for name in names)  # no part of a file that may change
     moments = {
         key: tuple(_unpacked(text, v) for text, v in zip(recorded[key], vectors, strict=True))
         for key in ("first", "second")
     }
     state = ConceptState(vectors, **moments, updates=recorded["updates"])
     return ConceptFile(encoders, state, recorded["settings"], recorded["losses"])
+
+
+def read_vectors(path: Path, encoders: Sequence[str], widths: Sequence[int]) -> tuple[Tensor, ...]:
+    """For each text encoder (n, width), float32: the vectors of an embedding file, by their usual names, else by width.
+
+    :param encoders: the encoders' names; ``widths`` how wide a vector of each is.
+    :raises ValueError: the file cannot be read, or has no vectors for one of the encoders.
+    """
+    held = _held(path)
+    names = tensor_names(tuple(encoders))
+    vectors = []
+    for encoder, name, width in zip(encoders, names, widths, strict=True):
+        fitting = {called: tensor for called, tensor in held.items() if tensor.shape[-1] == width}
+        named = next((fitting[called] for called in (name, f"clip_{encoder}") if called in fitting), None)
+        if named is None and not fitting:
+            has = ", ".join(f"{called} {tuple(tensor.shape)}" for called, tensor in held.items()) or "none"
+            raise ValueError(
+                f"{path} has the vectors {has}; an embedding of this model has one tensor "
+                f"{' and '.join(map(str, widths))} wide: choose one that was made for it."
+            )
+        if named is None and len(fitting) > 1:
+            log.warning("%s has the embeddings %s; %s is used.", path, ", ".join(fitting), next(iter(fitting)))
+        chosen = next(iter(fitting.values())) if named is None else named
+        vectors.append(chosen.reshape(-1, width).float())
+    if not all(bool(torch.isfinite(group).all()) for group in vectors):
+        raise ValueError(f"{path} has vectors with NaN or infinite values: learn it anew, or get another one.")
+    return tuple(vectors)
+
+
+def _held(path: Path) -> dict[str, Tensor]:
+    """All tensors of an embedding file that could be vectors, as copies, under the names that they have there."""
+    if is_safetensors_inside(path):
+        found = read_tensors(path)
+    else:
+        found = {name: tensor.detach().clone() for name, tensor in _vectors_in(read_pickle(path)).items()}
+    return {name: tensor for name, tensor in found.items() if tensor.ndim and tensor.numel()}
+
+
+def _vectors_in(loaded: Any) -> dict[str, Tensor]:
+    """Named tensors of what a pickled embedding holds. A ``ParameterDict`` is a network that was pickled whole."""
+    if isinstance(loaded, Tensor):
+        return {SINGLE: loaded}
+    if isinstance(loaded, StandIn):
+        return module_tensors(loaded)
+    if isinstance(loaded, (list, tuple)):
+        return {name: tensor for entry in loaded for name, tensor in _vectors_in(entry).items()}
+    if not isinstance(loaded, Mapping):
+        return {}
+    if "string_to_param" in loaded:
+        first = next(iter(_vectors_in(loaded["string_to_param"]).values()), None)
+        return {} if first is None else {SINGLE: first}
+    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
 
 
 def _packed(tensor: Tensor) -> str:

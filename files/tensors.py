@@ -83,6 +83,18 @@ def _copies(names: list[str], get: Callable[[str], Tensor], wanted: Callable[[st
     return {said: get(name).detach().clone() for name, said in plain.items() if chosen[owners[said]]}
 
 
+def read_pickle(path: Path) -> Any:
+    """All that a pickled file holds, as ``files.pickles`` gives it, its tensors *mapped* from the file.
+
+    :raises ValueError: the file is damaged, of another kind, or wants code to run.
+    """
+    _check_kind(path)
+    try:
+        return load_pickle(path)
+    except DAMAGED as error:
+        raise ValueError(unreadable(path, error)) from error
+
+
 def weights_in(loaded: Any, depth: int = 4) -> dict[str, Tensor]:
     """The tensors of what a pickled file holds: a network's, or those of the mapping that training programs keep."""
     if isinstance(loaded, StandIn):
@@ -132,7 +144,8 @@ def unreadable(path: Path, error: Exception) -> str:
             f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the weights "
             "from where they were published, as .safetensors if there is one."
         )
-    lines = str(error).strip().splitlines()
+    said = re.search(r"WeightsUnpickler error: *(.+)", str(error))  # behind advice that nobody should follow
+    lines = [said[1]] if said else str(error).strip().splitlines()
     return (
         f"{path} ({path.stat().st_size} bytes) could not be read as plain weights "
         f"({lines[0] if lines else type(error).__name__}): it is cut off, damaged, or a pickle with code in it; "

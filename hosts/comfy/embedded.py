@@ -25,15 +25,13 @@ from torch import Tensor, nn
 
 from ... import demo
 from ...files import headers
+from ...files.embeddings import read_vectors
 from ...files.ldm import part
 from ...networks.embedded.autoencoder import LinearAutoencoder, preview_factors
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from .managed import patcher_class
 from .recommended import recommend
 from .unet import build_model, model_config, unet_options
-
-#: Under which the embedded model's vectors stand in a file that holds several encoders'.
-EMBEDDING_KEY = "clip_words"
 
 _EMBEDDING = re.compile(r"\bembedding:([\w.-]*\w)")
 
@@ -118,6 +116,16 @@ def load_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
     return comfy.sd.CLIP(Target, embedding_directory=folder_paths.get_folder_paths("embeddings"))
 
 
+def embedding_file(name: str, folders: list[str]) -> Path | None:
+    """Where an embedding of a name is, below any of some folders, with or without its ending; None where it is not."""
+    for folder in map(Path, comfy.sd1_clip.expand_directory_list(folders)):
+        for ending in ("", ".safetensors", ".pt", ".bin"):
+            path = folder / f"{name}{ending}"
+            if path.is_file() and path.parent == folder:
+                return path
+    return None
+
+
 class WordsTokenizer:
     """Prompts to weighted word ids, with ComfyUI's (word:1.2) and embedding:name syntax.
 
@@ -152,17 +160,15 @@ class WordsTokenizer:
 
     def _embedding(self, name: str) -> list[Tensor]:
         """The vectors of an embedding file; none, with a line in the log, where it is missing or another model's."""
-        found = comfy.sd1_clip.load_embed(name, self.embeddings, self.width, EMBEDDING_KEY) if self.embeddings else None
-        if found is None or found.shape[-1] != self.width:
-            logging.getLogger(__name__).warning(
-                "The embedding '%s' is left out: %s.",
-                name,
-                "there is no such file"
-                if found is None
-                else f"its vectors are {found.shape[-1]} wide, the embedded model's {self.width}",
-            )
+        path = embedding_file(name, self.embeddings or [])
+        try:
+            if path is None:
+                raise ValueError("there is no such file")
+            (found,) = read_vectors(path, ("words",), (self.width,))
+        except ValueError as error:
+            logging.getLogger(__name__).warning("The embedding '%s' is left out: %s", name, error)
             return []
-        return list(found.reshape(-1, self.width))
+        return list(found)
 
     def untokenize(self, pairs: list) -> list:
         return [(pair, str(pair[0])) for pair in pairs]

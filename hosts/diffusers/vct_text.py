@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...files import headers, ldm
-from ...files.embeddings import tensor_names
+from ...files import embeddings, headers, ldm
 from ...files.tensors import read_component, read_json, read_tensors
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from . import text_encoders as text
@@ -145,27 +144,15 @@ class XLText:
 
 
 def read_vectors(path: Path, text: ConceptText) -> tuple[Tensor, ...]:
-    """For each of a model's encoders (n, width): the vectors of an embedding file, by their usual names, else by width.
-
-    :raises ValueError: vectors for other encoders, or several of one width.
-    """
-    tensors = {name: t for name, t in read_tensors(path).items() if t.ndim in (1, 2)}
-    names = tensor_names(text.names)
-    by_name = tensors.keys() >= set(names)
-    groups = [
-        [t for called, t in tensors.items() if t.shape[-1] == width and (called == name or not by_name)]
-        for name, width in zip(names, text.widths, strict=True)
-    ]
-    if any(len(group) != 1 for group in groups):
-        has = ", ".join(f"{name} {tuple(t.shape)}" for name, t in tensors.items()) or "none"
-        wants = " and ".join(map(str, text.widths))
-        raise ValueError(f"{path} has the vectors {has}; an embedding of this model has one tensor {wants} wide.")
-    return tuple(group[0].float().reshape(-1, group[0].shape[-1]) for group in groups)
+    """For each of a model's encoders (n, width): see ``files.embeddings.read_vectors``."""
+    return embeddings.read_vectors(path, text.names, text.widths)
 
 
 def save_vectors(path: Path, text: ConceptText, vectors: Sequence[Tensor]) -> None:
     """Write what :func:`read_vectors`, ComfyUI and diffusers read."""
-    save_file({name: v.contiguous() for name, v in zip(tensor_names(text.names), vectors, strict=True)}, path)
+    save_file(
+        {name: v.contiguous() for name, v in zip(embeddings.tensor_names(text.names), vectors, strict=True)}, path
+    )
 
 
 def load_concept_text(path: Path, device: str | torch.device = "cpu") -> ConceptText:
