@@ -70,10 +70,10 @@ def _value(page: Directory, tag: int) -> Any:
     if isinstance(entry.values, bytes):
         return entry.values.split(b"\0")[0].decode("latin-1") if entry.kind == TEXT else entry.values
     values = entry.values
-    if entry.kind in RATIONALS:
-        values = tuple(IFDRational(a, b) for a, b in zip(values[::2], values[1::2], strict=True))
     if entry.kind == 1 and tag >= 40091:  # Windows' texts
         return bytes(values)
+    if entry.kind in RATIONALS:
+        values = tuple(IFDRational(a, b) for a, b in zip(values[::2], values[1::2], strict=True))
     return values[0] if len(values) == 1 else values
 
 

@@ -1,4 +1,4 @@
-"""What Pillow cannot read to its full depth and PyAV can: color JPEG 2000 beyond 8 bits, 12-bit JPEG, EXR, Radiance HDR.
+"""What PyAV reads and Pillow does not, or not to its depth: JPEG 2000 beyond 8 bits, 12-bit JPEG, EXR, Radiance HDR.
 
 PyAV comes with ComfyUI; elsewhere ``pip install av``, and without it these files are refused.
 """
@@ -111,12 +111,13 @@ def _by_ffmpeg(data: bytes, kind: str) -> NDArray[Any]:
 
     try:
         import av
+        from av.error import FFmpegError
     except ImportError:
         raise ValueError(f"{kind} is read by the package PyAV, which is not here: pip install av") from None
     try:
         with av.open(io.BytesIO(data)) as opened:
             frame = next(iter(opened.decode(video=0)))
-    except (av.FFmpegError, StopIteration, IndexError, ValueError) as error:
+    except (FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise ValueError(f"{kind} that PyAV cannot read: {error}") from error
     name = frame.format.name
     if frame.is_corrupt:

@@ -1,6 +1,6 @@
 """OpenEXR files: the header, and a writer of half floats with attributes.
 
-PyAV, which reads the pixels, writes none of the attributes that resolution, primaries and workflow stand in; the OpenEXR
+PyAV, which reads the pixels, writes none of the attributes that hold resolution, primaries and workflow; the OpenEXR
 package would, but ComfyUI does not bring it.
 """
 
@@ -48,7 +48,7 @@ def read_header(data: bytes) -> Header:
     attributes, place = {}, 8
     try:
         while data[place]:
-            name, kind, rest = data[place : place + 1000].split(b"\0", 2)
+            name, kind, _ = data[place : place + 1000].split(b"\0", 2)
             start = place + len(name) + len(kind) + 6
             length = struct.unpack("<I", data[start - 4 : start])[0]
             attributes[name.decode("latin-1")] = data[start : start + length]
@@ -129,7 +129,7 @@ def write(
 
 
 def _packed(rows: bytes) -> bytes:
-    """Length and bytes of a block: low and high bytes apart, as differences, by zlib; as they are if that is shorter."""
+    """Length and bytes of a block: low and high bytes apart, as differences, by zlib, if that is shorter."""
     import numpy as np
 
     values = np.frombuffer(rows, np.uint8)

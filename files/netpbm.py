@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .raster import Decoded, Raster, whole_numbers
 from .room import check_room
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 KINDS = re.compile(rb"P[1-6](?=[\s#])")
@@ -45,7 +44,7 @@ def decode(data: bytes) -> Decoded:
     return Decoded([Raster(samples, "gray" if channels == 1 else "rgb")], "PPM" if channels == 3 else "PGM", bits)
 
 
-def _plain(data: bytes, place: int, shape: tuple[int, int, int], kind: int, most: int) -> NDArray[np.uint16]:
+def _plain(data: bytes, place: int, shape: tuple[int, int, int], kind: int, most: int) -> NDArray[Any]:
     """Samples written as words."""
     import numpy as np
 
@@ -59,7 +58,7 @@ def _plain(data: bytes, place: int, shape: tuple[int, int, int], kind: int, most
     return _shaped(values, shape)
 
 
-def _packed(data: bytes, place: int, shape: tuple[int, int, int], kind: int, most: int) -> NDArray[np.uint16]:
+def _packed(data: bytes, place: int, shape: tuple[int, int, int], kind: int, most: int) -> NDArray[Any]:
     """Samples as bytes, or two bytes with the high one first, or bits."""
     import numpy as np
 
@@ -76,7 +75,7 @@ def _packed(data: bytes, place: int, shape: tuple[int, int, int], kind: int, mos
     return _shaped(np.frombuffer(found[: len(found) // size * size], f">u{size}").astype(np.uint16), shape)
 
 
-def _shaped(values: NDArray, shape: tuple[int, int, int]) -> NDArray:
+def _shaped(values: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
     if len(values) < shape[0] * shape[1] * shape[2]:
         raise ValueError("the file is truncated: it ends within its pixels")
     return values.reshape(shape)

@@ -6,6 +6,8 @@ Every picture comes as sRGB, upright, at the depth of its file; what cannot be r
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -39,24 +41,15 @@ def read_photograph(path: str | Path, *, pages: Literal["first", "all"] = "first
     :raises FileNotFoundError: no such file.
     """
     path = Path(path)
-    try:
+    images, alphas, name = [], [], None
+    with reading(path):
         decoded = decode(path, pages)
-        images, alphas, name = [], [], None
-        notes = list(decoded.notes)
-        gray = decoded.rasters[0].model == "gray"
+        gray, notes = decoded.rasters[0].model == "gray", list(decoded.notes)
         while decoded.rasters:  # each is dropped when it is done
             image, alpha, name, said = finish(decoded.rasters.pop(0))
             images.append(torch.from_numpy(image))
             alphas.append(alpha)
             notes += said
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"There is no picture {path}; look at the path, or reinstall the pack if it is one of its own."
-        ) from None
-    except MemoryError as error:
-        raise ValueError(f"{path} is too large for the memory that is free; make it smaller.") from error
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a picture that can be read ({error}).") from error
     sizes = {tuple(image.shape[:2]) for image in images}
     if len(sizes) > 1:
         said = ", ".join(f"{width} x {height}" for height, width in sorted(sizes))
@@ -99,6 +92,25 @@ def load_picture(path: str | Path) -> Tensor:
     from ..color import drop_alpha
 
     return drop_alpha(torch.cat([photograph.images, photograph.alpha[..., None]], -1))
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Whatever fails while a picture is read is said in one line that names the file.
+
+    :raises ValueError: not a readable picture.
+    :raises FileNotFoundError: no such file.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"There is no picture {path}; look at the path, or reinstall the pack if it is one of its own."
+        ) from None
+    except MemoryError as error:
+        raise ValueError(f"{path} is too large for the memory that is free; make it smaller.") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a picture that can be read ({error}).") from error
 
 
 def decode(path: Path, pages: Literal["first", "all"]) -> Decoded:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from . import profiles
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -73,7 +72,7 @@ def read_header(data: bytes) -> Header:
     return Header(width, height, bits, kind, chunks)
 
 
-def sixteen_bits(data: bytes, header: Header) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
+def sixteen_bits(data: bytes, header: Header) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """(H, W, 1 or 3) samples and (H, W) alpha, all 16 bits of them.
 
     Pillow unpacks color to the high bytes; the same file unpacked once more as if its bytes were swapped gives the low
@@ -129,22 +128,30 @@ def colors(header: Header, icc: bytes | None) -> profiles.Colors:
         return profiles.Colors(note="its color profile is broken: its values are taken as sRGB")
     if b"sRGB" in header.chunks or len(header.chunks.get(b"gAMA", b"")) != 4:
         return profiles.Colors()
+    try:
+        return profiles.Colors(space=_by_gamma(header))
+    except (ValueError, ArithmeticError):
+        return profiles.Colors(note="its gamma and primaries make no color space: its values are taken as sRGB")
+
+
+def _by_gamma(header: Header) -> profiles.Space:
+    """The space of gAMA and cHRM.
+
+    :raises ValueError: their numbers make none.
+    """
     gamma = struct.unpack(">I", header.chunks[b"gAMA"])[0] / 100000
     if gamma <= 0:
-        return profiles.Colors(note="its gamma is 0: its values are taken as sRGB")
+        raise ValueError("gamma 0")
     curve = profiles.decode if abs(gamma * 2.2 - 1) <= THRESHOLD else profiles.power(1 / gamma)
     name = f"gamma {1 / gamma:.2f}"
     chroma = header.chunks.get(b"cHRM", b"")
     if header.kind in (GRAY, GRAY_ALPHA):
-        return profiles.Colors(space=profiles.Space(name, (curve,)))
+        return profiles.Space(name, (curve,))
     if len(chroma) != 32:
-        return profiles.Colors(space=profiles.from_primaries(name, profiles.SRGB_PRIMARIES, profiles.D65, curve))
+        return profiles.from_primaries(name, profiles.SRGB_PRIMARIES, profiles.D65, curve)
     points = [value / 100000 for value in struct.unpack(">8I", chroma)]
     pairs = list(zip(points[::2], points[1::2], strict=True))
-    try:
-        return profiles.Colors(space=profiles.from_primaries(f"{name}, own primaries", pairs[1:], pairs[0], curve))
-    except (ValueError, ZeroDivisionError, ArithmeticError):
-        return profiles.Colors(note="its primaries make no color space: its values are taken as sRGB")
+    return profiles.from_primaries(f"{name}, own primaries", pairs[1:], pairs[0], curve)
 
 
 def coded(primaries: int, transfer: int) -> profiles.Colors:

@@ -64,33 +64,37 @@ def to_srgb(samples: NDArray[Any], model: str, colors: Colors) -> tuple[NDArray[
     notes = [colors.note] if colors.note else []
     if model == "lab":
         return lab_to_srgb(samples), "CIELAB", notes
-    if colors.icc is None:
-        if colors.space is not None and not is_srgb(colors.space):
-            return _in_floats(samples, colors.space), colors.space.name, notes
+    if colors.icc is not None:
+        image, name, said = _by_profile(samples, model, colors.icc)
+        return image, name, notes + said
+    if colors.space is None or is_srgb(colors.space):
         return _plain(samples, model), colors.space.name if colors.space else None, notes
-    name, kind = profile_name(colors.icc), SIGNATURES.get(colors.icc[16:20])
-    if model == "gray" and kind == "rgb":
-        samples, model = samples.repeat(3, axis=2), "rgb"
-    if kind is None or len(colors.icc) < 132 or colors.icc[36:40] != b"acsp":
-        return _plain(samples, model), None, [*notes, "its color profile is broken: its values are taken as sRGB"]
-    if kind != model:
-        said = f"its color profile {name!r} is for {kind}, its pixels are {model}: they are taken without it"
-        return _plain(samples, model), None, [*notes, said]
-    space = read_space(colors.icc)
-    if space is not None and is_srgb(space):
-        return _plain(samples, model), name, notes
+    return _in_floats(samples, colors.space), colors.space.name, notes
+
+
+def _by_profile(samples: NDArray[Any], model: str, icc: bytes) -> tuple[NDArray[Any], str | None, list[str]]:
+    """:func:`to_srgb` by an ICC profile; one that cannot be used is as good as none, with a note."""
     import numpy as np
 
-    deep = samples.dtype != np.uint8
-    if deep and space is not None:
-        return _in_floats(samples, space), name, notes
+    name, kind = profile_name(icc), SIGNATURES.get(icc[16:20])
+    if kind is None or len(icc) < 132 or icc[36:40] != b"acsp":
+        return _plain(samples, model), None, ["its color profile is broken: its values are taken as sRGB"]
+    if (model, kind) == ("gray", "rgb"):
+        samples, model = samples.repeat(3, axis=2), "rgb"
+    if kind != model:
+        said = f"its color profile {name!r} is for {kind}, its pixels are {model}: they are taken without it"
+        return _plain(samples, model), None, [said]
+    space, deep = read_space(icc), samples.dtype != np.uint8
+    if space is not None and is_srgb(space):
+        return _plain(samples, model), name, []
+    if space is not None and deep:
+        return _in_floats(samples, space), name, []
     try:
-        converted = by_littlecms(_to_bytes(samples) if deep else samples, model, colors.icc)
+        converted = by_littlecms(_to_bytes(samples) if deep else samples, model, icc)
     except (OSError, ValueError) as error:
         said = f"its color profile {name!r} cannot be used ({error}): its values are taken as sRGB"
-        return _plain(samples, model), None, [*notes, said]
-    if deep:
-        notes.append(f"its color profile {name!r} is one of tables: colors were converted at 8 bits")
+        return _plain(samples, model), None, [said]
+    notes = [f"its color profile {name!r} is one of tables: colors were converted at 8 bits"] if deep else []
     return _floats(converted), name, notes
 
 

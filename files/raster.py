@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from .profiles import Colors, to_srgb
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -21,7 +20,7 @@ class Raster:
     #: "gray", "rgb", "cmyk" or "lab".
     model: str
     #: (H, W) float32 in 0..1, 1 is opaque.
-    alpha: NDArray[np.float32] | None = None
+    alpha: NDArray[Any] | None = None
     colors: Colors = field(default_factory=Colors)
     #: EXIF's number, 1 to 8.
     orientation: int = 1

@@ -67,12 +67,12 @@ def decode(data: bytes, pages: Literal["first", "all"]) -> Decoded:
             raster = _raster(file, image, header if count == 1 else None, notes)
             raster.colors, raster.orientation = colors, orientation
             rasters.append(raster)
-        resolution = _resolution(image, header, exif)
+        stored = _resolution(image, header, exif)
         return Decoded(
             rasters,
             {"MPO": "JPEG", "DIB": "BMP", "JPEG2000": "JPEG 2000"}.get(kind, kind),
             _bits(image, data, header, notes),
-            resolution=resolution[::-1] if resolution and orientation >= 5 else resolution,
+            resolution=(stored[1], stored[0]) if stored and orientation >= 5 else stored,
             exif=_kept(exif, notes),
             pages=count,
             notes=list(dict.fromkeys(notes)),
@@ -88,13 +88,14 @@ def _opened(file: Whole) -> ImageFile:
     for name in FORMATS:
         if name not in Image.OPEN:
             continue
+        factory: Any
         factory, accept = Image.OPEN[name]
         accepted = accept(prefix) if accept else name == "TGA"
         if accepted is not True and not (accepted and not isinstance(accepted, str)):
             continue
         file.seek(0)
         try:
-            return factory(file, "")  # pyright: ignore[reportReturnType]
+            return factory(file, "")
         except (SyntaxError, IndexError, TypeError, KeyError, struct.error, OSError, EOFError) as error:
             if name != "TGA":  # which has no sign at its beginning
                 raise ValueError(f"a damaged or unknown kind of {name}: {error}") from error

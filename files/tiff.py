@@ -11,7 +11,6 @@ from .tiff_strips import FLOAT, JPEG, NAMES, OF_BYTES, OF_PIXELS, SIGNED, UNSIGN
 from .tiff_tags import MASK, SUBFILE, Directory, Tags, full_pages
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
@@ -56,7 +55,7 @@ def decode(file: BinaryIO, pages: Literal["first", "all"]) -> Decoded:
     )
 
 
-def _layout(page: Directory, order: str, notes: list[str]) -> Layout:
+def _layout(page: Directory, order: Literal["<", ">"], notes: list[str]) -> Layout:
     """How the samples are stored.
 
     :raises ValueError: in a way that is not read, by name.
@@ -73,20 +72,8 @@ def _layout(page: Directory, order: str, notes: list[str]) -> Layout:
     compression = page.number(259, 1)
     if len(set(bits)) > 1 or len(set(formats)) > 1:
         raise ValueError(f"channels of different kinds: {', '.join(map(str, bits))} bits")
-    if photometric not in COLORS:
-        raise ValueError(REFUSED.get(photometric, f"PhotometricInterpretation {photometric}"))
-    if sample_format not in (UNSIGNED, SIGNED, FLOAT):
-        raise ValueError("complex numbers as samples")
-    if sample_format == SIGNED:
-        raise ValueError(
-            f"signed samples of {bits[0]} bits, of which no one says what is black or white; save as unsigned"
-        )
-    if bits[0] not in ((16, 32, 64) if sample_format == FLOAT else range(1, 33)):
-        raise ValueError(f"{'floating-point' if sample_format == FLOAT else 'whole'} samples of {bits[0]} bits")
-    if compression not in (*OF_BYTES, *OF_PIXELS):
-        raise ValueError(f"{NAMES.get(compression, f'number {compression}')} compression; save without it")
-    if compression in (JPEG, WEBP) and (bits[0] != 8 or sample_format != UNSIGNED):
-        raise ValueError(f"JPEG compression of {bits[0]} bits")
+    _check_samples(int(bits[0]), sample_format, photometric)
+    _check_compression(compression, int(bits[0]), sample_format)
     subsampling = tuple(map(int, page.numbers(530, (2, 2)))) if photometric == YCBCR else (1, 1)
     if photometric == YCBCR and compression != JPEG and (bits[0] != 8 or samples != 3):
         raise ValueError(f"YCbCr of {bits[0]} bits and {samples} channels")
@@ -109,7 +96,29 @@ def _layout(page: Directory, order: str, notes: list[str]) -> Layout:
     )
 
 
-def _raster(file: BinaryIO, page: Directory, order: str, notes: list[str]) -> Raster:
+def _check_samples(bits: int, sample_format: int, photometric: int) -> None:
+    """Refuse by name what samples no picture is made of."""
+    if photometric not in COLORS:
+        raise ValueError(REFUSED.get(photometric, f"PhotometricInterpretation {photometric}"))
+    if sample_format not in (UNSIGNED, SIGNED, FLOAT):
+        raise ValueError("complex numbers as samples")
+    if sample_format == SIGNED:
+        raise ValueError(
+            f"signed samples of {bits} bits, of which no one says what is black or white; save as unsigned"
+        )
+    if bits not in ((16, 32, 64) if sample_format == FLOAT else range(1, 33)):
+        raise ValueError(f"{'floating-point' if sample_format == FLOAT else 'whole'} samples of {bits} bits")
+
+
+def _check_compression(compression: int, bits: int, sample_format: int) -> None:
+    """Refuse by name what cannot be unpacked."""
+    if compression not in (*OF_BYTES, *OF_PIXELS):
+        raise ValueError(f"{NAMES.get(compression, f'number {compression}')} compression; save without it")
+    if compression in (JPEG, WEBP) and (bits != 8 or sample_format != UNSIGNED):
+        raise ValueError(f"JPEG compression of {bits} bits")
+
+
+def _raster(file: BinaryIO, page: Directory, order: Literal["<", ">"], notes: list[str]) -> Raster:
     """A page's samples and what they mean."""
     layout = _layout(page, order, notes)
     colors, kind = COLORS[layout.photometric], layout.photometric
@@ -149,9 +158,7 @@ def _scaled(samples: NDArray[Any], layout: Layout, notes: list[str]) -> NDArray[
     return whole_numbers(samples, layout.bits)
 
 
-def _alpha(
-    page: Directory, extras: NDArray[Any], layout: Layout, notes: list[str]
-) -> tuple[NDArray[np.float32] | None, bool]:
+def _alpha(page: Directory, extras: NDArray[Any], layout: Layout, notes: list[str]) -> tuple[NDArray[Any] | None, bool]:
     """(H, W) transparency, and whether color was multiplied by it."""
     import numpy as np
 

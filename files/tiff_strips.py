@@ -11,7 +11,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from .tiff_tags import Directory
 
@@ -66,7 +66,7 @@ class Layout:
     planar: bool
     #: Bits of a byte run from the low one on.
     reversed: bool
-    order: str
+    order: Literal["<", ">"]
     #: Chroma samples for (across, down) pixels; (1, 1) where there is no subsampling.
     subsampling: tuple[int, int] = (1, 1)
 
@@ -244,10 +244,22 @@ def _pixels(data: bytes, page: Directory, layout: Layout, rows: int, columns: in
             tags[347] = (7, tables)
         if photometric == 6:
             tags[530] = (3, layout.subsampling)
-    found = _by_libtiff(tags, data, layout.compression)
+    found = _webp(data) if layout.compression == WEBP else _by_libtiff(tags, data, layout.compression)
     if found.shape[2] != channels:
         raise ValueError(f"{found.shape[2]} channels in a strip, expected {channels}")
     return found
+
+
+def _webp(data: bytes) -> NDArray[Any]:
+    """(H, W, C) of a strip that is a WebP file."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["WEBP"]) as opened:
+            return np.asarray(opened)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"a WebP strip that Pillow cannot unpack: {error}") from error
 
 
 def _by_libtiff(tags: dict[int, tuple[int, Any]], data: bytes, compression: int) -> NDArray[Any]:

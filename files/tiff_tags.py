@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 #: Type -> (letter of :mod:`struct`, bytes).
 KINDS = {
@@ -78,9 +78,9 @@ class Tags:
     def __init__(self, file: BinaryIO):
         self.file = file
         head = self._read(0, 8)
-        self.order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
-        if not self.order:
+        if head[:2] not in (b"II", b"MM"):
             raise ValueError("no TIFF header")
+        self.order: Literal["<", ">"] = "<" if head[:2] == b"II" else ">"
         version = self._unpack("H", head[2:4])[0]
         if version not in (42, 43):
             raise ValueError(f"TIFF version {version}, expected 42 or 43")
