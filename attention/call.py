@@ -35,8 +35,9 @@ from .layers import Layer
 #: Fused attention of a host: q (B, N, H·d), k and v (B, M, H·d), number of heads -> (B, N, H·d), scaled by d^-1/2.
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
-#: Branch numbers of the conditional (positive) and of the unconditional prediction, as in ComfyUI.
-CONDITIONAL, UNCONDITIONAL = 0, 1
+#: Branch numbers of the conditional (positive) and of the unconditional prediction, as in ComfyUI, and of a row that
+#: belongs to neither: a prompt that another node asks for by itself.
+CONDITIONAL, UNCONDITIONAL, UNKNOWN = 0, 1, -1
 
 #: Kinds of attention layers, in ComfyUI's words: self-attention, and attention to the prompt.
 SELF, CROSS = "attn1", "attn2"
@@ -55,6 +56,9 @@ class AttentionCall:
     :param attend: the host's fused attention.
     :param kind: self-attention, or cross-attention (whose M tokens are the prompt's, repeated at times).
     :param alone: nothing else stands on the layer, so that ``earlier`` is plain attention.
+    :param prediction: which prediction of a run the call belongs to, counted from 1; 0 where the host does not say. A
+        sampler's guidance may make several calls in one.
+    :param whole: the rows are whole pictures, not areas of them.
     """
 
     layer: Layer
@@ -70,6 +74,8 @@ class AttentionCall:
     attend: Attend
     kind: str = SELF
     alone: bool = True
+    prediction: int = 0
+    whole: bool = True
 
     def rows_of(self, branch: int) -> list[int]:
         """Positions in this call of the rows that belong to a branch."""

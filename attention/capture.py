@@ -111,6 +111,10 @@ class Capture:
     One batch may hold several pictures that need different things (an input its queries, a reference its values): each
     target takes its own.
 
+    Of the calls of one prediction the first one counts: what guidance asks beside it (a perturbed picture, the next
+    part of a combined prompt) is another picture's. A later prediction at the same level takes its place, since the
+    refinements of a step come closer.
+
     Lifetime: one inversion. Whoever inverts makes the capture and its targets, and owns the banks from then on; the
     capture is dropped with the edit when the inversion ends.
 
@@ -121,6 +125,7 @@ class Capture:
     def __init__(self, targets: Sequence[CaptureTarget], sigmas: Sequence[float] | None = None) -> None:
         self.targets = tuple(targets)
         self.sigmas = None if sigmas is None else tuple(sigmas)
+        self._kept: dict[tuple[float, Layer], int] = {}
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -130,11 +135,51 @@ class Capture:
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """``earlier(call)``, (rows, N, heads · d), as it is."""
         level = call.sigma if self.sigmas is None else level_of(call.sigma, self.sigmas)
-        if level is not None:
-            conditional = call.select(call.rows_of(CONDITIONAL))
+        positions = call.rows_of(CONDITIONAL)
+        if level is not None and positions and call.whole and self._is_first(level, call):
+            conditional = call.select(positions)
             for target in self.targets:
                 _store(target, level, conditional)
         return earlier(call)
+
+    def _is_first(self, level: float, call: AttentionCall) -> bool:
+        """Whether a prediction has not kept this layer at this level yet; from now on it has."""
+        at = (level, call.layer)
+        if call.prediction and self._kept.get(at) == call.prediction:
+            return False
+        self._kept[at] = call.prediction
+        return True
+
+    def check(self, pictures: int) -> None:
+        """Whether every target has what it was to keep: all levels, layers and pictures.
+
+        :param pictures: in the batch that was inverted.
+        :raises ValueError: something is missing; the message says what and why that happens.
+        """
+        for target in self.targets:
+            count = pictures if target.pictures is None else len(target.pictures)
+            for level in self.sigmas or target.bank.sigmas:
+                for layer, letters in target.spec.keep.items():
+                    _check_kept(target.bank, level, layer, letters, count)
+
+
+def _check_kept(bank: FeatureBank, level: float, layer: Layer, letters: str, pictures: int) -> None:
+    """:raises ValueError: a layer's projections at a level are missing, or are not the pictures'."""
+    if not all(bank.has(level, layer, letter) for letter in letters):
+        raise ValueError(
+            f"The inversion kept nothing of {layer.name} at sigma {level:.4f}: the model was not asked there. A cache "
+            "(EasyCache, LazyCache) that skips model calls does that, or a prompt that is not active at every step; "
+            "take it off the MODEL that inverts, or use one plain prompt."
+        )
+    height, width = bank.grid(layer)
+    for letter in letters:
+        rows, tokens = bank.get(level, layer, letter).shape[:2]
+        if rows != pictures or tokens != height * width:
+            raise ValueError(
+                f"The inversion kept {rows} picture(s) of {tokens} tokens of {layer.name} at sigma {level:.4f}, "
+                f"expected {pictures} of {height} x {width}: another node on this MODEL splits pictures or batches. "
+                "Take it off the MODEL that inverts."
+            )
 
 
 def _store(target: CaptureTarget, level: float, call: AttentionCall) -> None:

@@ -128,11 +128,13 @@ class SourceFeatures:
     Lifetime: one prediction. Its owner is the prediction's :class:`ControlledAttention`, whose ``clear`` empties it.
 
     :ivar missed: a target came before its source.
+    :ivar keep_all: keep what comes together with its target as well: guidance will ask for the target once more.
+    :ivar frozen: keep nothing more.
     """
 
     def __init__(self) -> None:
         self._features: dict[tuple[str, Layer], Sources] = {}
-        self.missed = False
+        self.missed = self.keep_all = self.frozen = False
 
     def of(self, call: AttentionCall, keep: bool) -> Sources:
         """Each picture's source features, from this call or an earlier one on the same layer.
@@ -142,9 +144,15 @@ class SourceFeatures:
         features = {call.pictures[i]: (call.q[i], call.k[i]) for i in reversed(call.rows_of(SOURCE))}
         if not features:
             return self._features.get((call.kind, call.layer), {})
-        if keep:
+        if (keep or self.keep_all) and not self.frozen:
             self._features[call.kind, call.layer] = features
         return features
+
+    def as_seen(self) -> SourceFeatures:
+        """What is kept now, for calls that must not change it."""
+        seen = SourceFeatures()
+        seen._features, seen.frozen = self._features, True
+        return seen
 
     def clear(self) -> None:
         """Let everything go."""
@@ -189,6 +197,10 @@ class ControlledAttention:
         for i in targets:
             q[i], k[i] = sources[call.pictures[i]]
         return earlier(replace(call, q=q, k=k))
+
+    def repeated(self) -> ControlledAttention:
+        """The same for further calls of the prediction, which guidance makes: they see the source as it was."""
+        return replace(self, source=self.source.as_seen(), words=None)
 
     def clear(self) -> None:
         """Let go of what the prediction left behind."""

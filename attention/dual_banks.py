@@ -76,7 +76,13 @@ class DualBanks:
             bank = self.of(role)
             for letter in letters:
                 for sigma in bank.sigmas:
-                    bank.get(sigma, layer, letter)
+                    try:
+                        bank.get(sigma, layer, letter)
+                    except LookupError as error:
+                        raise LookupError(
+                            f"The {role} inversion can't serve: {error} Is another inversion meant for this socket, or "
+                            "does its Attention Capture keep too little?"
+                        ) from None
         if need["gray"] and self.reference.grid(layer) != self.gray.grid(layer):
             raise ValueError(
                 f"The reference has {self.reference.grid(layer)} tokens at {layer.name} and its gray version "

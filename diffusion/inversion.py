@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..settings import Settings, setting
@@ -72,6 +74,8 @@ class Inversion:
     :param bank: attention features kept on the way (empty when nothing was captured).
     :param model: fingerprint of the model that made it.
     :param layers: that model's attention layers.
+    :param chroma: how much color the pictures have, by the model's linear map from latents to colors; None where there
+        is no such map.
     """
 
     plan: InversionPlan
@@ -79,6 +83,7 @@ class Inversion:
     bank: FeatureBank
     model: str
     layers: tuple[LayerInfo, ...] = ()
+    chroma: float | None = None
 
     @property
     def pictures(self) -> int:
@@ -97,6 +102,76 @@ class Inversion:
     def noised(self) -> Tensor:
         """(B, C, h, w): the start of the way back, at ``plan.sigmas[0]``."""
         return self.plan.to_sampling(self.trajectory[-1])
+
+
+def start_warnings(inversion: Inversion, latents: Tensor, adds_noise: bool) -> list[str]:
+    """What is wrong with where a sampling of an inverted picture starts.
+
+    :param latents: (a multiple of B, C, h, w), in the model's latent scale, before noise is added.
+    :param adds_noise: whether noise is added.
+    """
+    noised, clean = inversion.noised(), inversion.trajectory[0]
+    way = _distance(noised, clean)
+
+    def near(other: Tensor) -> bool:
+        rows = other[[i % len(other) for i in range(len(latents))]].to(latents)
+        return _distance(latents, rows) < 0.25 * way
+
+    if near(clean):
+        return [
+            "the latent to sample is the clean picture, so its structure and colors will be off; sample the noised "
+            "latent that DDIM Inversion gave, without added noise."
+        ]
+    if adds_noise and near(noised):
+        return [
+            "the latent to sample is noised already, and the sampler adds noise once more; turn that off (add_noise "
+            "disable, or Disable Noise)."
+        ]
+    return []
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one.float() - other.float()).pow(2).mean().sqrt())
+
+
+def role_warnings(source: Inversion, reference: Inversion, gray: Inversion) -> list[str]:
+    """Whether three inversions seem to stand where others belong: the input's, the reference's, its gray version's."""
+    warnings = []
+    if _same_pictures(reference, gray):
+        warnings.append(
+            "reference_inversion and gray_inversion are of the same picture; the second one is the reference without "
+            "its colors (Desaturate)."
+        )
+    if _same_pictures(source, reference):
+        warnings.append("input_inversion and reference_inversion are of the same picture.")
+    if warnings or source.chroma is None or reference.chroma is None or gray.chroma is None:
+        return warnings
+    if gray.chroma > reference.chroma:
+        return ["reference_inversion has less color than gray_inversion; they seem to be exchanged."]
+    if source.chroma > reference.chroma and reference.chroma < _HARDLY_MORE * gray.chroma:
+        return ["input_inversion has more color than reference_inversion; they seem to be exchanged."]
+    return []
+
+
+#: A reference whose chroma is below this times its gray version's has no color of its own.
+_HARDLY_MORE = 1.2
+
+
+def _same_pictures(one: Inversion, other: Inversion) -> bool:
+    a, b = one.trajectory[0], other.trajectory[0]
+    return a.shape == b.shape and bool((a == b.to(a)).all())
+
+
+def latent_chroma(latents: Tensor, factors: Sequence[Sequence[float]], bias: Sequence[float] | None) -> float:
+    """How much color latents have: the root mean square of the differences between R, G and B.
+
+    :param latents: (B, C, h, w), in the model's latent scale.
+    :param factors: (C, 3), a linear map to colors; ``bias`` (3,).
+    """
+    rgb = torch.einsum("bchw,cn->bnhw", latents.float().cpu(), torch.tensor(factors, dtype=torch.float32))
+    if bias is not None:
+        rgb = rgb + torch.tensor(bias, dtype=torch.float32).view(1, 3, 1, 1)
+    return float((rgb - rgb.mean(1, keepdim=True)).pow(2).mean().sqrt())
 
 
 def round_trip_error(original: Tensor, returned: Tensor) -> float:

@@ -10,7 +10,8 @@ from comfy_api.latest import io
 from ..pipelines.prompt_control import PromptControlSettings
 from ..pipelines.vct_pair import ConceptFusionSettings, Fusion, replay_of
 from .common import CATEGORY_TRANSLATE, Inversion, Pivots
-from .widgets import later_widgets, resolved, widgets
+from .inputs import optional_mask, text
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,12 +87,16 @@ class ConceptFusion(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        from ..hosts.comfy.conditioning import check_conditioning
         from ..hosts.comfy.model import attention_layers, fingerprint, require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_control import first_column, pair_guider, text_columns
 
         require_unet(model, "Concept Fusion")
         settings = resolved(cls, ConceptFusionSettings, recommended(model, "vct"), values)
+        for name, prompt in (("concept", concept), ("source", source)):
+            check_conditioning(prompt, title(cls), name, model=model, levels=inversion.plan.kept_sigmas)
+        mask = optional_mask(cls, mask, "mask")
         replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
         columns = (text_columns(source, "source"), text_columns(concept, "concept"))
         control = settings.control(columns, settings.vectors, first_column(concept, source), attention_layers(model))
@@ -171,6 +176,7 @@ class PromptControlNode(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        from ..hosts.comfy.conditioning import check_conditioning, checked_when_sampled
         from ..hosts.comfy.model import fingerprint, require_unet
         from ..hosts.comfy.vct_control import pair_guider, prompts_fusion
 
@@ -178,12 +184,18 @@ class PromptControlNode(io.ComfyNode):
         if pivots is not None and inversion is None:
             raise ValueError("Pivots belong to an inverted picture: connect its inversion as well.")
         settings = resolved(cls, PromptControlSettings, {}, values)
+        source, target = text(cls, source, "source"), text(cls, target, "target")
+        check_conditioning(negative, title(cls), "negative", model=model)
+        model = checked_when_sampled(model, negative, title(cls), "negative")
+        mask = optional_mask(cls, mask, "mask")
         fusion, positive, original = prompts_fusion(model, clip, source, target, settings)
         replay = None
         if inversion is not None:
             replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
         fusion = dataclasses.replace(fusion, replay=replay, pivots=pivots, mask=mask)
-        return io.NodeOutput(pair_guider(model, fusion, positive, negative, original, both=settings.both_pictures))
+        return io.NodeOutput(
+            pair_guider(model, fusion, positive, negative, original, both=settings.both_pictures, name="Prompt Control")
+        )
 
 
 NODES = [ConceptFusion, PromptControlNode]

@@ -137,6 +137,7 @@ class Inverter:
         capture = Capture(targets, self.plan.kept_sigmas)
         batch = torch.cat([latents for _, latents in group])
         trajectory = self.host.invert(batch, self.plan, capture, self.settings.refinements)
+        capture.check(len(batch))
         return {
             role: Inversion(
                 self.plan,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...color import desaturate, merge_luminance, resize
 from ...diffusion.luminance import luma_direction, pull_luminance
-from . import sampling
+from .edits import PlacedEdit, Sampling, add_edit
 
 
 def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: float) -> Tensor:
@@ -46,7 +46,8 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
     gray = desaturate(gray_image)
     encoded: dict[tuple[int, int], Tensor] = {}
 
-    def before_sampling(shape: tuple[int, ...], _sigmas: Tensor) -> None:
+    def before_sampling(run: Sampling) -> None:
+        shape = run.shape
         size = (shape[-2] * factor, shape[-1] * factor)
         if size not in encoded:
             encoded[size] = model.model.process_latent_in(vae.encode(resize(gray, size)))
@@ -58,6 +59,6 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
             target = target[[i % len(target) for i in range(denoised.shape[0])]]
         return pull_luminance(denoised, target, direction, strength)
 
-    pulled = sampling.on_sampling(pulled, before_sampling)
+    pulled = add_edit(pulled, PlacedEdit("Latent Luminance", check=before_sampling))
     pulled.set_model_sampler_post_cfg_function(pull)
     return pulled

@@ -1,25 +1,20 @@
 """Image tokens in a MODEL: extra keys and values in its text cross-attentions.
 
-Nothing is put into the MODEL's table of replacements when the node runs. The edit is laid over what stands there when
-the UNet is called, by a wrapper around the call. So it composes with other packs' replacements of the same layers
-(IPAdapter's are such) in any order: whichever stands there is handed the longer keys and values.
+Whatever other packs put on those layers (IPAdapter's replacements are such) is handed the longer keys and values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import comfy.patcher_extension
 from torch import Tensor
 
-from ...attention.call import CROSS, AttentionCall
+from ...attention.call import CROSS
 from ...attention.image_tokens import ImageTokens
 from ...attention.layers import Layer
 from ...diffusion.schedule import fractional_timestep
-from .attention import fused_attention, plain_attention
-from .edits import attention_call
-from .model import KEY, attention_layers, require_unet
+from .edits import PlacedEdit, Sampling, add_edit, layer_widths
+from .model import attention_layers, require_unet
 
 
 def check_model(model: Any, widths: dict[Layer, int], token_width: int, node: str) -> None:
@@ -56,55 +51,29 @@ def install_tokens(model: Any, edit: ImageTokens, start_percent: float, end_perc
 
     What the edit keeps of a run is let go when the run ends, however it ends.
     """
-    patched = model.clone()
     sampling = model.get_model_object("model_sampling")
     first, last = (float(sampling.percent_to_sigma(share)) for share in (start_percent, end_percent))
 
-    def wrapper(executor: Any, x: Tensor, t: Tensor, *args: Any, **kw: Any) -> Tensor:
-        # c_concat, c_crossattn, control, transformer_options
-        place = 3
-        options = args[place] if len(args) > place else kw.get("transformer_options", {})
-        if not last <= float(t.reshape(-1)[0]) <= first:
-            return executor(x, t, *args, **kw)
-        options = _laid_over(options, edit)
-        if len(args) > place:
-            return executor(x, t, *args[:place], options, *args[place + 1 :], **kw)
-        return executor(x, t, *args, **{**kw, "transformer_options": options})
+    def check(run: Sampling) -> None:
+        count = run.shape[0]
+        for what, pictures in (("tokens", edit.pictures), ("masks", 1 if edit.mask is None else len(edit.mask))):
+            if count % pictures:
+                raise ValueError(
+                    f"The latent batch has {count} picture(s), but Apply DEADiff has {what} for {pictures}: use as "
+                    "many, a divisor of that, or one for all."
+                )
 
-    def run(executor: Any, *args: Any, **kw: Any) -> Tensor:
-        try:
-            return executor(*args, **kw)
-        finally:
-            edit.forget()
-
-    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, wrapper)
-    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, run)
-    return patched
-
-
-def _laid_over(options: dict[str, Any], edit: ImageTokens) -> dict[str, Any]:
-    """The options of one call with the edit on top of what is there; they are copied as deep as they are changed."""
-    replaced = dict(options.get("patches_replace", {}))
-    present = replaced.get(CROSS, {})
-    replaced[CROSS] = dict(present)
-    for layer in edit.layers:
-        at = (layer.block, layer.index, layer.depth)
-        replaced[CROSS][at] = _replacement(edit, layer, present.get(at, present.get(at[:2])))
-    return {**options, "patches_replace": replaced}
-
-
-def _replacement(edit: ImageTokens, layer: Layer, before: Callable | None) -> Callable:
-    def replace(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
-        def earlier(call: AttentionCall) -> Tensor:
-            if before is not None:
-                return before(call.q, call.k, call.v, options)
-            if call.k is k:  # nothing was added: just what ComfyUI does
-                return plain_attention(q, k, v, options)
-            return fused_attention(options)(call.q, call.k, call.v, call.heads)
-
-        return edit(attention_call(layer, q, k, v, options, CROSS), earlier)
-
-    return replace
+    placed = PlacedEdit(
+        "Apply DEADiff",
+        edit,
+        layer_widths(model, edit.layers),
+        (CROSS,),
+        acts=lambda sigma: last <= sigma <= first,
+        whole_pictures=edit.mask is not None,
+        check=check,
+        release=edit.forget,
+    )
+    return add_edit(model, placed)
 
 
 def fractional_timesteps(model: Any) -> Any:

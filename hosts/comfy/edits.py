@@ -1,109 +1,200 @@
-"""Attention edits in a MODEL: asked for by replacements that stand on top of what other packs installed."""
+"""Attention edits in a MODEL: an ordered list under the pack's key of its transformer options.
+
+Nothing is put into a MODEL's table of replacements. What the list holds is laid over whatever stands on a layer when
+the UNet is called (``calls``), in the order in which the nodes added it: the last one is on top. So the order among
+nodes and packs is defined, a clone costs nothing, and a MODEL without the node is the plain one.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import comfy.model_management
-import comfy.model_patcher
 import comfy.patcher_extension
-import comfy.samplers
-import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, SELF, AttentionCall, Edit, batch_layout
+from ...attention.call import SELF, Edit
 from ...attention.layers import Layer
-from .attention import fused_attention, plain_attention
-from .model import KEY
-from .sharing import OURS, share_branches
+from . import calls
+from .model import KEY, attention_layers
+from .rows import Prediction, guider_branches
+from .runs import Run
+
+if TYPE_CHECKING:
+    from .calls import UNetCall
+
+_Wrappers = comfy.patcher_extension.WrappersMP
+
+#: What stands under the pack's key of the transformer options: the list, and what a run and a prediction say.
+EDITS, RUN, PREDICTION = "edits", "run", "prediction"
 
 
-def install_edit(model: Any, edit: Edit, layers: Iterable[Layer], kinds: Sequence[str] = (SELF,)) -> Any:
-    """A clone of the MODEL whose self-attention layers (or those of the given kinds) ask ``edit``.
+@dataclass(frozen=True)
+class Sampling:
+    """What is about to be sampled.
 
-    A replacement that stands on a layer already becomes the edit's ``earlier``. It is called with the host's whole
-    batch, so that it never sees rows that it did not expect.
+    :param shape: of the latents, (B, C, h, w).
+    :param noise: what is added to ``latent``, both in the scale of a LATENT.
+    :param mask: where the latents may change, None for everywhere.
+    :param guider: whose ``conds`` are the prompts.
+    """
+
+    noise: Tensor
+    latent: Tensor
+    sampler: Any
+    sigmas: Tensor
+    mask: Tensor | None
+    guider: Any
+    run: Run
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the latents, (B, C, h, w)."""
+        return tuple(self.noise.shape)
+
+
+@dataclass(frozen=True)
+class PlacedEdit:
+    """An attention edit, and where and when it stands in a MODEL.
+
+    :param name: of the node that asked for it, for messages.
+    :param edit: None where all is done ``around`` the call.
+    :param layers: on which it acts, with their widths in channels: a call of another width is another model's.
+    :param kinds: of attention on those layers.
+    :param acts: whether it does anything at a sigma.
+    :param branches: whose rows it changes; None for all.
+    :param whole_pictures: it can't serve prompts for an area of the picture.
+    :param strict: what it can't do it refuses; else it steps aside with a warning.
+    :param around: takes the place of a call of the UNet, which it is handed with the call.
+    :param check: raises ValueError for what must not be sampled, before it is.
+    :param release: lets go of what the edit kept of a run, when that ends, however it ends.
+    """
+
+    name: str
+    edit: Edit | None = None
+    layers: Mapping[Layer, int] = field(default_factory=dict)
+    kinds: Sequence[str] = (SELF,)
+    acts: Callable[[float], bool] = lambda sigma: True
+    branches: frozenset[int] | None = None
+    whole_pictures: bool = False
+    strict: bool = False
+    around: Callable[[Callable[[UNetCall], Tensor], UNetCall], Tensor] | None = None
+    check: Callable[[Sampling], None] | None = None
+    release: Callable[[], None] | None = None
+
+
+def layer_widths(model: Any, layers: Iterable[Layer] | None = None) -> dict[Layer, int]:
+    """Layers of a MODEL (None: all) with their widths."""
+    chosen = None if layers is None else frozenset(layers)
+    return {i.layer: i.channels for i in attention_layers(model) if chosen is None or i.layer in chosen}
+
+
+def placed_edits(options: Mapping[str, Any]) -> tuple[PlacedEdit, ...]:
+    """The list of a MODEL's or a call's transformer options."""
+    return options.get(KEY, {}).get(EDITS, ())
+
+
+def add_edit(model: Any, placed: PlacedEdit, instead_of: PlacedEdit | None = None) -> Any:
+    """A clone of the MODEL with an edit on top of those that it has.
+
+    :param instead_of: one of those, whose place it takes.
     """
     patched = model.clone()
-    chosen = frozenset(layers)
-    options = patched.model_options.get("transformer_options", {})
-    blocks = sorted({(layer.block, layer.index) for layer in chosen})
-    for kind in kinds:
-        present = dict(options.get("patches_replace", {}).get(kind, {}))
-        install = patched.set_model_attn1_replace if kind == SELF else patched.set_model_attn2_replace
-        for block, index in blocks:
-            install(replacement(edit, chosen, kind, present.get((block, index))), block, index)
-        for key in present:
-            # ComfyUI prefers a replacement for one transformer of a stack over the one for the whole block
-            if len(key) == 3 and Layer(*key) in chosen:
-                install(replacement(edit, chosen, kind, present[key]), *key)
-    return share_branches(patched, KEY)
+    options = patched.model_options.setdefault("transformer_options", {})
+    present = placed_edits(options)
+    if instead_of in present and instead_of is not None:
+        edits = tuple(placed if one is instead_of else one for one in present)
+    else:
+        edits = (*present, placed)
+    options[KEY] = {**options.get(KEY, {}), EDITS: edits}
+    for kind, wrapper in (
+        (_Wrappers.OUTER_SAMPLE, _sampling),
+        (_Wrappers.PREDICT_NOISE, _predicting),
+        (_Wrappers.DIFFUSION_MODEL, calls.run_unet),
+    ):
+        if wrapper not in patched.get_wrappers(kind, KEY):
+            patched.add_wrapper_with_key(kind, KEY, wrapper)
+    return patched
 
 
 def with_edit(
-    model_options: dict[str, Any], edit: Edit, layers: Iterable[Layer], kinds: Sequence[str] = (SELF,)
+    model_options: Mapping[str, Any], placed: PlacedEdit, prediction: Prediction | None = None
 ) -> dict[str, Any]:
-    """Model options of one model call under an edit: for guiders, whose edits change from call to call.
+    """Model options of one prediction under one more edit: for guiders, whose edits change from call to call.
 
-    :returns: a copy; the edit stands on top of whatever was on its layers.
+    :param prediction: what is asked, where the guider knows it better than the sampler.
+    :returns: a copy; the edit is on top of the MODEL's.
     """
-    changed = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
-    chosen = frozenset(layers)
-    blocks = {(layer.block, layer.index) for layer in chosen}
-    for kind in kinds:
-        present = dict(changed["transformer_options"].get("patches_replace", {}).get(kind, {}))
-        for key in (*sorted(blocks), *(key for key in present if len(key) == 3 and Layer(*key) in chosen)):
-            patch = replacement(edit, chosen, kind, present.get(key))
-            comfy.model_patcher.set_model_options_patch_replace(changed, patch, kind, *key)
-    return changed
+    options = with_temporary(model_options.get("transformer_options", {}), placed, prediction)
+    kind = _Wrappers.DIFFUSION_MODEL
+    wrappers = dict(options.get("wrappers", {}))
+    here = dict(wrappers.get(kind, {}))
+    if calls.run_unet not in here.get(KEY, ()):
+        here[KEY] = [*here.get(KEY, ()), calls.run_unet]
+    return {**model_options, "transformer_options": {**options, "wrappers": {**wrappers, kind: here}}}
 
 
-def replacement(edit: Edit, layers: frozenset[Layer], kind: str, before: Callable | None) -> Callable:
-    """A closure, not an object: some ComfyUI versions copy callable objects whenever a MODEL is cloned."""
-
-    def replace(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
-        block, index = options["block"][:2]
-        layer = Layer(block, index, options.get("block_index", 0))
-
-        whole: Tensor | None = None
-
-        def earlier(call: AttentionCall) -> Tensor:
-            nonlocal whole
-            if before is None:
-                return plain_attention(call.q, call.k, call.v, options)
-            if call.rows == everything and (call.q is not q or call.k is not k or call.v is not v):
-                return before(call.q, call.k, call.v, options)  # the edit changes what goes in, not what comes out
-            if whole is None:  # an edit may ask for some rows now and for others later
-                whole = before(q, k, v, options)
-            return whole.index_select(0, torch.tensor(call.rows, device=whole.device))
-
-        call = dataclasses.replace(attention_call(layer, q, k, v, options, kind), alone=before is None)
-        everything = call.rows
-        return edit(call, earlier) if layer in layers else earlier(call)
-
-    # a layer that others replaced first is not ours alone
-    setattr(replace, OURS, before is None or getattr(before, OURS, False))
-    return replace
+def with_temporary(
+    options: Mapping[str, Any], placed: PlacedEdit, prediction: Prediction | None = None
+) -> dict[str, Any]:
+    """Transformer options with an edit on top of the list; a copy."""
+    own = {**options.get(KEY, {}), EDITS: (*placed_edits(options), placed)}
+    if prediction is not None:
+        own[PREDICTION] = prediction
+    return {**options, KEY: own}
 
 
-def attention_call(
-    layer: Layer, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any], kind: str = SELF
-) -> AttentionCall:
-    """ComfyUI's view of an attention layer, as an :class:`AttentionCall`."""
-    branches, pictures = batch_layout(options.get("cond_or_uncond", [CONDITIONAL]), q.shape[0])
-    return AttentionCall(
-        layer=layer,
-        sigma=float(options["sigmas"][0]),
-        q=q,
-        k=k,
-        v=v,
-        heads=options["n_heads"],
-        branches=branches,
-        pictures=pictures,
-        rows=tuple(range(q.shape[0])),
-        grid=tuple(options["activations_shape"][-2:]),
-        attend=fused_attention(options),
-        kind=kind,
+def _sampling(
+    executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, mask: Any = None, *args: Any, **kw: Any
+) -> Tensor:
+    """Around a run: checks before it, and nothing kept after it."""
+    guider = executor.class_obj
+    options = guider.model_options.setdefault("transformer_options", {})
+    run = Run()
+    options[KEY] = {**options.get(KEY, {}), RUN: run}
+    edits = placed_edits(options)
+    sampling = Sampling(noise, latent, sampler, sigmas, mask, guider, run)
+    for placed in edits:
+        if placed.whole_pictures:
+            _check_areas(placed, sampling)
+        if placed.check is not None:
+            placed.check(sampling)
+    try:
+        return executor(noise, latent, sampler, sigmas, mask, *args, **kw)
+    finally:
+        for placed in edits:
+            if placed.release is not None:
+                placed.release()
+
+
+def _predicting(
+    executor: Any, x: Tensor, timestep: Tensor, model_options: Mapping[str, Any] | None = None, *args: Any, **kw: Any
+) -> Tensor:
+    """Around a prediction: what the guider's prompts are to each other goes into the options of its calls."""
+    model_options = model_options or {}
+    options = model_options.get("transformer_options", {})
+    own = options.get(KEY, {})
+    before: Prediction | None = own.get(PREDICTION)
+    handler = model_options.get("context_handler")
+    prediction = Prediction(
+        number=own[RUN].next_prediction() if RUN in own else 1 + (before.number if before else 0),
+        branches=guider_branches(executor.class_obj),
+        pictures=x.shape[0],
+        size=(x.shape[-2], x.shape[-1]),
+        windowed=bool(getattr(handler, "latent_retain_index_list", None)),
     )
+    changed = {**options, KEY: {**own, PREDICTION: prediction}}
+    return executor(x, timestep, {**model_options, "transformer_options": changed}, *args, **kw)
+
+
+def _check_areas(placed: PlacedEdit, sampling: Sampling) -> None:
+    """:raises ValueError: a prompt for an area of the picture."""
+    for entries in (getattr(sampling.guider, "conds", None) or {}).values():
+        for entry in entries or ():
+            if "area" in entry or entry.get("set_area_to_bounds"):
+                raise ValueError(
+                    f"{placed.name} works on whole pictures, but a prompt is for an area of the picture only "
+                    "(Conditioning Set Area, or a mask's bounds). Use Conditioning (Set Mask) with 'default' in place "
+                    "of it."
+                )

@@ -11,21 +11,34 @@ import torch
 from torch import Tensor
 
 from ...attention.bank import FeatureBank
+from ...attention.call import CONDITIONAL
 from ...attention.capture import Capture, CaptureSettings, CaptureSpec, CaptureTarget
 from ...attention.dual import DualAttentionColor, DualAttentionSettings
 from ...attention.dual_banks import DualBanks
 from ...attention.layers import select_layers
-from ...diffusion.inversion import Inversion, InversionSettings, check_same_model, round_trip_error
+from ...diffusion.inversion import (
+    Inversion,
+    InversionSettings,
+    check_same_model,
+    latent_chroma,
+    role_warnings,
+    round_trip_error,
+    start_warnings,
+)
 from ...diffusion.schedule import inversion_plan
 from ...pipelines.exemplar_inversion import color_layers
-from . import edits, sampling
+from . import edits
 from .attention import fused_attention
 from .host import ComfyHost
 from .model import attention_layers, fingerprint, sigma_table
+from .runs import show
 
 log = logging.getLogger(__name__)
 
 _CAPTURE = "exemplar.capture"
+
+#: Display name of the node, for messages.
+NAME = "Dual-Attention Color Injection"
 
 
 def with_capture(model: Any, settings: CaptureSettings) -> Any:
@@ -78,14 +91,24 @@ def invert(
     target = CaptureTarget(spec) if spec is not None else None
     capture = Capture([target], plan.kept_sigmas) if target is not None else None
     trajectory = host.invert(start, plan, capture, settings.refinements)
-
+    if capture is not None:
+        capture.check(len(start))
     bank = target.bank if target is not None else FeatureBank()
-    inversion = Inversion(plan, trajectory, bank, host.fingerprint, host.layers)
+    inversion = Inversion(plan, trajectory, bank, host.fingerprint, host.layers, _chroma(model, start))
     error = -1.0
     if settings.measure_round_trip:
         returned = plan.to_clean(host.sample(inversion.noised(), plan, None, (), 1.0))
         error = round_trip_error(start, returned)
     return Inverted(inversion, model.model.process_latent_out(inversion.noised()), torch.tensor(plan.sigmas), error)
+
+
+def _chroma(model: Any, latents: Tensor) -> float | None:
+    """How much color latents, (B, C, h, w) in the model's scale, have; None where the family has no map to color."""
+    latent_format = model.model.latent_format
+    factors = latent_format.latent_rgb_factors
+    if factors is None or len(factors) != latents.shape[1]:
+        return None
+    return latent_chroma(latents, factors, getattr(latent_format, "latent_rgb_factors_bias", None))
 
 
 def with_color_injection(
@@ -114,18 +137,34 @@ def with_color_injection(
     edit = DualAttentionColor(settings, layers, banks, source_mask, reference_mask)
     if not settings.acts:
         return model.clone()
+    for text in role_warnings(source, reference, gray):
+        log.warning("%s: %s", NAME, text)
+        show(f"{NAME}: {text}")
     edit.precompute({info.layer: info.heads for info in infos}, fused_attention({}), model.load_device)
-    return sampling.on_sampling(edits.install_edit(model, edit, layers), injection_check(edit, source.size))
+    placed = edits.PlacedEdit(
+        NAME,
+        edit,
+        edits.layer_widths(model, layers),
+        acts=edit.active,
+        branches=frozenset({CONDITIONAL}),
+        whole_pictures=True,
+        check=injection_check(edit, source, model.model.process_latent_in),
+    )
+    return edits.add_edit(model, placed)
 
 
-def injection_check(edit: DualAttentionColor, size: tuple[int, int]) -> Callable[[tuple[int, ...], Tensor], None]:
+def injection_check(
+    edit: DualAttentionColor, source: Inversion, to_model: Callable[[Tensor], Tensor]
+) -> Callable[[edits.Sampling], None]:
     """A check of what is about to be sampled against what was inverted.
 
-    :param size: (height, width) of the inverted latents.
+    :param source: the inputs' inversion.
+    :param to_model: latents in a LATENT's scale -> in the model's.
     """
-    kept, pictures = edit.sigmas, edit.pictures
+    kept, pictures, size = edit.sigmas, edit.pictures, source.size
 
-    def check(shape: tuple[int, ...], sigmas: Tensor) -> None:
+    def check(run: edits.Sampling) -> None:
+        shape = run.shape
         if tuple(shape[-2:]) != tuple(size):
             raise ValueError(
                 f"The latent to sample is {shape[-1]} x {shape[-2]}, but the input was inverted at {size[1]} x "
@@ -135,7 +174,15 @@ def injection_check(edit: DualAttentionColor, size: tuple[int, int]) -> Callable
             raise ValueError(
                 f"The latent batch has {shape[0]} picture(s), but {pictures} were inverted; use as many, or a multiple."
             )
-        visited = [float(s) for s in sigmas if s > 0]
+        adds_noise = bool(run.noise.any())
+        if run.mask is not None and not adds_noise and bool((run.mask < 1).any()):
+            raise ValueError(
+                "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
+                f"the noised latent itself would stay. Take it off, and connect the mask to input_mask of {NAME}."
+            )
+        for text in start_warnings(source, to_model(run.latent.float()), adds_noise):
+            run.run.warn(f"{NAME}: {text}")
+        visited = [float(s) for s in run.sigmas if s > 0]
         unknown = [s for s in visited if min(abs(s - k) for k in kept) > 0.02 * s]
         if len(unknown) == len(visited) and not any(min(kept) * 0.5 <= s <= max(kept) * 1.5 for s in visited):
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...attention.call import Edit
+from ...attention.call import CONDITIONAL, Edit
 from ...attention.capture import Capture
 from ...attention.layers import Layer, LayerInfo
 from ...diffusion.sampling import invert_ddim, sample_ddim
@@ -20,6 +20,28 @@ from .model import attention_layers, fingerprint, sigma_table
 
 if TYPE_CHECKING:
     from ...pipelines.host import Host
+
+
+def with_captured(model: Any, capture: Capture) -> Any:
+    """A clone of a MODEL that fills a capture's banks; what can't be kept truly is refused while it runs."""
+
+    def check(run: edits.Sampling) -> None:
+        if "context_handler" in run.guider.model_options and run.guider.model_options["context_handler"] is not None:
+            raise ValueError(
+                "Attention Capture keeps all pictures of a batch at once, but this MODEL splits batches into context "
+                "windows. Take the context windows off the MODEL that inverts; sampling may have them."
+            )
+
+    placed = edits.PlacedEdit(
+        "Attention Capture",
+        capture,
+        edits.layer_widths(model, capture.layers),
+        branches=frozenset({CONDITIONAL}),
+        whole_pictures=True,
+        strict=True,
+        check=check,
+    )
+    return edits.add_edit(model, placed)
 
 
 class ComfyHost:
@@ -63,7 +85,7 @@ class ComfyHost:
         self, latent: Tensor, plan: InversionPlan, capture: Capture | None = None, refinements: int = 0
     ) -> Tensor:
         """Climb; returns the trajectory, (K+1, B, C, h, w), on the CPU."""
-        model = self.model if capture is None else edits.install_edit(self.model, capture, capture.layers)
+        model = self.model if capture is None else with_captured(self.model, capture)
         trajectory: list[Tensor] = []
 
         def climb(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -88,7 +110,16 @@ class ComfyHost:
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
     ) -> Tensor:
         """Come back under colorization guidance; returns the latent at the last level."""
-        model = self.model if edit is None else edits.install_edit(self.model, edit, layers)
+        model = self.model
+        if edit is not None:
+            placed = edits.PlacedEdit(
+                "Exemplar Colorize",
+                edit,
+                edits.layer_widths(model, layers),
+                branches=frozenset({CONDITIONAL}),
+                whole_pictures=True,
+            )
+            model = edits.add_edit(model, placed)
         guider = sampling.color_guider(model, self.conditioning, weight)
         return sampling.run_sampler(guider, x, sample_ddim, torch.tensor(plan.sigmas), self.on_step)
 

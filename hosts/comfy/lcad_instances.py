@@ -1,31 +1,28 @@
-"""Instance-aware sampling on a ComfyUI MODEL, for every sampler: phrases with masks ride along in the MODEL's options.
-
-Everything happens inside one call of the network (a wrapper around it), so nothing is remembered between calls, and
-what other packs put on the same layers is found there however the nodes were ordered.
-"""
+"""Instance-aware sampling on a ComfyUI MODEL, for every sampler: phrases with masks, around each call of its UNet."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, CROSS, SELF, Edit, batch_layout
+from ...attention.call import CONDITIONAL, CROSS, SELF, Edit
 from ...attention.instances import Instance, InstanceEdit, InstanceSettings
 from ...attention.layers import Layer
 from ...attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from ...attention.phrases import find_phrases, split_prompt
-from .edits import with_edit
-from .model import attention_layers
+from .calls import UNetCall
+from .edits import PlacedEdit, Sampling, add_edit, layer_widths, placed_edits, with_edit, with_temporary
 from .prompts import prompt_tokens
-from .sampling import on_sampling
+from .rows import Rows
 
-#: Where the phrases stand in a MODEL's transformer options, and a run's cache of logits.
-INSTANCES, CACHE = "exemplar_instances", "exemplar_logits"
+#: Display name of the node, for messages, and the key of the wrapper that starts a run's cache of logits.
+NAME, CACHE = "L-CAD Instances", "exemplar_logits"
 
 _Wrappers = comfy.patcher_extension.WrappersMP
 
@@ -61,22 +58,12 @@ def draw_phrases(
 
 def add_instances(model: Any, instances: Sequence[Instance]) -> Any:
     """A clone of the MODEL that draws these phrases into their masks, besides those that it draws already."""
-    patched = model.clone()
-    options = patched.model_options.setdefault("transformer_options", {})
-    options[INSTANCES] = (*options.get(INSTANCES, ()), *instances)
-    if not patched.get_wrappers(_Wrappers.DIFFUSION_MODEL, INSTANCES):
-        patched.add_wrapper_with_key(_Wrappers.DIFFUSION_MODEL, INSTANCES, _instance_aware(model))
-    pictures = {len(instance.masks) for instance in instances} - {1}
-
-    def check(shape: tuple[int, ...], _sigmas: Tensor) -> None:
-        wrong = [count for count in pictures if shape[0] % count]
-        if wrong:
-            raise ValueError(
-                f"The latent batch has {shape[0]} picture(s), but a phrase has masks for {wrong[0]}: give each phrase "
-                "one mask for all pictures, or one for each."
-            )
-
-    return on_sampling(patched, check)
+    present = model.model_options.get("transformer_options", {})
+    before = next((one for one in placed_edits(present) if isinstance(one.around, _Instances)), None)
+    joined = (*(before.around.instances if before is not None else ()), *instances)
+    drawing = _Instances(joined, layer_widths(model), model.model.latent_format.spacial_downscale_ratio)
+    placed = PlacedEdit(NAME, around=drawing, whole_pictures=True, check=drawing.check)
+    return add_edit(model, placed, instead_of=before)
 
 
 def reuse_logits(model: Any) -> Any:
@@ -85,23 +72,14 @@ def reuse_logits(model: Any) -> Any:
     Every second call of a run uses the logits of the one before it (``attention.logits.StaleLogits``).
     """
     patched = model.clone()
-    layers = _layers(model)
+    layers = layer_widths(model)
 
     def start(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *args: Any, **kw: Any):
-        options = extra["model_options"]
-        inner = {**options.get("transformer_options", {}), CACHE: LogitCache()}
-        return executor(
-            guider, sigmas, {**extra, "model_options": {**options, "transformer_options": inner}}, *args, **kw
-        )
-
-    def run(executor: Any, x: Tensor, timesteps: Tensor, context: Any, y: Any, control: Any, options: dict, **kw: Any):
-        cache = options.get(CACHE)
-        if cache is not None:
-            options = _edited(options, StaleLogits(cache), layers, (SELF, CROSS))
-        return executor(x, timesteps, context, y, control, options, **kw)
+        stale = PlacedEdit("Load L-CAD (official attention)", StaleLogits(LogitCache()), layers, (SELF, CROSS))
+        options = with_edit(extra["model_options"], stale)
+        return executor(guider, sigmas, {**extra, "model_options": options}, *args, **kw)
 
     patched.add_wrapper_with_key(_Wrappers.SAMPLER_SAMPLE, CACHE, start)
-    patched.add_wrapper_with_key(_Wrappers.DIFFUSION_MODEL, CACHE, run)
     return patched
 
 
@@ -122,47 +100,49 @@ def phrase_places(clip: Any, text: str, phrases: Sequence[str]) -> tuple[list[st
     return list(phrases), find_phrases(prompt, [prompt_tokens(clip, phrase) for phrase in phrases]), prompt.length
 
 
-def _layers(model: Any) -> frozenset[Layer]:
-    return frozenset(info.layer for info in attention_layers(model))
+class _Instances:
+    """What the node does around a call of the UNet: it draws phrases into their masks.
 
+    Everything happens inside one call, so nothing is remembered between calls.
 
-def _instance_aware(model: Any) -> Callable:
-    layers = _layers(model)
-    factor = model.model.latent_format.spacial_downscale_ratio
+    :param layers: all of the MODEL's, with their widths.
+    :param factor: pixels a latent covers.
+    """
 
-    def run(executor: Any, x: Tensor, timesteps: Tensor, context: Any, y: Any, control: Any, options: dict, **kw: Any):
-        sigma = float(options["sigmas"][0])
-        acting = [instance for instance in options.get(INSTANCES, ()) if instance.settings.acts(sigma)]
-        branches, _ = batch_layout(options.get("cond_or_uncond", [CONDITIONAL]), x.shape[0])
-        rows = [i for i, branch in enumerate(branches) if branch == CONDITIONAL]
-        if not acting or not rows:
-            return executor(x, timesteps, context, y, control, options, **kw)
-        edit = InstanceEdit(acting, tuple(side * factor for side in x.shape[-2:]))
-        if all(instance.settings.schedule == "one pass" for instance in acting):
-            return executor(x, timesteps, context, y, control, _edited(options, edit, layers, (CROSS,)), **kw)
+    def __init__(self, instances: Sequence[Instance], layers: Mapping[Layer, int], factor: int) -> None:
+        self.instances, self.layers, self.factor = tuple(instances), layers, factor
+
+    def check(self, run: Sampling) -> None:
+        """:raises ValueError: masks for other pictures than are sampled."""
+        wrong = [n for n in (len(instance.masks) for instance in self.instances) if run.shape[0] % n]
+        if wrong:
+            raise ValueError(
+                f"The latent batch has {run.shape[0]} picture(s), but a phrase has masks for {wrong[0]}: give each "
+                "phrase one mask for all pictures, or one for each."
+            )
+
+    def __call__(self, run: Callable[[UNetCall], Tensor], call: UNetCall) -> Tensor:
+        """The UNet's output with the phrases that act at this level drawn, in one pass or in two."""
+        sigma = call.sigma
+        acting = [instance for instance in self.instances if instance.settings.acts(sigma)]
+        rows = call.rows
+        if not acting or (rows is not None and CONDITIONAL not in rows.branches):
+            return run(call)
+        edit = InstanceEdit(acting, tuple(side * self.factor for side in call.x.shape[-2:]))
+        if rows is None or all(instance.settings.schedule == "one pass" for instance in acting):
+            return run(self._under(call, edit, (CROSS,)))
         cache = LogitCache()
-        keep = _edited(options, KeepLogits(cache), layers, (SELF, CROSS))
-        out = executor(x, timesteps, context, y, _copied(control), keep, **kw)
+        first = replace(call, control=_copied(call.control))
+        out = run(self._under(first, KeepLogits(cache), (SELF, CROSS)))
         # unconditional rows would come out of the second pass as they went in
-        part = _Rows(rows, x.shape[0], x.device)
-        again = _edited(part.options(options), ReuseLogits(cache, edit), layers, (SELF, CROSS))
-        second = executor(
-            part(x),
-            part(timesteps),
-            part(context),
-            part(y),
-            part.control(control),
-            again,
-            **{name: part(value) for name, value in kw.items()},
-        )
+        part = _Rows([i for i, branch in enumerate(rows.branches) if branch == CONDITIONAL], rows, call)
+        second = run(self._under(part.call, ReuseLogits(cache, edit), (SELF, CROSS)))
         return out.index_copy(0, part.index, second)
 
-    return run
-
-
-def _edited(options: dict[str, Any], edit: Edit, layers: frozenset[Layer], kinds: Sequence[str]) -> dict[str, Any]:
-    """Transformer options of one call of the network with an edit on top of what is there."""
-    return with_edit({"transformer_options": options}, edit, layers, kinds)["transformer_options"]
+    def _under(self, call: UNetCall, edit: Edit, kinds: Sequence[str]) -> UNetCall:
+        """The call with an edit on top of the others."""
+        placed = PlacedEdit(NAME, edit, self.layers, kinds, branches=frozenset({CONDITIONAL}), whole_pictures=True)
+        return replace(call, options=with_temporary(call.options, placed))
 
 
 def _copied(control: Any) -> Any:
@@ -171,26 +151,32 @@ def _copied(control: Any) -> Any:
 
 
 class _Rows:
-    """Some rows of a call of the network."""
+    """Some rows of a call of the UNet.
 
-    def __init__(self, rows: list[int], count: int, device: torch.device) -> None:
-        self.rows, self.count = rows, count
-        self.index = torch.tensor(rows, device=device)
+    :ivar call: the call with those rows only, which says which prompts are left.
+    """
 
-    def __call__(self, value: Any) -> Any:
+    def __init__(self, positions: list[int], rows: Rows, call: UNetCall) -> None:
+        self.count = len(rows.branches)
+        self.index = torch.tensor(positions, device=call.x.device)
+        numbers = call.options.get("cond_or_uncond", [CONDITIONAL])
+        each = self.count // len(numbers)
+        kept = [i for i in range(len(numbers)) if i * each in positions]
+        options = {**call.options, "cond_or_uncond": [numbers[i] for i in kept]}
+        if len(options.get("uuids", ())) == len(numbers):
+            options["uuids"] = [options["uuids"][i] for i in kept]
+        self.call = UNetCall(
+            self._of(call.x),
+            self._of(call.timesteps),
+            self._of(call.context),
+            self._of(call.y),
+            call.control and {name: [self._of(part) for part in parts] for name, parts in call.control.items()},
+            options,
+            {name: self._of(value) for name, value in call.more.items()},
+        )
+
+    def _of(self, value: Any) -> Any:
         """The rows of what has one for each; anything else is shared by all."""
         if isinstance(value, Tensor) and value.ndim and value.shape[0] == self.count:
             return value.index_select(0, self.index)
         return value
-
-    def control(self, control: Any) -> Any:
-        return control if control is None else {name: [self(part) for part in parts] for name, parts in control.items()}
-
-    def options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The same call's options, saying which branches are left."""
-        entries = options.get("cond_or_uncond", [CONDITIONAL])
-        kept = [i for i, branch in enumerate(entries) if branch == CONDITIONAL]
-        narrowed = {"cond_or_uncond": [CONDITIONAL] * len(kept)}
-        if len(options.get("uuids", ())) == len(entries):
-            narrowed["uuids"] = [options["uuids"][i] for i in kept]
-        return {**options, **narrowed}

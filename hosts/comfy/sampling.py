@@ -6,25 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
-import comfy.patcher_extension
 import comfy.samplers
 import torch
 from torch import Tensor
-
-from .model import KEY
-
-
-def on_sampling(model: Any, check: Callable[[tuple[int, ...], Tensor], None]) -> Any:
-    """A clone of the MODEL that calls ``check(latent shape, sigmas)`` before any sampling with it starts."""
-    patched = model.clone()
-
-    def wrapper(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kw: Any):
-        check(tuple(noise.shape), sigmas)
-        return executor(noise, latent, sampler, sigmas, *args, **kw)
-
-    patched.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, wrapper)
-    return patched
 
 
 def color_guider(model: Any, conditioning: list, weight: float) -> Any:

@@ -1,8 +1,8 @@
 """Guidance without doing half of the work twice.
 
 Colorization guidance runs one latent under one prompt in two branches that differ in edited decoder layers only. Until
-the first of these, both rows of the batch hold the same numbers. This wrapper runs that part once and lets the batch
-grow to its full size where the branches part: on SD 1.x that saves about half of the second row.
+the first of these, both rows of the batch hold the same numbers. That part is run once, and the batch grows to its full
+size where the branches part: on SD 1.x that saves about half of the second row.
 
 It steps aside whenever it cannot be sure: another pack's patch, a ControlNet, different prompts, an edited encoder
 layer. Then everything runs as ComfyUI planned it.
@@ -10,30 +10,34 @@ layer. Then everything runs as ComfyUI planned it.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-#: Attribute of this pack's replacements, and option of a call that already is the shared one.
-OURS = "exemplar_edit"
-SHARED = "exemplar_shared"
+from ...attention.call import SELF
+from .model import KEY
+
+if TYPE_CHECKING:
+    from .calls import UNetCall
+    from .edits import PlacedEdit
 
 _WRAPPER = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
 
 
-def share_branches(model: Any, key: str) -> Any:
-    """Add the wrapper to a MODEL (in place: the caller's own clone). Adding it twice does no harm."""
-    model.add_wrapper_with_key(_WRAPPER, key, _run)
-    return model
+def share_branches(executor: Callable, call: UNetCall, options: dict[str, Any], placed: Sequence[PlacedEdit]) -> Tensor:
+    """The UNet's output for a call, what its branches have in common computed once where that is safe.
 
-
-def _run(executor: Any, x: Tensor, timesteps: Tensor, context: Any, y: Any, control: Any, options: dict, **kw: Any):
+    :param options: the call's, with the edits in them.
+    :param placed: those edits.
+    """
+    x = call.x
     copies = len(options.get("cond_or_uncond", ()))
-    first = None if options.get(SHARED) else parting_block(options)
-    if first is None or copies < 2 or control is not None or kw or not _alike(copies, x, timesteps, context, y):
-        return executor(x, timesteps, context, y, control, options, **kw)
+    first = parting_block(call.options, placed)
+    if first is None or copies < 2 or call.control is not None or call.more or not _alike(copies, call):
+        return call.handed_to(executor, options=options)
     rows = x.shape[0] // copies
 
     def grow(t: Tensor) -> Tensor:
@@ -45,30 +49,37 @@ def _run(executor: Any, x: Tensor, timesteps: Tensor, context: Any, y: Any, cont
     def follow(n: Tensor, keys: Tensor, values: Tensor, _: dict) -> tuple[Tensor, Tensor, Tensor]:
         return (n, keys, values) if n.shape[0] == rows else (n, grow(keys), grow(values))
 
-    shared = {**options, SHARED: True, "patches": {"output_block_patch": [part], "attn2_patch": [follow]}}
-    # one timestep serves any number of rows: its embedding is broadcast
-    labels = None if y is None else y[:rows]
-    return executor(x[:rows], timesteps[:1], context[:rows], labels, None, shared)
+    return call.handed_to(
+        executor,
+        x=x[:rows],
+        timesteps=call.timesteps[:1],  # one serves any number of rows: its embedding is broadcast
+        context=call.context[:rows],
+        y=None if call.y is None else call.y[:rows],
+        control=None,
+        options={**options, "patches": {"output_block_patch": [part], "attn2_patch": [follow]}},
+    )
 
 
-def parting_block(options: dict[str, Any]) -> int | None:
-    """Index of the first edited decoder block; None unless our edits are all that was patched into this call."""
-    replaced = options.get("patches_replace", {})
-    ours = replaced.get("attn1", {})
+def parting_block(options: dict[str, Any], placed: Sequence[PlacedEdit]) -> int | None:
+    """Index of the first edited decoder block; None unless self-attention edits there are all that is in this call.
+
+    :param options: as the call came, without the edits.
+    """
+    wrappers = options.get("wrappers", {}).get(_WRAPPER, {})
     foreign = (
         any(options.get("patches", {}).values())
-        or any(patches for name, patches in replaced.items() if name != "attn1")
-        or any(not getattr(patch, OURS, False) for patch in ours.values())
-        or any(wrapper is not _run for wrapper in comfy.patcher_extension.get_all_wrappers(_WRAPPER, options))
+        or any(options.get("patches_replace", {}).values())
+        or any(group for key, group in wrappers.items() if key != KEY)
         or "optimized_attention_override" in options
     )
-    if foreign or not ours or any(at[0] != "output" for at in ours):
-        return None
-    return min(at[1] for at in ours)
+    layers = [layer for one in placed for layer in one.layers]
+    ours = all(tuple(one.kinds) == (SELF,) for one in placed) and all(layer.block == "output" for layer in layers)
+    return min((layer.index for layer in layers), default=None) if ours and not foreign else None
 
 
-def _alike(copies: int, x: Tensor, timesteps: Tensor, context: Any, y: Any) -> bool:
+def _alike(copies: int, call: UNetCall) -> bool:
     """Whether all branches have the same numbers as input."""
+    x, context, timesteps, y = call.x, call.context, call.timesteps, call.y
     if not isinstance(context, Tensor) or x.shape[0] % copies or context.shape[0] != x.shape[0]:
         return False
     if y is not None and x.shape[0] != copies:

@@ -27,25 +27,37 @@ from ...pipelines.vct_pair import ControlledRun, Fusion
 from . import edits
 from . import model as host
 from .prompts import prompt_tokens
+from .rows import Prediction, branches_of
 
 log = logging.getLogger(__name__)
 
 _WRAPPER = comfy.patcher_extension.WrappersMP.APPLY_MODEL
+
+#: Options under which a sampler's guidance has functions of other nodes, which may ask the model by themselves.
+_GUIDANCE = ("sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function")
 
 #: What is sampled beside what, and under which prompts: branch -> ComfyUI's conditions, None where it does not run.
 Conditions = dict[int, list[dict] | None]
 
 
 def pair_guider(
-    model: Any, fusion: Fusion, target: list, negative: list, source: list, *, both: bool = False
+    model: Any,
+    fusion: Fusion,
+    target: list,
+    negative: list,
+    source: list,
+    *,
+    both: bool = False,
+    name: str = "Concept Fusion",
 ) -> ControlGuider:
     """A guider that draws a target beside a source.
 
     :param target: CONDITIONING of the target; ``negative`` of both unconditional predictions, ``source`` of the source.
     :param both: return the sources behind the targets (without a replay).
+    :param name: of the node, for messages.
     :raises ValueError: a prompt for a part of the picture.
     """
-    guider = ControlGuider(model, fusion, both)
+    guider = ControlGuider(model, fusion, both, name)
     guider.set_prompts(target, negative, source)
     guider.set_cfg(fusion.guidance)
     return guider
@@ -76,11 +88,11 @@ class ControlGuider(comfy.samplers.CFGGuider):
     What is kept while it samples lives for one run (``_run``), and what an edit keeps for one prediction.
     """
 
-    def __init__(self, model: Any, fusion: Fusion, both: bool = False) -> None:
-        super().__init__(model)
-        self.fusion, self.both = fusion, both
+    def __init__(self, model: Any, fusion: Fusion, both: bool = False, name: str = "Concept Fusion") -> None:
+        super().__init__(edits.add_edit(model, edits.PlacedEdit(name, whole_pictures=True, check=self._check)))
+        self.fusion, self.both, self.name = fusion, both, name
         self._infos = host.attention_layers(model)
-        self._layers = [info.layer for info in self._infos]
+        self._layers = edits.layer_widths(model)
         self._run: ControlledRun | None = None
         self._apart = False
 
@@ -118,6 +130,14 @@ class ControlGuider(comfy.samplers.CFGGuider):
             self._run = None
         return samples if self.both else samples[:pictures]
 
+    def _check(self, run: edits.Sampling) -> None:
+        """:raises ValueError: a noise mask on a picture that comes noised."""
+        if self.fusion.replay is not None and run.mask is not None and bool((run.mask < 1).any()):
+            raise ValueError(
+                "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
+                f"the noised latent itself would stay. Take it off, and connect the mask to mask of {self.name}."
+            )
+
     def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006  ComfyUI's signature
         def predict(target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention):
             return self._predict(target, source, timestep[: len(target)], model_options, edit)
@@ -129,7 +149,9 @@ class ControlGuider(comfy.samplers.CFGGuider):
     ) -> tuple[Tensor, ...]:
         """Clean estimates of the target, and of the source where there is no replay, (B, C, h, w) each."""
         conditions = self._conditions(float(timestep[0]), target.device, model_options)
-        options = edits.with_edit(model_options, edit, self._layers, (SELF, CROSS))
+        hooked = any(name in model_options for name in _GUIDANCE)
+        edit.source.keep_all = hooked
+        options = self._under(model_options, edit, conditions, target)
 
         def ask(branches: Collection[int], x: Tensor, options: dict) -> dict[int, Tensor]:
             # ComfyUI calls a list's places the branches
@@ -148,13 +170,30 @@ class ControlGuider(comfy.samplers.CFGGuider):
             estimates = ask(sources, source, options)
             estimates |= ask((TARGET, UNCONDITIONAL), target, options)
 
+        # what guidance asks of the model by itself it asks under the same control, with the source as it was seen here
+        again = self._under(model_options, edit.repeated(), conditions, target) if hooked else model_options
+
         def guided(conditional: int, unconditional: int, x: Tensor) -> Tensor:
             prompts = (conditions[conditional], conditions[unconditional])
             answers = (estimates[conditional], estimates[unconditional])
-            return self._guided(answers, prompts, x, timestep, model_options)
+            return self._guided(answers, prompts, x, timestep, again)
 
         answer = guided(TARGET, UNCONDITIONAL, target)
         return (answer,) if self.fusion.replay is not None else (answer, guided(SOURCE, SOURCE_UNCONDITIONAL, source))
+
+    def _under(
+        self, model_options: dict, edit: ControlledAttention, conditions: Conditions, target: Tensor
+    ) -> dict[str, Any]:
+        """Model options of one prediction under control; the pictures are the target's, whatever a sampler carries."""
+        placed = edits.PlacedEdit(self.name, edit, self._layers, (SELF, CROSS), whole_pictures=True)
+        before = model_options.get("transformer_options", {}).get(host.KEY, {}).get(edits.PREDICTION)
+        prediction = Prediction(
+            number=before.number if before is not None else 0,
+            branches=branches_of(conditions),
+            pictures=len(target),
+            size=(target.shape[-2], target.shape[-1]),
+        )
+        return edits.with_edit(model_options, placed, prediction)
 
     def _conditions(self, sigma: float, device: torch.device, model_options: dict) -> Conditions:
         """The prompts of every branch at a sigma."""

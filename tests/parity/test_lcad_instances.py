@@ -50,7 +50,6 @@ def sample(parity, x, sigmas, gray, texts, weight, sampler, *, instances=(), sta
     import comfy.samplers
 
     from comfyui_exemplar.hosts.comfy import edits, sampling
-    from comfyui_exemplar.hosts.comfy import model as host
     from comfyui_exemplar.hosts.comfy.lcad_instances import add_instances, reuse_logits
 
     model = comfy_model(parity)
@@ -59,7 +58,7 @@ def sample(parity, x, sigmas, gray, texts, weight, sampler, *, instances=(), sta
     if stale:
         model = reuse_logits(model)
     if probe is not None:
-        model = edits.install_edit(model, probe, [info.layer for info in host.attention_layers(model)], (CROSS,))
+        model = edits.add_edit(model, edits.PlacedEdit("probe", probe, edits.layer_widths(model), (CROSS,)))
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(comfy_conditioning(texts[0], gray), comfy_conditioning(texts[1], gray))
     guider.set_cfg(weight)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.layers import Layer
-from comfyui_exemplar.hosts.comfy import edits, sampling
+from comfyui_exemplar.hosts.comfy import calls, edits, sampling
+from comfyui_exemplar.hosts.comfy.rows import Rows
 
 from .sampling import Calls, difference, run, run_guider
 
@@ -140,7 +141,7 @@ class TestSharing:
         assert set(entered) == {1} and set(left) == {2}
         from comfyui_exemplar.hosts.comfy import sharing as comfy_sharing
 
-        monkeypatch.setattr(comfy_sharing, "parting_block", lambda options: None)
+        monkeypatch.setattr(comfy_sharing, "parting_block", lambda options, placed: None)
         entered, left, full = self.rows(embedded, injected(), inverted)
         assert set(entered) == {2} and set(left) == {2}
         assert difference(shared, full) < TOLERANCE
@@ -203,23 +204,25 @@ class TestNeighbors:
         theirs = embedded[0].clone()
         theirs.set_model_attn1_replace(foreign, *key)
         both = injected(model=theirs, strength=0.5, layers="output.3")
-        layer = Layer("output", 3)
+        layer, level = Layer("output", 3), float(inverted["input"][2][0])
         options = {
             "block": ("output", 3),
             "block_index": 0,
             "n_heads": 2,
             "cond_or_uncond": [1, 0],
-            "sigmas": torch.tensor([inverted["input"][2][0]]),
+            "sigmas": torch.tensor([level]),
             "activations_shape": [2, 1, 8, 8],
         }
-        patch = both.model_options["transformer_options"]["patches_replace"]["attn1"][key]
+
+        def patch(model, *tensors):
+            options_of = model.model_options["transformer_options"]
+            laid = calls.laid_over(options_of, edits.placed_edits(options_of), Rows((1, 0), (0, 0)), level)
+            return laid["patches_replace"]["attn1"]["output", 3, 0](*tensors, options)
+
         heads_width = inverted["input"][0].bank.get(inverted["input"][0].bank.sigmas[0], layer, "q").shape[-1]
         q = torch.randn(2, 64, heads_width)
-        out = patch(q, q, q, options)
-        alone = injected(strength=1.0, layers="output.3").model_options["transformer_options"]["patches_replace"][
-            "attn1"
-        ]
-        full = alone["output", 3](q, q, q, options)
+        out = patch(both, q, q, q)
+        full = patch(injected(strength=1.0, layers="output.3"), q, q, q)
         assert difference(out[0], torch.zeros_like(out[0])) == 0, "unconditional row is the neighbor's"
         assert difference(out[1], 0.5 * full[1]) < 1e-6, "conditional row is half ours, half the neighbor's"
         assert set(batches) == {(2, 2)}, "the neighbor must see ComfyUI's own batch"
@@ -250,20 +253,20 @@ class TestNeighbors:
         theirs = embedded[0].clone()
         theirs.set_model_attn2_replace(foreign, *key)
         noised, sigmas = start(inverted)
-        both = edits.install_edit(theirs, edit, [Layer("output", 3)], ("attn2",))
+        widths = edits.layer_widths(theirs, [Layer("output", 3)])
+        both = edits.add_edit(theirs, edits.PlacedEdit("edit", edit, widths, ("attn2",)))
         assert torch.equal(run(both, embedded[3], noised, sigmas), run(theirs, embedded[3], noised, sigmas))
         assert set(seen) == {("attn2", Layer("output", 3), embedded[3][0][0].shape[1])}
         assert (
             difference(run(theirs, embedded[3], noised, sigmas), run(embedded[0], embedded[3], noised, sigmas)) > 1e-4
         )
 
-    def test_clone_keeps_the_same_patch(self, injected):
-        """Some ComfyUI versions copy patch objects on clone; ours is a function, which nothing copies."""
+    def test_clone_keeps_the_same_edit(self, injected):
+        """A clone costs nothing: its list is the same."""
         model = injected()
         again = model.clone().clone()
-        here = model.model_options["transformer_options"]["patches_replace"]["attn1"]
-        there = again.model_options["transformer_options"]["patches_replace"]["attn1"]
-        assert here and all(here[key] is there[key] for key in here)
+        here, there = (edits.placed_edits(m.model_options["transformer_options"]) for m in (model, again))
+        assert here and here[0] is there[0]
 
     def test_lora_on_the_same_model(self, embedded, inverted, injected):
         noised, sigmas = start(inverted)

@@ -9,7 +9,6 @@ import torch
 
 from comfyui_exemplar.attention.call import CROSS
 from comfyui_exemplar.hosts.comfy import edits
-from comfyui_exemplar.hosts.comfy import model as host
 from comfyui_exemplar.hosts.comfy.lcad_instances import phrase_places, prompt_tokens, reuse_logits
 
 from . import models
@@ -346,8 +345,8 @@ class TestBadInput:
             seen.append((call.kind, call.k.shape[1]))
             return earlier(call)
 
-        layers = [info.layer for info in host.attention_layers(embedded[0])]
-        both = edits.install_edit(drawn(), look, layers, (CROSS,))
+        layers = edits.layer_widths(embedded[0])
+        both = edits.add_edit(drawn(), edits.PlacedEdit("look", look, layers, (CROSS,)))
         found = sampled(both, prompt, embedded)
         assert difference(found, sampled(drawn(), prompt, embedded)) < TOLERANCE
         assert {kind for kind, _ in seen} == {CROSS}

@@ -1,0 +1,214 @@
+"""A call of the UNet under a MODEL's edits.
+
+Before anything is taken for a picture, every call is checked: the rows against the branches and pictures of the
+sampler, the tokens against the layer's grid. Where another node changed them (tiles, merged tokens), an edit steps
+aside with one warning, or refuses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...attention.call import SELF, UNKNOWN, AttentionCall
+from ...attention.layers import Layer
+from .attention import fused_attention, plain_attention
+from .model import KEY
+from .rows import Rows, rows_of
+from .runs import Run
+from .sharing import share_branches
+
+if TYPE_CHECKING:
+    from .edits import PlacedEdit
+
+log = logging.getLogger(__name__)
+
+#: Nodes of ComfyUI that change what a layer's attention is handed, by the module of their patches.
+_KNOWN = {"nodes_hypertile": "HyperTile", "nodes_tomesd": "Token Merging"}
+
+
+@dataclass(frozen=True)
+class UNetCall:
+    """What a UNet is called with."""
+
+    x: Tensor
+    timesteps: Tensor
+    context: Any
+    y: Any
+    control: Any
+    options: dict[str, Any]
+    more: dict[str, Any]
+
+    @property
+    def sigma(self) -> float:
+        """Noise level of the call."""
+        return float(self.options["sigmas"][0])
+
+    @property
+    def rows(self) -> Rows | None:
+        """Which row is whose; None where the batch is not the sampler's."""
+        size = (self.x.shape[-2], self.x.shape[-1])
+        return rows_of(self.options, self.options.get(KEY, {}).get("prediction"), self.x.shape[0], size)
+
+    def handed_to(self, executor: Callable, **changed: Any) -> Tensor:
+        """The UNet's output, with some of the arguments changed."""
+        call = replace(self, **changed) if changed else self
+        return executor(call.x, call.timesteps, call.context, call.y, call.control, call.options, **call.more)
+
+
+def run_unet(
+    executor: Callable, x: Tensor, timesteps: Tensor, context: Any, y: Any, control: Any, options: dict, **kw: Any
+) -> Tensor:
+    """The wrapper around a MODEL's UNet: what its edits do around a call, and in it."""
+    made: Callable[[UNetCall], Tensor] = partial(_edited, executor)
+    for placed in options.get(KEY, {}).get("edits", ()):
+        if placed.around is not None:
+            made = partial(placed.around, made)
+    return made(UNetCall(x, timesteps, context, y, control, options, kw))
+
+
+def _edited(executor: Callable, call: UNetCall) -> Tensor:
+    """The UNet's output with the edits of the call's options on its layers."""
+    placed: Sequence[PlacedEdit] = call.options.get(KEY, {}).get("edits", ())
+    sigma = call.sigma if any(one.edit is not None for one in placed) else 0.0
+    placed = [one for one in placed if one.edit is not None and one.acts(sigma)]
+    if not placed:
+        return call.handed_to(executor)
+    rows = call.rows
+    if rows is None:
+        for one in placed:
+            _step_aside(
+                one,
+                call.options,
+                f"a call has {call.x.shape[0]} row(s) that are not the sampler's pictures: another node splits or "
+                "joins the batch",
+            )
+        return call.handed_to(executor)
+    placed = [one for one in placed if _acts_on(one, rows, call.options)]
+    if not placed:
+        return call.handed_to(executor)
+    options = laid_over(call.options, placed, rows, sigma)
+    return share_branches(executor, call, options, placed)
+
+
+def laid_over(options: dict[str, Any], placed: Sequence[PlacedEdit], rows: Rows, sigma: float) -> dict[str, Any]:
+    """The options of a call with edits on top of what is there; copied as deep as they are changed.
+
+    ComfyUI prefers a replacement for one transformer of a block over the one for the whole block.
+    """
+    tables = dict(options.get("patches_replace", {}))
+    for kind in {kind for one in placed for kind in one.kinds}:
+        present = tables.get(kind, {})
+        table = tables[kind] = dict(present)
+        for one in (one for one in placed if kind in one.kinds):
+            for layer in one.layers:
+                at = (layer.block, layer.index, layer.depth)
+                table[at] = _OnLayer(one, layer, kind, rows, sigma, table.get(at, present.get(at[:2])))
+    return {**options, "patches_replace": tables}
+
+
+def _acts_on(placed: PlacedEdit, rows: Rows, options: dict[str, Any]) -> bool:
+    """Whether an edit acts on any of these rows."""
+    if placed.whole_pictures and not rows.whole:
+        _step_aside(placed, options, "a prompt is for an area of the picture only")
+        return False
+    if UNKNOWN in rows.branches and not placed.strict:
+        _step_aside(placed, options, "a node asks the model under a prompt of its own, which the sampler does not have")
+    known = set(rows.branches) - {UNKNOWN}
+    return bool(known if placed.branches is None else known & placed.branches)
+
+
+def _step_aside(placed: PlacedEdit, options: dict[str, Any], why: str) -> None:
+    """:raises ValueError: the edit is strict."""
+    if placed.strict:
+        raise ValueError(f"{placed.name} can't work here: {why}. Take what does that off this MODEL.")
+    text = f"{placed.name} steps aside: {why}."
+    run_now: Run | None = options.get(KEY, {}).get("run")
+    (log.warning if run_now is None else run_now.warn)(text)
+
+
+@dataclass(frozen=True, eq=False)
+class _OnLayer:
+    """One edit on one layer in one call of the UNet, as ComfyUI's replacement of that attention.
+
+    :param before: the replacement that stood there, None for none. It is called with the host's whole batch, so that
+        it never sees rows that it did not expect.
+    """
+
+    placed: PlacedEdit
+    layer: Layer
+    kind: str
+    rows: Rows
+    sigma: float
+    before: Callable | None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        """The layer's output before ``to_out``, (rows, N, heads · d)."""
+        call = self._call(q, k, v, options)
+        wrong = _mismatch(self.placed, call)
+        if wrong is not None:
+            _step_aside(self.placed, options, f"{self.layer.name} gets {wrong}{_culprits(options, self.kind)}")
+            return plain_attention(q, k, v, options) if self.before is None else self.before(q, k, v, options)
+        before, everything, whole = self.before, call.rows, None
+
+        def earlier(asked: AttentionCall) -> Tensor:
+            nonlocal whole
+            if before is None:
+                # with keys of its own it is no longer the layer's attention, for which ComfyUI's choice is slow on CPUs
+                longer = asked.k.shape[1] != k.shape[1]
+                return asked.plain() if longer else plain_attention(asked.q, asked.k, asked.v, options)
+            if asked.rows == everything and (asked.q is not q or asked.k is not k or asked.v is not v):
+                return before(asked.q, asked.k, asked.v, options)  # the edit changes what goes in
+            if whole is None:  # an edit may ask for some rows now and for others later
+                whole = before(q, k, v, options)
+            return whole.index_select(0, torch.tensor(asked.rows, device=whole.device))
+
+        return self.placed.edit(call, earlier)
+
+    def _call(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> AttentionCall:
+        """ComfyUI's view of the layer, as an :class:`AttentionCall`."""
+        rows = self.rows
+        return AttentionCall(
+            layer=self.layer,
+            sigma=self.sigma,
+            q=q,
+            k=k,
+            v=v,
+            heads=options["n_heads"],
+            branches=rows.branches,
+            pictures=rows.pictures,
+            rows=tuple(range(len(rows.branches))),
+            grid=tuple(options["activations_shape"][-2:]),
+            attend=fused_attention(options),
+            kind=self.kind,
+            alone=self.before is None,
+            prediction=rows.prediction,
+            whole=rows.whole,
+        )
+
+
+def _mismatch(placed: PlacedEdit, call: AttentionCall) -> str | None:
+    """What is wrong with a call, None when it is what it says."""
+    (height, width), rows = call.grid, len(call.rows)
+    tokens = height * width
+    wide = placed.layers[call.layer]
+    if call.q.shape[-1] != wide:
+        return f"{call.q.shape[-1]} channels where the model that it was made for has {wide}"
+    if call.q.shape[0] != rows or call.q.shape[1] != tokens:
+        return f"{call.q.shape[0]} row(s) of {call.q.shape[1]} tokens where {rows} of {height} x {width} were expected"
+    if call.kind == SELF and (call.k.shape[:2] != call.q.shape[:2] or call.v.shape[:2] != call.q.shape[:2]):
+        return f"keys and values of {tuple(call.k.shape[:2])} tokens beside queries of {tuple(call.q.shape[:2])}"
+    return None
+
+
+def _culprits(options: dict[str, Any], kind: str) -> str:
+    """Who patched the layer's input, as a remark."""
+    modules = [getattr(patch, "__module__", "") or "" for patch in options.get("patches", {}).get(f"{kind}_patch", ())]
+    names = dict.fromkeys(_KNOWN.get(module.rpartition(".")[2], module) for module in modules)
+    return f" ({', '.join(filter(None, names))} changed them)" if any(names) else ""

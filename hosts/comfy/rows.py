@@ -1,0 +1,121 @@
+"""Which row of a model call is whose: which branch of guidance, and which picture.
+
+``cond_or_uncond`` is not enough. It counts places in the list that a guider handed to ComfyUI's sampler functions, and
+guiders hand over other lists: a call for the negative prompt alone says 0 (SelfAttentionGuidance, DualModelGuider), and
+DualCFGGuider's 0 is the negative. What is sure is the identity (``uuid``) that every prompt has from the moment a
+guider takes it, and which of the guider's lists it stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...attention.call import CONDITIONAL, UNCONDITIONAL, UNKNOWN, batch_layout
+
+#: A prompt's identity -> the branches it serves.
+Branches = Mapping[Any, frozenset[int]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is asked of a MODEL at one level of a run.
+
+    :param number: in the run, from 1.
+    :param branches: of every prompt of the guider; empty where they can't be read, then ``cond_or_uncond`` counts.
+    :param pictures: in the latent batch.
+    :param size: (height, width) of the latents.
+    :param windowed: the sampler splits the batch into windows whose pictures can't be told.
+    """
+
+    number: int
+    branches: Branches
+    pictures: int
+    size: tuple[int, int]
+    windowed: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one call of the UNet.
+
+    :param branches: of each row; ``UNKNOWN`` for a prompt that the guider does not have.
+    :param pictures: of each row, its place in the latent batch.
+    :param whole: they are whole pictures, not areas of them.
+    :param prediction: its number, 0 where there is none.
+    """
+
+    branches: tuple[int, ...]
+    pictures: tuple[int, ...]
+    whole: bool = True
+    prediction: int = 0
+
+
+def branches_of(prompts: Mapping[int, Iterable[Mapping[str, Any]] | None]) -> Branches:
+    """Branch -> its prompts, as a guider has them, turned around."""
+    found: dict[Any, frozenset[int]] = {}
+    for branch, entries in prompts.items():
+        for entry in entries or ():
+            if "uuid" in entry:
+                found[entry["uuid"]] = found.get(entry["uuid"], frozenset()) | {branch}
+    return found
+
+
+def guider_branches(guider: Any) -> Branches:
+    """The branches of a guider's prompts: ``positive`` is conditional, everything else is held against it.
+
+    So DualCFGGuider's middle prompt and PerpNegGuider's empty one are not edited. Without a ``positive`` nothing is
+    known.
+    """
+    lists: Mapping[str, Any] = getattr(guider, "conds", None) or {}
+    if "positive" not in lists:
+        return {}
+    others = [entry for name, entries in lists.items() if name != "positive" for entry in entries or ()]
+    return branches_of({CONDITIONAL: lists["positive"], UNCONDITIONAL: others})
+
+
+def rows_of(options: Mapping[str, Any], prediction: Prediction | None, rows: int, size: tuple[int, int]) -> Rows | None:
+    """The rows of a call of the UNet.
+
+    :param options: its transformer options.
+    :param rows: of its batch; ``size`` is (height, width) of its latents.
+    :returns: None where the batch is not what the sampler made: another node splits or joins it.
+    """
+    numbers = options.get("cond_or_uncond", [CONDITIONAL])
+    if not numbers or rows % len(numbers):
+        return None
+    branches, pictures = batch_layout(numbers, rows)
+    if prediction is None:
+        return Rows(branches, pictures)
+    each = rows // len(numbers)
+    shown = _pictures(options, prediction, each)
+    if shown is None:
+        return None
+    uuids = options.get("uuids", ())
+    if prediction.branches and len(uuids) == len(numbers):
+        chunks = [_branch(prediction.branches, uuid, number) for uuid, number in zip(uuids, numbers, strict=True)]
+        branches = tuple(branch for branch in chunks for _ in range(each))
+    return Rows(branches, shown * len(numbers), size == prediction.size, prediction.number)
+
+
+def _branch(branches: Branches, uuid: Any, number: int) -> int:
+    """A prompt's branch. One that serves several is the one that the sampler numbers."""
+    serves = branches.get(uuid)
+    if serves is None:
+        return UNKNOWN
+    return number if number in serves else min(serves)
+
+
+def _pictures(options: Mapping[str, Any], prediction: Prediction, each: int) -> tuple[int, ...] | None:
+    """The pictures of every chunk of a batch; None where they can't be told."""
+    window = options.get("context_window")
+    if window is None:
+        return tuple(range(each)) if each == prediction.pictures else None
+    if prediction.windowed or getattr(window, "dim", None) != 0:
+        return None
+    anchor = getattr(window, "causal_anchor_index", None)
+    shown = tuple(window.index_list)
+    if anchor is not None and anchor >= 0:
+        shown = (anchor, *shown)
+    return shown if len(shown) == each else None

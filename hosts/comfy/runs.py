@@ -1,0 +1,38 @@
+"""One run of a sampler, as a MODEL's edits see it: how many predictions it has made, and what its user was told."""
+
+from __future__ import annotations
+
+import logging
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """What is counted and said in one run. It lives as long as that."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._predictions = 0
+
+    def next_prediction(self) -> int:
+        """The number of the prediction that begins, from 1."""
+        self._predictions += 1
+        return self._predictions
+
+    def warn(self, text: str) -> None:
+        """Say it once: in the log, and on the node that is running."""
+        if text in self._said:
+            return
+        self._said.add(text)
+        log.warning("%s", text)
+        show(text)
+
+
+def show(text: str) -> None:
+    """Put a line on the node that is running; nothing without a server."""
+    from comfy_execution.utils import get_executing_context
+    from server import PromptServer
+
+    server, running = getattr(PromptServer, "instance", None), get_executing_context()
+    if server is not None and running is not None:
+        server.send_progress_text(text, running.node_id)
