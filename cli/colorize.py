@@ -24,7 +24,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
     common.add_inputs(command, "gray picture(s)")
     command.add_argument("--reference", required=True, type=Path, help="color picture with the same kinds of things")
-    common.add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
+    common.add_checkpoint(command)
     # a fallback has no option: it would need a picture for each input
     common.add_settings(command, ColorizeSettings, skip=("fallback_below",), defaults=DEFAULTS)
     command.add_argument("--no-sheet", action="store_true", help="no contact sheet")
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         files={"--model": path},
     )
     reference = load_picture(options.reference)
-    model = load_standalone(path, **common.placement(options))
+    model = load_standalone(path, **common.checkpoint(options))
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
     pair = None
     for group in batch.groups():  # pictures of one size share model calls

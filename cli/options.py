@@ -12,6 +12,8 @@ from ..settings import Settings, entries
 if TYPE_CHECKING:
     import torch
 
+#: What a checkpoint may be said to predict; the first leaves it to the file.
+PREDICTIONS = ("auto", "epsilon", "v")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -80,6 +82,23 @@ def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = F
     command.add_argument("--model", type=Path, required=required, help=help)
     command.add_argument("--device", default="cpu", help="cpu, cuda, mps ... (default: cpu)")
     command.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's weights (default: float32)")
+
+
+def add_checkpoint(command: argparse.ArgumentParser) -> None:
+    """The model of a command that works with any Stable Diffusion, and what it predicts."""
+    add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
+    command.add_argument(
+        "--prediction",
+        choices=PREDICTIONS,
+        default=PREDICTIONS[0],
+        help="what the model predicts: auto is what its file says, v is for models of v-prediction whose file does not "
+        "say so, as with SD 1.x. The wrong one gives noise (default: auto)",
+    )
+
+
+def checkpoint(options: argparse.Namespace) -> dict[str, Any]:
+    """``device``, ``dtype`` and ``prediction`` for a loader of checkpoints; raises as :func:`placement`."""
+    return {**placement(options), "prediction": options.prediction}
 
 
 def placement(options: argparse.Namespace) -> dict[str, Any]:

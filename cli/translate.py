@@ -24,7 +24,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     concept.add_argument("--reference", type=Path, help="picture whose concept is learned")
     concept.add_argument("--concept", type=Path, help="embedding file that was learned before, for this model")
     command.add_argument("--save-concept", type=Path, help="write the learned vectors to this .safetensors file")
-    common.add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
+    common.add_checkpoint(command)
     common.add_settings(command, TranslateSettings)
 
 
@@ -51,9 +51,8 @@ def run(options: argparse.Namespace) -> int:
         concept=options.save_concept,
     )
     reference = load_picture(options.reference) if options.reference else None
-    placement = common.placement(options)
-    text = load_concept_text(path, placement["device"])
-    model = load_standalone(path, **placement)
+    text = load_concept_text(path, common.placement(options)["device"])
+    model = load_standalone(path, **common.checkpoint(options))
     settings = TranslateSettings.resolve(model.recommended.get("vct", {}), **chosen)
     host = DiffusersTranslator(model, text=text)
     if reference is not None:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from ...files import headers, ldm
-from ...files.tensors import digest, read_component, read_json, read_tensors
+from ...files.tensors import digest, is_safetensors_inside, read_component, read_json, read_tensors
 from ...networks.embedded.autoencoder import LinearAutoencoder
 from ...networks.embedded.words import HashedWords
 from . import text_encoders as text
 from .ldm import unet_from_ldm, vae_from_ldm
+from .prediction import PREDICTIONS, Prediction, guess_prediction
 
 __all__ = ["StandaloneModel", "alphas_cumprod", "fingerprint", "load_standalone", "unet_from_ldm"]
 
@@ -154,14 +155,18 @@ def fingerprint(first_convolution: Tensor, config: Mapping[str, Any]) -> str:
 
 
 def load_standalone(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    prediction: Prediction = "auto",
 ) -> StandaloneModel:
     """Load the embedded model, a diffusers folder, or a single-file SD 1.x, 2.x or SDXL checkpoint.
 
     :param path: a .safetensors, .ckpt, .pt, .pth or .bin file, or a folder with ``unet/``, ``vae/``, ``text_encoder/``
         (SDXL: also ``text_encoder_2/``) and ``scheduler/``.
     :param dtype: of the UNet and the context. The VAE stays float32 when this is float16, which SDXL's overflows.
-
+    :param prediction: what the UNet predicts; "auto" is what the file says or, where it says nothing, its layout.
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: the file is another model's or is incomplete; the message says what was found.
     """
@@ -194,6 +199,8 @@ def load_standalone(
     ldm.place(module, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
     if added is not None and "recommended" not in loaded:
         loaded["recommended"] = ldm.native_recommendation("sdxl")
+    if prediction != "auto":
+        loaded["prediction"] = PREDICTIONS[prediction]
     loaded["context"] = context.to(device=device, dtype=dtype)
     loaded["added"] = added and {key: value.to(device=device, dtype=dtype) for key, value in added.items()}
     return StandaloneModel(**loaded, name=path.stem if path.is_file() else path.resolve().name, fingerprint=identity)
@@ -326,6 +333,11 @@ def _load_folder(path: Path, device: torch.device) -> dict[str, Any]:
     }
 
 
+def _metadata(path: Path) -> dict[str, str]:
+    """What a single file's header says; {} for a pickle."""
+    return headers.read_metadata(path) if is_safetensors_inside(path) else {}
+
+
 def _load_single_file(path: Path, device: torch.device) -> dict[str, Any]:
     """A checkpoint in LDM naming; the text encoder's name tells the family."""
     tensors = read_tensors(path)
@@ -350,27 +362,9 @@ def _load_single_file(path: Path, device: torch.device) -> dict[str, Any]:
             "unet": unet_from_ldm(tensors, dtype=None),
             "vae": KLCodec(vae_from_ldm(tensors, _SDXL_SCALE if family == "sdxl" else _SD_SCALE)),
             "alphas_cumprod": alphas_cumprod(zero_terminal_snr="ztsnr" in tensors).to(device),
-            "prediction": _guess_prediction(tensors),
+            "prediction": guess_prediction(tensors, _metadata(path)),
             "context": context,
             "added": added,
         }
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _guess_prediction(tensors: Mapping[str, Tensor]) -> str:
-    """What the UNet of a single file predicts.
-
-    Newer v models say so with a ``v_pred`` tensor; for SD 2.x ComfyUI's rule is used: the last self-attention's norm
-    has biases that spread over more than 0.09 in the 768-v models.
-    """
-    unet = ldm.part(tensors, ldm.UNET)
-    if "v_pred" in tensors:
-        return "v_prediction"
-    linear = unet["middle_block.1.proj_in.weight"].ndim == 2
-    if linear and unet["input_blocks.0.0.weight"].shape[1] == 4 and "label_emb.0.0.weight" not in unet:
-        last = max(int(name.split(".")[1]) for name in unet if name.startswith("output_blocks."))
-        bias = unet.get(f"output_blocks.{last}.1.transformer_blocks.0.norm1.bias")
-        if bias is not None and bias.float().std(unbiased=False) > 0.09:
-            return "v_prediction"
-    return "epsilon"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from comfyui_exemplar.cli import COMMANDS
-from comfyui_exemplar.cli.options import add_model
+from comfyui_exemplar.cli.options import add_checkpoint, add_model, checkpoint
 
 
 def test_commands_are_found_by_themselves():
@@ -25,3 +25,21 @@ def test_a_model_is_required_where_none_is_embedded(required, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args([])
     assert "--model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [None, "auto", "epsilon", "v"])
+def test_what_a_checkpoint_predicts_can_be_said(said):
+    parser = argparse.ArgumentParser()
+    add_checkpoint(parser)
+    options = parser.parse_args([] if said is None else ["--prediction", said])
+    assert checkpoint(options)["prediction"] == (said or "auto")
+    assert {"device", "dtype", "prediction"} == set(checkpoint(options))
+
+
+def test_there_are_as_many_predictions_as_the_loader_has():
+    from typing import get_args
+
+    from comfyui_exemplar.cli.options import PREDICTIONS
+    from comfyui_exemplar.hosts.diffusers.prediction import Prediction
+
+    assert get_args(Prediction) == PREDICTIONS

@@ -121,6 +121,51 @@ def test_prediction_of_single_files(tiny, tmp_path):
     assert model.alphas_cumprod[0] == pytest.approx(float(alphas_cumprod()[0]), abs=1e-6)
 
 
+def test_the_prediction_can_be_said(tiny, tmp_path):
+    unet, vae, text, keys = tiny.sources("sd1")
+    path = tmp_path / "one.safetensors"
+    save_file(keys, path)
+    tiny.save_folder(tmp_path / "folder", unet, vae, text, prediction_type="v_prediction")
+    for source, own in ((path, "epsilon"), (tmp_path / "folder", "v_prediction")):
+        found = {said: load_standalone(source, prediction=said).prediction for said in ("auto", "epsilon", "v")}
+        assert found == {"auto": own, "epsilon": "epsilon", "v": "v_prediction"}
+    # a header says it, too
+    for said, expected in (("v", "v_prediction"), ("epsilon", "epsilon"), ("sample", "epsilon")):
+        save_file(keys, path, metadata={"modelspec.prediction_type": said})
+        assert load_standalone(path).prediction == expected
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_averages_alone_are_the_model(tiny, tmp_path, family):
+    """Names without dots find their places again, all of them: the UNet is loaded strictly."""
+    keys = tiny.sources(family)[3]
+    prefix = "model.diffusion_model."
+    flat = {
+        "model_ema." + n.removeprefix("model.").replace(".", ""): t for n, t in keys.items() if n.startswith(prefix)
+    }
+    rest = {name: tensor for name, tensor in keys.items() if not name.startswith(prefix)}
+    path = tmp_path / "averages.safetensors"
+    save_file(rest | flat, path)
+    averaged = load_standalone(path)
+    save_file(keys, path)
+    plain = load_standalone(path)
+    assert averaged.fingerprint == plain.fingerprint
+    weights = averaged.unet.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in plain.unet.state_dict().items())
+    # with both, the trained ones count, as in ComfyUI
+    save_file(keys | {name: tensor + 1 for name, tensor in flat.items()}, path)
+    assert load_standalone(path).fingerprint == plain.fingerprint
+
+
+def test_a_checkpoint_in_eight_bit_floats(tiny, tmp_path):
+    keys = tiny.sources("sd1")[3]
+    weight = "model.diffusion_model.out.2.weight"
+    eight = {n: t.to(torch.float8_e4m3fn) if t.is_floating_point() else t for n, t in keys.items()}
+    save_file(eight, tmp_path / "eight.safetensors")
+    model = load_standalone(tmp_path / "eight.safetensors")
+    assert torch.equal(model.unet.conv_out.weight, eight[weight].float())
+
+
 def test_dtypes(tiny, tmp_path):
     _, _, _, keys = tiny.sources("sd1")
     save_file({k: v.half() if v.is_floating_point() else v for k, v in keys.items()}, tmp_path / "half.safetensors")
