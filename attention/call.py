@@ -59,6 +59,8 @@ class AttentionCall:
     :param prediction: which prediction of a run the call belongs to, counted from 1; 0 where the host does not say. A
         sampler's guidance may make several calls in one.
     :param whole: the rows are whole pictures, not areas of them.
+    :param ranks: for each row, the place of its prompt among those of its branch (a combined prompt has several);
+        empty where each has one.
     """
 
     layer: Layer
@@ -76,6 +78,7 @@ class AttentionCall:
     alone: bool = True
     prediction: int = 0
     whole: bool = True
+    ranks: tuple[int, ...] = ()
 
     def rows_of(self, branch: int) -> list[int]:
         """Positions in this call of the rows that belong to a branch."""
@@ -94,6 +97,7 @@ class AttentionCall:
             branches=tuple(self.branches[i] for i in positions),
             pictures=tuple(self.pictures[i] for i in positions),
             rows=tuple(self.rows[i] for i in positions),
+            ranks=tuple(self.ranks[i] for i in positions) if self.ranks else (),
         )
 
     def plain(self) -> Tensor:

@@ -111,9 +111,9 @@ class Capture:
     One batch may hold several pictures that need different things (an input its queries, a reference its values): each
     target takes its own.
 
-    Of the calls of one prediction the first one counts: what guidance asks beside it (a perturbed picture, the next
-    part of a combined prompt) is another picture's. A later prediction at the same level takes its place, since the
-    refinements of a step come closer.
+    Of a combined prompt the first part speaks for a picture, and of the calls of one prediction the first one: what
+    guidance asks later (with perturbed attention, with blurred latents) is another picture's. A later prediction at the
+    same level takes its place, since the refinements of a step come closer.
 
     Lifetime: one inversion. Whoever inverts makes the capture and its targets, and owns the banks from then on; the
     capture is dropped with the edit when the inversion ends.
@@ -125,7 +125,7 @@ class Capture:
     def __init__(self, targets: Sequence[CaptureTarget], sigmas: Sequence[float] | None = None) -> None:
         self.targets = tuple(targets)
         self.sigmas = None if sigmas is None else tuple(sigmas)
-        self._kept: dict[tuple[float, Layer], int] = {}
+        self._kept: dict[tuple[float, Layer], tuple[int, int]] = {}
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -136,18 +136,20 @@ class Capture:
         """``earlier(call)``, (rows, N, heads · d), as it is."""
         level = call.sigma if self.sigmas is None else level_of(call.sigma, self.sigmas)
         positions = call.rows_of(CONDITIONAL)
-        if level is not None and positions and call.whole and self._is_first(level, call):
+        if level is not None and positions and call.whole:
             conditional = call.select(positions)
-            for target in self.targets:
-                _store(target, level, conditional)
+            if self._is_first(level, conditional):
+                for target in self.targets:
+                    _store(target, level, conditional)
         return earlier(call)
 
     def _is_first(self, level: float, call: AttentionCall) -> bool:
-        """Whether a prediction has not kept this layer at this level yet; from now on it has."""
-        at = (level, call.layer)
-        if call.prediction and self._kept.get(at) == call.prediction:
+        """Whether these rows speak for the pictures at this level; from now on they have."""
+        at, rank = (level, call.layer), min(call.ranks, default=0)
+        prediction, kept = self._kept.get(at, (0, 0))
+        if call.prediction and call.prediction == prediction and rank >= kept:
             return False
-        self._kept[at] = call.prediction
+        self._kept[at] = (call.prediction, rank)
         return True
 
     def check(self, pictures: int) -> None:
@@ -187,8 +189,9 @@ def _store(target: CaptureTarget, level: float, call: AttentionCall) -> None:
     letters = target.spec.keep.get(call.layer)
     if not letters:
         return
-    # a prompt of several parts runs a picture in several rows; the first one speaks for it
-    first = {picture: i for i, picture in reversed(list(enumerate(call.pictures)))}
+    # a prompt of several parts runs a picture in several rows; its first part speaks for it
+    order = sorted(range(len(call.pictures)), key=lambda i: call.ranks[i] if call.ranks else 0)
+    first = {call.pictures[i]: i for i in reversed(order)}
     rows = call.select([first[p] for p in sorted(first) if target.pictures is None or p in target.pictures])
     kept = {
         # copy: a view would keep the whole batch's projections alive

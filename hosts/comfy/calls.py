@@ -190,6 +190,7 @@ class _OnLayer:
             alone=self.before is None,
             prediction=rows.prediction,
             whole=rows.whole,
+            ranks=rows.ranks,
         )
 
 

@@ -18,7 +18,7 @@ from ...attention.call import SELF, Edit
 from ...attention.layers import Layer
 from . import calls
 from .model import KEY, attention_layers
-from .rows import Prediction, guider_branches
+from .rows import Prediction, guider_branches, guider_ranks
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ def _predicting(
         pictures=x.shape[0],
         size=(x.shape[-2], x.shape[-1]),
         windowed=bool(getattr(handler, "latent_retain_index_list", None)),
+        ranks=guider_ranks(executor.class_obj),
     )
     changed = {**options, KEY: {**own, PREDICTION: prediction}}
     return executor(x, timestep, {**model_options, "transformer_options": changed}, *args, **kw)

@@ -9,7 +9,7 @@ guider takes it, and which of the guider's lists it stands in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...attention.call import CONDITIONAL, UNCONDITIONAL, UNKNOWN, batch_layout
@@ -27,6 +27,7 @@ class Prediction:
     :param pictures: in the latent batch.
     :param size: (height, width) of the latents.
     :param windowed: the sampler splits the batch into windows whose pictures can't be told.
+    :param ranks: of every prompt, its place in the guider's list; empty where that does not matter.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Prediction:
     pictures: int
     size: tuple[int, int]
     windowed: bool = False
+    ranks: Mapping[Any, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class Rows:
     :param pictures: of each row, its place in the latent batch.
     :param whole: they are whole pictures, not areas of them.
     :param prediction: its number, 0 where there is none.
+    :param ranks: of each row's prompt among those of its branch; empty where they can't be told.
     """
 
     branches: tuple[int, ...]
     pictures: tuple[int, ...]
     whole: bool = True
     prediction: int = 0
+    ranks: tuple[int, ...] = ()
 
 
 def branches_of(prompts: Mapping[int, Iterable[Mapping[str, Any]] | None]) -> Branches:
@@ -75,6 +79,12 @@ def guider_branches(guider: Any) -> Branches:
     return branches_of({CONDITIONAL: lists["positive"], UNCONDITIONAL: others})
 
 
+def guider_ranks(guider: Any) -> dict[Any, int]:
+    """The place of every prompt in its list of a guider."""
+    lists: Mapping[str, Any] = getattr(guider, "conds", None) or {}
+    return {entry.get("uuid"): i for entries in lists.values() for i, entry in enumerate(entries or ())}
+
+
 def rows_of(options: Mapping[str, Any], prediction: Prediction | None, rows: int, size: tuple[int, int]) -> Rows | None:
     """The rows of a call of the UNet.
 
@@ -93,10 +103,12 @@ def rows_of(options: Mapping[str, Any], prediction: Prediction | None, rows: int
     if shown is None:
         return None
     uuids = options.get("uuids", ())
+    ranks: tuple[int, ...] = ()
     if prediction.branches and len(uuids) == len(numbers):
+        ranks = tuple(prediction.ranks.get(uuid, 0) for uuid in uuids for _ in range(each))
         chunks = [_branch(prediction.branches, uuid, number) for uuid, number in zip(uuids, numbers, strict=True)]
         branches = tuple(branch for branch in chunks for _ in range(each))
-    return Rows(branches, shown * len(numbers), size == prediction.size, prediction.number)
+    return Rows(branches, shown * len(numbers), size == prediction.size, prediction.number, ranks)
 
 
 def _branch(branches: Branches, uuid: Any, number: int) -> int:

@@ -1,5 +1,7 @@
 """Capture keeps what it was asked for and changes nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,6 +66,72 @@ def test_a_picture_that_runs_in_several_rows_is_kept_once():
     call, only = naive.call(branches=(1, 0, 0), batch=2), target()
     run(capture_of(only), call)
     assert torch.equal(kept(only, "q"), call.q[2:4])
+
+
+class TestWhoSpeaks:
+    """Several calls at a level: which one is kept."""
+
+    @staticmethod
+    def call(prediction=1, seed=0, **changed):
+        return replace(naive.call(batch=2, seed=seed), prediction=prediction, **changed)
+
+    def test_the_first_call_of_a_prediction(self):
+        first, only = self.call(), target()
+        capture = capture_of(only)
+        run(capture, first)
+        run(capture, self.call(seed=5))  # perturbed attention guidance
+        assert torch.equal(kept(only, "q"), first.q)
+
+    def test_a_refinement_is_a_prediction_of_its_own(self):
+        again, only = self.call(2, seed=5), target()
+        capture = capture_of(only)
+        run(capture, self.call())
+        run(capture, again)
+        assert torch.equal(kept(only, "q"), again.q)
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+    def test_the_first_part_of_a_combined_prompt_whenever_it_comes(self, order):
+        parts, only = [self.call(seed=5 * rank, ranks=(rank, rank)) for rank in range(2)], target()
+        capture = capture_of(only)
+        for rank in order:
+            run(capture, parts[rank])
+        assert torch.equal(kept(only, "q"), parts[0].q)
+
+    def test_the_first_part_wherever_it_stands_in_a_batch(self):
+        call, only = naive.call(branches=(0, 0), batch=2), target()
+        run(capture_of(only), replace(call, ranks=(1, 1, 0, 0)))
+        assert torch.equal(kept(only, "q"), call.q[2:])
+
+    def test_no_area_of_a_picture(self):
+        only = target()
+        run(capture_of(only), self.call(whole=False))
+        assert only.bank.pictures == 0
+
+
+class TestCheck:
+    """An inversion looks at what it kept before it returns it."""
+
+    def kept(self, sigmas=(2.0, 1.0), batch=2, grid=None, **how):
+        capture = capture_of(target(**how), sigmas=(2.0, 1.0))
+        for sigma in sigmas:
+            run(capture, naive.call(sigma=sigma, batch=batch, grid=grid))
+        return capture
+
+    def test_complete(self):
+        self.kept().check(2)
+        self.kept(pictures=range(1, 2)).check(2)
+
+    def test_a_level_is_missing(self):
+        with pytest.raises(ValueError, match=r"nothing of output\.1 at sigma 1\.0000.*EasyCache, LazyCache"):
+            self.kept(sigmas=(2.0,)).check(2)
+
+    def test_other_pictures(self):
+        with pytest.raises(ValueError, match=r"kept 2 picture\(s\) of 6 tokens.*expected 4 of 1 x 6"):
+            self.kept().check(4)
+
+    def test_other_tokens(self):
+        with pytest.raises(ValueError, match=r"6 tokens.*expected 2 of 2 x 2"):
+            self.kept(grid=(2, 2)).check(2)
 
 
 def test_a_batch_without_the_pictures_of_a_target_keeps_nothing_for_it():
