@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -106,42 +107,63 @@ class Entry:
 
     def left_alone(self, value: Any) -> bool:
         """Whether a value says that nothing was chosen."""
-        return value is None or (self.about.auto and isinstance(value, (int, float)) and value < 0)
+        if value is None:
+            return True
+        number = _number(value) if self.about.auto else None
+        return number is not None and -math.inf < number < 0
 
-    def check(self, value: Any) -> None:
-        """Whether a value is one that the setting can have.
+    def check(self, value: Any, called: str = "") -> Any:
+        """A value as the setting has it: of its type, within its bounds.
 
-        :raises ValueError: it is not; the message says what is expected.
+        :param called: what the message calls the setting, where that is not its name.
+        :returns: the value; whole numbers that came as 2.0 are whole.
+        :raises ValueError: it is none that the setting can have; the message says what was found and what is expected.
         """
+        called = called or self.name
         if self.options:
-            if value not in self.options:
-                raise ValueError(f"{self.name} is '{value}'; expected one of {', '.join(self.options)}.")
-        elif self.kind in (int, float):
-            self._check_number(value)
-        elif not isinstance(value, self.kind):
-            raise ValueError(f"{self.name} is {value!r}; expected {'on or off' if self.kind is bool else 'a text'}.")
+            if not isinstance(value, str) or value not in self.options:
+                raise ValueError(f"{called} is {_shown(value)}; expected one of {', '.join(self.options)}.")
+            return value
+        if self.kind in (int, float):
+            return self._number(value, called)
+        if not isinstance(value, self.kind):
+            expected = "on or off" if self.kind is bool else "a text"
+            raise ValueError(f"{called} is {_shown(value)}; expected {expected}.")
+        return value
 
-    def _check_number(self, value: Any) -> None:
-        number = _number(value)
+    def _number(self, value: Any, called: str) -> int | float:
+        number, low, high = _number(value), self.about.low, self.about.high
         if number is None:
-            raise ValueError(f"{self.name} is {value!r}; expected a number.")
+            raise ValueError(f"{called} is {_shown(value)}; expected a number.")
         if not math.isfinite(number) or (self.kind is int and number != int(number)):
-            raise ValueError(f"{self.name} is {value}; expected a {'whole' if self.kind is int else 'finite'} number.")
-        low, high = self.about.low, self.about.high
-        if (low is not None and number < low) or (high is not None and number > high):
-            raise ValueError(f"{self.name} is {value}; {_range(low, high)}.")
+            raise ValueError(
+                f"{called} is {_shown(value)}; expected a {'whole' if self.kind is int else 'finite'} number."
+            )
+        if not (low is None or number >= low) or not (high is None or number <= high):
+            raise ValueError(f"{called} is {_shown(value)}; {_range(low, high)}.")
+        right = isinstance(value, int) or (self.kind is float and isinstance(value, float))
+        return value if right else self.kind(value)
 
 
 def _number(value: Any) -> float | None:
-    """A value as a number, None for what is none; digits in quotes are a text."""
-    if isinstance(value, str):
+    """A value as a number, None for what is none: digits in quotes are a text, on and off are no numbers."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     try:
         return float(value)
     except OverflowError:  # a whole number of more than 300 digits
         return math.inf
-    except (TypeError, ValueError):
-        return None
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: short, and on one line."""
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        try:
+            shown = repr(value)
+        except ValueError:  # Python writes no whole number of more than 4300 digits
+            return "a huge number"
+        return shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return f"a {type(value).__name__}"
 
 
 def _range(low: float | None, high: float | None) -> str:
@@ -162,9 +184,9 @@ class Settings:
             if entry.path:
                 continue
             value = getattr(self, entry.name)
-            entry.check(value)
-            if entry.kind is int and not isinstance(value, int):
-                object.__setattr__(self, entry.name, int(value))  # 2.0, as a file's header may have it
+            checked = entry.check(value)
+            if checked is not value:
+                object.__setattr__(self, entry.name, checked)  # 2.0, as a file's header may have it
 
     @classmethod
     def resolve(cls: type[Own], recommended: Mapping[str, Any] | None = None, **chosen: Any) -> Own:

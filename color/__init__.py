@@ -7,6 +7,7 @@ and give back the caller's dtype, device and batch. Only :mod:`.official` needs 
 from .batches import check_batch, check_masks, in_batches, part_of
 from .gray import as_picture, desaturate, drop_alpha, is_gray
 from .lab import fit_gamut, fitted_rgb, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
+from .masks import as_mask
 from .merge import chroma_of, merge_chroma, merge_luminance
 from .metrics import ab_error, color_ghosting, luminance_error, psnr
 from .official import official_merge
@@ -18,6 +19,7 @@ from .temporal import steadied, steady_chroma
 __all__ = [
     "ab_error",
     "adain",
+    "as_mask",
     "as_picture",
     "check_batch",
     "check_masks",

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .masks import as_mask
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -32,19 +34,22 @@ def check_batch(**pictures: Tensor | None) -> int:
     return batch
 
 
-def check_masks(mask: Tensor | None, pictures: int, role: str = "") -> None:
-    """Whether there is one mask for all pictures, or one for each.
+def check_masks(mask: Tensor | None, pictures: int, role: str = "") -> Tensor | None:
+    """One mask for all pictures, or one for each.
 
-    :param mask: (n, H, W), or None for no mask.
+    :param mask: (n, H, W) in 0..1, or what :func:`color.masks.as_mask` takes for it; None for no mask.
     :param pictures: how many pictures there are; 0 where that is not known.
     :param role: whose masks, for the message: "input", "reference"; "" where there is one kind only.
-    :raises ValueError: neither.
+    :returns: (n, H, W).
+    :raises ValueError: another number of masks, or not masks.
     """
+    kind = f"{role} " if role else ""
+    mask = as_mask(mask, f"{kind}mask")
     if mask is not None and pictures and len(mask) not in (1, pictures):
-        kind = f"{role} " if role else ""
         raise ValueError(
             f"There are {len(mask)} {kind}masks for {pictures} {kind}picture(s); use one for all, or one for each."
         )
+    return mask
 
 
 def part_of(batch: Tensor | None, part: slice) -> Tensor | None:

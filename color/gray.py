@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .lab import luminance, luminance_to_rgb
-from .pictures import check_picture, to_uint8
+from .pictures import check_picture, to_uint8, within
 
 METHODS = ("lab", "rec601", "rec601_8bit")
 _REC601 = (0.299, 0.587, 0.114)
@@ -56,9 +56,11 @@ def is_gray(image: torch.Tensor, tolerance: float = 2 / 255) -> bool:
 
 
 def as_picture(image: torch.Tensor, name: str) -> torch.Tensor:
-    """What a picture must be before long work starts: not empty, finite, with structure; without its alpha channel.
+    """What a picture must be before long work starts: not empty, in 0..1, with structure; without its alpha channel.
 
-    :param image: ``(B, H, W, C)`` in 0..1 with 1, 3 or 4 channels, H and W at least 2.
+    :param image: ``(B, H, W, C)`` in 0..1 with 1, 3 or 4 channels, H and W at least 2. Values that a resize left
+        outside, by 0.25 at most, are clipped, with a line in the log; what lies further out (8-bit values, light of an
+        HDR picture, 1e30) is refused, because clipping would destroy it.
     :param name: what the user calls it; messages start with it.
     :returns: ``(B, H, W, 3)``; the picture itself where nothing has to be changed.
     :raises ValueError: anything else, saying what was found, what was expected and what to do.
@@ -71,9 +73,7 @@ def as_picture(image: torch.Tensor, name: str) -> torch.Tensor:
             f"{name}: found {image.shape[2]} x {image.shape[1]} pixels, expected at least 2 on each side; look at the "
             "node that made it."
         )
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError(f"{name}: found NaN or infinite values, expected 0..1; look at the node that made it.")
-    return drop_alpha(image)
+    return drop_alpha(within(image, name))
 
 
 def drop_alpha(image: torch.Tensor, background: float = 1.0) -> torch.Tensor:

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import torch
+
+log = logging.getLogger(__name__)
+
+#: How far outside 0..1 values may lie and still be what a resize or a sharpening leaves behind: bicubic and Lanczos
+#: kernels overshoot an edge by up to about 0.2. What lies further out is another scale (0..255, -1..1, light of an HDR
+#: picture), and clipping it would destroy it.
+OVERSHOOT = 0.25
+
+#: Half an 8-bit level: what lies outside by less is no loss.
+_LEVEL = 0.5 / 255
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = (3,)) -> None:
@@ -14,6 +29,7 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
     :raises ValueError: saying what was found, what was expected and what to do.
     """
     accepted = " or ".join(str(count) for count in channels)
+    check_tensor(picture, name, f"(B, H, W, {accepted})")
     if picture.ndim != 4:
         raise ValueError(
             f"{name}: found a tensor of shape {tuple(picture.shape)}, expected (B, H, W, {accepted}); add the missing "
@@ -26,8 +42,42 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
         )
     if 0 in picture.shape[1:3]:
         raise ValueError(f"{name}: found an empty picture {tuple(picture.shape)}, expected at least one pixel.")
-    if not picture.is_floating_point():
+    if picture.dtype not in _FLOATS:
         raise ValueError(f"{name}: found dtype {picture.dtype}, expected floats in 0..1; divide 8-bit values by 255.")
+
+
+def check_tensor(value: object, name: str, expected: str) -> None:
+    """:raises ValueError: something that is not numbers in memory at all; the message starts with ``name``."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        raise ValueError(f"{name}: found {type(value).__name__}, expected {expected}; look at the node that made it.")
+
+
+def within(values: torch.Tensor, name: str) -> torch.Tensor:
+    """Values in 0..1 from values that are hardly outside, :data:`OVERSHOOT` at most.
+
+    :param values: floats of any shape, not empty. They are looked at once.
+    :param name: what the user calls it; messages start with it.
+    :returns: same shape and dtype; the tensor itself where it is within 0..1.
+    :raises ValueError: NaN, infinite values or another scale.
+    """
+    low, high = torch.stack(torch.aminmax(values.detach())).tolist()
+    if low >= 0 and high <= 1:
+        return values
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"{name}: found NaN or infinite values, expected 0..1; look at the node that made it.")
+        raise ValueError(
+            f"{name}: found values from {low:.4g} to {high:.4g}, expected 0..1; {_remedy(low, high)} before this."
+        )
+    if low < -_LEVEL or high > 1 + _LEVEL:
+        log.warning("%s: values from %.3f to %.3f are clipped to 0..1.", name, low, high)
+    return values.clamp(0, 1)
+
+
+def _remedy(low: float, high: float) -> str:
+    if -1 <= low < 0 and high <= 1:
+        return "bring -1..1 to 0..1"
+    return "divide 8-bit values by 255" if low >= 0 and 100 < high <= 255 else "bring them to 0..1"
 
 
 def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

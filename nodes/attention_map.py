@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..pipelines.attention_map import AttentionMapSettings, attention_maps
 from .common import CATEGORY, Inversion
+from .inputs import optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ class AttentionMap(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        image, reference = as_picture(image, "image"), as_picture(reference, "reference")
         settings = resolved(cls, AttentionMapSettings, {}, values)
-        maps = attention_maps(input_inversion, reference_inversion, image, reference, settings, region=mask)
+        image, reference = picture(cls, image, "image"), picture(cls, reference, "reference")
+        region = optional_mask(cls, mask, "mask")
+        maps = attention_maps(input_inversion, reference_inversion, image, reference, settings, region=region)
         return io.NodeOutput(maps.shown, maps.heat, maps.carried, maps.confidence)
 
 

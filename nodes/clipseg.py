@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..hosts.comfy.folders import CLIPSEG
 from ..pipelines.clipseg import LoadSettings, ReferringSettings, refer, tinted
 from .common import CATEGORY, FrameProgress
+from .inputs import picture, text
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -102,9 +102,10 @@ class ReferringMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, referring: ComfyReferring, image: Tensor, phrases: str, **values: Any) -> io.NodeOutput:
-        image = as_picture(image, "image")
-        lines = [line.strip() for line in phrases.splitlines() if line.strip()]
-        masks = refer(referring, image, lines, resolved(cls, ReferringSettings, {}, values), FrameProgress(len(image)))
+        settings = resolved(cls, ReferringSettings, {}, values)
+        lines = [line.strip() for line in text(cls, phrases, "phrases").splitlines() if line.strip()]
+        image = picture(cls, image, "image")
+        masks = refer(referring, image, lines, settings, FrameProgress(len(image)))
         return io.NodeOutput(masks, tinted(image.cpu(), masks))
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..pipelines.color import (
     DesaturateSettings,
     LatentLuminanceSettings,
@@ -14,7 +13,8 @@ from ..pipelines.color import (
     gray_copy,
     luminance_merge,
 )
-from .common import CATEGORY_COLOR, latent_samples, warn_if_colored
+from .common import CATEGORY_COLOR, warn_if_colored
+from .inputs import latent_samples, optional_mask, optional_picture, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Desaturate(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, **values: Any) -> io.NodeOutput:
-        return io.NodeOutput(gray_copy(as_picture(image, "image"), resolved(cls, DesaturateSettings, {}, values)))
+        settings = resolved(cls, DesaturateSettings, {}, values)
+        return io.NodeOutput(gray_copy(picture(cls, image, "image"), settings))
 
 
 class MergeLuminance(io.ComfyNode):
@@ -81,10 +82,9 @@ class MergeLuminance(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        color_image, gray_image = as_picture(color_image, "color_image"), as_picture(gray_image, "gray_image")
-        if reference is not None:
-            reference = as_picture(reference, "reference")
         settings = resolved(cls, LuminanceMergeSettings, {}, values)
+        color_image, gray_image = picture(cls, color_image, "color_image"), picture(cls, gray_image, "gray_image")
+        reference, mask = optional_picture(cls, reference, "reference"), optional_mask(cls, mask, "mask")
         return io.NodeOutput(luminance_merge(color_image, gray_image, settings, reference=reference, mask=mask))
 
 
@@ -140,10 +140,10 @@ class LatentLuminance(io.ComfyNode):
         if latent is None and model is None:
             raise ValueError("Latent Luminance has nothing to work on: connect a latent, a model, or both.")
         strength = resolved(cls, LatentLuminanceSettings, {}, values).strength
-        gray_image = as_picture(gray_image, "gray_image")
+        gray_image = picture(cls, gray_image, "gray_image")
         warn_if_colored(gray_image, "gray_image")
         if latent is not None:
-            samples = latent_samples(latent, "latent")
+            samples = latent_samples(cls, latent, "latent")
             latent = {**latent, "samples": exact_luminance(vae, gray_image, samples, strength)}
         if model is not None:
             model = pulled_model(model, vae, gray_image, strength)

@@ -65,19 +65,6 @@ def warn_if_colored(image: Tensor, name: str) -> None:
         log.warning("The %s has colors; only its luminance is used.", name)
 
 
-def latent_samples(latent: dict[str, Any], name: str) -> Tensor:
-    """(B, C, h, w) of a LATENT.
-
-    :raises ValueError: not a picture's latent, or not finite.
-    """
-    samples = latent["samples"]
-    if samples.ndim != 4 or 0 in samples.shape:
-        raise ValueError(f"The {name} has shape {tuple(samples.shape)}; expected a picture's latent (B, C, h, w).")
-    if not bool(torch.isfinite(samples).all()):
-        raise ValueError(f"The {name} contains NaN or infinite values; look at the node that made it.")
-    return samples
-
-
 def progress_bar(total: int) -> Any:
     """ComfyUI's progress bar of the running node."""
     import comfy.utils

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..pipelines.confidence import ConfidenceBlendSettings, confidence_blend
 from .common import CATEGORY_STAGES, Inversion
+from .inputs import optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ class ConfidenceBlend(io.ComfyNode):
         reference_mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        color_image, fallback = as_picture(color_image, "color_image"), as_picture(fallback, "fallback")
         settings = resolved(cls, ConfidenceBlendSettings, {}, values)
+        color_image, fallback = picture(cls, color_image, "color_image"), picture(cls, fallback, "fallback")
+        reference_mask = optional_mask(cls, reference_mask, "reference_mask")
         blend = confidence_blend(
             color_image, fallback, input_inversion, reference_inversion, settings, reference_mask=reference_mask
         )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..hosts.comfy.folders import DDCOLOR, EMBEDDED
 from ..pipelines.ddcolor import AutoColorSettings, auto_color
 from .common import CATEGORY, FrameProgress, WeightSettings, warn_if_colored
+from .inputs import optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class DDColor(io.ComfyNode):
 
     @classmethod
     def execute(cls, ddcolor: ComfyDDColor, image: Tensor, mask: Tensor | None = None, **values: Any) -> io.NodeOutput:
-        image = as_picture(image, "image")
         settings = resolved(cls, AutoColorSettings, ddcolor.recommended, values)
+        image, mask = picture(cls, image, "image"), optional_mask(cls, mask, "mask")
         if settings.strength == 1:
             warn_if_colored(image, "image")
         return io.NodeOutput(auto_color(ddcolor, image, settings, mask=mask, on_frames=FrameProgress(len(image))))

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..hosts.comfy.folders import DEADIFF, EMBEDDED
 from ..pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
 from .common import CATEGORY, FrameProgress, WeightSettings
+from .inputs import optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class DEADiffEncode(io.ComfyNode):
     def execute(
         cls, deadiff: ComfyDEADiff, image: Tensor, tokens: ImageTokenSet | None = None, **values: Any
     ) -> io.NodeOutput:
-        image = as_picture(image, "image")
         settings = resolved(cls, DEADiffEncodeSettings, {}, values)
+        image = picture(cls, image, "image")
         encoded = deadiff.tokens(image, settings, FrameProgress(len(image)))
         return io.NodeOutput(encoded if tokens is None else encoded.joined(tokens))
 
@@ -152,7 +152,8 @@ class ApplyDEADiff(io.ComfyNode):
     def execute(cls, model: Any, tokens: ImageTokenSet, mask: Tensor | None = None, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.deadiff import apply
 
-        return io.NodeOutput(apply(model, tokens, resolved(cls, DEADiffSettings, {}, values), mask, "Apply DEADiff"))
+        settings = resolved(cls, DEADiffSettings, {}, values)
+        return io.NodeOutput(apply(model, tokens, settings, optional_mask(cls, mask, "mask"), "Apply DEADiff"))
 
 
 NODES = [LoadDEADiff, DEADiffEncode, ApplyDEADiff]

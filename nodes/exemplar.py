@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches, joined
 from ..pipelines.exemplar_inversion import ReferencePair
 from ..pipelines.exemplar_settings import ColorizeSettings
 from .common import CATEGORY, Inversion, StepProgress, depth_within_steps, warn_if_colored
-from .widgets import later_widgets, resolved, widgets
+from .inputs import optional_mask, optional_picture, picture
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,21 +142,23 @@ class Colorize(io.ComfyNode):
         fallback: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.host import ComfyHost
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
         require_unet(model, "Exemplar Colorize")
-        image = as_picture(image, "image")
+        settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), values)
+        levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
+        check_conditioning(conditioning, title(cls), model=model, levels=levels)
+        image, fallback = picture(cls, image, "image"), optional_picture(cls, fallback, "fallback")
+        mask = optional_mask(cls, mask, "mask")
+        reference_mask = optional_mask(cls, reference_mask, "reference_mask")
         pair = pair_of(reference_inversion, gray_inversion)
-        if fallback is not None:
-            fallback = as_picture(fallback, "fallback")
         if reference is None and pair is None:
             reference = fallback
-        if reference is not None:
-            reference = as_picture(reference, "reference")
+        reference = optional_picture(cls, reference, "reference")
         warn_if_colored(image, "image")
-        settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), values)
         host = ComfyHost(model, conditioning, vae)
         host.on_step = StepProgress(model, calls_in_batches(host, image, reference, settings, pair))
         result = joined(

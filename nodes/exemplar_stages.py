@@ -9,8 +9,9 @@ from comfy_api.latest import io
 from ..attention.dual import DualAttentionSettings
 from ..diffusion.sampling import GuidanceSettings
 from ..pipelines.color import StatisticsMatchSettings, match_latents
-from .common import CATEGORY_STAGES, Inversion, latent_samples
-from .widgets import later_widgets, resolved, widgets
+from .common import CATEGORY_STAGES, Inversion
+from .inputs import latent_samples, optional_mask
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,8 +101,8 @@ class DualAttentionColorInjection(io.ComfyNode):
                 reference_inversion,
                 gray_inversion,
                 settings,
-                source_mask=input_mask,
-                reference_mask=reference_mask,
+                source_mask=optional_mask(cls, input_mask, "input_mask"),
+                reference_mask=optional_mask(cls, reference_mask, "reference_mask"),
             )
         )
 
@@ -129,10 +130,13 @@ class ColorGuidance(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, conditioning: list, **values: Any) -> io.NodeOutput:
+        from ..hosts.comfy.conditioning import check_conditioning, checked_when_sampled
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.sampling import color_guider
 
         settings = resolved(cls, GuidanceSettings, recommended(model, "exemplar"), values)
+        check_conditioning(conditioning, title(cls), model=model)
+        model = checked_when_sampled(model, conditioning, title(cls))
         return io.NodeOutput(color_guider(model, conditioning, settings.weight))
 
 
@@ -158,8 +162,8 @@ class MatchLatentStatistics(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], reference: dict[str, Any], **values: Any) -> io.NodeOutput:
-        content, style = latent_samples(latent, "latent"), latent_samples(reference, "reference")
         settings = resolved(cls, StatisticsMatchSettings, {}, values)
+        content, style = latent_samples(cls, latent, "latent"), latent_samples(cls, reference, "reference")
         return io.NodeOutput({**latent, "samples": match_latents(content, style, settings)})
 
 

@@ -9,8 +9,9 @@ from comfy_api.latest import io
 
 from ..attention.capture import CaptureSettings
 from ..diffusion.inversion import InversionSettings
-from .common import CATEGORY_STAGES, Inversion, StepProgress, depth_within_steps, latent_samples
-from .widgets import later_widgets, resolved, widgets
+from .common import CATEGORY_STAGES, Inversion, StepProgress, depth_within_steps
+from .inputs import latent_samples
+from .widgets import later_widgets, resolved, title, widgets
 
 
 class AttentionCapture(io.ComfyNode):
@@ -83,13 +84,16 @@ class DDIMInversion(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, conditioning: list, latent: dict[str, Any], **values: Any) -> io.NodeOutput:
+        from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.exemplar import invert
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
         require_unet(model, "DDIM Inversion")
         settings = resolved(cls, InversionSettings, recommended(model, "exemplar"), values)
-        samples = latent_samples(latent, "latent")
+        levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
+        check_conditioning(conditioning, title(cls), model=model, levels=levels)
+        samples = latent_samples(cls, latent, "latent")
         made = invert(model, conditioning, samples, settings, partial(StepProgress, model))
         return io.NodeOutput(made.inversion, {**latent, "samples": made.noised}, made.sigmas, made.error)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..hosts.comfy.folders import EMBEDDED, LCAD
 from ..pipelines.lcad import BatchSettings, DecodeSettings, LoadSettings, finish
-from .common import CATEGORY, latent_samples, warn_if_colored
-from .widgets import later_widgets, resolved, widgets
+from .common import CATEGORY, warn_if_colored
+from .inputs import latent_samples, picture
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,11 +114,14 @@ class LCADCondition(io.ComfyNode):
     def execute(
         cls, positive: list, negative: list, image: Tensor, lcad_vae: ComfyLCADVAE, **values: Any
     ) -> io.NodeOutput:
+        from ..hosts.comfy.conditioning import check_conditioning
         from ..hosts.comfy.lcad import with_gray
 
-        image = as_picture(image, "image")
-        warn_if_colored(image, "image")
         settings = resolved(cls, BatchSettings, lcad_vae.recommended, values)
+        for name, prompt in (("positive", positive), ("negative", negative)):
+            check_conditioning(prompt, title(cls), name, whole_picture=False, always_active=False)
+        image = picture(cls, image, "image")
+        warn_if_colored(image, "image")
         gray, latent = lcad_vae.conditions(image, settings)
         return io.NodeOutput(with_gray(positive, gray.features), with_gray(negative, gray.features), latent)
 
@@ -149,8 +152,13 @@ class LCADDecode(io.ComfyNode):
     @classmethod
     def execute(cls, latent: dict[str, Any], image: Tensor, lcad_vae: ComfyLCADVAE, **values: Any) -> io.NodeOutput:
         settings = resolved(cls, DecodeSettings, {}, values)
-        samples = latent_samples(latent, "latent")
-        image = as_picture(image, "image")
+        samples = latent_samples(cls, latent, "latent")
+        image = picture(cls, image, "image")
+        if len(samples) % len(image):
+            raise ValueError(
+                f"{title(cls)}: image: found {len(image)} picture(s) for {len(samples)} latent(s), expected as many "
+                "latents, or a multiple; use the pictures that went into L-CAD Condition."
+            )
         warn_if_colored(image, "image")
         decoded = lcad_vae.decode(samples, lcad_vae.gray_for(latent, image))
         return io.NodeOutput(finish(decoded, image, settings))

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..attention.instances import InstanceSettings
 from .common import CATEGORY
+from .inputs import mask, text
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class LCADInstances(io.ComfyNode):
 
         require_unet(model, "L-CAD Instances")
         settings = resolved(cls, InstanceSettings, {}, values)
-        return io.NodeOutput(*draw_phrases(model, clip, masks, prompt, phrases.splitlines(), settings))
+        masks, prompt = mask(cls, masks, "masks"), text(cls, prompt, "prompt")
+        lines = text(cls, phrases, "phrases").splitlines()
+        return io.NodeOutput(*draw_phrases(model, clip, masks, prompt, lines, settings))
 
 
 NODES = [LCADInstances]

@@ -8,7 +8,8 @@ from comfy_api.latest import io
 
 from ..pipelines.vct import TranslateSettings, learn, translate
 from .common import CATEGORY, StepProgress
-from .widgets import later_widgets, resolved, widgets
+from .inputs import optional_mask, picture
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,6 +110,7 @@ class Translate(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct import ComfyTranslator
@@ -119,10 +121,14 @@ class Translate(io.ComfyNode):
                 "Connect either a reference picture, whose concept is learned, or a concept that was learned before."
             )
         settings = resolved(cls, TranslateSettings, recommended(model, "vct"), values)
+        if concept is not None:
+            levels = inversion_levels(model, settings.steps, settings.steps, settings.convention)
+            check_conditioning(concept, title(cls), "concept", model=model, levels=levels)
+        image, mask = picture(cls, image, "image"), optional_mask(cls, mask, "mask")
         progress = TranslateProgress(model, settings, len(image), learning=concept is None)
         host = ComfyTranslator(model, clip, vae, on_step=progress.on_step)
         if concept is None:
-            prompt = learn(host, reference, settings, progress.on_progress)
+            prompt = learn(host, picture(cls, reference, "reference"), settings, progress.on_progress)
         else:
             prompt = host.concept(concept, settings.vectors)
         result = translate(host, image, prompt, settings, mask, progress.on_progress)

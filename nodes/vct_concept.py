@@ -17,6 +17,7 @@ from ..pipelines.vct_concept import (
     training_pictures,
 )
 from .common import CATEGORY_TRANSLATE, ChartProgress
+from .inputs import picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class ConceptInversion(io.ComfyNode):
 
         require_unet(model, "Concept Inversion")
         settings = resolved(cls, ConceptInversionSettings, recommended(model, "vct"), values)
+        reference = picture(cls, reference, "reference")
         path = embedding_path(folder_paths.get_folder_paths("embeddings")[0], settings.name)
         pictures = training_pictures(reference, settings, vae.spacial_compression_encode())
         origin = provenance(settings, pictures, fingerprint(model))

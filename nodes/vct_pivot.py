@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..color.chart import as_image, loss_chart
 from ..pipelines.vct_pivot import PivotSettings
 from .common import CATEGORY_TRANSLATE, ChartProgress, Inversion, Pivots
-from .widgets import later_widgets, resolved, widgets
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,12 +81,14 @@ class PivotInversion(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, conditioning: list, inversion: Inverted, **values: Any) -> io.NodeOutput:
+        from ..hosts.comfy.conditioning import check_conditioning
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_pivot import find_pivots, unconditional_schedule
 
         require_unet(model, "Pivot Inversion")
         settings = resolved(cls, PivotSettings, recommended(model, "vct"), values)
+        check_conditioning(conditioning, title(cls), model=model, levels=inversion.plan.kept_sigmas)
         progress = PivotChart(len(inversion.plan.sigmas) - 1, settings.search.iterations)
         pivots = find_pivots(
             model, conditioning, inversion, settings.options, progress.on_iteration, settings.gradient_checkpointing

@@ -83,23 +83,50 @@ def resolved(
     :param recommended: the model's section for this system, {} where it recommends nothing.
     :param values: widget values by their ids.
     :param more: other fields of the settings.
-    :raises ValueError: a value out of range.
+    :raises ValueError: a value that the setting cannot have, see :func:`checked`; or settings that do not go together.
     """
-    ids = {entry.widget: name for name, entry in entries(settings).items()}
-    chosen = {ids.get(key, key): value for key, value in values.items()}
-    made = settings.resolve(recommended, **chosen, **more)
+    chosen = checked(node, settings, values)
+    try:
+        made = settings.resolve(recommended, **chosen, **more)
+    except ValueError as error:  # of a file's recommendation, or of values that do not go together
+        raise ValueError(f"{title(node)}: {error}") from None
     told = made.explain(recommended, **chosen)
     if told:
         announce(node, f"auto: {told}")
     return made
 
 
+def checked(node: type[io.ComfyNode], settings: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's widget values under their settings' names.
+
+    The page keeps widgets within their bounds, but a value that comes through a link, or in a prompt sent to the
+    server, may be anything.
+
+    :raises ValueError: a value that its setting cannot have; node and widget are named.
+    """
+    known = {entry.widget: (name, entry) for name, entry in entries(settings).items()}
+    chosen = {}
+    for key, value in values.items():
+        name, entry = known.get(key, (key, None))
+        if entry is not None and (value is None or not entry.left_alone(value)):
+            value = entry.check(value, f"{title(node)}: {key}")
+        chosen[name] = value
+    return chosen
+
+
+def title(node: type[io.ComfyNode]) -> str:
+    """A node's name as the user sees it."""
+    schema = (
+        getattr(node, "SCHEMA", None) or node.define_schema()
+    )  # GET_SCHEMA would write to a class that is locked while it runs
+    return schema.display_name or schema.node_id
+
+
 def announce(node: type[io.ComfyNode], text: str) -> None:
     """A line for the log and for the node's progress text."""
     from server import PromptServer
 
-    schema = node.SCHEMA or node.define_schema()  # GET_SCHEMA would write to a class that is locked while it runs
-    log.info("%s: %s", schema.display_name, text)
+    log.info("%s: %s", title(node), text)
     hidden = getattr(node, "hidden", None)
     server = getattr(PromptServer, "instance", None)  # None in tests that run without a server
     if server is not None and hidden is not None and hidden.unique_id is not None:

@@ -1,0 +1,79 @@
+"""What comes in through a node's sockets: one check for each kind of thing, naming the node and the input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..color import as_mask, as_picture
+from .widgets import title
+
+#: What no latent reaches: pure noise of the highest level that any schedule has, by hundreds.
+_LARGEST = 1e8
+
+
+def picture(node: type[io.ComfyNode], image: Any, name: str) -> Tensor:
+    """(B, H, W, 3) of an IMAGE, see ``color.as_picture``.
+
+    :raises ValueError: not a picture, or empty, NaN, or on another scale than 0..1.
+    """
+    return as_picture(image, f"{title(node)}: {name}")
+
+
+def optional_picture(node: type[io.ComfyNode], image: Any, name: str) -> Tensor | None:
+    """The same of an input that may be left unconnected."""
+    return None if image is None else picture(node, image, name)
+
+
+def optional_mask(node: type[io.ComfyNode], mask: Any, name: str) -> Tensor | None:
+    """(B, H, W) of a MASK, see ``color.as_mask``; None where the input is unconnected.
+
+    :raises ValueError: not a mask, or empty, NaN, or on another scale than 0..1.
+    """
+    return as_mask(mask, f"{title(node)}: {name}")
+
+
+def mask(node: type[io.ComfyNode], mask: Any, name: str) -> Tensor:
+    """The same of an input that must be connected."""
+    made = optional_mask(node, mask, name)
+    if made is None:
+        raise ValueError(
+            f"{title(node)}: {name}: found nothing, expected a mask (B, H, W); look at the node before it."
+        )
+    return made
+
+
+def latent_samples(node: type[io.ComfyNode], latent: Any, name: str) -> Tensor:
+    """(B, C, h, w) of a LATENT.
+
+    :raises ValueError: not a picture's latent, or not finite.
+    """
+    asked = f"{title(node)}: {name}"
+    samples = latent.get("samples") if isinstance(latent, Mapping) else None
+    if not isinstance(samples, Tensor):
+        found = type(latent if samples is None else samples).__name__
+        raise ValueError(f"{asked}: found {found}, expected a LATENT with samples; look at the node that made it.")
+    if samples.ndim != 4 or 0 in samples.shape or not samples.is_floating_point():
+        raise ValueError(
+            f"{asked}: found {samples.dtype} of shape {tuple(samples.shape)}, expected a picture's latent, floats (B, "
+            "C, h, w); look at the node that made it."
+        )
+    if not all(abs(value) < _LARGEST for value in torch.stack(torch.aminmax(samples)).tolist()):
+        raise ValueError(
+            f"{asked}: found NaN, infinite or huge values, expected a picture's latent; look at the node that made it."
+        )
+    return samples
+
+
+def text(node: type[io.ComfyNode], value: Any, name: str) -> str:
+    """A text that is no setting.
+
+    :raises ValueError: something else, through a link.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{title(node)}: {name} is a {type(value).__name__}; expected a text.")
+    return value
