@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,35 @@ def read_header(data: bytes) -> Header:
         raise ValueError("a PNG file without its header chunk")
     width, height, bits, kind = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
     return Header(width, height, bits, kind, chunks)
+
+
+def check_pixels(data: bytes, header: Header) -> None:
+    """Refuse a file with fewer pixels than it should have: Pillow leaves the rest black, without a word.
+
+    :raises ValueError: there are fewer, or they are damaged.
+    """
+    channels = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGB_ALPHA: 4}.get(header.kind, 1)
+    passes = [(header.width, header.height)]
+    if header.chunks[b"IHDR"][12]:  # interlaced: left, across, top, down of each pass
+        steps = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
+        passes = [(-((x - header.width) // dx), -((y - header.height) // dy)) for x, dx, y, dy in steps]
+    expected = sum(h * (1 + -(-w * channels * header.bits // 8)) for w, h in passes if w > 0 and h > 0)
+    unpacker, found, place = zlib.decompressobj(), 0, len(SIGNATURE)
+    try:
+        while found < expected and not unpacker.eof:
+            length, name = struct.unpack(">I4s", data[place : place + 8])
+            rest = data[place + 8 : place + 8 + length] if name == b"IDAT" else b""
+            while rest:
+                found += len(unpacker.decompress(rest, 1 << 20))
+                rest = unpacker.unconsumed_tail
+            if name == b"IEND":
+                break
+            place += 12 + length
+        found += len(unpacker.flush())
+    except zlib.error as error:
+        raise ValueError(f"damaged pixels: {error}") from error
+    if found < expected:
+        raise ValueError("the file is truncated: it holds fewer pixels than it should")
 
 
 def sixteen_bits(data: bytes, header: Header) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -25,7 +25,8 @@ SRGB = (
     (0.0139322, 0.0971045, 0.7141733),
 )
 ADOBE_RGB = ((0.60974, 0.20528, 0.14919), (0.31111, 0.62567, 0.06322), (0.01947, 0.06087, 0.74457))
-D50, D65 = (0.9642, 1.0, 0.8249), (0.3127, 0.3290)
+#: White of D50, as the matrix above has it, so that gray stays gray; and of D65, as (x, y).
+D50, D65 = (0.96422, 1.0, 0.82521), (0.3127, 0.3290)
 SRGB_PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 
 CHANNELS = {"gray": 1, "rgb": 3, "cmyk": 4}
@@ -142,8 +143,8 @@ def read_space(icc: bytes) -> Space | None:
     """The curves and the matrix of a profile; none where it consists of tables, or cannot be read."""
     try:
         count = struct.unpack(">I", icc[128:132])[0]
-        rows = [struct.unpack(">4sII", icc[132 + 12 * i : 144 + 12 * i]) for i in range(min(count, 200))]
-        tags = {name: icc[start : start + size] for name, start, size in rows}
+        table = [struct.unpack(">4sII", icc[132 + 12 * i : 144 + 12 * i]) for i in range(min(count, 200))]
+        tags = {name: icc[start : start + size] for name, start, size in table}
         if icc[20:24] != b"XYZ " or any(name in tags for name in (b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1")):
             return None
         name = profile_name(icc)
@@ -151,9 +152,16 @@ def read_space(icc: bytes) -> Space | None:
             return Space(name, (_curve(tags[b"kTRC"]),))
         curves = tuple(_curve(tags[key]) for key in (b"rTRC", b"gTRC", b"bTRC"))
         columns = [struct.unpack(">3i", tags[key][8:20]) for key in (b"rXYZ", b"gXYZ", b"bXYZ")]
-        return Space(name, curves, tuple(tuple(column[i] / 65536 for column in columns) for i in range(3)))
+        rows = [[column[i] / 65536 for column in columns] for i in range(3)]
+        return Space(name, curves, tuple(tuple(_to_white(row, D50[i])) for i, row in enumerate(rows)))
     except (KeyError, struct.error, ValueError):
         return None
+
+
+def _to_white(row: list[float], white: float) -> list[float]:
+    """A row of a matrix whose sum, white, is off by the rounding of profiles, without that."""
+    found = sum(row)
+    return [value * white / found for value in row] if abs(found - white) < 2e-3 else row
 
 
 def _curve(tag: bytes) -> Curve:

@@ -54,7 +54,7 @@ def decode(data: bytes, pages: Literal["first", "all"]) -> Decoded:
         header = png.read_header(data) if kind == "PNG" else None
         count = _count(image)
         wanted = count if pages == "all" else 1
-        check_room(*image.size, wanted)
+        check_room(image.width, image.height, wanted)
         notes: list[str] = []
         colors = _colors(image, data, header)
         exif, orientation = _metadata(image, notes)
@@ -141,6 +141,8 @@ def _raster(file: Whole, image: ImageFile, header: png.Header | None, notes: lis
     """The page that Pillow stands at."""
     import numpy as np
 
+    if header is not None:
+        png.check_pixels(file.getvalue(), header)
     if header is not None and header.bits == 16:
         samples, alpha = png.sixteen_bits(file.getvalue(), header)
         if key := png.transparent_color(header):
