@@ -25,6 +25,9 @@ Combination = Literal["average", "together", "one each"]
 #: For layers: those that a file was taught to speak to.
 AUTO = "auto"
 
+#: Of a reference: tokens that are longer than a prompt's by this are noise already, and larger numbers are a mistake.
+LARGEST_WEIGHT = 100.0
+
 #: References that go through the encoder at once.
 CHUNK = 8
 
@@ -137,8 +140,10 @@ def parse_weights(text: str, references: int) -> list[float]:
             f"There are {references} references and {len(weights)} weights ('{text}'); give one weight for all, or one "
             "each."
         )
-    if min(weights) < 0 or max(weights) == 0:
-        raise ValueError(f"The weights are '{text}'; they must be 0 or more, and one of them above 0.")
+    if not all(0 <= weight <= LARGEST_WEIGHT for weight in weights) or max(weights) == 0:
+        raise ValueError(
+            f"The weights are '{text}'; they must be 0 or more, {LARGEST_WEIGHT:g} at most, and one of them above 0."
+        )
     return weights
 
 

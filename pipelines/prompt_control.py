@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,9 @@ from ..attention.phrases import PromptTokens
 from ..attention.word_maps import BlendWords
 from ..settings import Settings, setting, share
 from .vct_pair import SELF_LAYERS_HELP
+
+#: Of a word: attention that is larger by this is noise already, and larger numbers are a mistake.
+LARGEST_NUMBER = 1000.0
 
 #: A text -> its tokens.
 ReadPrompt = Callable[[str], PromptTokens]
@@ -129,7 +133,7 @@ def blend_words(read: ReadPrompt, source: str, target: str, settings: PromptCont
 def parse_words(text: str) -> dict[str, float | None]:
     """``apple=2, red bird=0.5, sky`` -> each word or phrase and its number, None where it has none.
 
-    :raises ValueError: what follows '=' is no number.
+    :raises ValueError: what follows '=' is no number, or a huge one.
     """
     numbers: dict[str, float | None] = {}
     for term in (part.strip() for part in text.replace("\n", ",").split(",")):
@@ -137,9 +141,15 @@ def parse_words(text: str) -> dict[str, float | None]:
             continue
         word, _, number = term.partition("=")
         try:
-            numbers[word.strip()] = float(number) if number.strip() else None
+            value = float(number) if number.strip() else None
         except ValueError:
-            raise ValueError(f"'{term}' is not understood; write word=number, such as 'apple=2, sky=0.5'.") from None
+            value = math.nan
+        if value is not None and not abs(value) <= LARGEST_NUMBER:
+            raise ValueError(
+                f"'{term}' is not understood; write word=number, such as 'apple=2, sky=0.5', with numbers up to "
+                f"{LARGEST_NUMBER:g}."
+            )
+        numbers[word.strip()] = value
     return numbers
 
 

@@ -1,10 +1,14 @@
 """Settings: one field, and everything that is made from it."""
 
+import importlib
+import pkgutil
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import pytest
 
+import comfyui_exemplar.pipelines
 from comfyui_exemplar.settings import AUTO, Settings, entries, setting, share
 
 
@@ -53,7 +57,16 @@ def test_auto_says_what_it_took():
         ({"steps": "many"}, "steps is 'many'; expected a number"),
         ({"steps": "7"}, "steps is '7'; expected a number"),
         ({"steps": 10**400}, "expected a whole number"),
-        ({"strength": [0.5]}, "expected a number"),
+        ({"strength": [0.5]}, "strength is a list; expected a number"),
+        ({"strength": float("nan")}, "strength is nan; expected a finite number"),
+        ({"strength": float("-inf")}, "strength is -inf; expected a finite number"),  # no way to say auto
+        ({"steps": True}, "steps is True; expected a number"),
+        ({"strength": False}, "strength is False; expected a number"),
+        ({"strength": 0.5j}, "strength is a complex; expected a number"),
+        ({"strength": np.array(0.5)}, "strength is a ndarray; expected a number"),
+        ({"steps": 10**5000}, "steps is a huge number; expected a whole number"),
+        ({"shape": ["round"]}, "shape is a list; expected one of round, square"),
+        ({"quiet": 1}, "quiet is 1; expected on or off"),
         ({"shape": "flat"}, "shape is 'flat'; expected one of round, square"),
         ({"name": 3}, "name is 3; expected a text"),
         ({"quiet": "no"}, "quiet is 'no'; expected on or off"),
@@ -67,8 +80,52 @@ def test_values_out_of_range_are_refused(values, message):
 
 def test_whole_numbers_are_whole():
     """A file's header may say 4.0; what counts with it needs 4."""
-    made = Outer.resolve({"steps": 4.0})
-    assert made == Outer(4) and type(made.steps) is int
+    for four in (4.0, np.float32(4), np.int64(4)):
+        made = Outer.resolve({"steps": four})
+        assert made == Outer(4) and type(made.steps) is int
+
+
+def every_class(base=Settings):
+    for known in base.__subclasses__():
+        if known.__module__.startswith("comfyui_exemplar."):
+            yield known
+        yield from every_class(known)
+
+
+def every_setting():
+    """Class and entry of every setting of the package, but for the nodes' own."""
+    for module in pkgutil.walk_packages(comfyui_exemplar.pipelines.__path__, "comfyui_exemplar.pipelines."):
+        importlib.import_module(module.name)
+    return [
+        pytest.param(known, entry, id=f"{known.__name__}.{name}")
+        for known in sorted(set(every_class()), key=lambda known: known.__qualname__)
+        for name, entry in entries(known).items()
+    ]
+
+
+NUMBERS = [float("nan"), float("inf"), float("-inf"), "3", True, [1], {}, 1j]
+ODD = {
+    int: [*NUMBERS, 2.5],
+    float: NUMBERS,
+    bool: [1, "on", 0.0],
+    str: [3, 1.5, b"x", ["x"]],
+    "word": ["no such word", "", 3, ["x"]],
+}
+
+
+@pytest.mark.parametrize(("known", "entry"), every_setting())
+def test_every_setting_of_the_package_refuses_what_it_cannot_have(known, entry):
+    """The kinds of odd values that come through links, one by one."""
+    odd, about = ODD["word" if entry.options else entry.kind], entry.about
+    if entry.kind in (int, float):
+        assert about.low is not None and about.high is not None, f"{entry.name} has no bounds"
+        odd = [*odd, about.high + 1, *([] if about.auto else [about.low - 1])]
+    for value in odd:
+        with pytest.raises(ValueError, match=r"^here is .*; (expected|it must)"):
+            entry.check(value, "here")
+        with pytest.raises(ValueError, match=f"^{entry.name} is "):
+            known.resolve({}, **{entry.name: value})
+    assert entry.check(entry.default) is entry.default
 
 
 def test_auto_needs_room_below():

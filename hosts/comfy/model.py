@@ -28,8 +28,12 @@ def require_unet(model: Any, node: str) -> Any:
     """The UNet of a Stable Diffusion 1.x, 2.x or SDXL MODEL.
 
     :param node: display name of the asking node, for the message.
-    :raises ValueError: any other family, named.
+    :raises ValueError: any other family, named; or no MODEL.
     """
+    if not hasattr(model, "get_model_object"):
+        raise ValueError(
+            f"{node}: model: found {type(model).__name__}, expected a MODEL; look at the node that made it."
+        )
     unet = model.get_model_object("diffusion_model")
     sampling = model.get_model_object("model_sampling")
     parents = {base.__name__ for base in type(sampling).__mro__}

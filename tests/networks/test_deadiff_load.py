@@ -157,6 +157,9 @@ class TestReferences:
             ("", "0 weights"),
             ("0", "above 0"),
             ("-1, 1, 1", "0 or more"),
+            ("nan", "0 or more"),
+            ("1, inf, 1", "100 at most"),
+            ("1e30", "100 at most"),
         ):
             with pytest.raises(ValueError, match=said):
                 parse_weights(text, 3)

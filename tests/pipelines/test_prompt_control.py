@@ -77,3 +77,9 @@ def test_blend_words():
 
 def test_words_and_numbers():
     assert parse_words("a=2, b c =0.5,\n d") == {"a": 2.0, "b c": 0.5, "d": None}
+
+
+@pytest.mark.parametrize("number", ["two", "nan", "inf", "-inf", "1e30"])
+def test_numbers_that_are_none(number):
+    with pytest.raises(ValueError, match=f"'apple={number}' is not understood; write word=number"):
+        parse_words(f"sky=1, apple={number}")
