@@ -148,13 +148,10 @@ def role_warnings(source: Inversion, reference: Inversion, gray: Inversion) -> l
         return warnings
     if gray.chroma > reference.chroma:
         return ["reference_inversion has less color than gray_inversion; they seem to be exchanged."]
-    if source.chroma > reference.chroma and reference.chroma < _HARDLY_MORE * gray.chroma:
+    # even gray pictures have some, by a linear map
+    if source.chroma > reference.chroma and reference.chroma - gray.chroma < 0.25 * (source.chroma - gray.chroma):
         return ["input_inversion has more color than reference_inversion; they seem to be exchanged."]
     return []
-
-
-#: A reference whose chroma is below this times its gray version's has no color of its own.
-_HARDLY_MORE = 1.2
 
 
 def _same_pictures(one: Inversion, other: Inversion) -> bool:

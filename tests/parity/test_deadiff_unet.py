@@ -193,8 +193,8 @@ class OtherText:
     """An edit that gives some layers another prompt, under one that adds tokens."""
 
     def __init__(self, host, edit, text, layers):
-        self.host, self.edit, self.text, self.layers = host, edit, text, edit.layers
-        self.other = layers
+        self.host, self.edit, self.text, self.other = host, edit, text, layers
+        self.layers, self.pictures, self.mask = edit.layers, edit.pictures, edit.mask
 
     def forget(self):
         """Nothing of a run is kept."""
