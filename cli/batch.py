@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ class Batch:
         from ..color import drop_alpha
         from ..files.pictures import read_photograph
 
-        photograph = read_photograph(job.source)
+        with decoding(job.source):
+            photograph = read_photograph(job.source)
         for note in photograph.facts.notes:
             log.warning("%s: %s", job.source, note)
         image, alpha = photograph.images, photograph.alpha
@@ -128,6 +130,21 @@ class Batch:
         if not self._written:
             return said
         return f"{said.rstrip('.')}. {self._written} of {len(self.jobs)} results are written."
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """The reading of a picture file, by decoders that raise what they like at a damaged one.
+
+    :raises ValueError: naming the file.
+    """
+    try:
+        yield
+    except (ValueError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        said = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not a picture that can be read ({said}).") from error
 
 
 def plan(
@@ -205,10 +222,24 @@ def size_of(path: Path) -> tuple[int, int]:
     :raises ValueError: not a readable picture.
     :raises FileNotFoundError: no such file.
     """
+    from ..files.pictures import read_photograph, reading
+    from ..files.room import check_room
+
+    try:
+        height, width = _header(path)
+    except (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, struct.error):
+        # the reader says what is wrong, or it knows more formats than Pillow
+        with decoding(path):
+            height, width = read_photograph(path).images.shape[1:3]
+    with reading(path):
+        check_room(width, height)
+    return height, width
+
+
+def _header(path: Path) -> tuple[int, int]:
     from PIL import Image
 
-    from ..files.pictures import read_photograph
-
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # for files from strangers; the user named this one
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -216,10 +247,8 @@ def size_of(path: Path) -> tuple[int, int]:
                 tags = getattr(image, "tag_v2")  # noqa: B009  # of Pillow's TIFF reader alone
                 width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
             turned = _exif(image).get(_ORIENTATION) in _LYING
-    except (OSError, ValueError, SyntaxError, LookupError, Image.DecompressionBombError):
-        # the reader says what is wrong, or it knows more formats than Pillow
-        height, width = read_photograph(path).images.shape[1:3]
-        return height, width
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
     return (width, height) if turned else (height, width)
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
-from .batch import Job, plan
+from .batch import Job, decoding, plan
 
 NAME = "colorize"
 HELP = "color gray pictures by a color reference"
@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
         pictures={"--reference": options.reference},
         files={"--model": path},
     )
-    reference = load_picture(options.reference)
+    with decoding(options.reference):
+        reference = load_picture(options.reference)
     model = load_standalone(path, **common.checkpoint(options))
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
     pair = None

@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
 
     if not options.checkpoint.exists():
         raise FileNotFoundError(f"{options.checkpoint} does not exist; give DEADiff's checkpoint.")
+    if options.adapter.suffix.lower() != ".safetensors":
+        raise ValueError(f"The adapter is to be {options.adapter}; its name must end in .safetensors.")
     check_collisions([], [("the checkpoint", options.checkpoint)], [("the adapter", options.adapter)])
     check_destination(options.adapter, (".safetensors",))
     done = extract(options.checkpoint, options.adapter, getattr(torch, options.dtype))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
-from .batch import plan
+from .batch import decoding, plan
 
 NAME = "translate"
 HELP = "draw pictures again with one reference picture's concept"
@@ -50,7 +50,10 @@ def run(options: argparse.Namespace) -> int:
         files={"--concept": options.concept, "--model": path},
         concept=options.save_concept,
     )
-    reference = load_picture(options.reference) if options.reference else None
+    reference = None
+    if options.reference:
+        with decoding(options.reference):
+            reference = load_picture(options.reference)
     text = load_concept_text(path, common.placement(options)["device"])
     model = load_standalone(path, **common.checkpoint(options))
     settings = TranslateSettings.resolve(model.recommended.get("vct", {}), **chosen)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..diffusion.concept import ConceptState
+from .output import whole
 from .pickles import StandIn, module_tensors
 from .tensors import is_safetensors_inside, read_pickle, read_tensors
 
@@ -94,10 +94,9 @@ def save_concept(path: Path, concept: ConceptFile) -> None:
         "second": [_packed(m) for m in state.second],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     vectors = {name: v.float().contiguous() for name, v in zip(names, state.vectors, strict=True)}
-    save_file(vectors, part, metadata={HEADER: json.dumps(header)})
-    os.replace(part, path)
+    with whole(path) as beside:
+        save_file(vectors, beside, metadata={HEADER: json.dumps(header)})
 
 
 def read_concept(path: Path) -> ConceptFile | None:

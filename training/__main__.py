@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from comfyui_exemplar.files.output import whole
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="training", description="Make the embedded model, step by step.")
@@ -105,15 +107,12 @@ def _prepare(options: argparse.Namespace) -> None:
     from .drawings import render
 
     drawings = render(options.folder / "packages")
-    np.savez(
-        options.folder / "drawings.npz",
-        pictures=drawings.pictures,
-        names=np.array(drawings.names),
-        hands=np.array(drawings.hands),
-    )
+    with whole(options.folder / "drawings.npz") as beside:
+        np.savez(beside, pictures=drawings.pictures, names=np.array(drawings.names), hands=np.array(drawings.hands))
     for split in ("train", "test"):
         pictures = photographs.read(options.folder / "packages", split)
-        np.save(options.folder / f"photographs-{split}.npy", pictures)
+        with whole(options.folder / f"photographs-{split}.npy") as beside:
+            np.save(beside, pictures)
         print(f"{len(pictures)} squares of photographs ({split})")
     print(f"{len(drawings.names)} drawings of {len(set(drawings.names))} things")
 
@@ -131,7 +130,8 @@ def _autoencoder(options: argparse.Namespace) -> None:
     pictures = torch.cat([view.pictures for pair in pairs for view in (pair.a, pair.b)]) * 2 - 1
     model = fit(pictures)
     again = model.decode(model.encode(pictures))
-    save_file(model.state_dict(), options.folder / "autoencoder.safetensors")
+    with whole(options.folder / "autoencoder.safetensors") as beside:
+        save_file(model.state_dict(), beside)
     print(f"PSNR there and back: {10 * torch.log10(4 / (again - pictures).square().mean()):.1f} dB")
     print("latent deviations:", model.encode(pictures).std((0, 2, 3)).tolist())
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.networks.deadiff.load import ABOUT_KEY
 from comfyui_exemplar.networks.deadiff.weights import projection_name, published_shapes
 
@@ -49,7 +50,8 @@ def export_adapter(folder: Path, output: Path) -> None:
     }
     metadata = {"format": "pt", ABOUT_KEY: json.dumps(about), "exemplar.credit": CREDIT, "exemplar.license": LICENSE}
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, output, metadata=metadata)
+    with whole(output) as beside:
+        save_file(tensors, beside, metadata=metadata)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M "
         "numbers"

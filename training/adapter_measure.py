@@ -20,6 +20,7 @@ from comfyui_exemplar.attention.image_tokens import SEMANTICS, STYLE, ImageToken
 from comfyui_exemplar.color import rgb_to_lab
 from comfyui_exemplar.diffusion.sampling import sample_ddim
 from comfyui_exemplar.files.headers import load_state_dict
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 from comfyui_exemplar.networks.deadiff.load import DEADiffAdapter, load_deadiff
@@ -182,8 +183,10 @@ def evaluate_adapter(folder: Path, model: Path, adapter: Path, out: Path) -> dic
     numbers = {way: measure(pictures, cases, drawn, names) for way, pictures in made.items()}
     numbers["chance"] = {"first": 1 / len(names), "first five": 5 / len(names)}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "adapter.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    with whole(out / "adapter.json") as beside:
+        beside.write_text(json.dumps(numbers, indent=1) + "\n")
     rows = torch.cat([torch.cat(list(pictures[:SHOWN]), 2) for pictures in (cases.references, *made.values())], 1)
-    Image.fromarray((rows.permute(1, 2, 0) * 255).round().byte().numpy()).save(out / "adapter.jpg", quality=90)
+    with whole(out / "adapter.jpg") as beside:
+        Image.fromarray((rows.permute(1, 2, 0) * 255).round().byte().numpy()).save(beside, quality=90)
     print(json.dumps(numbers, indent=1))
     return numbers

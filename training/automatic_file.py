@@ -14,6 +14,7 @@ from torch import Tensor
 
 from comfyui_exemplar.color import ab_error, desaturate, rgb_to_lab
 from comfyui_exemplar.files.headers import RECOMMENDED_KEY
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.networks.ddcolor.load import encoder_name, load_ddcolor
 from comfyui_exemplar.networks.ddcolor.weights import color_decoder_names, published_shapes
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
@@ -49,7 +50,8 @@ def export_automatic(folder: Path, output: Path) -> None:
         "exemplar.license": LICENSE,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.contiguous() for name, t in tensors.items()}, output, metadata=metadata)
+    with whole(output) as beside:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, beside, metadata=metadata)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M "
         "numbers"
@@ -124,7 +126,8 @@ def evaluate_automatic(folder: Path, model: Path, out: Path) -> None:
     photographs = torch.from_numpy(np.load(folder / "photographs-test.npy")).float() / 255
     numbers["held-out photographs"] = _errors(ways, photographs, torch.ones(photographs.shape[:3]))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "automatic.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    with whole(out / "automatic.json") as beside:
+        beside.write_text(json.dumps(numbers, indent=1) + "\n")
     print(json.dumps(numbers, indent=1))
 
 
@@ -168,4 +171,5 @@ def _sheet(truth: Tensor, ways: dict[str, Callable[[Tensor], Tensor]], path: Pat
     for half in (slice(None, columns), slice(columns, None)):
         rows += [torch.cat(list(p[half]), 1) for p in (gray, ways[EMBEDDED](gray), chosen) if len(p[half])]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((torch.cat(rows[:6]) * 255).round().byte().numpy()).save(path, quality=90)
+    with whole(path) as beside:
+        Image.fromarray((torch.cat(rows[:6]) * 255).round().byte().numpy()).save(beside, quality=90)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
@@ -80,9 +81,11 @@ def evaluate(folder: Path, model: Path, out: Path, split: str) -> None:
     numbers = report.summary(outcomes, pairs.count, against=(TINT, WELSH)) | {"matching": matches, "split": split}
     numbers["photographs"] = photographs
     numbers["words"] = evaluate_words(model, drawings, out / "words.jpg")
-    (out / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    with whole(out / "numbers.json") as beside:
+        beside.write_text(json.dumps(numbers, indent=1) + "\n")
     table = report.table(numbers)
-    (out / "numbers.md").write_text(table)
+    with whole(out / "numbers.md") as beside:
+        beside.write_text(table)
     report.plot(outcomes, pairs.count, FULL, (TINT, WELSH), out / "plot.png")
     report.contact_sheet(pairs, shown, out / "pairs.jpg")
     print(table)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from comfyui_exemplar.files.headers import CONFIG_KEY, FORMAT, FORMAT_KEY, RECOMMENDED_KEY
+from comfyui_exemplar.files.output import whole
 
 from .autoencoder import FACTOR
 from .model import SCHEDULE, TEXT, UNET
@@ -99,7 +100,8 @@ def export(folder: Path, output: Path, weights: str = "average") -> None:
         "exemplar.license": LICENSE,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, output, metadata=metadata)
+    with whole(output) as beside:
+        save_file(tensors, beside, metadata=metadata)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in tensors.values()) / 1e6:.2f} M "
         "numbers"

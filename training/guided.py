@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from comfyui_exemplar.color import color_ghosting, luminance, luminance_to_rgb, psnr
 from comfyui_exemplar.files.ldm import part
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 from comfyui_exemplar.networks.lcad.load import read_lcad
 from comfyui_exemplar.networks.lcad.model import (
@@ -218,7 +219,8 @@ def averaged(folder: Path) -> LCADAutoencoder:
 
 def keep_exported(lcad: Path, folder: Path) -> None:
     """An exported L-CAD's gray encoder and decoder become the folder's, in place of a checkpoint that is lost."""
-    save_file(read_lcad(lcad).autoencoder.state_dict(), folder / _EXPORTED)
+    with whole(folder / _EXPORTED) as beside:
+        save_file(read_lcad(lcad).autoencoder.state_dict(), beside)
 
 
 @torch.no_grad()

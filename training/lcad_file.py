@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_exemplar.files.headers import CONFIG_KEY, FORMAT, FORMAT_KEY, RECOMMENDED_KEY
+from comfyui_exemplar.files.output import whole
 
 from . import guided
 from .drawings import SIDE
@@ -48,7 +49,8 @@ def export_lcad(folder: Path, output: Path) -> None:
         "exemplar.license": LICENSE,
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half, output, metadata=metadata)
+    with whole(output) as beside:
+        save_file(half, beside, metadata=metadata)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB, {sum(t.numel() for t in half.values()) / 1e6:.2f} M numbers"
     )

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from comfyui_exemplar.attention.dual import DualAttentionSettings
 from comfyui_exemplar.color import ab_error, psnr
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_inversion import ReferencePair
@@ -59,9 +60,8 @@ def kept(path: Path, make) -> Tensor:
     """Pictures kept as 8-bit numbers at ``path``; made and written if they are not there."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".part.npy")
-        np.save(scratch, (make() * 255).round().clamp(0, 255).byte().numpy())
-        scratch.replace(path)
+        with whole(path) as beside:
+            np.save(beside, (make() * 255).round().clamp(0, 255).byte().numpy())
     return torch.from_numpy(np.load(path)).float() / 255
 
 

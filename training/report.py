@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from comfyui_exemplar.files.output import whole
+
 from .measure import Outcome
 from .pairs import EvaluationPairs
 
@@ -120,4 +122,5 @@ def contact_sheet(pairs: EvaluationPairs, shown: dict[str, Tensor], path: Path, 
             pixels = (pictures[row] * 255).round().byte().numpy()
             sheet.paste(Image.fromarray(pixels), (x + i * (side + gap), y))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, quality=90)
+    with whole(path) as beside:
+        sheet.save(beside, quality=90)

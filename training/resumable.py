@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from comfyui_exemplar.files.output import whole
+
 
 class Steps(Protocol):
     steps: int
@@ -66,9 +68,8 @@ class Resumable:
         """Written beside the old checkpoint first, so that an interruption leaves one of them whole."""
         state = {"step": self.step, "net": self.net.state_dict(), "average": self.average}
         state |= {name: optimizer.state_dict() for name, optimizer in self.optimizers().items()}
-        scratch = self.checkpoint.with_suffix(".part")
-        torch.save(state, scratch)
-        scratch.replace(self.checkpoint)
+        with whole(self.checkpoint) as beside:
+            torch.save(state, beside)
 
     def resume(self) -> None:
         state = torch.load(self.checkpoint, map_location=next(self.net.parameters()).device, weights_only=True)

@@ -34,6 +34,7 @@ from comfyui_exemplar.diffusion.concept_prompt import ConceptPrompt
 from comfyui_exemplar.diffusion.sampling import guide, sample_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.files.headers import read_recommended
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
 from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser
@@ -154,7 +155,8 @@ def _concept(host: DiffusersTranslator, reference: Tensor, path: Path, name: str
         with tqdm(total=updates, desc=f"concept of {name}", mininterval=20) as bar:
             made = learn(host, reference[None], SETTINGS, lambda *_: bar.update())
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"emb_params": made.learned[0].contiguous()}, path)
+        with whole(path) as beside:
+            save_file({"emb_params": made.learned[0].contiguous()}, beside)
     return host.of_vectors(load_file(path)["emb_params"])
 
 
@@ -198,9 +200,11 @@ def evaluate_translation(
     numbers = measure(host, found, {way: torch.stack(rows) for way, rows in ways.items()})
     numbers |= {"split": split, "references": found.of, "contents": found.names}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "translation.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    with whole(out / "translation.json") as beside:
+        beside.write_text(json.dumps(numbers, indent=1) + "\n")
     table = report(numbers)
-    (out / "translation.md").write_text(table)
+    with whole(out / "translation.md") as beside:
+        beside.write_text(table)
     contact_sheet(found, ways, out / "translation.jpg")
     print(table)
     return numbers
@@ -271,4 +275,5 @@ def contact_sheet(found: Cases, ways: dict[str, list[Tensor]], path: Path) -> No
         for column, picture in enumerate(shown):
             image = Image.fromarray(to_uint8(picture).numpy())
             sheet.paste(image, (column * (side + gap), head + row * (side + gap)))
-    sheet.save(path, quality=88)
+    with whole(path) as beside:
+        sheet.save(beside, quality=88)

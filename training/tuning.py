@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from comfyui_exemplar.attention.dual import DualAttentionSettings
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
@@ -61,7 +62,8 @@ def tune(folder: Path, model: Path, out: Path) -> None:
                 print(json.dumps(rows[-1]), flush=True)
         best = min(tried, key=tried.__getitem__)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "tuning.json").write_text(json.dumps(rows, indent=1) + "\n")
+    with whole(out / "tuning.json") as beside:
+        beside.write_text(json.dumps(rows, indent=1) + "\n")
     print("best:", best)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 from .drawings import Drawings
@@ -197,7 +198,8 @@ def _keep_autoencoder(exported: Path, folder: Path) -> None:
     """The folder's autoencoder becomes the exported file's: a fit to other pictures is another latent space, in which
     the weights are worth nothing."""
     tensors = {n.removeprefix("vae."): t for n, t in load_file(exported).items() if n.startswith("vae.")}
-    save_file(tensors, folder / "autoencoder.safetensors")
+    with whole(folder / "autoencoder.safetensors") as beside:
+        save_file(tensors, beside)
 
 
 def load_photographs(folder: Path, split: str) -> Tensor:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...files import embeddings, headers, ldm
+from ...files.output import whole
 from ...files.tensors import read_component, read_json, read_tensors
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from . import text_encoders as text
@@ -150,9 +151,9 @@ def read_vectors(path: Path, text: ConceptText) -> tuple[Tensor, ...]:
 
 def save_vectors(path: Path, text: ConceptText, vectors: Sequence[Tensor]) -> None:
     """Write what :func:`read_vectors`, ComfyUI and diffusers read."""
-    save_file(
-        {name: v.contiguous() for name, v in zip(embeddings.tensor_names(text.names), vectors, strict=True)}, path
-    )
+    tensors = {name: v.contiguous() for name, v in zip(embeddings.tensor_names(text.names), vectors, strict=True)}
+    with whole(path) as beside:
+        save_file(tensors, beside)
 
 
 def load_concept_text(path: Path, device: str | torch.device = "cpu") -> ConceptText:

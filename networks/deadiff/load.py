@@ -16,6 +16,7 @@ from ...attention.image_tokens import PUBLISHED_SPLIT
 from ...attention.layers import Layer
 from ...files import headers
 from ...files.ldm import load_strictly
+from ...files.output import whole
 from ...files.tensors import read_tensors, reading
 from . import weights as published
 from .model import Branch, CLIPTrunk, ImageEncoder, QFormer
@@ -171,7 +172,8 @@ def extract(source: Path, output: Path, dtype: torch.dtype = torch.float16) -> d
         weights = {n: t for n, t in weights.items() if not n.startswith("content_blip.visual_encoder.")}
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, output, metadata={"format": "pt", ABOUT_KEY: json.dumps(about)})
+    with whole(output) as beside:
+        save_file(weights, beside, metadata={"format": "pt", ABOUT_KEY: json.dumps(about)})
     return {"tensors": len(weights), "bytes": output.stat().st_size, "shared_trunk": shared}
 
 

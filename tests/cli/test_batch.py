@@ -2,6 +2,7 @@
 
 import logging
 import os
+import struct
 
 import pytest
 import torch
@@ -115,11 +116,12 @@ class TestRefusedBeforeAModelIsLoaded:
         assert "would replace b.png, which is --reference" in capsys.readouterr().err
 
     def test_extraction(self, place, capsys):
+        (place / "a.safetensors").touch()
         for arguments, expected in (
             (("none.ckpt", "x.safetensors"), "none.ckpt does not exist"),
-            (("a.png", "x.ckpt"), "x.ckpt ends in '.ckpt'"),
+            (("a.png", "x.ckpt"), "must end in .safetensors"),
             (("a.png", "words.png/x.safetensors"), "words.png is no folder"),
-            (("a.png", "a.png"), "would replace a.png, which is the checkpoint"),
+            (("a.safetensors", "./a.safetensors"), "would replace a.safetensors, which is the checkpoint"),
         ):
             assert run("extract-deadiff", *arguments) == 1
             assert expected in capsys.readouterr().err
@@ -174,6 +176,21 @@ class TestSizes:
         shapes(7, 5).save(tmp_path / f"a.{suffix}", exif=exif)
         assert size_from_header(tmp_path / f"a.{suffix}") == size
         assert tuple(load_picture(tmp_path / f"a.{suffix}").shape[1:3]) == size
+
+    def test_a_large_scan_is_no_bomb(self, tmp_path, monkeypatch):
+        shapes(40, 30).save(tmp_path / "a.png")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        assert size_from_header(tmp_path / "a.png") == (30, 40)
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+    def test_what_memory_cannot_hold_is_refused_at_once(self, place, no_model, monkeypatch, capsys):
+        from comfyui_exemplar.files import room
+
+        monkeypatch.setattr(room, "LARGE", 1000)
+        monkeypatch.setattr(room, "free_bytes", lambda: 50_000)
+        assert run("auto", "a.png") == 1
+        err = capsys.readouterr().err
+        assert "a.png" in err and "of memory" in err and len(err.splitlines()) == 1
 
 
 class Counted:
@@ -266,9 +283,8 @@ class TestFailures:
         shapes(8, 8).save("old.png")
         before = (place / "old.png").read_bytes()
 
-        def fails(self, path, *_, **__):
-            with open(path, "wb") as file:
-                file.write(b"half")
+        def fails(self, file, *_, **__):
+            file.write(b"half")
             raise error
 
         monkeypatch.setattr(Image.Image, "save", fails)
@@ -277,6 +293,16 @@ class TestFailures:
         assert (place / "old.png").read_bytes() == before
         assert not [path for path in place.iterdir() if path.name.startswith(".")]
         assert "Traceback" not in capfd.readouterr().err
+
+    @pytest.mark.parametrize("error", [SyntaxError("broken chunk"), struct.error("unpack"), TypeError(), IndexError()])
+    def test_a_decoder_that_raises_what_it_likes(self, place, capfd, monkeypatch, error):
+        def fails(*_, **__):
+            raise error
+
+        monkeypatch.setattr(files, "decode", fails)
+        assert run("auto", "a.png", *SMALL) == 1
+        (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error")]
+        assert "a.png is not a picture that can be read" in line
 
     @pytest.mark.parametrize(
         "error",
