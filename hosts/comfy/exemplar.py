@@ -86,7 +86,7 @@ def invert(
     plan = inversion_plan(sigma_table(model), settings.steps, settings.depth, settings.convention)
     start = model.model.process_latent_in(samples)
     calls = len(plan.reads) * (1 + settings.refinements) + (settings.depth if settings.measure_round_trip else 0)
-    host = ComfyHost(model, conditioning, on_step=progress(calls))
+    host = ComfyHost(model, conditioning, on_step=progress(calls), name="Attention Capture")
     spec = model.get_attachment(_CAPTURE)
     target = CaptureTarget(spec) if spec is not None else None
     capture = Capture([target], plan.kept_sigmas) if target is not None else None

@@ -22,18 +22,21 @@ if TYPE_CHECKING:
     from ...pipelines.host import Host
 
 
-def with_captured(model: Any, capture: Capture) -> Any:
-    """A clone of a MODEL that fills a capture's banks; what can't be kept truly is refused while it runs."""
+def with_captured(model: Any, capture: Capture, name: str) -> Any:
+    """A clone of a MODEL that fills a capture's banks; what can't be kept truly is refused while it runs.
+
+    :param name: of the node, for messages.
+    """
 
     def check(run: edits.Sampling) -> None:
         if "context_handler" in run.guider.model_options and run.guider.model_options["context_handler"] is not None:
             raise ValueError(
-                "Attention Capture keeps all pictures of a batch at once, but this MODEL splits batches into context "
-                "windows. Take the context windows off the MODEL that inverts; sampling may have them."
+                f"{name} keeps the attention of all pictures of a batch at once, but this MODEL splits batches into "
+                "context windows. Take the context windows off the MODEL that inverts; sampling may have them."
             )
 
     placed = edits.PlacedEdit(
-        "Attention Capture",
+        name,
         capture,
         edits.layer_widths(model, capture.layers),
         branches=frozenset({CONDITIONAL}),
@@ -49,12 +52,18 @@ class ComfyHost:
 
     :param vae: may be None where only latents are handled.
     :param on_step: called with the clean estimate after every model call.
+    :param name: of the node, for messages.
     """
 
     def __init__(
-        self, model: Any, conditioning: list, vae: Any = None, on_step: Callable[[Tensor], None] | None = None
+        self,
+        model: Any,
+        conditioning: list,
+        vae: Any = None,
+        on_step: Callable[[Tensor], None] | None = None,
+        name: str = "Exemplar Colorize",
     ) -> None:
-        self.model, self.conditioning, self.vae, self.on_step = model, conditioning, vae, on_step
+        self.model, self.conditioning, self.vae, self.on_step, self.name = model, conditioning, vae, on_step, name
         self.layers: tuple[LayerInfo, ...] = attention_layers(model)
         self.sigma_table = sigma_table(model)
         self.fingerprint = fingerprint(model)
@@ -85,7 +94,7 @@ class ComfyHost:
         self, latent: Tensor, plan: InversionPlan, capture: Capture | None = None, refinements: int = 0
     ) -> Tensor:
         """Climb; returns the trajectory, (K+1, B, C, h, w), on the CPU."""
-        model = self.model if capture is None else with_captured(self.model, capture)
+        model = self.model if capture is None else with_captured(self.model, capture, self.name)
         trajectory: list[Tensor] = []
 
         def climb(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -113,7 +122,7 @@ class ComfyHost:
         model = self.model
         if edit is not None:
             placed = edits.PlacedEdit(
-                "Exemplar Colorize",
+                self.name,
                 edit,
                 edits.layer_widths(model, layers),
                 branches=frozenset({CONDITIONAL}),

@@ -1,8 +1,4 @@
-"""The ComfyUI host: a MODEL as a denoiser that attention edits can be put into.
-
-Only documented ModelPatcher setters are used, always on a clone; what other packs installed on a layer stays in the
-chain. Rows of a batch are told apart by ``cond_or_uncond``, never by position.
-"""
+"""The ComfyUI host: a MODEL as a denoiser, what it is made of, and how it is told from others."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class ComfyTranslator(ComfyHost):
         on_step: Callable[[Tensor], None] | None = None,
     ) -> None:
         empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        super().__init__(model, empty, vae, on_step)
+        super().__init__(model, empty, vae, on_step, "Exemplar Translate")
         self.clip = clip
         self.columns = text_columns(empty, "empty")
 
