@@ -1,9 +1,8 @@
 """ComfyUI: a MODEL as a denoiser that edits can be put into, and the pack's own networks under its model manager.
 
 Start at :mod:`.model` (a MODEL as a denoiser), :mod:`.edits` (attention edits in a clone of it: the one way in) and
-:mod:`.host` (the contract of the pipelines). How edits meet a call of the UNet is in :mod:`.calls`, whose rows they find
-there in :mod:`.rows`, what is said of it in :mod:`.runs`, and what guidance does not compute twice in :mod:`.sharing`.
-:mod:`.managed` and :mod:`.folders` are what every network of the pack's own needs,
-:mod:`.recommended` what a MODEL says of itself, :mod:`.sampling` and :mod:`.gradients` how it is run. A file named
-after a system is that system here.
+:mod:`.host` (the contract of the pipelines). How edits meet a call of the UNet is in :mod:`.calls`, whose rows they
+find there in :mod:`.rows`, what is said of it in :mod:`.runs`, what guidance does not compute twice in :mod:`.sharing`.
+:mod:`.managed` and :mod:`.folders` are what every network of the pack's own needs, :mod:`.recommended` what a MODEL
+says of itself, :mod:`.sampling` and :mod:`.gradients` how it is run. A file named after a system is that system here.
 """
