@@ -137,13 +137,13 @@ class LatentLuminance(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hosts.comfy.color import exact_luminance, pulled_model
 
-        if latent is None and model is None:
-            raise ValueError("Latent Luminance has nothing to work on: connect a latent, a model, or both.")
         strength = resolved(cls, LatentLuminanceSettings, {}, values).strength
         gray_image = picture(cls, gray_image, "gray_image")
+        if latent is None and model is None:
+            raise ValueError("Latent Luminance has nothing to work on: connect a latent, a model, or both.")
+        samples = None if latent is None else latent_samples(cls, latent, "latent")
         warn_if_colored(gray_image, "gray_image")
-        if latent is not None:
-            samples = latent_samples(cls, latent, "latent")
+        if latent is not None and samples is not None:
             latent = {**latent, "samples": exact_luminance(vae, gray_image, samples, strength)}
         if model is not None:
             model = pulled_model(model, vae, gray_image, strength)

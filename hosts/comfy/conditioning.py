@@ -132,7 +132,8 @@ def _check_entries(conditioning: Any, asked: str) -> None:
     for entry in conditioning:
         if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[1], dict)):
             raise ValueError(
-                f"{asked}: found an entry that is no pair of a prompt and its options; look at the node that made it."
+                f"{asked}: found an entry that is no pair, expected a prompt and its options; look at the node that "
+                "made it."
             )
         context, extras = entry
         if not isinstance(context, Tensor) or not context.is_floating_point():
