@@ -23,6 +23,9 @@ PLANES = {
     "grayf32le": (0,),
     "gbrpf32le": (2, 0, 1),
     "gbrapf32le": (2, 0, 1, 3),
+    "grayf16le": (0,),
+    "gbrpf16le": (2, 0, 1),
+    "gbrapf16le": (2, 0, 1, 3),
 }
 JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 CODESTREAM = b"\xff\x4f\xff\x51"
@@ -67,6 +70,7 @@ def decode_exr(data: bytes) -> Decoded:
     :raises ValueError: channels that are no picture, several parts, no PyAV.
     """
     header = exr.read_header(data)
+    exr.check_whole(data, header)
     check_room(*header.size)
     notes: list[str] = []
     stored = _linear(_by_ffmpeg(data, "EXR"), notes)
@@ -96,10 +100,11 @@ def _linear(stored: NDArray[Any], notes: list[str]) -> NDArray[Any]:
 
     if not np.isfinite(stored).all():
         raise ValueError("its samples hold values that are no numbers (NaN or infinite)")
+    stored = stored.astype(np.float32)
     low, high = float(stored.min()), float(stored.max())
     if low < 0 or high > 1.001:
         notes.append(f"its linear values run from {low:.4g} to {high:.4g}: what is outside 0..1 was clipped")
-    return stored.astype(np.float32).clip(0, 1)
+    return stored.clip(0, 1)
 
 
 def _by_ffmpeg(data: bytes, kind: str) -> NDArray[Any]:
@@ -129,7 +134,8 @@ def _by_ffmpeg(data: bytes, kind: str) -> NDArray[Any]:
         return rows[:, : frame.width * channels].reshape(frame.height, frame.width, channels)
     if name in PLANES:
         planes = [frame.planes[i] for i in PLANES[name]]
-        arrays = [np.frombuffer(bytes(p), "<f4").reshape(frame.height, p.line_size // 4) for p in planes]
+        number = np.dtype("<f2" if "f16" in name else "<f4")
+        arrays = [np.frombuffer(bytes(p), number).reshape(frame.height, -1) for p in planes]
         return np.stack(arrays, -1)[:, : frame.width]
     raise ValueError(f"{kind} with samples that are not read ({name}); save as 16-bit PNG or TIFF")
 
@@ -157,6 +163,12 @@ def needs_more_than_pillow(data: bytes) -> bool:
     """Deeper than 8 bits in several channels: Pillow makes 8 bits of that, and white may come out black."""
     _, bits, *_ = _siz(data)
     return max(bits) > 8 and len(bits) > 1
+
+
+def filled_up(samples: NDArray[Any], data: bytes) -> NDArray[Any]:
+    """Gray of 9 to 15 bits, which Pillow moves to the high bits of 16, so that its white is 1."""
+    bits = jpeg2000_bits(data)
+    return samples * (65535 / ((2**bits - 1) << (16 - bits))) if 8 < bits < 16 else samples
 
 
 def jpeg2000_bits(data: bytes) -> int:
@@ -198,12 +210,17 @@ def _boxes(data: bytes):
 
 
 def _siz(data: bytes) -> tuple[list[bool], list[int], int, int]:
-    """Whether each channel is signed, its bits, and width and height."""
+    """Whether each channel is signed, its bits, and width and height.
+
+    :raises ValueError: the file is cut off.
+    """
     stream = data
     if not data.startswith(CODESTREAM):
         stream = next((content for name, content in _boxes(data) if name == b"jp2c"), b"")
     if not stream.startswith(CODESTREAM) or len(stream) < 45:
         raise ValueError("a JPEG 2000 file without a picture")
+    if b"\xff\xd9" not in stream[-64:]:
+        raise ValueError("the file is truncated: its end is missing")
     right, bottom, left, top = struct.unpack(">4I", stream[8:24])
     count = struct.unpack(">H", stream[40:42])[0]
     kinds = stream[42 : 42 + 3 * count : 3]

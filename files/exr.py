@@ -22,6 +22,8 @@ MAGIC = b"\x76\x2f\x31\x01"
 DEEP, PARTS = 0x800, 0x1000
 CHROMATICITIES = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 PIXELS = {0: 32, 1: 16, 2: 32}
+#: Rows in a block, by compression.
+BLOCKS = {0: 1, 1: 1, 2: 1, 3: 16, 4: 32, 5: 16, 6: 32, 7: 32, 8: 32, 9: 256}
 #: Compression by zlib, sixteen rows in a block.
 ZIP, ROWS = 3, 16
 
@@ -35,6 +37,8 @@ class Header:
     space: profiles.Space
     resolution: tuple[float, float] | None
     attributes: dict[str, bytes]
+    #: Where the table of the blocks' places begins.
+    table: int
 
 
 def read_header(data: bytes) -> Header:
@@ -70,7 +74,28 @@ def read_header(data: bytes) -> Header:
     aspect = struct.unpack("<f", attributes.get("pixelAspectRatio", b"\0\0\x80?"))[0]
     resolution = (across, round(across * aspect, 2)) if across > 1 and aspect > 0 else None
     bits = max(PIXELS.get(kind, 32) for kind in channels.values())
-    return Header((right - left + 1, bottom - top + 1), bits, space, resolution, attributes)
+    return Header((right - left + 1, bottom - top + 1), bits, space, resolution, attributes, place + 1)
+
+
+def check_whole(data: bytes, header: Header) -> None:
+    """Refuse a file that ends within its blocks: FFmpeg fills the rest up without a word.
+
+    :raises ValueError: it does.
+    """
+    try:
+        left, top, right, bottom = struct.unpack("<4i", header.attributes["dataWindow"])
+        if tiles := header.attributes.get("tiles"):
+            across, down = struct.unpack("<II", tiles[:8])
+            count, head = -((left - right - 1) // across) * -((top - bottom - 1) // down), 20
+        else:
+            rows = BLOCKS.get(header.attributes["compression"][0], 1)
+            count, head = -((top - bottom - 1) // rows), 8
+        places = struct.unpack(f"<{count}Q", data[header.table : header.table + 8 * count])
+        sizes = [struct.unpack("<I", data[place + head - 4 : place + head])[0] for place in places]
+    except (struct.error, KeyError, IndexError, ZeroDivisionError) as error:
+        raise ValueError("the file is truncated: blocks are missing") from error
+    if any(place + head + size > len(data) for place, size in zip(places, sizes, strict=True)):
+        raise ValueError("the file is truncated: it ends within a block")
 
 
 def _channels(data: bytes) -> dict[str, int]:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 SAME = 8 / 255
 #: Whole numbers up to this share of what the file could hold are no shares of 1: a mask is hardly ever this faint.
 FAINT = 0.1
-#: More labels than this are no labels.
+#: The same for masks of more values than inside and outside, which may be labels.
+FAINT_STEPS = 0.25
+#: More values than this are no labels.
 MOST_LABELS = 64
 
 
@@ -89,9 +91,8 @@ def _refuse_labels(mask: NDArray[Any], decoded: Decoded, path: str | Path) -> No
     high = float(mask.max())
     if high == 0 or decoded.bits == 1:
         return
-    found = np.unique((mask * most).round())
-    consecutive = len(found) > 2 and len(found) <= MOST_LABELS and (np.diff(found) == 1).all() and found[-1] < most / 4
-    if high > FAINT and not consecutive:
+    count = len(np.unique(mask))
+    if high > (FAINT if count <= 2 else FAINT_STEPS) or count > MOST_LABELS:
         return
     value = round(high * most)
     said = f"{path} holds values up to {value} of {most}"

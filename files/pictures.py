@@ -139,4 +139,4 @@ def decode(path: Path, pages: Literal["first", "all"]) -> Decoded:
         return deep.decode_hdr(data)
     if netpbm.KINDS.match(head):
         return netpbm.decode(data)
-    return raster_formats.decode(data, pages)
+    return raster_formats.decode(data, pages, path.suffix.lower())

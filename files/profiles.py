@@ -1,8 +1,9 @@
 """Colors as a file names them, converted to sRGB.
 
-littleCMS, as Pillow brings it, converts samples of 8 bits. It has no deeper ones there, so for 16 bits and floats a
-profile of curves and a matrix (cameras, scanners, working spaces, all gray ones) is evaluated here, in floats; a test
-holds both together. Profiles of tables (CMYK, some scanners) are littleCMS's alone, at 8 bits, and a note says so.
+Profiles of curves and a matrix (cameras, scanners, working spaces, all gray ones) are evaluated here, in floats, so
+that 16 bits stay 16 bits: littleCMS, as Pillow brings it, has only 8 there, and its shortcuts for gray are off by up to
+10 levels. A test holds both together, without the shortcuts. Profiles of tables (CMYK, some scanners) are littleCMS's
+alone, at 8 bits; for deeper samples a note says so.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SRGB_PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 
 CHANNELS = {"gray": 1, "rgb": 3, "cmyk": 4}
 SIGNATURES = {b"GRAY": "gray", b"RGB ": "rgb", b"CMYK": "cmyk", b"Lab ": "lab"}
-#: Pixels in one go where floats of double precision are made of them.
+#: Pixels in one go, since each step makes a copy.
 BLOCK = 1 << 20
 
 
@@ -86,10 +87,8 @@ def _by_profile(samples: NDArray[Any], model: str, icc: bytes) -> tuple[NDArray[
         said = f"its color profile {name!r} is for {kind}, its pixels are {model}: they are taken without it"
         return _plain(samples, model), None, [said]
     space, deep = read_space(icc), samples.dtype != np.uint8
-    if space is not None and is_srgb(space):
-        return _plain(samples, model), name, []
-    if space is not None and deep:
-        return _in_floats(samples, space), name, []
+    if space is not None:
+        return _plain(samples, model) if is_srgb(space) else _in_floats(samples, space), name, []
     try:
         converted = by_littlecms(_to_bytes(samples) if deep else samples, model, icc)
     except (OSError, ValueError) as error:
@@ -99,14 +98,16 @@ def _by_profile(samples: NDArray[Any], model: str, icc: bytes) -> tuple[NDArray[
     return _floats(converted), name, notes
 
 
-def by_littlecms(samples: NDArray[Any], model: str, icc: bytes) -> NDArray[Any]:
+def by_littlecms(samples: NDArray[Any], model: str, icc: bytes, *, exact: bool = False) -> NDArray[Any]:
     """(H, W, C) uint8 in a profile's colors -> (H, W, 3) uint8, sRGB: relative colorimetric, black to black.
 
+    :param exact: without the tables that littleCMS makes of a conversion, and with black as the profile has it; slow.
     :raises ValueError: littleCMS cannot use the profile.
     """
     import numpy as np
     from PIL import Image, ImageCms
 
+    flags = ImageCms.Flags
     mode = {"gray": "L", "rgb": "RGB", "cmyk": "CMYK"}[model]
     flat = samples[..., 0] if model == "gray" else samples
     image = Image.fromarray(np.ascontiguousarray(flat))
@@ -119,7 +120,7 @@ def by_littlecms(samples: NDArray[Any], model: str, icc: bytes) -> NDArray[Any]:
             mode,
             "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            flags=flags.NOOPTIMIZE if exact else flags.BLACKPOINTCOMPENSATION | flags.HIGHRESPRECALC,
         )
         return np.asarray(transform.apply(image))
     except ImageCms.PyCMSError as error:
@@ -212,12 +213,15 @@ def encode(v: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     v = v.clip(0, 1)
-    return np.where(v <= 0.0031308, v * 12.92, 1.055 * v ** (1 / 2.4) - 0.055)
+    return np.where(v <= 0.0031308, v * 12.92, 1.055 * (v ** (1 / 2.4) - 1) + 1)  # 1 is 1
 
 
 def from_primaries(name: str, primaries, white: tuple[float, float], curve: Curve) -> Space:
     """The space of three primaries and a white, as (x, y) each; white is moved to D50 by Bradford's matrix."""
     import numpy as np
+
+    if np.abs(np.subtract([*primaries, white], [*SRGB_PRIMARIES, D65])).max() < 2e-4:
+        return Space(name, (curve,) * 3, SRGB)
 
     def xyz(x: float, y: float) -> NDArray[Any]:
         return np.array([x / y, 1, (1 - x - y) / y])
@@ -241,16 +245,16 @@ def linear_srgb(name: str) -> Space:
 
 
 def is_srgb(space: Space) -> bool:
-    """Every color comes out within half a level of 8 bits as it went in: nothing is to be converted."""
+    """Every color comes out as it went in, to what profiles are rounded to: nothing is to be converted."""
     import numpy as np
 
-    steps = np.linspace(0, 1, 52)
+    steps = np.linspace(0, 1, 52, dtype=np.float32)
     if space.matrix is None:
         colors = steps[:, None]
     else:
-        some = np.stack(np.meshgrid(*(np.linspace(0, 1, 6),) * 3), -1).reshape(-1, 3)
+        some = np.stack(np.meshgrid(*(np.linspace(0, 1, 6, dtype=np.float32),) * 3), -1).reshape(-1, 3)
         colors = np.concatenate([steps[:, None].repeat(3, 1), some])
-    return bool(np.abs(_convert(space, colors) - colors).max() < 0.5 / 255)
+    return bool(np.abs(_convert(space, colors) - colors).max() < 0.75 / 255)
 
 
 def _convert(space: Space, values: NDArray[Any]) -> NDArray[Any]:
@@ -259,7 +263,7 @@ def _convert(space: Space, values: NDArray[Any]) -> NDArray[Any]:
 
     linear = np.stack([curve(values[:, i]) for i, curve in enumerate(space.curves)], 1)
     if space.matrix is not None:
-        linear = linear @ (np.linalg.inv(SRGB) @ np.array(space.matrix)).T
+        linear = linear @ (np.linalg.inv(SRGB) @ np.array(space.matrix)).T.astype(linear.dtype)
     return encode(linear)
 
 
@@ -272,13 +276,13 @@ def _in_floats(samples: NDArray[Any], space: Space) -> NDArray[Any]:
 
 
 def _in_blocks(samples: NDArray[Any], convert: Curve, channels: int) -> NDArray[Any]:
-    """(H, W, C) float32 -> (H, W, ``channels``) float32, some rows of pixels at a time in double precision."""
+    """(H, W, C) float32 -> (H, W, ``channels``) float32, some pixels at a time."""
     import numpy as np
 
     flat = samples.reshape(-1, samples.shape[2])
     result = np.empty((len(flat), channels), np.float32)
     for start in range(0, len(flat), BLOCK):
-        result[start : start + BLOCK] = convert(flat[start : start + BLOCK].astype(np.float64))
+        result[start : start + BLOCK] = convert(flat[start : start + BLOCK])
     return result.reshape(*samples.shape[:2], channels)
 
 

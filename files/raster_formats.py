@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 #: Pillow's formats that are read. The rest is vectors, or samples that Pillow alters: HEIF only where a plugin has it.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "JPEG2000", "AVIF", "TGA", "QOI", "HEIF")
+TGA = (".tga", ".icb", ".vda", ".vst")
 EXIF_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "HEIF")
+#: Their loaders look for further parts at the end.
+LOOKING_ON = ("PNG", "JPEG2000")
 CUT = "the file is truncated: it ends within its pixels"
 
 
@@ -39,9 +42,10 @@ class Whole(io.BytesIO):
         return found
 
 
-def decode(data: bytes, pages: Literal["first", "all"]) -> Decoded:
+def decode(data: bytes, pages: Literal["first", "all"], suffix: str = "") -> Decoded:
     """The pages of a picture file.
 
+    :param suffix: of its name; TGA files have no sign at their beginning.
     :raises ValueError: what cannot be read, by name.
     """
     if data.startswith(b"\xff\xd8") and deep.jpeg_bits(data) != 8:
@@ -49,9 +53,12 @@ def decode(data: bytes, pages: Literal["first", "all"]) -> Decoded:
     if deep.is_jpeg2000(data) and deep.needs_more_than_pillow(data):
         return deep.decode_jpeg2000(data)
     file = Whole(data)
-    with _opened(file) as image:
+    with _opened(file, suffix) as image:
         kind = image.format or ""
         header = png.read_header(data) if kind == "PNG" else None
+        if header is not None:
+            check_room(header.width, header.height)
+            png.check_pixels(data, header)
         count = _count(image)
         wanted = count if pages == "all" else 1
         check_room(image.width, image.height, wanted)
@@ -65,6 +72,8 @@ def decode(data: bytes, pages: Literal["first", "all"]) -> Decoded:
             if page:
                 image.seek(page)
             raster = _raster(file, image, header if count == 1 else None, notes)
+            if kind == "JPEG2000":
+                raster.samples = deep.filled_up(raster.samples, data)
             raster.colors, raster.orientation = colors, orientation
             rasters.append(raster)
         stored = _resolution(image, header, exif)
@@ -79,7 +88,7 @@ def decode(data: bytes, pages: Literal["first", "all"]) -> Decoded:
         )
 
 
-def _opened(file: Whole) -> ImageFile:
+def _opened(file: Whole, suffix: str) -> ImageFile:
     """Pillow's picture, without its check of sizes: a user named this file, and :mod:`.room` looks at memory."""
     from PIL import Image
 
@@ -90,15 +99,16 @@ def _opened(file: Whole) -> ImageFile:
             continue
         factory: Any
         factory, accept = Image.OPEN[name]
-        accepted = accept(prefix) if accept else name == "TGA"
-        if accepted is not True and not (accepted and not isinstance(accepted, str)):
+        accepted = accept(prefix) if accept else suffix in TGA
+        if not accepted or isinstance(accepted, str):  # a text says what Pillow lacks
             continue
         file.seek(0)
         try:
             return factory(file, "")
         except (SyntaxError, IndexError, TypeError, KeyError, struct.error, OSError, EOFError) as error:
-            if name != "TGA":  # which has no sign at its beginning
-                raise ValueError(f"a damaged or unknown kind of {name}: {error}") from error
+            raise ValueError(f"a damaged or unknown kind of {name}: {error}") from error
+        except Image.DecompressionBombError as error:  # WebP looks by itself
+            raise ValueError(f"more pixels than Pillow takes from {name}; save it as PNG or TIFF") from error
     raise ValueError(unknown(prefix))
 
 
@@ -141,15 +151,13 @@ def _raster(file: Whole, image: ImageFile, header: png.Header | None, notes: lis
     """The page that Pillow stands at."""
     import numpy as np
 
-    if header is not None:
-        png.check_pixels(file.getvalue(), header)
     if header is not None and header.bits == 16:
         samples, alpha = png.sixteen_bits(file.getvalue(), header)
         if key := png.transparent_color(header):
             alpha = (samples != np.array(key)).any(-1) * 65535
         scaled = None if alpha is None else whole_numbers(alpha, 16)
         return Raster(whole_numbers(samples, 16), "gray" if samples.shape[2] == 1 else "rgb", scaled)
-    file.unpacking = image.format not in ("GIF", "PNG")  # their loaders look for further parts
+    file.unpacking = image.format not in LOOKING_ON
     try:
         image.load()
     except (OSError, SyntaxError, IndexError, EOFError, struct.error) as error:

@@ -18,6 +18,7 @@ from . import capture, exr, profiles
 from .output import whole
 from .photographs import FileFacts
 from .png import SIGNATURE
+from .tiff_strips import DEFLATE, directory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -226,7 +227,7 @@ def _write_pixels(file: BinaryIO, levels: NDArray[Any]) -> None:
 def _write_tiff(
     file: BinaryIO, levels: NDArray[Any], bits: int, facts: FileFacts | None, texts: Mapping[str, str]
 ) -> None:
-    """TIFF in strips, as differences, by zlib; Pillow, which has no 16 bits in color, writes the tags."""
+    """TIFF in strips, as differences, by zlib: Pillow, which has no 16 bits in color, writes capture metadata only."""
     import numpy as np
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -245,22 +246,26 @@ def _write_tiff(
         place += len(data)
     if place > 2**32 - 2**26:
         raise ValueError("The picture is too large for TIFF, which holds 4 GB; choose .png.")
-    tags = ImageFileDirectory_v2(prefix=b"II")
-    exif = _exif(facts, texts, resolution=False)
+    exif, tags = _exif(facts, texts, resolution=False), {}
     for tag, value in exif.items():
-        tags[tag] = value
+        if isinstance(value, int):
+            tags[tag] = (4, value)
+        else:
+            tags[tag] = (2, str(value).encode() + b"\0") if isinstance(value, str) else (1, bytes(value))
     for pointer in (capture.EXIF, capture.GPS):
-        if block := exif.get_ifd(pointer):
-            tags[pointer] = dict(block)
-            tags.tagtype[pointer] = 4
+        if found := exif.get_ifd(pointer):
+            block = ImageFileDirectory_v2(prefix=b"II", group=pointer)
+            for tag, value in found.items():
+                block[tag] = value
+            data = block.tobytes(place)
+            data += b"\0" * (len(data) % 2)
+            file.write(data)
+            tags[pointer], place = (4, place), place + len(data)
     x, y = _resolution(facts) or (1.0, 1.0)
-    tags[256], tags[257], tags[258], tags[259] = width, height, (bits,) * 3, 8
-    tags[262], tags[277], tags[278], tags[284], tags[317], tags[339] = 2, 3, step, 1, 2, (1, 1, 1)
-    tags[273], tags[279] = tuple(offsets), tuple(counts)
-    tags.tagtype[273] = tags.tagtype[279] = 4
-    tags[282], tags[283], tags[296] = x, y, 2 if _resolution(facts) else 1
-    tags[34675] = srgb_profile()
-    tags.tagtype[34675] = 7
-    file.write(tags.tobytes(place))
+    tags |= {256: (4, width), 257: (4, height), 258: (3, (bits,) * 3), 259: (3, DEFLATE), 262: (3, 2), 277: (3, 3)}
+    tags |= {273: (4, tuple(offsets)), 278: (4, step), 279: (4, tuple(counts)), 284: (3, 1), 317: (3, 2)}
+    tags |= {282: (5, x), 283: (5, y), 296: (3, 2 if _resolution(facts) else 1), 339: (3, (1, 1, 1))}
+    tags |= {34675: (7, srgb_profile())}
+    file.write(directory(tags, place))
     file.seek(4)
     file.write(struct.pack("<I", place))

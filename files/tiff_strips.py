@@ -278,21 +278,31 @@ def _by_libtiff(tags: dict[int, tuple[int, Any]], data: bytes, compression: int)
 
 
 def small_tiff(tags: dict[int, tuple[int, Any]], data: bytes) -> bytes:
-    """A little-endian TIFF file of one strip: its tags (type, values), and the strip's bytes."""
+    """A little-endian TIFF file of one strip: its tags as of :func:`directory`, and the strip's bytes."""
+    body = data + b"\0" * (len(data) % 2)
     tags = {**tags, 273: (4, 8), 279: (4, len(data))}
-    start = 8 + len(data) + len(data) % 2
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + directory(tags, 8 + len(body))
+
+
+def directory(tags: dict[int, tuple[int, Any]], start: int) -> bytes:
+    """A page's tags as they stand in a little-endian file from ``start`` on.
+
+    :param tags: number -> type and values: bytes, or whole numbers, or floats for rationals.
+    """
     entries, further = b"", b""
     after = start + 2 + 12 * len(tags) + 4
     for tag, (kind, values) in sorted(tags.items()):
+        if not isinstance(values, (bytes, tuple)):
+            values = (values,)
         if isinstance(values, bytes):
-            count, packed = len(values), values
+            packed = values
+        elif kind == 5:
+            packed = b"".join(struct.pack("<II", round(value * 10000), 10000) for value in values)
         else:
-            values = values if isinstance(values, tuple) else (values,)
-            count, packed = len(values), struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
+            packed = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
         if len(packed) > 4:
             place, further = struct.pack("<I", after + len(further)), further + packed + b"\0" * (len(packed) % 2)
         else:
             place = packed.ljust(4, b"\0")
-        entries += struct.pack("<HHI", tag, kind, count) + place
-    body = data + b"\0" * (len(data) % 2)
-    return b"II*\0" + struct.pack("<I", start) + body + struct.pack("<H", len(tags)) + entries + b"\0" * 4 + further
+        entries += struct.pack("<HHI", tag, kind, len(values)) + place
+    return struct.pack("<H", len(tags)) + entries + b"\0" * 4 + further

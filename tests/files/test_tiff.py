@@ -188,11 +188,11 @@ def lab(picture):
 
 @pytest.mark.parametrize("photometric, bits, tolerance", [(8, 8, 0.07), (8, 16, 2e-3), (9, 8, 0.07), (9, 16, 2e-3)])
 def test_cielab(tmp_path, photometric, bits, tolerance):
-    l, a, b = np.moveaxis(lab(drawing()), -1, 0)
+    light, a, b = np.moveaxis(lab(drawing()), -1, 0)
     unit = 2 ** (bits - 8)
     most = 65280 if (photometric, bits) == (9, 16) else 2**bits - 1
     offset = 128 if photometric == 9 else 0
-    levels = np.stack([l / 100 * most, (a + offset) * unit, (b + offset) * unit], -1).round().astype(np.int64)
+    levels = np.stack([light / 100 * most, (a + offset) * unit, (b + offset) * unit], -1).round().astype(np.int64)
     photograph = read(tiff(levels.astype(f"u{bits // 8}"), photometric, bits), tmp_path)
     same(photograph, drawing(), tolerance)  # steps of 8 bits are large in dark blue
     assert np.abs(photograph.images[0].numpy() - drawing()).mean() < tolerance / 10
@@ -312,7 +312,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_by_name(tmp_path, name):
     write, words = REFUSED[name]
-    with pytest.raises(ValueError, match=f"a.tif is not a picture that can be read \\(.*{words}"):
+    with pytest.raises(ValueError, match=rf"a\.tif is not a picture that can be read \(.*{words}"):
         read(write(), tmp_path)
 
 
@@ -330,7 +330,7 @@ def test_cut_off_files_are_refused(tmp_path, compression, layout):
 
 def test_a_strip_that_holds_too_little(tmp_path):
     for compression, coded in ((1, b"\x80" * 100), (8, b"x\x9cK\x04\x00\x00b\x00b"), (32773, b"\x81\x80\x81\x80")):
-        with pytest.raises(ValueError, match="truncated|unpack|damaged"):
+        with pytest.raises(ValueError, match=r"truncated|unpack|damaged"):
             read(tiff(stored(gray(), 8), 1, 8, compression=compression, coded=coded), tmp_path)
 
 
