@@ -13,6 +13,7 @@ from . import (
     inversion,
     lcad,
     lcad_instances,
+    photographs,
     published_sampler,
     vct,
     vct_concept,
@@ -38,4 +39,5 @@ NODES = [
     *vct_control.NODES,
     *deadiff.NODES,
     *embedded.NODES,
+    *photographs.NODES,
 ]

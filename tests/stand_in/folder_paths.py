@@ -22,3 +22,15 @@ def get_filename_list(folder_name: str) -> list[str]:
 
 def get_full_path(folder_name: str, filename: str) -> str | None:
     return None
+
+
+def get_input_directory() -> str:
+    return "input"
+
+
+def get_input_subfolders() -> list[str]:
+    return []
+
+
+def filter_files_content_types(files: list[str], content_types: list[str]) -> list[str]:
+    return []

@@ -83,7 +83,7 @@ Boolean = _type("BOOLEAN", WidgetInput, label_on=None, label_off=None)
 Int = _type("INT", WidgetInput, min=None, max=None, step=None, control_after_generate=None, display_mode=None)
 Float = _type("FLOAT", WidgetInput, min=None, max=None, step=None, round=None, display_mode=None)
 String = _type("STRING", WidgetInput, multiline=False, placeholder=None, dynamic_prompts=None)
-Combo = _type("COMBO", WidgetInput, options=None, control_after_generate=None)
+Combo = _type("COMBO", WidgetInput, options=None, control_after_generate=None, upload=None)
 
 Clip = Custom("CLIP")
 Conditioning = Custom("CONDITIONING")
@@ -112,6 +112,12 @@ class ControlAfterGenerate(str, Enum):
     increment = "increment"
     decrement = "decrement"
     randomize = "randomize"
+
+
+class UploadType(str, Enum):
+    """What a user may upload at a widget."""
+
+    image = "image_upload"
 
 
 class Hidden(str, Enum):

@@ -1,0 +1,115 @@
+"""Picture files in ComfyUI's own folders: which there are, where a chosen one is, and names for new ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+
+#: Pictures that the system's table of file types may lack.
+_MORE = (".exr", ".hdr", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".pfm", ".tga")
+
+
+def files(folder: Path | None = None) -> list[str]:
+    """Names of the picture files in a folder, by default ComfyUI's input folder."""
+    folder = folder or Path(folder_paths.get_input_directory())
+    if not folder.is_dir():
+        return []
+    names = [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    known = folder_paths.filter_files_content_types(names, ["image"])
+    return sorted({*known, *(name for name in names if name.lower().endswith(_MORE))})
+
+
+def check(name: str | None) -> bool | str:
+    """ComfyUI's verdict on a chosen file before anything runs; a linked one is not known yet and comes as None."""
+    try:
+        return name is None or bool(path_of(name))
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+
+
+def path_of(name: str) -> Path:
+    """Where a chosen file is: in the input folder, or in the one that stands behind it in brackets.
+
+    :raises ValueError: it leads out of ComfyUI's folders, or is no file.
+    :raises FileNotFoundError: there is none.
+    """
+    try:
+        path = Path(folder_paths.get_annotated_filepath(str(name)))
+    except ValueError as error:
+        raise ValueError(f"'{name}' leads out of ComfyUI's folders; choose or upload a file.") from error
+    if path.is_dir():
+        raise ValueError(f"'{name}' is a folder; choose a file in it.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no '{name}' in ComfyUI's input folder; choose another file or upload it.")
+    return path
+
+
+def folders() -> list[str]:
+    """Names of the folders within ComfyUI's input folder."""
+    return folder_paths.get_input_subfolders()
+
+
+def check_folder(name: str | None) -> bool | str:
+    """ComfyUI's verdict on a chosen folder before anything runs."""
+    try:
+        return name is None or bool(files_of(name))
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+
+
+def files_of(name: str) -> list[Path]:
+    """The picture files of a folder within the input folder, by name.
+
+    :raises ValueError: it leads out of the input folder, or holds no pictures.
+    :raises FileNotFoundError: there is none.
+    """
+    base = Path(folder_paths.get_input_directory()).resolve()
+    folder = (base / str(name)).resolve()
+    if not folder.is_relative_to(base):
+        raise ValueError(f"'{name}' leads out of ComfyUI's input folder; choose a folder in it.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder '{name}' in ComfyUI's input folder; choose another one.")
+    found = [folder / file for file in files(folder)]
+    if not found:
+        raise ValueError(f"The folder '{name}' holds no pictures; put some there, or choose another one.")
+    return [path for path in found if path.resolve().is_relative_to(base)]
+
+
+def fingerprint(paths: list[Path]) -> str:
+    """A number of some files' names and contents: the same as long as both are."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            one = hashlib.sha256()
+            while block := file.read(1 << 20):
+                one.update(block)
+        total.update(path.name.encode() + b"\0" + one.digest())
+    return total.hexdigest()
+
+
+def destination(prefix: str, width: int, height: int) -> tuple[Path, str, int, str]:
+    """Folder, beginning of the names, first free number, and the folder's name within the output folder.
+
+    :raises ValueError: the prefix leads out of the output folder.
+    """
+    base = Path(folder_paths.get_output_directory()).resolve()
+    if not (base / prefix).resolve().is_relative_to(base) or not Path(prefix).name:
+        raise ValueError(
+            f"The filename_prefix '{prefix}' leads out of ComfyUI's output folder; give a name, or a/name."
+        )
+    folder, stem, number, inside, _ = folder_paths.get_save_image_path(prefix, str(base), width, height)
+    return Path(folder), stem, number, inside
+
+
+def workflow_of(hidden: Any) -> dict[str, str]:
+    """Prompt and workflow as Save Image writes them; nothing where ComfyUI was started with --disable-metadata."""
+    from comfy.cli_args import args
+
+    if args.disable_metadata or hidden is None:
+        return {}
+    found = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    return {name: json.dumps(value) for name, value in found.items() if value is not None}
