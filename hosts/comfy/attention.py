@@ -46,6 +46,21 @@ def keywords(function: Callable, options: Mapping[str, Any], preferred: Any = No
     return {**said, PREFERRED: preferred} if preferred is not None and _takes(function, PREFERRED) else said
 
 
+def attending(model: Any, function: Callable) -> Any:
+    """A clone of a MODEL all of whose attention is one of the core's functions, by the core's own setter if it has one.
+
+    :param function: such as ``attention_pytorch``.
+    """
+    patched = model.clone()
+    setter = getattr(patched, "set_model_optimized_attention", None)
+    if setter is not None:
+        setter(function)
+        return patched
+    options = patched.model_options.setdefault("transformer_options", {})
+    options["optimized_attention_override"] = lambda _chosen, *args, **named: function(*args, **named)
+    return patched
+
+
 def preference(attention: Any) -> Any:
     """What an attention layer of a newer core prefers, None where there is no such thing."""
     return getattr(attention, "comfy_attention", None)

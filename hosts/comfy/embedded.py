@@ -29,7 +29,7 @@ from ...files.embeddings import read_vectors
 from ...files.ldm import part
 from ...networks.embedded.autoencoder import LinearAutoencoder, preview_factors
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
-from .managed import patcher_class
+from .managed import clip_options, managed, reloadable
 from .recommended import recommend
 from .unet import build_model, model_config, unet_options
 
@@ -41,18 +41,29 @@ _PREDICTIONS = {
 }
 
 
-def load_demo(path: Path | None = None) -> tuple[Any, Any, Any]:
+def load_demo(path: Path | None = None, *, disable_dynamic: bool = False) -> tuple[Any, Any, Any]:
     """(MODEL, CLIP, VAE) of the embedded model.
 
+    :param disable_dynamic: weights stay where they are, see :func:`.managed.reloadable`.
     :raises ValueError: a file that is not an embedded model, or one whose tensors do not fit its configuration.
     """
     path = path or demo.model_path()
     config = headers.read_config(path)
     tensors = headers.load_state_dict(path)
     autoencoder = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
-    model = load_unet(config, part(tensors, "unet."), autoencoder)
+    model = load_unet(config, part(tensors, "unet."), autoencoder, paged=not disable_dynamic)
     recommend(model, headers.read_recommended(path))
-    return model, load_clip(config, part(tensors, "text.")), _load_vae(autoencoder)
+    clip = load_clip(config, part(tensors, "text."), disable_dynamic=disable_dynamic)
+    vae = _load_vae(autoencoder)
+    for index, patcher in enumerate((model, clip.patcher, vae.patcher)):
+        reloadable(patcher, _reload, path, index)
+    return model, clip, vae
+
+
+def _reload(path: Path, index: int, disable_dynamic: bool = False) -> Any:
+    """The patcher of one part of a file, fresh."""
+    model, clip, vae = load_demo(path, disable_dynamic=disable_dynamic)
+    return (model, clip.patcher, vae.patcher)[index]
 
 
 def load_unet(
@@ -60,9 +71,12 @@ def load_unet(
     weights: dict[str, Tensor],
     autoencoder: LinearAutoencoder,
     model_class: type[comfy.model_base.BaseModel] = comfy.model_base.BaseModel,
+    *,
+    paged: bool = True,
 ) -> Any:
     """A MODEL from an embedded file's configuration and its UNet's tensors, in diffusers' names.
 
+    :param paged: see :func:`.managed.managed`.
     :raises ValueError: tensors that do not fit the configuration.
     """
     schedule = config["schedule"]
@@ -87,7 +101,7 @@ def load_unet(
         prediction=_PREDICTIONS[schedule["prediction"]],
         model_class=model_class,
     )
-    return build_model(_rename(weights, made.unet_config), made, "the embedded UNet")
+    return build_model(_rename(weights, made.unet_config), made, "the embedded UNet", paged=paged)
 
 
 def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str, Tensor]:
@@ -98,8 +112,11 @@ def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str
     return {names[name]: tensor for name, tensor in weights.items()}
 
 
-def load_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
-    """A CLIP around the word table of an embedded file."""
+def load_clip(config: dict[str, Any], weights: dict[str, Tensor], *, disable_dynamic: bool = False) -> Any:
+    """A CLIP around the word table of an embedded file.
+
+    :param disable_dynamic: weights stay where they are, see :func:`.managed.reloadable`.
+    """
     words = HashedWords.from_state_dict(weights, tokens=config["text"]["tokens"])
 
     class Target:
@@ -113,7 +130,8 @@ def load_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> Any:
         def tokenizer(embedding_directory=None, tokenizer_data=None) -> WordsTokenizer:
             return WordsTokenizer(words.emb.num_embeddings, words.tokens, words.emb.embedding_dim, embedding_directory)
 
-    return comfy.sd.CLIP(Target, embedding_directory=folder_paths.get_folder_paths("embeddings"))
+    folders = folder_paths.get_folder_paths("embeddings")
+    return comfy.sd.CLIP(Target, embedding_directory=folders, **clip_options(disable_dynamic))
 
 
 def embedding_file(name: str, folders: list[str]) -> Path | None:
@@ -230,9 +248,7 @@ def _load_vae(autoencoder: LinearAutoencoder) -> Any:
     shell = comfy.ldm.models.autoencoder.AutoencoderKL(**smallest)
     vae = comfy.sd.VAE(sd=shell.state_dict(), config={"params": smallest}, dtype=torch.float32)
     vae.first_stage_model = _VAEModule(autoencoder).eval().requires_grad_(False)
-    vae.patcher = patcher_class()(
-        vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
-    )
+    vae.patcher = managed(vae.first_stage_model, vae.device, comfy.model_management.vae_offload_device())
     vae.downscale_ratio = vae.upscale_ratio = autoencoder.factor
     vae.latent_channels = autoencoder.channels
     # activations of the two convolutions, in bytes

@@ -20,6 +20,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .attention import attending
+
 
 @contextmanager
 def gradients() -> Iterator[None]:
@@ -37,9 +39,17 @@ def private_module(patcher: Any) -> nn.Module:
     """A frozen copy of what a ModelPatcher holds, on its load device, its patches applied.
 
     Call it inside :func:`gradients`.
+
+    :raises ValueError: weights that are paged in and out, by a loader that does not say how to read them again.
     """
     mm = comfy.model_management
     if getattr(patcher, "is_dynamic", bool)() and "disable_dynamic" in inspect.signature(patcher.clone).parameters:
+        if getattr(patcher, "cached_patcher_init", None) is None:
+            raise ValueError(
+                f"This {type(patcher.model).__name__} is kept in dynamic VRAM by a loader that does not say how it is "
+                "read again, which learning needs: use ComfyUI's own loader, or start ComfyUI with "
+                "--disable-dynamic-vram."
+            )
         patcher = patcher.clone(disable_dynamic=True)  # weights that are paged in and out have no place in a copy
     with torch.inference_mode():
         # room for the copy beside it
@@ -70,8 +80,7 @@ class DifferentiableUNet:
         self.device: torch.device = model.load_device
         self.factor: int = model.model.latent_format.spacial_downscale_ratio
         self.half = self.base.get_dtype_inference() == torch.float16
-        self.options = dict(model.model_options.get("transformer_options", {}))
-        self.options["optimized_attention_override"] = lambda _chosen, *args, **kw: attention_pytorch(*args, **kw)
+        self.options = dict(attending(model, attention_pytorch).model_options["transformer_options"])
         self.extras = {
             name: clone_for_autograd(value, self.device) if isinstance(value, Tensor) else value
             for name, value in (extras or {}).items()

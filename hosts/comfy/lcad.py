@@ -28,7 +28,7 @@ from .embedded import load_clip as load_words
 from .embedded import load_unet as load_embedded_unet
 from .folders import LCAD
 from .lcad_instances import reuse_logits
-from .managed import ManagedNetwork
+from .managed import ManagedNetwork, clip_options, reloadable
 from .recommended import recommend
 from .unet import build_model, model_config, unet_options
 
@@ -194,40 +194,56 @@ def load(name: str, settings: LoadSettings | None = None) -> tuple[Any, Any, Com
     return model, clip, lcad_vae
 
 
-def load_file(path: Path) -> tuple[Any, Any, ComfyLCADVAE]:
-    """(MODEL, CLIP, LCAD_VAE) of a file; raises as :func:`load`."""
+def load_file(path: Path, *, disable_dynamic: bool = False) -> tuple[Any, Any, ComfyLCADVAE]:
+    """(MODEL, CLIP, LCAD_VAE) of a file; raises as :func:`load`.
+
+    :param disable_dynamic: weights stay where they are, see :func:`.managed.reloadable`.
+    """
     read = read_lcad(path)
     try:
         if read.config is not None:
-            model = load_embedded_unet(read.config, read.unet, read.autoencoder.base, LCADModel)
-            clip = load_words(read.config, read.text)
+            model = load_embedded_unet(
+                read.config, read.unet, read.autoencoder.base, LCADModel, paged=not disable_dynamic
+            )
+            clip = load_words(read.config, read.text, disable_dynamic=disable_dynamic)
         else:
-            model, clip = load_unet(read.unet), load_text(read.text)
+            model = load_unet(read.unet, paged=not disable_dynamic)
+            clip = load_text(read.text, disable_dynamic=disable_dynamic)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     recommended = read_recommended(path)
     recommend(model, recommended)
+    reloadable(model, _reload, path, 0)
+    reloadable(clip.patcher, _reload, path, 1)
     unet = model.get_model_object("diffusion_model")
     halvings = sum(type(module).__name__ == "Downsample" for block in unet.input_blocks for module in block)
     multiple = read.autoencoder.sizes.factor * 2**halvings
     return model, clip, ComfyLCADVAE(read.autoencoder, multiple, path.name, recommended.get("lcad"))
 
 
-def load_unet(weights: Mapping[str, Tensor], heads: int | None = None) -> Any:
+def _reload(path: Path, index: int, disable_dynamic: bool = False) -> Any:
+    """The patcher of a file's MODEL or of its CLIP, fresh."""
+    model, clip, _ = load_file(path, disable_dynamic=disable_dynamic)
+    return (model, clip.patcher)[index]
+
+
+def load_unet(weights: Mapping[str, Tensor], heads: int | None = None, *, paged: bool = True) -> Any:
     """A published UNet as a MODEL; sizes come from the tensors.
 
     :param weights: LDM names without prefix.
     :param heads: of every attention layer; default: Stable Diffusion 1.x's 8.
+    :param paged: see :func:`.managed.managed`.
     :raises ValueError: not such a UNet, or incomplete.
     """
     config = model_config(unet_options(unet_config(weights, heads=heads)), model_class=LCADModel)
-    return build_model(weights, config, "L-CAD's UNet")
+    return build_model(weights, config, "L-CAD's UNet", paged=paged)
 
 
-def load_text(weights: Mapping[str, Tensor]) -> Any:
+def load_text(weights: Mapping[str, Tensor], *, disable_dynamic: bool = False) -> Any:
     """A published text encoder as a CLIP, ComfyUI's own of Stable Diffusion 1.x.
 
     :param weights: transformers' names.
+    :param disable_dynamic: weights stay where they are, see :func:`.managed.reloadable`.
     :raises ValueError: none, or tensors that are missing or unexpected, named.
     """
     if not weights:
@@ -239,6 +255,7 @@ def load_text(weights: Mapping[str, Tensor]) -> Any:
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         parameters=sum(tensor.numel() for tensor in weights.values()),
         model_options={"clip_l_model_config": sizes},
+        **clip_options(disable_dynamic),
     )
     index = "text_model.embeddings.position_ids"  # counts 0..76; not a weight
     absent, unexpected = clip.cond_stage_model.load_sd({name: t for name, t in weights.items() if name != index})

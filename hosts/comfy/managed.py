@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sd
 import torch
 from torch import nn
 
 
-def patcher_class() -> type:
-    """ComfyUI's patcher for modules that it does not know."""
-    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+def managed(network: nn.Module, load_device: torch.device, offload_device: torch.device, *, paged: bool = False) -> Any:
+    """A patcher around a network that is on the CPU.
+
+    :param paged: whether the host may keep weights where it likes and fetch them layer by layer ("dynamic VRAM"), which
+        its own layers allow. A network of plain layers would be copied as a whole at every load instead.
+    """
+    plain = comfy.model_patcher.ModelPatcher
+    kind = getattr(comfy.model_patcher, "CoreModelPatcher", plain) if paged else plain
+    return kind(network, load_device=load_device, offload_device=offload_device)
 
 
-def managed(network: nn.Module, load_device: torch.device, offload_device: torch.device) -> Any:
-    """A patcher around a network that is on the CPU."""
-    return patcher_class()(network, load_device=load_device, offload_device=offload_device)
+def reloadable(patcher: Any, factory: Callable[..., Any], *arguments: Any) -> None:
+    """Tell a patcher how the same model is read again, as ComfyUI's own loaders do.
+
+    Hosts ask for it where a clone needs weights of its own: to learn through a paged model, for prompts with hooks, to
+    compile it, on a second GPU.
+
+    :param factory: ``factory(*arguments, disable_dynamic=False)`` gives a fresh patcher; with ``disable_dynamic`` one
+        whose weights stay where they are.
+    """
+    patcher.cached_patcher_init = (factory, arguments)
+
+
+def clip_options(disable_dynamic: bool) -> dict[str, bool]:
+    """How ``comfy.sd.CLIP`` is told to leave weights where they are, by hosts that know of it."""
+    known = "disable_dynamic" in inspect.signature(comfy.sd.CLIP.__init__).parameters
+    return {"disable_dynamic": disable_dynamic} if known else {}
 
 
 class ManagedNetwork:

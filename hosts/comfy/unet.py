@@ -95,12 +95,13 @@ def model_config(
     return Config(dict(options))
 
 
-def build_model(weights: Mapping[str, Tensor], config: Any, what: str) -> Any:
+def build_model(weights: Mapping[str, Tensor], config: Any, what: str, *, paged: bool = True) -> Any:
     """A MODEL from a UNet's tensors, in the precision that ComfyUI chooses for them.
 
     :param weights: ComfyUI's (LDM) names without prefix.
     :param config: see :func:`model_config`.
     :param what: what it is called in messages.
+    :param paged: see :func:`.managed.managed`.
     :raises ValueError: tensors that are missing, unexpected or of another shape, named.
     """
     mm = comfy.model_management
@@ -112,4 +113,4 @@ def build_model(weights: Mapping[str, Tensor], config: Any, what: str) -> Any:
     check_fit(model.diffusion_model, weights, what)
     model.diffusion_model.load_state_dict(dict(weights), strict=True)
     model.eval().requires_grad_(False)
-    return managed(model, device, offload)
+    return managed(model, device, offload, paged=paged)
