@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipelines.attention_map import AttentionMapSettings, attention_maps
 from .common import CATEGORY, Inversion
-from .inputs import optional_mask, picture
+from .inputs import expect, optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class AttentionMap(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        expect(cls, input_inversion=input_inversion, reference_inversion=reference_inversion)
         settings = resolved(cls, AttentionMapSettings, {}, values)
         image, reference = picture(cls, image, "image"), picture(cls, reference, "reference")
         region = optional_mask(cls, mask, "mask")

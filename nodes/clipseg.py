@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import CLIPSEG
 from ..pipelines.clipseg import LoadSettings, ReferringSettings, refer, tinted
 from .common import CATEGORY, FrameProgress
-from .inputs import picture, text
+from .inputs import expect, picture, text
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class ReferringMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, referring: ComfyReferring, image: Tensor, phrases: str, **values: Any) -> io.NodeOutput:
+        expect(cls, referring=referring)
         settings = resolved(cls, ReferringSettings, {}, values)
         lines = [line.strip() for line in text(cls, phrases, "phrases").splitlines() if line.strip()]
         image = picture(cls, image, "image")

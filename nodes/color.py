@@ -14,7 +14,7 @@ from ..pipelines.color import (
     luminance_merge,
 )
 from .common import CATEGORY_COLOR, warn_if_colored
-from .inputs import latent_samples, optional_mask, optional_picture, picture
+from .inputs import expect, latent_samples, optional_mask, optional_picture, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ class LatentLuminance(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hosts.comfy.color import exact_luminance, pulled_model
 
+        expect(cls, vae=vae, model=model)
         strength = resolved(cls, LatentLuminanceSettings, {}, values).strength
         gray_image = picture(cls, gray_image, "gray_image")
         if latent is None and model is None:

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipelines.confidence import ConfidenceBlendSettings, confidence_blend
 from .common import CATEGORY_STAGES, Inversion
-from .inputs import optional_mask, picture
+from .inputs import expect, optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class ConfidenceBlend(io.ComfyNode):
         reference_mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        expect(cls, input_inversion=input_inversion, reference_inversion=reference_inversion)
         settings = resolved(cls, ConfidenceBlendSettings, {}, values)
         color_image, fallback = picture(cls, color_image, "color_image"), picture(cls, fallback, "fallback")
         reference_mask = optional_mask(cls, reference_mask, "reference_mask")

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import DDCOLOR, EMBEDDED
 from ..pipelines.ddcolor import AutoColorSettings, auto_color
 from .common import CATEGORY, FrameProgress, WeightSettings, warn_if_colored
-from .inputs import optional_mask, picture
+from .inputs import expect, optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class DDColor(io.ComfyNode):
 
     @classmethod
     def execute(cls, ddcolor: ComfyDDColor, image: Tensor, mask: Tensor | None = None, **values: Any) -> io.NodeOutput:
+        expect(cls, ddcolor=ddcolor)
         settings = resolved(cls, AutoColorSettings, ddcolor.recommended, values)
         image, mask = picture(cls, image, "image"), optional_mask(cls, mask, "mask")
         if settings.strength == 1:

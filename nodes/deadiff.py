@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import DEADIFF, EMBEDDED
 from ..pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
 from .common import CATEGORY, FrameProgress, WeightSettings
-from .inputs import optional_mask, picture
+from .inputs import expect, optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class DEADiffEncode(io.ComfyNode):
     def execute(
         cls, deadiff: ComfyDEADiff, image: Tensor, tokens: ImageTokenSet | None = None, **values: Any
     ) -> io.NodeOutput:
+        expect(cls, deadiff=deadiff, tokens=tokens)
         settings = resolved(cls, DEADiffEncodeSettings, {}, values)
         image = picture(cls, image, "image")
         encoded = deadiff.tokens(image, settings, FrameProgress(len(image)))
@@ -152,6 +153,7 @@ class ApplyDEADiff(io.ComfyNode):
     def execute(cls, model: Any, tokens: ImageTokenSet, mask: Tensor | None = None, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.deadiff import apply
 
+        expect(cls, model=model, tokens=tokens)
         settings = resolved(cls, DEADiffSettings, {}, values)
         return io.NodeOutput(apply(model, tokens, settings, optional_mask(cls, mask, "mask"), "Apply DEADiff"))
 

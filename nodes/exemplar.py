@@ -10,7 +10,7 @@ from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches, 
 from ..pipelines.exemplar_inversion import ReferencePair
 from ..pipelines.exemplar_settings import ColorizeSettings
 from .common import CATEGORY, Inversion, StepProgress, depth_within_steps, warn_if_colored
-from .inputs import optional_mask, optional_picture, picture
+from .inputs import expect, optional_mask, optional_picture, picture
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ class Colorize(io.ComfyNode):
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
+        expect(cls, model=model, vae=vae, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
         require_unet(model, "Exemplar Colorize")
         settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)

@@ -10,7 +10,7 @@ from ..attention.dual import DualAttentionSettings
 from ..diffusion.sampling import GuidanceSettings
 from ..pipelines.color import StatisticsMatchSettings, match_latents
 from .common import CATEGORY_STAGES, Inversion
-from .inputs import latent_samples, optional_mask
+from .inputs import expect, latent_samples, optional_mask
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class DualAttentionColorInjection(io.ComfyNode):
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
+        expect(cls, model=model, input_inversion=input_inversion)
+        expect(cls, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
         require_unet(model, "Dual-Attention Color Injection")
         settings = resolved(cls, DualAttentionSettings, recommended(model, "exemplar"), values)
         return io.NodeOutput(
@@ -134,10 +136,11 @@ class ColorGuidance(io.ComfyNode):
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.sampling import color_guider
 
+        expect(cls, model=model)
         settings = resolved(cls, GuidanceSettings, recommended(model, "exemplar"), values)
         check_conditioning(conditioning, title(cls), model=model)
         model = checked_when_sampled(model, conditioning, title(cls))
-        return io.NodeOutput(color_guider(model, conditioning, settings.weight))
+        return io.NodeOutput(color_guider(model, conditioning, settings.weight, settings.step_limit))
 
 
 class MatchLatentStatistics(io.ComfyNode):

@@ -16,6 +16,38 @@ from .widgets import title
 _LARGEST = 1e8
 
 
+#: What the values of a socket type can do, or what their class is called, and how the user gets one.
+_KINDS: dict[str, tuple[str, str]] = {
+    "MODEL": ("get_model_object", "a loader of models"),
+    "CLIP": ("tokenize", "a loader of models"),
+    "VAE": ("spacial_compression_encode", "a loader of models"),
+    "INVERSION": ("Inversion", "DDIM Inversion"),
+    "PIVOTS": ("Pivots", "Pivot Inversion"),
+    "DDCOLOR": ("ComfyDDColor", "Load DDColor"),
+    "DEADIFF": ("ComfyDEADiff", "Load DEADiff"),
+    "DEADIFF_TOKENS": ("DEADiffTokens", "DEADiff Encode"),
+    "LCAD_VAE": ("ComfyLCADVAE", "Load L-CAD"),
+    "REFERRING": ("ComfyReferring", "Load CLIPSeg"),
+}
+
+
+def expect(node: type[io.ComfyNode], **sockets: Any) -> None:
+    """Whether what came in is of the sockets' types: a link without a type carries anything.
+
+    :param sockets: inputs by their ids; IMAGE, MASK, LATENT and CONDITIONING have checks of their own.
+    :raises ValueError: something else, or nothing where the input must be connected.
+    """
+    known = {item.id: item for item in node.define_schema().inputs}
+    for name, value in sockets.items():
+        kind = known[name].get_io_type()
+        feature, source = _KINDS[kind]
+        if value is None and known[name].optional:
+            continue
+        if not hasattr(value, feature) and feature not in {parent.__name__ for parent in type(value).__mro__}:
+            found = "nothing" if value is None else type(value).__name__
+            raise ValueError(f"{title(node)}: {name}: found {found}, expected {kind}; connect {source}.")
+
+
 def picture(node: type[io.ComfyNode], image: Any, name: str) -> Tensor:
     """(B, H, W, 3) of an IMAGE, see ``color.as_picture``.
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..attention.capture import CaptureSettings
 from ..diffusion.inversion import InversionSettings
 from .common import CATEGORY_STAGES, Inversion, StepProgress, depth_within_steps
-from .inputs import latent_samples
+from .inputs import expect, latent_samples
 from .widgets import later_widgets, resolved, title, widgets
 
 
@@ -36,6 +36,7 @@ class AttentionCapture(io.ComfyNode):
         from ..hosts.comfy.exemplar import with_capture
         from ..hosts.comfy.model import require_unet
 
+        expect(cls, model=model)
         require_unet(model, "Attention Capture")
         return io.NodeOutput(with_capture(model, resolved(cls, CaptureSettings, {}, values)))
 
@@ -89,6 +90,7 @@ class DDIMInversion(io.ComfyNode):
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
+        expect(cls, model=model)
         require_unet(model, "DDIM Inversion")
         settings = resolved(cls, InversionSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)

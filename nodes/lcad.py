@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import EMBEDDED, LCAD
 from ..pipelines.lcad import BatchSettings, DecodeSettings, LoadSettings, finish
 from .common import CATEGORY, warn_if_colored
-from .inputs import latent_samples, picture
+from .inputs import expect, latent_samples, picture
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class LCADCondition(io.ComfyNode):
         from ..hosts.comfy.conditioning import check_conditioning
         from ..hosts.comfy.lcad import with_gray
 
+        expect(cls, lcad_vae=lcad_vae)
         settings = resolved(cls, BatchSettings, lcad_vae.recommended, values)
         for name, prompt in (("positive", positive), ("negative", negative)):
             check_conditioning(prompt, title(cls), name, whole_picture=False, always_active=False)
@@ -151,6 +152,7 @@ class LCADDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], image: Tensor, lcad_vae: ComfyLCADVAE, **values: Any) -> io.NodeOutput:
+        expect(cls, lcad_vae=lcad_vae)
         settings = resolved(cls, DecodeSettings, {}, values)
         samples = latent_samples(cls, latent, "latent")
         image = picture(cls, image, "image")

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..attention.instances import InstanceSettings
 from .common import CATEGORY
-from .inputs import mask, text
+from .inputs import expect, mask, text
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class LCADInstances(io.ComfyNode):
         from ..hosts.comfy.lcad_instances import draw_phrases
         from ..hosts.comfy.model import require_unet
 
+        expect(cls, model=model, clip=clip)
         require_unet(model, "L-CAD Instances")
         settings = resolved(cls, InstanceSettings, {}, values)
         masks, prompt = mask(cls, masks, "masks"), text(cls, prompt, "prompt")

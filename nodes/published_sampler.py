@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..pipelines.published_sampler import PublishedSamplerSettings
 from .common import CATEGORY_STAGES
+from .inputs import expect
 from .widgets import later_widgets, resolved, widgets
 
 
@@ -50,6 +51,7 @@ class PublishedSampler(io.ComfyNode):
     def execute(cls, model: Any, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.published_sampler import published_sampling
 
+        expect(cls, model=model)
         return io.NodeOutput(
             *published_sampling(model, resolved(cls, PublishedSamplerSettings, {}, values), "Published Sampler")
         )

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipelines.vct import TranslateSettings, learn, translate
 from .common import CATEGORY, StepProgress
-from .inputs import optional_mask, picture
+from .inputs import expect, optional_mask, picture
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class Translate(io.ComfyNode):
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct import ComfyTranslator
 
+        expect(cls, model=model, clip=clip, vae=vae)
         require_unet(model, "Exemplar Translate")
         if (reference is None) == (concept is None):
             raise ValueError(

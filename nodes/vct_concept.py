@@ -17,7 +17,7 @@ from ..pipelines.vct_concept import (
     training_pictures,
 )
 from .common import CATEGORY_TRANSLATE, ChartProgress
-from .inputs import picture
+from .inputs import expect, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class ConceptInversion(io.ComfyNode):
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_concept import ConceptLearner, encode_pictures
 
+        expect(cls, model=model, clip=clip, vae=vae)
         require_unet(model, "Concept Inversion")
         settings = resolved(cls, ConceptInversionSettings, recommended(model, "vct"), values)
         reference = picture(cls, reference, "reference")

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..pipelines.prompt_control import PromptControlSettings
 from ..pipelines.vct_pair import ConceptFusionSettings, Fusion, replay_of
 from .common import CATEGORY_TRANSLATE, Inversion, Pivots
-from .inputs import optional_mask, text
+from .inputs import expect, optional_mask, text
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -92,12 +92,13 @@ class ConceptFusion(io.ComfyNode):
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_control import first_column, pair_guider, text_columns
 
+        expect(cls, model=model, inversion=inversion, pivots=pivots)
         require_unet(model, "Concept Fusion")
         settings = resolved(cls, ConceptFusionSettings, recommended(model, "vct"), values)
+        replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
         for name, prompt in (("concept", concept), ("source", source)):
             check_conditioning(prompt, title(cls), name, model=model, levels=inversion.plan.kept_sigmas)
         mask = optional_mask(cls, mask, "mask")
-        replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
         columns = (text_columns(source, "source"), text_columns(concept, "concept"))
         control = settings.control(columns, settings.vectors, first_column(concept, source), attention_layers(model))
         if settings.source_stream == "sampled":
@@ -180,6 +181,7 @@ class PromptControlNode(io.ComfyNode):
         from ..hosts.comfy.model import fingerprint, require_unet
         from ..hosts.comfy.vct_control import pair_guider, prompts_fusion
 
+        expect(cls, model=model, clip=clip, inversion=inversion, pivots=pivots)
         require_unet(model, "Prompt Control")
         if pivots is not None and inversion is None:
             raise ValueError("Pivots belong to an inverted picture: connect its inversion as well.")

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..color.chart import as_image, loss_chart
 from ..pipelines.vct_pivot import PivotSettings
 from .common import CATEGORY_TRANSLATE, ChartProgress, Inversion, Pivots
+from .inputs import expect
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class PivotInversion(io.ComfyNode):
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_pivot import find_pivots, unconditional_schedule
 
+        expect(cls, model=model, inversion=inversion)
         require_unet(model, "Pivot Inversion")
         settings = resolved(cls, PivotSettings, recommended(model, "vct"), values)
         check_conditioning(conditioning, title(cls), model=model, levels=inversion.plan.kept_sigmas)
