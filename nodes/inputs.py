@@ -27,6 +27,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "DEADIFF": ("ComfyDEADiff", "Load DEADiff"),
     "DEADIFF_TOKENS": ("DEADiffTokens", "DEADiff Encode"),
     "LCAD_VAE": ("ComfyLCADVAE", "Load L-CAD"),
+    "PHOTOGRAPH_FACTS": ("FileFacts", "Load Photograph"),
     "REFERRING": ("ComfyReferring", "Load CLIPSeg"),
 }
 
