@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from comfy_api.latest import io
 
-from ..color import as_picture
 from ..hosts.comfy import photographs as host
 from ..pipelines.photographs import LoadPhotographSettings, SavePhotographSettings, mask_of, save_photographs
 from .common import CATEGORY
-from .widgets import announce, later_widgets, resolved, widgets
+from .inputs import expect, picture
+from .widgets import announce, later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from ..files.pictures import FileFacts, Photograph
+    from ..files.photographs import FileFacts, Photograph
+
+Found = TypeVar("Found")
 
 #: What a picture file said about itself (``files.photographs.FileFacts``).
 PhotographFacts = io.Custom("PHOTOGRAPH_FACTS")
@@ -25,8 +28,7 @@ PhotographFacts = io.Custom("PHOTOGRAPH_FACTS")
 _ALIASES = ["tiff", "16 bit", "scan", "icc profile", "exif", "photo"]
 _IMAGE = (
     "The pixels as sRGB, whatever profile and depth the file has, turned upright. Gray has three equal channels, and "
-    "white "
-    "is exactly 1."
+    "white is exactly 1."
 )
 _MASK = "Where the file is transparent, white. Black, and small, where it is opaque."
 _FACTS = "What the file said: resolution, capture metadata, profile and depth. For Save Photograph."
@@ -72,7 +74,8 @@ class LoadPhotograph(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: str, **values: Any) -> io.NodeOutput:
-        photograph = _read(cls, host.path_of(image), values)
+        settings = resolved(cls, LoadPhotographSettings, {}, values)
+        photograph = _read(cls, host.path_of(image), settings)
         return io.NodeOutput(photograph.images, mask_of(photograph), photograph.facts)
 
 
@@ -116,14 +119,28 @@ class LoadPhotographFolder(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str, **values: Any) -> io.NodeOutput:
-        read = [_read(cls, path, values) for path in host.files_of(folder)]
+        settings = resolved(cls, LoadPhotographSettings, {}, values)
+        read = [_read(cls, path, settings) for path in host.files_of(folder)]
         return io.NodeOutput([p.images for p in read], [mask_of(p) for p in read], [p.facts for p in read])
 
 
-def _read(cls: type[io.ComfyNode], path: Path, values: dict[str, Any]) -> Photograph:
+def _chosen(cls: type[io.ComfyNode], name: str, find: Callable[[str], Found], value: str) -> Found:
+    """What a choice stands for; one that comes through a link was not looked at before.
+
+    :raises ValueError: nothing, or something outside of ComfyUI's folders; node and input are named.
+    """
+    try:
+        if not isinstance(value, str):
+            raise ValueError("choose a file or upload it.")
+        return find(value)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{title(cls)}: {name} is {value!r}, expected one of the listed: {error}") from error
+
+
+def _read(cls: type[io.ComfyNode], path: Path, settings: LoadPhotographSettings) -> Photograph:
     from ..files.pictures import read_photograph
 
-    photograph = read_photograph(path, pages=resolved(cls, LoadPhotographSettings, {}, values).pages)
+    photograph = read_photograph(path, pages=settings.pages)
     for note in photograph.facts.notes:
         announce(cls, f"{path.name}: {note}")
     return photograph
@@ -171,7 +188,8 @@ class SavePhotograph(io.ComfyNode):
 
         settings = resolved(cls, SavePhotographSettings, {}, values)
         settings.check()
-        images = as_picture(images, "images")
+        expect(cls, facts=facts)
+        images = picture(cls, images, "images")
         folder, stem, number, inside = host.destination(settings.filename_prefix, images.shape[2], images.shape[1])
         written = save_photographs(
             images, folder, stem, settings, number=number, facts=facts, workflow=host.workflow_of(cls.hidden)
