@@ -15,7 +15,7 @@ from ..pipelines.color import (
 )
 from .common import CATEGORY_COLOR, warn_if_colored
 from .inputs import expect, latent_samples, optional_mask, optional_picture, picture
-from .widgets import later_widgets, resolved, widgets
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,6 +136,7 @@ class LatentLuminance(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.color import exact_luminance, pulled_model
+        from ..hosts.comfy.fits import check_decodes, check_vae
 
         expect(cls, vae=vae, model=model)
         strength = resolved(cls, LatentLuminanceSettings, {}, values).strength
@@ -143,6 +144,10 @@ class LatentLuminance(io.ComfyNode):
         if latent is None and model is None:
             raise ValueError("Latent Luminance has nothing to work on: connect a latent, a model, or both.")
         samples = None if latent is None else latent_samples(cls, latent, "latent")
+        if samples is not None:
+            check_decodes(samples, vae, title(cls))
+        if model is not None:
+            check_vae(vae, model, title(cls))
         warn_if_colored(gray_image, "gray_image")
         if latent is not None and samples is not None:
             latent = {**latent, "samples": exact_luminance(vae, gray_image, samples, strength)}

@@ -143,12 +143,14 @@ class Colorize(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
+        from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.host import ComfyHost
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
         expect(cls, model=model, vae=vae, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
         require_unet(model, "Exemplar Colorize")
+        check_vae(vae, model, title(cls))
         settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
         check_conditioning(conditioning, title(cls), model=model, levels=levels)

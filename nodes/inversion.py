@@ -87,6 +87,7 @@ class DDIMInversion(io.ComfyNode):
     def execute(cls, model: Any, conditioning: list, latent: dict[str, Any], **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.exemplar import invert
+        from ..hosts.comfy.fits import check_latent
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
@@ -96,6 +97,7 @@ class DDIMInversion(io.ComfyNode):
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
         check_conditioning(conditioning, title(cls), model=model, levels=levels)
         samples = latent_samples(cls, latent, "latent")
+        check_latent(samples, model, title(cls))
         made = invert(model, conditioning, samples, settings, partial(StepProgress, model))
         return io.NodeOutput(made.inversion, {**latent, "samples": made.noised}, made.sigmas, made.error)
 

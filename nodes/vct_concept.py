@@ -18,7 +18,7 @@ from ..pipelines.vct_concept import (
 )
 from .common import CATEGORY_TRANSLATE, ChartProgress
 from .inputs import expect, picture
-from .widgets import later_widgets, resolved, widgets
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +94,7 @@ class ConceptInversion(io.ComfyNode):
     def execute(cls, model: Any, clip: Any, vae: Any, reference: Tensor, **values: Any) -> io.NodeOutput:
         import folder_paths
 
+        from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.gradients import gradients
         from ..hosts.comfy.model import fingerprint, require_unet
         from ..hosts.comfy.recommended import recommended
@@ -101,6 +102,7 @@ class ConceptInversion(io.ComfyNode):
 
         expect(cls, model=model, clip=clip, vae=vae)
         require_unet(model, "Concept Inversion")
+        check_vae(vae, model, title(cls))
         settings = resolved(cls, ConceptInversionSettings, recommended(model, "vct"), values)
         reference = picture(cls, reference, "reference")
         path = embedding_path(folder_paths.get_folder_paths("embeddings")[0], settings.name)

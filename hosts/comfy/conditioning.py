@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...diffusion.schedule import Convention, inversion_plan
+from .fits import check_levels
 from .model import sigma_table
 
 #: Under which the check of a sampling stands in a MODEL.
@@ -106,8 +107,9 @@ def checked_when_sampled(model: Any, conditioning: list, node: str, name: str = 
 def inversion_levels(model: Any, steps: int, depth: int, convention: Convention) -> tuple[float, ...]:
     """The sigmas at which an inversion reads the network, up and on the way back.
 
-    :raises ValueError: steps or depth out of range.
+    :raises ValueError: steps or depth out of range, or more than the MODEL has noise levels.
     """
+    check_levels(model, steps)
     plan = inversion_plan(sigma_table(model), steps, depth, convention)
     return (*plan.reads, *plan.kept_sigmas)
 

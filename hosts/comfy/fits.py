@@ -1,0 +1,94 @@
+"""Whether a VAE and a LATENT are of a MODEL's kind, and whether its noise levels are enough for a schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .model import sigma_table
+
+
+def check_vae(vae: Any, model: Any, node: str, name: str = "vae") -> None:
+    """Whether a VAE makes latents of the size and with the channels that a MODEL reads.
+
+    :param node: display name of the asking node; ``name`` is its input's. Messages start with them.
+    :raises ValueError: it does not; both are said.
+    """
+    check_whole(vae, node, name)
+    latents = model.model.latent_format
+    expected = latents.latent_channels, latents.spacial_downscale_ratio, latents.latent_dimensions
+    found = _kind(vae, expected)
+    if found != expected:
+        raise ValueError(
+            f"{node}: {name}: found a VAE {_said(*found)}, expected one {_said(*expected)} for this MODEL "
+            f"({type(model.model).__name__}); connect the VAE that comes with the model, from the same loader."
+        )
+
+
+def check_whole(vae: Any, node: str, name: str = "vae") -> None:
+    """Whether there is anything in a VAE: a loader gives an empty one for a file without.
+
+    :raises ValueError: there is not.
+    """
+    if getattr(vae, "first_stage_model", vae) is None:
+        raise ValueError(
+            f"{node}: {name}: found a VAE without weights, since its file has none; connect one from Load VAE."
+        )
+
+
+def check_latent(samples: Tensor, model: Any, node: str, name: str = "latent") -> None:
+    """Whether a LATENT has the channels that a MODEL reads.
+
+    :param samples: (B, C, h, w).
+    :raises ValueError: it has others.
+    """
+    latents = model.model.latent_format
+    if latents.latent_dimensions != 2 or samples.shape[1] != latents.latent_channels:
+        raise ValueError(
+            f"{node}: {name}: found a latent of {samples.shape[1]} channels, expected {latents.latent_channels} for "
+            f"this MODEL ({type(model.model).__name__}); encode the picture with the VAE that comes with the model."
+        )
+
+
+def check_decodes(samples: Tensor, vae: Any, node: str, name: str = "latent") -> None:
+    """Whether a VAE decodes a picture's LATENT.
+
+    :param samples: (B, C, h, w).
+    :raises ValueError: it decodes others.
+    """
+    check_whole(vae, node)
+    channels, factor, dimensions = _kind(vae, (samples.shape[1], 0, 2))
+    if dimensions != 2 or samples.shape[1] != channels:
+        raise ValueError(
+            f"{node}: {name}: found a latent of {samples.shape[1]} channels, expected {channels}, as the VAE "
+            f"{_said(channels, factor, dimensions)} makes them; connect the VAE that the latent was made with."
+        )
+
+
+def check_levels(model: Any, steps: int) -> None:
+    """Whether a MODEL has noise levels enough for a schedule.
+
+    :raises ValueError: it has not; the message says why some have few.
+    """
+    levels = len(sigma_table(model))
+    if levels <= steps:
+        raise ValueError(
+            f"steps is {steps}, but this MODEL has {levels} noise levels only, so at most {levels - 1} steps. So few "
+            "come from Model Sampling Discrete (lcm), or from a model that was distilled to a few steps: take that "
+            "node off the MODEL for the inversion, or lower steps."
+        )
+
+
+def _kind(vae: Any, like: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Channels of a VAE's latents, pixels a latent covers, and axes (3 for video).
+
+    :param like: what counts where a VAE of another pack does not say.
+    """
+    channels, dimensions = getattr(vae, "latent_channels", like[0]), getattr(vae, "latent_dim", like[2])
+    return channels, vae.spacial_compression_encode(), dimensions
+
+
+def _said(channels: int, factor: int, dimensions: int) -> str:
+    kind = {1: "for sound, ", 3: "for video, "}.get(dimensions, "")
+    return f"{kind}of {channels} channels at {factor} pixels a latent"
