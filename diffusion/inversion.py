@@ -58,6 +58,18 @@ class InversionSettings(Settings):
         "reported as -1.",
         advanced=True,
     )
+    closer_sigmas: float = setting(
+        0.0,
+        "Puts more levels into sigmas, the output, so that each is at least this share of the one before it; the "
+        "inversion stays as it is. 0 adds none, which is right for euler; 0.75 gives samplers of higher order an even "
+        "way down, high values cost more steps of sampling.",
+        low=0.0,
+        high=0.95,
+        step=0.05,
+        round=0.01,
+        advanced=True,
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ ComfyUI SAMPLERs and run under diffusers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from ..settings import Settings, setting
-from .levels import same_levels
+from .levels import TOLERANCE, same_levels
 from .schedule import rescale
 
 #: (x, sigma, **extra_args) -> clean estimate; x and the estimate are (B, C, h, w), sigma is (B,).
@@ -36,6 +36,15 @@ class GuidanceSettings(Settings):
         round=0.01,
         auto=True,
         recommended_as="guidance",
+    )
+    step_limit: bool = setting(
+        False,
+        "Off uses weight at every level. On lowers it where the sampler's next step takes away so much of the noise "
+        "that "
+        "the step would go beyond the reference's colors: to 1 / (the share taken away), so 1 in the last step. Then "
+        "high weights stay calm with few steps.",
+        advanced=True,
+        later=True,
     )
 
 
@@ -134,6 +143,24 @@ def invert_ddim(  # the head that all samplers have, and three options
         if visit is not None:
             visit(x)
     return x
+
+
+def limited_weight(weight: float, sigma: float, sigmas: Sequence[float]) -> float:
+    """The weight of colorization guidance that a step can take: at most 1 / (the share of noise that it removes).
+
+    What the injection puts in does not depend on the colors that the latent has already, while the plain prediction
+    returns most of them. So the guided estimate answers a color in the latent with about (1 - w) of it, and a step from
+    sigma to q · sigma leaves q + (1 - q) · (1 - w) = 1 - (1 - q) · w: below 0 it goes beyond the reference's colors,
+    and below -1 every step is further off than the one before.
+
+    :param sigma: at which the model is read; between two levels it belongs to the step that ends at the next one.
+    :param sigmas: (T+1,) descending levels of the run; where they are not known the weight stays as it is.
+    """
+    if not len(sigmas):
+        return weight
+    below = [level for level in sigmas if level < sigma * (1 - TOLERANCE)]
+    share = 1 - max(below, default=0.0) / sigma
+    return min(weight, max(1.0, 1 / share))
 
 
 def guide(color: Tensor, plain: Tensor, weight: float) -> Tensor:

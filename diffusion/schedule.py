@@ -9,7 +9,10 @@ to the next, and what the first and last levels are. Both are spelled out here, 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -88,6 +91,26 @@ def sampling_sigmas(sigma_table: Tensor, steps: int, convention: Convention = "c
 def _check_convention(convention: str) -> None:
     if convention not in get_args(Convention):
         raise ValueError(f"convention is '{convention}'; expected one of {', '.join(get_args(Convention))}.")
+
+
+def closer_levels(sigmas: Sequence[float], ratio: float) -> tuple[float, ...]:
+    """Levels with others between them, so that none is below ``ratio`` times the one before it; a last 0 stays as it
+    is.
+
+    Evenly spaced in log sigma between two levels, which all stay.
+
+    :param sigmas: (T+1,) descending.
+    :param ratio: from 0, which adds none, to below 1.
+    :raises ValueError: another ratio.
+    """
+    if not 0 <= ratio < 1:
+        raise ValueError(f"The ratio of neighboring levels is {ratio}; it must be at least 0 and below 1.")
+    levels: list[float] = []
+    for high, low in pairwise(sigmas):
+        # a hair less, so that levels at exactly this ratio stay as they are
+        parts = math.ceil(math.log(high / low) / -math.log(ratio) - 1e-6) if ratio > 0 and low > 0 else 1
+        levels += [high, *(high * (low / high) ** (i / parts) for i in range(1, parts))]
+    return (*levels, *sigmas[-1:])
 
 
 @dataclass(frozen=True)

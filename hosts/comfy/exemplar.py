@@ -25,13 +25,14 @@ from ...diffusion.inversion import (
     round_trip_error,
     start_warnings,
 )
-from ...diffusion.schedule import inversion_plan
+from ...diffusion.schedule import closer_levels, inversion_plan
 from ...pipelines.exemplar_inversion import color_layers
 from . import edits
 from .attention import fused_attention
 from .host import ComfyHost
 from .model import attention_layers, fingerprint, sigma_table
 from .runs import show
+from .sampling_checks import sampling_warnings
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ def invert(
     if settings.measure_round_trip:
         returned = plan.to_clean(host.sample(inversion.noised(), plan, None, (), 1.0))
         error = round_trip_error(start, returned)
-    return Inverted(inversion, model.model.process_latent_out(inversion.noised()), torch.tensor(plan.sigmas), error)
+    sigmas = torch.tensor(closer_levels(plan.sigmas, settings.closer_sigmas))
+    return Inverted(inversion, model.model.process_latent_out(inversion.noised()), sigmas, error)
 
 
 def _chroma(model: Any, latents: Tensor) -> float | None:
@@ -189,6 +191,8 @@ def injection_check(
                 f"The sampler visits sigmas {visited[0]:.3f} to {visited[-1]:.3f}, but attention was kept from "
                 f"{max(kept):.3f} to {min(kept):.3f} only. Use the sigmas output of DDIM Inversion, or invert deeper."
             )
+        for text in sampling_warnings(run, source, kept, to_model):
+            run.run.warn(f"{NAME}: {text}")
         if unknown:
             log.info(
                 "%d of %d sampled sigmas were not visited by the inversion; the nearest kept features are used (kept "

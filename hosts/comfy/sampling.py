@@ -10,10 +10,36 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...diffusion.sampling import limited_weight
 
-def color_guider(model: Any, conditioning: list, weight: float) -> Any:
-    """Colorization guidance as a stock CFG guider: the same prompt on both sides, the edit on the positive one only."""
-    guider = comfy.samplers.CFGGuider(model)
+
+class StepLimitedGuider(comfy.samplers.CFGGuider):
+    """Guidance whose weight is what each step can take (``limited_weight``)."""
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None):
+        """The guided clean estimate, (B, C, h, w)."""
+        model_options = model_options or {}
+        levels = model_options.get("transformer_options", {}).get("sample_sigmas")
+        sigmas = [] if levels is None else [float(level) for level in levels]
+        weight = limited_weight(self.cfg, float(timestep.max()), sigmas)
+        return comfy.samplers.sampling_function(
+            self.inner_model,
+            x,
+            timestep,
+            self.conds.get("negative"),
+            self.conds.get("positive"),
+            weight,
+            model_options=model_options,
+            seed=seed,
+        )
+
+
+def color_guider(model: Any, conditioning: list, weight: float, step_limit: bool = False) -> Any:
+    """Colorization guidance as a CFG guider, the stock one but for ``step_limit``.
+
+    The same prompt stands on both sides, the edit acts on the positive one only.
+    """
+    guider = (StepLimitedGuider if step_limit else comfy.samplers.CFGGuider)(model)
     guider.set_conds(conditioning, conditioning)
     guider.set_cfg(weight)
     return guider

@@ -1,0 +1,99 @@
+"""What is said about a sampler and its levels before a sampling under color injection starts.
+
+Guidance makes the estimate stiff: it answers a color that the latent has already with about (1 - w) of it, so with few
+steps it swings around the reference's colors (``sampling.limited_weight``). Samplers that extrapolate from earlier
+estimates take that swing for a trend and carry it on, the further the longer a step is than the one before it; DDIM's
+last step above 0 is four times as long as its neighbor. Below it the model returns colors as they are, so nothing
+mends them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .inversion import Inversion
+
+#: Weights of guidance at which ``MEASURED`` was measured.
+WEIGHTS = (1.0, 3.0, 10.0)
+
+#: How far a sampler's colors are from the true ones, as a multiple of euler's, at ``WEIGHTS``: the worst of three
+#: pictures, 4 of 20 steps of the embedded model (``bench/samplers.py`` makes it). Keys are ComfyUI's sampler functions.
+MEASURED: dict[str, tuple[float, float, float]] = {}
+
+#: Up to this multiple a sampler does as well as euler.
+AS_GOOD = 1.3
+
+#: From this ratio of neighboring levels on the samplers of ``MEND_BY_LEVELS`` do.
+CLOSE = 0.7
+
+
+def sampler_warnings(
+    sampler: str, weight: float | None, sigmas: Sequence[float], *, step_limit: bool = False
+) -> list[str]:
+    """Whether a sampler is known to lose the colors at a weight of guidance; nothing is said of unknown ones.
+
+    :param sampler: name of its function, as ``sample_euler``.
+    :param weight: w; None where the guider does not say.
+    :param sigmas: (T+1,) descending levels of the sampling.
+    :param step_limit: whether w is held to what each step can take.
+    """
+    name = sampler.removeprefix("sample_")
+    ratios = MEASURED.get(name)
+    if ratios is None:
+        return []
+    at = next((i for i, known in enumerate(WEIGHTS) if weight is not None and weight <= known), len(WEIGHTS) - 1)
+    if ratios[at] <= AS_GOOD:
+        return []
+    return [
+        f"the sampler {name} misses the colors by up to {ratios[at]:.1f} times as much as euler (measured at a "
+        f"guidance "
+        f"of {WEIGHTS[at]:g} and few steps). Take euler or ddim, or set closer_sigmas of DDIM Inversion to 0.75."
+    ]
+
+
+def level_warnings(sigmas: Sequence[float], kept: Sequence[float], latent_level: float | None) -> list[str]:
+    """Whether the levels of a sampling fit the latents that it starts from, and end where nothing is left of the noise.
+
+    :param sigmas: (T+1,) descending levels of the sampling.
+    :param kept: levels of the inversion, highest first.
+    :param latent_level: how much of the inversion's noise the latents have, as a sigma; None where noise is added.
+    """
+    if len(sigmas) < 2:
+        return []
+    warnings = []
+    first, last, top = sigmas[0], sigmas[-1], kept[0]
+    # a sampling that goes on where another one stopped begins lower, and so do its latents
+    if (
+        latent_level is not None
+        and abs(first - top) > 0.02 * top
+        and abs(latent_level - top) < abs(latent_level - first)
+    ):
+        left = "noise stays in" if first < top else "the picture is smoothed away"
+        warnings.append(
+            f"the sampler begins at sigma {first:.3f}, but the latent was noised to {top:.3f}, so {left}. Use the "
+            f"sigmas "
+            "output of DDIM Inversion, or ddim_uniform with the same steps."
+        )
+    if last > kept[-1] * 1.02:
+        warnings.append(
+            f"the sampler stops at sigma {last:.3f}, the inversion began below {kept[-1]:.3f}: noise stays in, unless "
+            "another sampler goes on from there."
+        )
+    return warnings
+
+
+def latent_level(inversion: Inversion, latents: Tensor) -> float:
+    """How much of an inversion's noise latents have, as a sigma: 0 for the clean ones, the top level for noised ones.
+
+    What else is in the latents, such as colors that they got on the way, hardly looks like that noise.
+
+    :param latents: (a multiple of B, C, h, w), in the model's latent scale.
+    """
+    clean = inversion.trajectory[0].float()
+    noise = inversion.noised().float() - clean
+    rows = [i % len(clean) for i in range(len(latents))]
+    clean, noise = clean[rows], noise[rows]
+    share = ((latents.to(clean) - clean) * noise).sum() / noise.square().sum()
+    return float(share) * inversion.plan.sigmas[0]
