@@ -155,6 +155,19 @@ class DualAttentionColor:
         """Levels at which the edit has features, highest first."""
         return self.banks.sigmas
 
+    def misfit(self, call: AttentionCall) -> str | None:
+        """What keeps the edit from this call, None for nothing: the input's features are of another grid of tokens."""
+        if not self.settings.needs(self.layers[call.layer])["input"]:
+            return None
+        grid = self.banks.source.grid(call.layer)
+        if grid == call.grid:
+            return None
+        (height, width), (high, wide) = call.grid, grid
+        return (
+            f"{height} x {width} tokens where the inversion of the input had {high} x {wide} (a node such as Deep "
+            "Shrink, on one of the two MODELs only)"
+        )
+
     def active(self, sigma: float) -> bool:
         """Whether the edit acts at the kept level nearest to a sigma."""
         position = self.sigmas.index(self.banks.reference.nearest(sigma)) / len(self.sigmas)

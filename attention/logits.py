@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .call import CONDITIONAL, AttentionCall, Edit, composed
+from .call import CONDITIONAL, AttentionCall, Edit, composed, on_rows
 from .layers import Layer
 
 #: A row of a batch that is the same row in the next call: branch, picture, and how many rows of both came before it.
@@ -34,6 +34,21 @@ class LogitCache:
     """
 
     _kept: dict[tuple[Layer, str], dict[_Row, tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    _asked: dict[tuple[Layer, str], tuple[int, set[_Row]]] = field(default_factory=dict)
+
+    def asked_again(self, call: AttentionCall) -> bool:
+        """Whether a prediction asks for rows that it has asked for already; where it is not known, it does not."""
+        at, rows = (call.layer, call.kind), set(_rows(call))
+        prediction, asked = self._asked.get(at, (0, set()))
+        if not call.prediction:
+            return False
+        if prediction != call.prediction:
+            self._asked[at] = (call.prediction, rows)
+            return False
+        if rows & asked:
+            return True
+        asked |= rows
+        return False
 
     def keep(self, call: AttentionCall) -> None:
         """Keep what the logits of these rows come from."""
@@ -80,21 +95,32 @@ class ReuseLogits:
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """The call with kept logits for its conditional rows, as an edit (``attention.call.Edit``)."""
-        kept = self.cache.take(call)
-        if kept is None:
-            return earlier(call)
-        own = kept.plain() if self.change is None else self.change(kept, AttentionCall.plain)
-        return composed(call, earlier, own)
+        rows = call.rows_of(CONDITIONAL)
+
+        def reused(part: AttentionCall) -> Tensor:
+            kept = self.cache.take(part)
+            if kept is None:
+                return earlier(part)
+            own = kept.plain() if self.change is None else self.change(kept, AttentionCall.plain)
+            return composed(part, earlier, own)
+
+        return on_rows(call, rows, reused, earlier) if rows else earlier(call)
 
 
 @dataclass(frozen=True)
 class StaleLogits:
-    """The published plain sampling: what is kept is used and forgotten, else the call's own is used and kept."""
+    """The published plain sampling: what is kept is used and forgotten, else the call's own is used and kept.
+
+    The first call of a prediction counts. What guidance asks beside it (a perturbed picture) runs as it is: it would
+    take the logits that are meant for the next step.
+    """
 
     cache: LogitCache
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """Every second call with the logits of the one before, as an edit (``attention.call.Edit``)."""
+        if self.cache.asked_again(call):
+            return earlier(call)
         kept = self.cache.take(call)
         if kept is not None:
             return composed(call, earlier, kept.plain())

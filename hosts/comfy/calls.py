@@ -104,12 +104,12 @@ def laid_over(options: dict[str, Any], placed: Sequence[PlacedEdit], rows: Rows,
     """
     tables = dict(options.get("patches_replace", {}))
     for kind in {kind for one in placed for kind in one.kinds}:
-        present = tables.get(kind, {})
+        present, culprits = tables.get(kind, {}), _culprits(options, kind)
         table = tables[kind] = dict(present)
         for one in (one for one in placed if kind in one.kinds):
             for layer in one.layers:
                 at = (layer.block, layer.index, layer.depth)
-                table[at] = _OnLayer(one, layer, kind, rows, sigma, table.get(at, present.get(at[:2])))
+                table[at] = _OnLayer(one, layer, kind, rows, sigma, table.get(at, present.get(at[:2])), culprits)
     return {**options, "patches_replace": tables}
 
 
@@ -124,13 +124,23 @@ def _acts_on(placed: PlacedEdit, rows: Rows, options: dict[str, Any]) -> bool:
     return bool(known if placed.branches is None else known & placed.branches)
 
 
-def _step_aside(placed: PlacedEdit, options: dict[str, Any], why: str) -> None:
-    """:raises ValueError: the edit is strict."""
+def _step_aside(placed: PlacedEdit, options: dict[str, Any], why: str, layer: Layer | None = None) -> None:
+    """Say once a run that an edit leaves a call, or a layer of it, as it is.
+
+    :param layer: other layers of the run are left alone as well, for all we know, and are not named anew.
+    :raises ValueError: the edit is strict.
+    """
+    where = "" if layer is None else f"{layer.name} gets "
     if placed.strict:
-        raise ValueError(f"{placed.name} can't work here: {why}. Take what does that off this MODEL.")
-    text = f"{placed.name} steps aside: {why}."
+        raise ValueError(f"{placed.name} can't work here: {where}{why}. Take what does that off this MODEL.")
+    text = f"{placed.name} steps aside: {where}{why}."
     run_now: Run | None = options.get(KEY, {}).get("run")
-    (log.warning if run_now is None else run_now.warn)(text)
+    if run_now is None:
+        log.warning("%s", text)
+    elif layer is None:
+        run_now.warn(text)
+    else:
+        run_now.warn(f"{text} So it does wherever else that happens.", f"{placed.name} on a layer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +149,7 @@ class _OnLayer:
 
     :param before: the replacement that stood there, None for none. It is called with the host's whole batch, so that
         it never sees rows that it did not expect.
+    :param culprits: who changes what the layer gets, as a remark.
     """
 
     placed: PlacedEdit
@@ -147,13 +158,14 @@ class _OnLayer:
     rows: Rows
     sigma: float
     before: Callable | None
+    culprits: str
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         """The layer's output before ``to_out``, (rows, N, heads · d)."""
         call = self._call(q, k, v, options)
         wrong = _mismatch(self.placed, call)
         if wrong is not None:
-            _step_aside(self.placed, options, f"{self.layer.name} gets {wrong}{_culprits(options, self.kind)}")
+            _step_aside(self.placed, options, wrong + self.culprits, self.layer)
             return plain_attention(q, k, v, options) if self.before is None else self.before(q, k, v, options)
         before, everything, whole = self.before, call.rows, None
 
@@ -205,11 +217,12 @@ def _mismatch(placed: PlacedEdit, call: AttentionCall) -> str | None:
         return f"{call.q.shape[0]} row(s) of {call.q.shape[1]} tokens where {rows} of {height} x {width} were expected"
     if call.kind == SELF and (call.k.shape[:2] != call.q.shape[:2] or call.v.shape[:2] != call.q.shape[:2]):
         return f"keys and values of {tuple(call.k.shape[:2])} tokens beside queries of {tuple(call.q.shape[:2])}"
-    return None
+    misfit: Callable[[AttentionCall], str | None] | None = getattr(placed.edit, "misfit", None)
+    return None if misfit is None else misfit(call)
 
 
 def _culprits(options: dict[str, Any], kind: str) -> str:
-    """Who patched the layer's input, as a remark."""
+    """Who patched the input of a kind of layers, as a remark."""
     modules = [getattr(patch, "__module__", "") or "" for patch in options.get("patches", {}).get(f"{kind}_patch", ())]
     names = dict.fromkeys(_KNOWN.get(module.rpartition(".")[2], module) for module in modules)
     return f" ({', '.join(filter(None, names))} changed them)" if any(names) else ""

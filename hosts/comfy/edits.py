@@ -153,6 +153,7 @@ def _sampling(
     options = guider.model_options.setdefault("transformer_options", {})
     run = Run()
     options[KEY] = {**options.get(KEY, {}), RUN: run}
+    _innermost(options)
     edits = placed_edits(options)
     sampling = Sampling(noise, latent, sampler, sigmas, mask, guider, run)
     for placed in edits:
@@ -166,6 +167,19 @@ def _sampling(
         for placed in edits:
             if placed.release is not None:
                 placed.release()
+
+
+def _innermost(options: dict[str, Any]) -> None:
+    """Put our wrapper next to the UNet, whatever the order of the nodes.
+
+    A cache of model calls (EasyCache) that stood between would take two passes of an edit for two steps.
+    """
+    kind = _Wrappers.DIFFUSION_MODEL
+    wrappers = options.get("wrappers", {})
+    here = wrappers.get(kind, {})
+    if KEY in here:
+        ordered = {**{key: group for key, group in here.items() if key != KEY}, KEY: here[KEY]}
+        options["wrappers"] = {**wrappers, kind: ordered}
 
 
 def _predicting(

@@ -72,10 +72,15 @@ def reuse_logits(model: Any) -> Any:
     Every second call of a run uses the logits of the one before it (``attention.logits.StaleLogits``).
     """
     patched = model.clone()
-    layers = layer_widths(model)
+    layers, name = layer_widths(model), "Load L-CAD (official attention)"
 
     def start(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *args: Any, **kw: Any):
-        stale = PlacedEdit("Load L-CAD (official attention)", StaleLogits(LogitCache()), layers, (SELF, CROSS))
+        if extra["model_options"].get("context_handler") is not None:
+            raise ValueError(
+                f"{name} carries attention from step to step, but this MODEL splits batches into context windows. Take "
+                "the context windows off, or set attention of Load L-CAD to fresh."
+            )
+        stale = PlacedEdit(name, StaleLogits(LogitCache()), layers, (SELF, CROSS))
         options = with_edit(extra["model_options"], stale)
         return executor(guider, sigmas, {**extra, "model_options": options}, *args, **kw)
 
@@ -134,8 +139,11 @@ class _Instances:
         cache = LogitCache()
         first = replace(call, control=_copied(call.control))
         out = run(self._under(first, KeepLogits(cache), (SELF, CROSS)))
-        # unconditional rows would come out of the second pass as they went in
-        part = _Rows([i for i, branch in enumerate(rows.branches) if branch == CONDITIONAL], rows, call)
+        # unconditional rows would come out of the second pass as they went in; but patches of other nodes may hold the
+        # rows against each other (NAG)
+        everything = any(call.options.get("patches", {}).values())
+        drawn = [i for i, branch in enumerate(rows.branches) if everything or branch == CONDITIONAL]
+        part = _Rows(drawn, rows, call)
         second = run(self._under(part.call, ReuseLogits(cache, edit), (SELF, CROSS)))
         return out.index_copy(0, part.index, second)
 

@@ -19,11 +19,15 @@ class Run:
         self._predictions += 1
         return self._predictions
 
-    def warn(self, text: str) -> None:
-        """Say it once: in the log, and on the node that is running."""
-        if text in self._said:
+    def warn(self, text: str, about: str | None = None) -> None:
+        """Say it once: in the log, and on the node that is running.
+
+        :param about: what it is about, of which only the first is said; None for the text itself.
+        """
+        about = text if about is None else about
+        if about in self._said:
             return
-        self._said.add(text)
+        self._said.add(about)
         log.warning("%s", text)
         show(text)
 

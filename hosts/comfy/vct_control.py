@@ -131,7 +131,12 @@ class ControlGuider(comfy.samplers.CFGGuider):
         return samples if self.both else samples[:pictures]
 
     def _check(self, run: edits.Sampling) -> None:
-        """:raises ValueError: a noise mask on a picture that comes noised."""
+        """:raises ValueError: context windows, or a noise mask on a picture that comes noised."""
+        if run.guider.model_options.get("context_handler") is not None:
+            raise ValueError(
+                f"{self.name} pairs all pictures of a batch with their sources at once, but this MODEL splits batches "
+                "into context windows. Take the context windows off the MODEL."
+            )
         if self.fusion.replay is not None and run.mask is not None and bool((run.mask < 1).any()):
             raise ValueError(
                 "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
