@@ -138,6 +138,7 @@ class Server:
     def start(self, seconds: float = 240) -> None:
         for name in ("custom_nodes/test_helpers", "input", "output", "temp", "user", "models/checkpoints"):
             (self.base / name).mkdir(parents=True)
+        shutil.copy(self.checkout / "input" / "example.png", self.base / "input")  # every installation has it
         (self.base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
         (self.base / "custom_nodes" / "test_helpers" / "__init__.py").write_text(_HELPER_PACK, "utf-8")
         with socket.socket() as probe:
@@ -288,6 +289,7 @@ class Server:
 
 
 VIRTUAL = {"Note", "MarkdownNote"}
+UPLOAD = "IMAGEUPLOAD"  # a button of the page, which no prompt has
 MUTED = 2  # a node that the page leaves out of the prompt
 
 
@@ -310,6 +312,9 @@ def to_prompt(workflow: dict) -> dict:
             if isinstance(value, dict):
                 del values[place + 1 : place + 1 + len(value)]
         inputs = dict(zip(widgets, values, strict=True))
+        for slot in node["inputs"]:
+            if slot["type"] == UPLOAD:
+                del inputs[slot["name"]]
         inputs.update({slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None})
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt
