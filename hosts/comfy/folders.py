@@ -57,15 +57,15 @@ class WeightFolders:
         return True if name is None or name in self.choices() else self.missing(name)
 
     def path(self, name: str, embedded: Path | None = None) -> Path:
-        """Where a chosen file is.
+        """Where a chosen file is: one of the list, also where the name came through a link, which nobody checked.
 
         :param embedded: the file that comes with the pack, if one does.
         :raises FileNotFoundError: no folder has it.
         """
         if name == EMBEDDED and embedded is not None:
             return embedded
-        self.register()
-        path = next((path for folder in self.names if (path := folder_paths.get_full_path(folder, name))), None)
+        found = name in self.files() and (folder_paths.get_full_path(folder, name) for folder in self.names)
+        path = next(filter(None, found or ()), None)
         if path is None:
             raise FileNotFoundError(self.missing(name))
         return Path(path)
@@ -122,14 +122,13 @@ class HubFolder:
         return True if name is None or name in self.choices() else self.missing(name)
 
     def path(self, name: str) -> Path:
-        """Where the folder of a name is.
+        """Where the folder of a name is: one of the list, since a name that came through a link could be any path.
 
         :raises FileNotFoundError: there is none.
         """
-        path = next((root / name for root in self.roots() if (root / name / "config.json").is_file()), None)
-        if path is None:
+        if name not in self.models():
             raise FileNotFoundError(self.missing(name))
-        return path
+        return next(root / name for root in self.roots() if (root / name / "config.json").is_file())
 
     def missing(self, name: str) -> str:
         """What to say about a folder that isn't there."""
