@@ -25,41 +25,40 @@ HEAD = b"Exif\0\0"
 
 def cleaned(exif: Exif) -> bytes | None:
     """What is worth keeping of EXIF metadata, as a block that begins with its TIFF header."""
-    from PIL import Image
-
-    kept = Image.Exif()
-    for tag in MAIN:
-        value = exif.get(tag)
-        if value is not None and not str(value).startswith(WORKFLOWS):
-            kept[tag] = value
-    inner = {tag: value for tag, value in exif.get_ifd(EXIF).items() if tag not in STALE}
-    position = dict(exif.get_ifd(GPS))
-    if not (dict(kept) or inner or position):
-        return None
-    inner[COLOR_SPACE] = 1
-    kept.get_ifd(EXIF).update(inner)
-    if position:
-        kept.get_ifd(GPS).update(position)
-    return kept.tobytes()[len(HEAD) :]
+    return _packed(dict(exif), exif.get_ifd(EXIF), exif.get_ifd(GPS))
 
 
 def of_tiff(tags: Tags, page: Directory) -> bytes | None:
     """What is worth keeping of a TIFF page's metadata; none where it cannot be read."""
-    from PIL import Image
-
-    exif = Image.Exif()
-    exif.update({tag: _value(page, tag) for tag in MAIN if tag in page})
-    for pointer in (EXIF, GPS):
+    blocks: dict[int, dict[int, Any]] = {EXIF: {}, GPS: {}}
+    for pointer in blocks:
         for offset in page.numbers(pointer)[:1]:
             try:
                 block = tags.directory(offset)
             except ValueError:
                 continue
-            exif.get_ifd(pointer).update({tag: _value(block, tag) for tag in block if tag not in STALE})
+            blocks[pointer] = {tag: _value(block, tag) for tag in block}
     try:
-        return cleaned(exif)
+        return _packed({tag: _value(page, tag) for tag in MAIN if tag in page}, blocks[EXIF], blocks[GPS])
     except (ValueError, TypeError, KeyError, OSError):
         return None
+
+
+def _packed(main: dict[int, Any], inner: dict[int, Any], position: dict[int, Any]) -> bytes | None:
+    """The three blocks of EXIF metadata without what is stale, as bytes; none where nothing is left."""
+    from PIL import Image
+
+    kept: Any = Image.Exif()
+    for tag in MAIN:
+        if tag in main and not str(main[tag]).startswith(WORKFLOWS):
+            kept[tag] = main[tag]
+    inner = {tag: value for tag, value in inner.items() if tag not in STALE}
+    if not (dict(kept) or inner or position):
+        return None
+    kept[EXIF] = {**inner, COLOR_SPACE: 1}
+    if position:
+        kept[GPS] = dict(position)
+    return kept.tobytes()[len(HEAD) :]
 
 
 def _value(page: Directory, tag: int) -> Any:

@@ -32,6 +32,8 @@ SRGB_PRIMARIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 
 CHANNELS = {"gray": 1, "rgb": 3, "cmyk": 4}
 SIGNATURES = {b"GRAY": "gray", b"RGB ": "rgb", b"CMYK": "cmyk", b"Lab ": "lab"}
+#: littleCMS's flags; Pillow names them since 10.1.
+BLACK_TO_BLACK, FINE_TABLES, NO_TABLES = 0x2000, 0x0400, 0x0100
 #: Pixels in one go, since each step makes a copy.
 BLOCK = 1 << 20
 
@@ -107,7 +109,6 @@ def by_littlecms(samples: NDArray[Any], model: str, icc: bytes, *, exact: bool =
     import numpy as np
     from PIL import Image, ImageCms
 
-    flags = ImageCms.Flags
     mode = {"gray": "L", "rgb": "RGB", "cmyk": "CMYK"}[model]
     flat = samples[..., 0] if model == "gray" else samples
     image = Image.fromarray(np.ascontiguousarray(flat))
@@ -120,7 +121,7 @@ def by_littlecms(samples: NDArray[Any], model: str, icc: bytes, *, exact: bool =
             mode,
             "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            flags=flags.NOOPTIMIZE if exact else flags.BLACKPOINTCOMPENSATION | flags.HIGHRESPRECALC,
+            flags=NO_TABLES if exact else BLACK_TO_BLACK | FINE_TABLES,  # pyright: ignore[reportArgumentType]
         )
         return np.asarray(transform.apply(image))
     except ImageCms.PyCMSError as error:
@@ -295,7 +296,11 @@ def _plain(samples: NDArray[Any], model: str) -> NDArray[Any]:
 def _floats(samples: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
-    return samples.astype(np.float32) / 255 if samples.dtype == np.uint8 else samples
+    if samples.dtype != np.uint8:
+        return samples
+    floats = samples.astype(np.float32)
+    floats /= 255
+    return floats
 
 
 def _to_bytes(samples: NDArray[Any]) -> NDArray[Any]:

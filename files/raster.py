@@ -50,9 +50,10 @@ def finish(raster: Raster) -> tuple[NDArray[Any], NDArray[Any] | None, str | Non
     if raster.premultiplied and alpha is not None:
         samples = _divided(samples, alpha)
     image, name, notes = to_srgb(samples, raster.model, raster.colors)
-    image = np.clip(image, 0, 1)
+    np.clip(image, 0, 1, out=image)
     if image.shape[2] == 1:
-        image = image.repeat(3, axis=2)
+        gray, image = image, np.empty((*image.shape[:2], 3), np.float32)
+        image[...] = gray
     if alpha is not None:
         alpha = np.ascontiguousarray(upright(alpha, raster.orientation), np.float32)
     return np.ascontiguousarray(upright(image, raster.orientation)), alpha, name, notes

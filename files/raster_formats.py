@@ -248,11 +248,12 @@ def _kept(exif: Any, notes: list[str]) -> bytes | None:
 def _by_exif(exif: Any) -> profiles.Colors:
     """Cameras say Adobe RGB by EXIF alone: color space 2, or "uncalibrated" and interoperability R03."""
     try:
-        space = exif.get_ifd(capture.EXIF).get(capture.COLOR_SPACE)
-        rule = str(exif.get_ifd(capture.INTEROP).get(1, "")) if space == 65535 else ""
+        block = exif.get_ifd(capture.EXIF)
+        space = block.get(capture.COLOR_SPACE)
+        rule = str(exif.get_ifd(capture.INTEROP).get(1, "")) if capture.INTEROP in block else ""
     except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
         return profiles.Colors()
-    if space == 2 or rule.startswith("R03"):
+    if space == 2 or (space == 65535 and rule.startswith("R03")):
         return profiles.Colors(space=profiles.adobe_rgb())
     if space == 65535:
         return profiles.Colors(note="it says that its colors are not sRGB, but not what they are: taken as sRGB")

@@ -92,7 +92,7 @@ def test_orientation_and_metadata(tmp_path, kind, orientation):
         pytest.skip("this Pillow has no AVIF")
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[282], exif[283], exif[296] = orientation, "Maker", 300.0, 150.0, 2
-    exif.get_ifd(0x8769)[0x829A] = 0.008
+    exif[0x8769] = {0x829A: 0.008}
     data = saved(eight(turned(smooth(), orientation)), kind, exif=exif, **WAYS[kind])
     photograph = read(data, tmp_path)
     close(photograph, smooth(), LOSS.get(kind, 0.5001 / 255))
@@ -116,9 +116,7 @@ class TestJpeg:
             Image.fromarray(eight(0.2 + 0.6 * smooth())), ImageCms.createProfile("sRGB"), adobe, renderingIntent=1
         )
         exif = Image.Exif()
-        exif.get_ifd(0x8769).update({key: value for key, value in tags.items() if key == 0xA001})
-        if 0xA005 in tags:
-            exif.get_ifd(0x8769)[0xA005] = tags[0xA005]
+        exif[0x8769] = tags
         photograph = read(saved(image, "JPEG", exif=exif, **WAYS["JPEG"]), tmp_path)
         assert photograph.facts.profile == "Adobe RGB (1998)"
         close(photograph, 0.2 + 0.6 * smooth(), 10 / 255)  # JPEG's loss in the wider space
@@ -126,7 +124,7 @@ class TestJpeg:
 
     def test_uncalibrated_is_said(self, tmp_path):
         exif = Image.Exif()
-        exif.get_ifd(0x8769)[0xA001] = 65535
+        exif[0x8769] = {0xA001: 65535}
         assert "taken as sRGB" in read(saved(eight(smooth()), "JPEG", exif=exif), tmp_path).facts.notes[0]
 
     def test_twelve_bits(self, tmp_path):

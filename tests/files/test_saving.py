@@ -30,8 +30,8 @@ def noise(bits, height=37, width=53):
 def facts():
     exif = Image.Exif()
     exif[0x010F], exif[0x0132], exif[0x013B] = "Maker", "2026:01:02 03:04:05", "Somebody"
-    exif.get_ifd(0x8769).update({0x829A: 0.008, 0x9003: "2026:01:02 03:04:05", 0xA001: 1})
-    exif.get_ifd(0x8825).update({1: "N", 2: (50.0, 4.0, 30.0)})
+    exif[0x8769] = {0x829A: 0.008, 0x9003: "2026:01:02 03:04:05", 0xA001: 1}
+    exif[0x8825] = {1: "N", 2: (50.0, 4.0, 30.0)}
     return FileFacts("JPEG", 8, False, resolution=(600.0, 300.0), exif=exif.tobytes()[6:])
 
 
