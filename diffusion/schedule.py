@@ -94,10 +94,9 @@ def _check_convention(convention: str) -> None:
 
 
 def closer_levels(sigmas: Sequence[float], ratio: float) -> tuple[float, ...]:
-    """Levels with others between them, so that none is below ``ratio`` times the one before it; a last 0 stays as it
-    is.
+    """Levels with others between them, so that none is below ``ratio`` times the one before it.
 
-    Evenly spaced in log sigma between two levels, which all stay.
+    The new ones are evenly spaced in log sigma between two old ones; a last 0 stays as it is.
 
     :param sigmas: (T+1,) descending.
     :param ratio: from 0, which adds none, to below 1.
