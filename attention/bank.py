@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -100,6 +100,17 @@ class FeatureBank:
             part = tensor[rows[0] : rows[0] + len(rows)] if run else tensor[rows]
             taken.put(sigma, layer, self._grids[layer], **{name: part})
         return taken
+
+
+def joined_banks(banks: Sequence[FeatureBank]) -> FeatureBank:
+    """One bank of all pictures of banks that kept the same of each, in their order; a single one is returned itself."""
+    if len(banks) == 1:
+        return banks[0]
+    joined = FeatureBank()
+    for sigma, layer, name, _ in banks[0].items():
+        rows = torch.cat([bank.get(sigma, layer, name) for bank in banks])
+        joined.put(sigma, layer, banks[0].grid(layer), **{name: rows})
+    return joined
 
 
 def pick_rows(tensor: Tensor, pictures: tuple[int, ...]) -> Tensor:

@@ -114,6 +114,12 @@ def inversion_levels(model: Any, steps: int, depth: int, convention: Convention)
     return (*plan.reads, *plan.kept_sigmas)
 
 
+def is_shared(conditioning: list) -> bool:
+    """Whether all pictures of a batch have the same prompts: nothing in them has a row for each, as ControlNets may."""
+    tensors = [value for entry in conditioning for value in (entry[0], *entry[1].values()) if isinstance(value, Tensor)]
+    return all(len(value) == 1 for value in tensors if value.ndim) and not any("control" in e[1] for e in conditioning)
+
+
 def context_width(model: Any) -> int | None:
     """Width of the prompts that a MODEL's UNet listens to; None where it has no cross-attention."""
     for module in model.get_model_object("diffusion_model").modules():

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...attention.bank import FeatureBank
+from ...attention.bank import FeatureBank, joined_banks
 from ...attention.call import CONDITIONAL
 from ...attention.capture import Capture, CaptureSettings, CaptureSpec, CaptureTarget
 from ...attention.dual import DualAttentionColor, DualAttentionSettings
 from ...attention.dual_banks import DualBanks
 from ...attention.layers import select_layers
+from ...color.batches import in_batches
 from ...diffusion.inversion import (
     Inversion,
     InversionSettings,
@@ -29,6 +30,7 @@ from ...diffusion.schedule import closer_levels, inversion_plan
 from ...pipelines.exemplar_inversion import color_layers
 from . import edits
 from .attention import fused_attention
+from .conditioning import is_shared
 from .host import ComfyHost
 from .model import attention_layers, fingerprint, sigma_table
 from .runs import show
@@ -80,26 +82,36 @@ def invert(
 ) -> Inverted:
     """DDIM inversion of pictures, keeping what the MODEL was asked to keep.
 
+    All pictures at once; where memory does not suffice half of them, as long as they share one prompt.
+
     :param samples: (B, C, h, w) of a LATENT.
     :param progress: number of model calls -> what is called with the clean estimate after each.
     :raises ValueError: steps or depth out of range.
+    :raises RuntimeError: memory runs out on a single picture.
     """
     plan = inversion_plan(sigma_table(model), settings.steps, settings.depth, settings.convention)
     start = model.model.process_latent_in(samples)
     calls = len(plan.reads) * (1 + settings.refinements) + (settings.depth if settings.measure_round_trip else 0)
     host = ComfyHost(model, conditioning, on_step=progress(calls), name="Attention Capture")
     spec = model.get_attachment(_CAPTURE)
-    target = CaptureTarget(spec) if spec is not None else None
-    capture = Capture([target], plan.kept_sigmas) if target is not None else None
-    trajectory = host.invert(start, plan, capture, settings.refinements)
-    if capture is not None:
-        capture.check(len(start))
-    bank = target.bank if target is not None else FeatureBank()
+
+    def climb(part: slice) -> tuple[Tensor, FeatureBank, Tensor]:
+        target = CaptureTarget(spec) if spec is not None else None
+        capture = Capture([target], plan.kept_sigmas) if target is not None else None
+        trajectory = host.invert(start[part], plan, capture, settings.refinements)
+        if capture is not None:
+            capture.check(len(start[part]))
+        returned = start[part]
+        if settings.measure_round_trip:
+            returned = plan.to_clean(host.sample(plan.to_sampling(trajectory[-1]), plan, None, (), 1.0))
+        return trajectory, target.bank if target is not None else FeatureBank(), returned
+
+    splits = host.out_of_memory if is_shared(conditioning) else lambda _: False
+    parts = [made for _, made in in_batches(len(start), len(start), climb, splits)]
+    trajectories, banks, returned = zip(*parts, strict=True)
+    trajectory, bank = torch.cat(trajectories, dim=1), joined_banks(banks)
     inversion = Inversion(plan, trajectory, bank, host.fingerprint, host.layers, _chroma(model, start))
-    error = -1.0
-    if settings.measure_round_trip:
-        returned = plan.to_clean(host.sample(inversion.noised(), plan, None, (), 1.0))
-        error = round_trip_error(start, returned)
+    error = round_trip_error(start, torch.cat(returned)) if settings.measure_round_trip else -1.0
     sigmas = torch.tensor(closer_levels(plan.sigmas, settings.closer_sigmas))
     return Inverted(inversion, model.model.process_latent_out(inversion.noised()), sigmas, error)
 

@@ -114,3 +114,18 @@ class TestPickRows:
     def test_a_repeated_latent_batch_starts_over(self):
         kept = naive.rand(2, 5, 3)
         assert torch.equal(pick_rows(kept, (0, 1, 2, 3, 4)), kept[[0, 1, 0, 1, 0]])
+
+
+def test_banks_of_parts_of_a_batch_join():
+    from comfyui_exemplar.attention.bank import joined_banks
+
+    whole = FeatureBank()
+    layers = (Layer("output", 3, 0), Layer("output", 4, 0))
+    for sigma in (1.0, 0.5):
+        for layer in layers:
+            whole.put(sigma, layer, (2, 3), q=torch.rand(5, 6, 4), k=torch.rand(5, 6, 4))
+    joined = joined_banks([whole.take(range(2)), whole.take(range(2, 5))])
+    assert joined.pictures == 5 and joined.sigmas == whole.sigmas and joined.layers == whole.layers
+    assert all(torch.equal(joined.get(s, layer, n), tensor) for s, layer, n, tensor in whole.items())
+    assert joined.grid(layers[0]) == (2, 3) and joined_banks([whole]) is whole
+    assert joined_banks([FeatureBank(), FeatureBank()]).pictures == 0
