@@ -223,5 +223,7 @@ def _siz(data: bytes) -> tuple[list[bool], list[int], int, int]:
         raise ValueError("the file is truncated: its end is missing")
     right, bottom, left, top = struct.unpack(">4I", stream[8:24])
     count = struct.unpack(">H", stream[40:42])[0]
+    if not 1 <= count <= 4 or len(stream) < 42 + 3 * count:
+        raise ValueError(f"a JPEG 2000 file of {count} channels")
     kinds = stream[42 : 42 + 3 * count : 3]
     return [bool(kind & 128) for kind in kinds], [(kind & 127) + 1 for kind in kinds], right - left, bottom - top

@@ -6,6 +6,7 @@ Every picture comes as sRGB, upright, at the depth of its file; what cannot be r
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ __all__ = [
     "save_picture",
 ]
 
+#: What decoders raise at damaged files, of every kind of damage.
+DAMAGED = (ValueError, OSError, EOFError, SyntaxError, LookupError, ArithmeticError, RuntimeError, struct.error)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 EXR = b"\x76\x2f\x31\x01"
 HDR = (b"#?RADIANCE", b"#?RGBE")
@@ -109,8 +112,9 @@ def reading(path: str | Path) -> Iterator[None]:
         ) from None
     except MemoryError as error:
         raise ValueError(f"{path} is too large for the memory that is free; make it smaller.") from error
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is not a picture that can be read ({error}).") from error
+    except DAMAGED as error:
+        said = " ".join(str(error).split())[:300] or "it is damaged"
+        raise ValueError(f"{path} is not a picture that can be read ({said}).") from error
 
 
 def decode(path: Path, pages: Literal["first", "all"]) -> Decoded:

@@ -151,13 +151,29 @@ def read_space(icc: bytes) -> Space | None:
             return None
         name = profile_name(icc)
         if icc[16:20] == b"GRAY":
-            return Space(name, (_curve(tags[b"kTRC"]),))
+            return _checked(Space(name, (_curve(tags[b"kTRC"]),)))
         curves = tuple(_curve(tags[key]) for key in (b"rTRC", b"gTRC", b"bTRC"))
         columns = [struct.unpack(">3i", tags[key][8:20]) for key in (b"rXYZ", b"gXYZ", b"bXYZ")]
         rows = [[column[i] / 65536 for column in columns] for i in range(3)]
-        return Space(name, curves, tuple(tuple(_to_white(row, D50[i])) for i, row in enumerate(rows)))
-    except (KeyError, struct.error, ValueError):
+        return _checked(Space(name, curves, tuple(tuple(_to_white(row, D50[i])) for i, row in enumerate(rows))))
+    except (KeyError, struct.error, ValueError, ArithmeticError):
         return None
+
+
+def _checked(space: Space) -> Space:
+    """A space whose curves and matrix give numbers.
+
+    :raises ValueError: they do not.
+    """
+    import numpy as np
+
+    steps = np.linspace(0, 1, 256, dtype=np.float32)
+    with np.errstate(all="ignore"):
+        linear = np.concatenate([curve(steps) for curve in space.curves])
+    numbers = np.concatenate([linear, np.ravel(space.matrix or ())])
+    if not np.isfinite(numbers).all() or np.abs(numbers).max() > 100:
+        raise ValueError("curves or primaries that give no numbers")
+    return space
 
 
 def _to_white(row: list[float], white: float) -> list[float]:
@@ -218,7 +234,10 @@ def encode(v: NDArray[Any]) -> NDArray[Any]:
 
 
 def from_primaries(name: str, primaries, white: tuple[float, float], curve: Curve) -> Space:
-    """The space of three primaries and a white, as (x, y) each; white is moved to D50 by Bradford's matrix."""
+    """The space of three primaries and a white, as (x, y) each; white is moved to D50 by Bradford's matrix.
+
+    :raises ValueError: they make no space.
+    """
     import numpy as np
 
     if np.abs(np.subtract([*primaries, white], [*SRGB_PRIMARIES, D65])).max() < 2e-4:
@@ -232,7 +251,7 @@ def from_primaries(name: str, primaries, white: tuple[float, float], curve: Curv
     bradford = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
     scale = (bradford @ D50) / (bradford @ xyz(*white))
     matrix = np.linalg.inv(bradford) @ np.diag(scale) @ bradford @ matrix
-    return Space(name, (curve,) * 3, tuple(tuple(map(float, row)) for row in matrix))
+    return _checked(Space(name, (curve,) * 3, tuple(tuple(map(float, row)) for row in matrix)))
 
 
 def adobe_rgb() -> Space:

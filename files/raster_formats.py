@@ -59,19 +59,19 @@ def decode(data: bytes, pages: Literal["first", "all"], suffix: str = "") -> Dec
         if header is not None:
             check_room(header.width, header.height)
             png.check_pixels(data, header)
-        count = _count(image)
-        wanted = count if pages == "all" else 1
-        check_room(image.width, image.height, wanted)
+        numbers = _pages(image)
+        wanted = numbers if pages == "all" else numbers[:1]
+        check_room(image.width, image.height, len(wanted))
         notes: list[str] = []
         colors = _colors(image, data, header)
         exif, orientation = _metadata(image, notes)
         if colors == profiles.Colors() and exif is not None:
             colors = _by_exif(exif)
         rasters = []
-        for page in range(wanted):
-            if page:
-                image.seek(page)
-            raster = _raster(file, image, header if count == 1 else None, notes)
+        for number in wanted:
+            if number:
+                image.seek(number)
+            raster = _raster(file, image, header if len(numbers) == 1 else None, notes)
             if kind == "JPEG2000":
                 raster.samples = deep.filled_up(raster.samples, data)
             raster.colors, raster.orientation = colors, orientation
@@ -83,7 +83,7 @@ def decode(data: bytes, pages: Literal["first", "all"], suffix: str = "") -> Dec
             _bits(image, data, header, notes),
             resolution=(stored[1], stored[0]) if stored and orientation >= 5 else stored,
             exif=_kept(exif, notes),
-            pages=count,
+            pages=len(numbers),
             notes=list(dict.fromkeys(notes)),
         )
 
@@ -135,14 +135,19 @@ def unknown(prefix: bytes) -> str:
     return "no format that is known: PNG, TIFF, JPEG, WebP, GIF, BMP, JPEG 2000, AVIF, PPM, EXR and HDR are read"
 
 
-def _count(image: ImageFile) -> int:
-    """Pages or frames; what a camera appends as preview or gain map is none."""
-    if image.format == "MPO":
-        entries = getattr(image, "mpinfo", {}).get(0xB002, ())
-        kinds = [str(entry.get("Attribute", {}).get("MPType", "")) for entry in entries]
-        return max(1, sum(kind.startswith("Multi-Frame") for kind in kinds))
+def _pages(image: ImageFile) -> list[int]:
+    """The numbers of the pages or frames; what a camera appends in another size, preview or gain map, is none."""
     try:
-        return int(getattr(image, "n_frames", 1))
+        count = int(getattr(image, "n_frames", 1))
+        if image.format != "MPO":
+            return list(range(count))
+        found, size = [0], image.size
+        for number in range(1, count):
+            image.seek(number)
+            if image.size == size:
+                found.append(number)
+        image.seek(0)
+        return found
     except (OSError, EOFError, SyntaxError, ValueError) as error:
         raise ValueError(f"its frames cannot be counted: {error}") from error
 
@@ -282,7 +287,7 @@ def _resolution(image: ImageFile, header: png.Header | None, exif: Any) -> tuple
 def _bits(image: ImageFile, data: bytes, header: png.Header | None, notes: list[str]) -> int:
     """Bits of a stored sample."""
     if header is not None:
-        if header.bits == 16 and _count(image) > 1:
+        if header.bits == 16 and getattr(image, "n_frames", 1) > 1:
             notes.append("an animation of 16 bits: 8 of them are read")
         return header.bits if header.kind != png.PALETTE else 8
     if image.format == "AVIF" and (place := data.find(b"pixi", 0, 65536)) > 0 and data[place + 8 : place + 9]:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from . import capture, profiles
 from .raster import Decoded, Raster, real_numbers, whole_numbers
 from .room import check_room
-from .tiff_strips import FLOAT, JPEG, NAMES, OF_BYTES, OF_PIXELS, SIGNED, UNSIGNED, WEBP, Layout, read_samples
+from .tiff_strips import (
+    FLOAT,
+    JPEG,
+    NAMES,
+    OF_BYTES,
+    OF_PIXELS,
+    PREDICTED,
+    SIGNED,
+    UNSIGNED,
+    WEBP,
+    Layout,
+    read_samples,
+)
 from .tiff_tags import MASK, SUBFILE, Directory, Tags, full_pages
 
 if TYPE_CHECKING:
@@ -88,7 +100,7 @@ def _layout(page: Directory, order: Literal["<", ">"], notes: list[str]) -> Layo
         sample_format,
         compression,
         photometric,
-        page.number(317, 1) if compression in OF_BYTES else 1,
+        page.number(317, 1) if compression in PREDICTED else 1,
         planar,
         page.number(266, 1) == 2,
         order,
@@ -199,15 +211,16 @@ def _palette(samples: NDArray[Any], page: Directory, layout: Layout) -> NDArray[
     """(H, W, 3) colors of (H, W, 1) indices."""
     import numpy as np
 
-    entries = np.array(page.numbers(320), np.float32)
+    entries = np.array(page.numbers(320), np.uint16)
     count = 2**layout.bits
     if layout.sample_format == FLOAT or layout.bits > 16 or len(entries) != 3 * count:
         raise ValueError(f"a palette of {len(entries) // 3} colors for {layout.bits} bits")
-    most = 255 if entries.max() < 256 else 65535  # some writers count colors to 255
-    table = entries.reshape(3, count).T / most
-    if np.abs(table * 255 - (table * 255).round()).max() < 0.01:
-        return (table * 255).round().astype(np.uint8)[samples[..., 0]]
-    return table[samples[..., 0]]
+    table, high, low = entries.reshape(3, count).T, entries >> 8, entries & 255
+    if not high.any():  # some writers count colors to 255
+        return table.astype(np.uint8)[samples[..., 0]]
+    if not low.any() or (low == high).all():  # 8 bits, moved up by most writers, spread by some
+        return (table >> 8).astype(np.uint8)[samples[..., 0]]
+    return (table.astype(np.float32) / 65535)[samples[..., 0]]
 
 
 def _from_ycbcr(samples: NDArray[Any], page: Directory) -> NDArray[Any]:

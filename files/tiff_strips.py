@@ -25,6 +25,8 @@ NONE, LZW, OLD_JPEG, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD, WEBP = (
 CCITT = (2, 3, 4)
 #: Packed bytes, whatever they mean.
 OF_BYTES = (NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD)
+#: Those that a predictor goes with; with others its tag means nothing.
+PREDICTED = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTD)
 #: Coded pictures: what comes out are 8-bit samples, or bits.
 OF_PIXELS = (*CCITT, JPEG, WEBP)
 NAMES = {

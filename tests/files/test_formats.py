@@ -168,6 +168,14 @@ def torch_equal(a, b):
     return np.array_equal(a.numpy(), b.numpy())
 
 
+@pytest.mark.parametrize("size, pages", [((96, 72), 2), ((24, 18), 1)])
+def test_what_a_camera_appends_in_another_size_is_no_page(tmp_path, size, pages):
+    first = Image.fromarray(eight(smooth()))
+    photograph = read(saved(first, "MPO", save_all=True, append_images=[first.resize(size)]), tmp_path)
+    assert photograph.facts.pages == pages and len(photograph.facts.notes) == pages - 1
+    assert photograph.facts.format == "JPEG"
+
+
 class TestJpeg2000:
     @pytest.mark.parametrize("bits", [16])
     def test_gray(self, tmp_path, bits):

@@ -158,9 +158,19 @@ def test_jpeg_strips(tmp_path, mode):
 def test_palettes(tmp_path, bits):
     colors = np.random.default_rng(bits).integers(0, 256, (2**bits, 3))
     indices = np.random.default_rng(1).integers(0, 2**bits, (24, 32)).astype("u2" if bits == 16 else "u1")
-    for scale in (257, 1):  # old writers count to 255
+    for scale in (257, 256, 1):  # most writers only move the byte up, old ones count to 255
         data = tiff(indices, 3, bits, more={320: (3, (colors.T * scale).reshape(-1).tolist())})
         same(read(data, tmp_path), colors[indices] / 255, 1e-6)
+
+
+def test_a_palette_of_sixteen_bits(tmp_path):
+    colors = np.random.default_rng(1).integers(0, 65536, (256, 3))
+    indices = np.arange(256, dtype="u1").reshape(16, 16)
+    same(
+        read(tiff(indices, 3, 8, more={320: (3, colors.T.reshape(-1).tolist())}), tmp_path),
+        colors[indices] / 65535,
+        1e-6,
+    )
 
 
 @pytest.mark.parametrize("bits, kind", [(8, 1), (16, 1), (32, 3)])
@@ -272,6 +282,12 @@ class TestPages:
     def test_a_mask_page_is_named(self, tmp_path):
         file = Tiff().page(stored(gray(), 8), 1, 8).page(stored(gray(), 1), 4, 1, more={254: (4, 4)}).file()
         assert "transparency mask" in read(file, tmp_path).facts.notes[0]
+
+
+def test_a_predictor_means_nothing_without_its_compressions(tmp_path):
+    for compression in (1, 32773):
+        data = tiff(stored(gray(), 8), 1, 8, compression=compression, more={317: (3, 2)})
+        same(read(data, tmp_path), gray(), EIGHT)
 
 
 class TestFloats:
