@@ -7,7 +7,7 @@ PICTURES = demo/pictures
 # One thread a test process: on two cores, two of them with two threads each wait for one another most of the time.
 test quick: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test quick bench evaluate lint texts hooks
+.PHONY: demo test quick bench evaluate lint check-comfy texts hooks
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +55,10 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/basedpyright
 	$(RUN) .ci/tidy.py
+
+## What the registry's tools say of the pack, and whether ComfyUI (COMFYUI_PATH, else its newest) has all that it uses.
+check-comfy:
+	.ci/check_comfy.sh
 
 ## Look at every commit before it is made (.pre-commit-config.yaml).
 hooks: $(VENV)/.ready
