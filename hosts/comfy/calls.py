@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Why an edit leaves a prompt alone that no guider has, such as the empty one of the Perp-Neg patch.
+FOREIGN_PROMPT = "a node asks the model under a prompt of its own, which the sampler does not have"
+
 #: Nodes of ComfyUI that change what a layer's attention is handed, by the module of their patches.
 _KNOWN = {"nodes_hypertile": "HyperTile", "nodes_tomesd": "Token Merging"}
 
@@ -83,7 +86,7 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     rows = call.rows
     if rows is None:
         for one in placed:
-            _step_aside(
+            step_aside(
                 one,
                 call.options,
                 f"a call has {call.x.shape[0]} row(s) that are not the sampler's pictures: another node splits or "
@@ -116,15 +119,15 @@ def laid_over(options: dict[str, Any], placed: Sequence[PlacedEdit], rows: Rows,
 def _acts_on(placed: PlacedEdit, rows: Rows, options: dict[str, Any]) -> bool:
     """Whether an edit acts on any of these rows."""
     if placed.whole_pictures and not rows.whole:
-        _step_aside(placed, options, "a prompt is for an area of the picture only")
+        step_aside(placed, options, "a prompt is for an area of the picture only")
         return False
     if UNKNOWN in rows.branches and not placed.strict:
-        _step_aside(placed, options, "a node asks the model under a prompt of its own, which the sampler does not have")
+        step_aside(placed, options, FOREIGN_PROMPT)
     known = set(rows.branches) - {UNKNOWN}
     return bool(known if placed.branches is None else known & placed.branches)
 
 
-def _step_aside(placed: PlacedEdit, options: dict[str, Any], why: str, layer: Layer | None = None) -> None:
+def step_aside(placed: PlacedEdit, options: dict[str, Any], why: str, layer: Layer | None = None) -> None:
     """Say once a run that an edit leaves a call, or a layer of it, as it is.
 
     :param layer: other layers of the run are left alone as well, for all we know, and are not named anew.
@@ -165,7 +168,7 @@ class _OnLayer:
         call = self._call(q, k, v, options)
         wrong = _mismatch(self.placed, call)
         if wrong is not None:
-            _step_aside(self.placed, options, wrong + self.culprits, self.layer)
+            step_aside(self.placed, options, wrong + self.culprits, self.layer)
             return plain_attention(q, k, v, options) if self.before is None else self.before(q, k, v, options)
         before, everything, whole = self.before, call.rows, None
 

@@ -11,12 +11,12 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
-from ...attention.call import CONDITIONAL, CROSS, SELF, Edit
+from ...attention.call import CONDITIONAL, CROSS, SELF, UNKNOWN, Edit
 from ...attention.instances import Instance, InstanceEdit, InstanceSettings
 from ...attention.layers import Layer
 from ...attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from ...attention.phrases import find_phrases, split_prompt
-from .calls import UNetCall
+from .calls import FOREIGN_PROMPT, UNetCall, step_aside
 from .edits import PlacedEdit, Sampling, add_edit, layer_widths, placed_edits, with_edit, with_temporary
 from .prompts import prompt_tokens
 from .rows import Rows
@@ -58,12 +58,23 @@ def draw_phrases(
 
 def add_instances(model: Any, instances: Sequence[Instance]) -> Any:
     """A clone of the MODEL that draws these phrases into their masks, besides those that it draws already."""
-    present = model.model_options.get("transformer_options", {})
-    before = next((one for one in placed_edits(present) if isinstance(one.around, _Instances)), None)
-    joined = (*(before.around.instances if before is not None else ()), *instances)
-    drawing = _Instances(joined, layer_widths(model), model.model.latent_format.spacial_downscale_ratio)
+    before = _drawing(model)
+    drawing = _Instances(
+        (*instances_of(model), *instances), layer_widths(model), model.model.latent_format.spacial_downscale_ratio
+    )
     placed = PlacedEdit(NAME, around=drawing, whole_pictures=True, check=drawing.check)
     return add_edit(model, placed, instead_of=before)
+
+
+def instances_of(model: Any) -> tuple[Instance, ...]:
+    """The phrases that a MODEL draws into masks."""
+    placed = _drawing(model)
+    return () if placed is None else placed.around.instances
+
+
+def _drawing(model: Any) -> PlacedEdit | None:
+    edits = placed_edits(model.model_options.get("transformer_options", {}))
+    return next((placed for placed in edits if isinstance(placed.around, _Instances)), None)
 
 
 def reuse_logits(model: Any) -> Any:
@@ -71,19 +82,22 @@ def reuse_logits(model: Any) -> Any:
 
     Every second call of a run uses the logits of the one before it (``attention.logits.StaleLogits``).
     """
-    patched = model.clone()
     layers, name = layer_widths(model), "Load L-CAD (official attention)"
 
-    def start(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *args: Any, **kw: Any):
-        if extra["model_options"].get("context_handler") is not None:
+    def check(run: Sampling) -> None:
+        if run.guider.model_options.get("context_handler") is not None:
             raise ValueError(
                 f"{name} carries attention from step to step, but this MODEL splits batches into context windows. Take "
                 "the context windows off, or set attention of Load L-CAD to fresh."
             )
-        stale = PlacedEdit(name, StaleLogits(LogitCache()), layers, (SELF, CROSS))
+
+    def start(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *args: Any, **kw: Any):
+        stale = PlacedEdit(name, StaleLogits(LogitCache()), layers, (SELF, CROSS), whole_pictures=True)
         options = with_edit(extra["model_options"], stale)
         return executor(guider, sigmas, {**extra, "model_options": options}, *args, **kw)
 
+    # the run, its predictions and whose prompts they are must be known, though the edit itself is made for each run
+    patched = add_edit(model, PlacedEdit(name, whole_pictures=True, check=check))
     patched.add_wrapper_with_key(_Wrappers.SAMPLER_SAMPLE, CACHE, start)
     return patched
 
@@ -131,6 +145,8 @@ class _Instances:
         sigma = call.sigma
         acting = [instance for instance in self.instances if instance.settings.acts(sigma)]
         rows = call.rows
+        if acting and rows is not None and UNKNOWN in rows.branches:
+            step_aside(PlacedEdit(NAME), call.options, FOREIGN_PROMPT)
         if not acting or (rows is not None and CONDITIONAL not in rows.branches):
             return run(call)
         edit = InstanceEdit(acting, tuple(side * self.factor for side in call.x.shape[-2:]))
