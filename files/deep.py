@@ -9,7 +9,7 @@ import io
 import struct
 from typing import TYPE_CHECKING, Any
 
-from . import exr, profiles
+from . import capture, exr, profiles
 from .raster import Decoded, Raster, whole_numbers
 from .room import check_room
 
@@ -45,7 +45,7 @@ def decode_jpeg2000(data: bytes) -> Decoded:
     alpha = whole_numbers(stored[..., -1], bits[0]) if stored.shape[2] > colors else None
     raster = Raster(whole_numbers(stored[..., :colors], bits[0]), "gray" if colors == 1 else "rgb", alpha)
     raster.colors = jpeg2000_colors(data)
-    return Decoded([raster], "JPEG 2000", bits[0])
+    return Decoded([raster], "JPEG 2000", bits[0], resolution=_jpeg2000_resolution(data))
 
 
 def decode_jpeg(data: bytes) -> Decoded:
@@ -181,17 +181,29 @@ def jpeg2000_colors(data: bytes) -> profiles.Colors:
 
     :raises ValueError: CIELAB.
     """
-    for name, box in _boxes(data):
-        if name != b"jp2h":
-            continue
-        for inner, content in _boxes(box):
-            if inner != b"colr" or len(content) < 7:
-                continue
-            if content[0] in (2, 3):
-                return profiles.Colors(content[3:])
-            if struct.unpack(">I", content[3:7])[0] == 14:
-                raise ValueError("JPEG 2000 in CIELAB; save as RGB")
+    for content in _inner(data, b"jp2h", b"colr"):
+        if content[:1] in (b"\2", b"\3"):
+            return profiles.Colors(content[3:])
+        if content[3:7] == b"\0\0\0\x0e":
+            raise ValueError("JPEG 2000 in CIELAB; save as RGB")
     return profiles.Colors()
+
+
+def _jpeg2000_resolution(data: bytes) -> tuple[float, float] | None:
+    """Dots per inch across and down, at which a picture was captured."""
+    for box in _inner(data, b"jp2h", b"res "):
+        for name, content in _boxes(box):
+            if name == b"resc" and len(content) >= 10:
+                down, down_by, across, across_by, down_power, across_power = struct.unpack(">4H2b", content[:10])
+                if down_by and across_by:
+                    x, y = across / across_by * 10**across_power, down / down_by * 10**down_power  # in a meter
+                    return capture.resolution(x / 100, y / 100, unit=3)
+    return None
+
+
+def _inner(data: bytes, outer: bytes, wanted: bytes) -> list[bytes]:
+    """The contents of the boxes of one name within those of another."""
+    return [content for name, box in _boxes(data) if name == outer for inner, content in _boxes(box) if inner == wanted]
 
 
 def _boxes(data: bytes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,13 +21,13 @@ def whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.is_symlink():  # the file that it points to is meant, not the link
         path = path.resolve()
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    beside = path.parent / f".writing-{uuid.uuid4().hex}{path.suffix}"
+    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # with the rights of any new file
     try:
         yield beside
         _to_disk(beside)
-        os.chmod(beside, _mode(path))  # a temporary file is its owner's alone
+        if path.exists():
+            os.chmod(beside, path.stat().st_mode & 0o777)
         os.replace(beside, path)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -48,15 +48,6 @@ def _to_disk(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _mode(path: Path) -> int:
-    """The rights that the file has, or that a new one would get."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def check_destination(path: str | Path, suffixes: Iterable[str]) -> Path:

@@ -147,10 +147,12 @@ def transparent_color(header: Header) -> tuple[int, ...] | None:
 def colors(header: Header, icc: bytes | None) -> profiles.Colors:
     """What the chunks say about colors, the strongest first: cICP, iCCP, sRGB, gAMA with cHRM.
 
-    :raises ValueError: values for displays of high dynamic range.
+    :raises ValueError: values for displays of high dynamic range, or for video.
     """
     code = header.chunks.get(b"cICP", b"")
     if len(code) == 4:
+        if not code[3]:
+            raise ValueError("values in video's narrow range; save with the full range")
         return coded(code[0], code[1])
     if icc:
         return profiles.Colors(icc)

@@ -193,6 +193,17 @@ class TestJpeg2000:
         assert np.abs(found - full[..., :3] / 65535).mean() < 5e-3
         assert photograph.facts.bits == 16 and (photograph.alpha is not None) == (channels == 4)
 
+    def test_resolution(self, tmp_path):
+        """11811 dots in a meter across, 5906 down."""
+        data = ffmpeg("jpeg2000", np.zeros((24, 32, 3), "u2"), "rgb48le")
+        inner = struct.pack(">I4s4H2b", 18, b"resc", 5906, 1, 11811, 1, 0, 0)
+        box = struct.pack(">I4s", 8 + len(inner), b"res ") + inner
+        at = data.index(b"jp2h") - 4
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        end = at + length
+        grown = data[:at] + struct.pack(">I", length + len(box)) + data[at + 4 : end] + box + data[end:]
+        assert read(grown, tmp_path).facts.resolution == (300.0, 150.01)
+
     def test_without_the_package_it_is_refused(self, tmp_path, monkeypatch):
         data = ffmpeg("jpeg2000", np.zeros((24, 32, 3), "u2"), "rgb48le")
         monkeypatch.setitem(__import__("sys").modules, "av", None)

@@ -136,6 +136,10 @@ class TestColors:
         found = read(png(levels(KINDS[kind](), 16), 16, kind, phys(b"gAMA", 1 / 1.8), phys(b"cHRM", *P3)), tmp_path)
         assert np.abs(found.images[0, ..., 0].numpy() - encoded(gray() ** 1.8)).max() < 1e-4
 
+    def test_narrow_range_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="narrow range"):
+            read(png(levels(drawing(), 8), 8, 2, (b"cICP", bytes([1, 13, 0, 0]))), tmp_path)
+
     def test_high_dynamic_range_is_refused(self, tmp_path):
         for transfer, name in ((16, "PQ"), (18, "HLG")):
             with pytest.raises(ValueError, match=f"{name} values"):
