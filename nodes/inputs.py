@@ -102,6 +102,20 @@ def latent_samples(node: type[io.ComfyNode], latent: Any, name: str) -> Tensor:
     return samples
 
 
+def without_mask(node: type[io.ComfyNode], latent: Mapping[str, Any], name: str, instead: str) -> None:
+    """Whether a LATENT is free of a noise mask, which the node could not heed.
+
+    :param instead: where such a mask belongs, for the message.
+    :raises ValueError: it has one that keeps any place.
+    """
+    noise_mask = latent.get("noise_mask")
+    if isinstance(noise_mask, Tensor) and bool((noise_mask < 1).any()):
+        raise ValueError(
+            f"{title(node)}: {name}: found a noise mask (Set Latent Noise Mask, an inpainting latent), expected one "
+            f"without, since the whole picture is inverted; take it off, and {instead}."
+        )
+
+
 def text(node: type[io.ComfyNode], value: Any, name: str) -> str:
     """A text that is no setting.
 

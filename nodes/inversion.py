@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..attention.capture import CaptureSettings
 from ..diffusion.inversion import InversionSettings
 from .common import CATEGORY_STAGES, Inversion, StepProgress, depth_within_steps
-from .inputs import expect, latent_samples
+from .inputs import expect, latent_samples, without_mask
 from .widgets import later_widgets, resolved, title, widgets
 
 
@@ -98,6 +98,8 @@ class DDIMInversion(io.ComfyNode):
         check_conditioning(conditioning, title(cls), model=model, levels=levels)
         samples = latent_samples(cls, latent, "latent")
         check_latent(samples, model, title(cls))
+        masks = "connect the mask to input_mask of Dual-Attention Color Injection, or to mask of Concept Fusion"
+        without_mask(cls, latent, "latent", masks)
         made = invert(model, conditioning, samples, settings, partial(StepProgress, model))
         return io.NodeOutput(made.inversion, {**latent, "samples": made.noised}, made.sigmas, made.error)
 

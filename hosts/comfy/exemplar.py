@@ -31,6 +31,7 @@ from ...pipelines.exemplar_inversion import color_layers
 from . import edits
 from .attention import fused_attention
 from .conditioning import is_shared
+from .fits import foreign_levels
 from .host import ComfyHost
 from .model import attention_layers, fingerprint, sigma_table
 from .runs import show
@@ -203,7 +204,8 @@ def injection_check(
                 f"The sampler visits sigmas {visited[0]:.3f} to {visited[-1]:.3f}, but attention was kept from "
                 f"{max(kept):.3f} to {min(kept):.3f} only. Use the sigmas output of DDIM Inversion, or invert deeper."
             )
-        for text in sampling_warnings(run, source, kept, to_model):
+        other = foreign_levels(run.guider.model_patcher, source.plan.levels)
+        for text in (*([] if other is None else [other]), *sampling_warnings(run, source, kept, to_model)):
             run.run.warn(f"{NAME}: {text}")
         if unknown:
             log.info(

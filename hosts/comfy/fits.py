@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ...diffusion.levels import TOLERANCE
 from .model import sigma_table
 
 
@@ -78,6 +81,23 @@ def check_levels(model: Any, steps: int) -> None:
             "come from Model Sampling Discrete (lcm), or from a model that was distilled to a few steps: take that "
             "node off the MODEL for the inversion, or lower steps."
         )
+
+
+def foreign_levels(model: Any, levels: Sequence[float]) -> str | None:
+    """What is to be said where a MODEL's noise levels are not those under which a picture was inverted.
+
+    :param levels: of the inversion; all but 0 were levels of the MODEL that inverted.
+    """
+    table = sigma_table(model)
+    positive = torch.tensor([level for level in levels if level > 0])
+    distance = (table[:, None] - positive).abs().amin(0) / positive
+    if not bool((distance > TOLERANCE).any()):
+        return None
+    return (
+        f"the inversion's levels (sigma {float(positive.min()):.3f} to {float(positive.max()):.3f}) are none of this "
+        f"MODEL's {len(table)}, so it draws by another schedule than it inverted; put Model Sampling Discrete on both "
+        "MODELs, or on neither."
+    )
 
 
 def _kind(vae: Any, like: tuple[int, int, int]) -> tuple[int, int, int]:

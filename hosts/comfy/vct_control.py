@@ -26,6 +26,7 @@ from ...pipelines.prompt_control import PromptControlSettings, blend_words, prom
 from ...pipelines.vct_pair import ControlledRun, Fusion
 from . import edits
 from . import model as host
+from .fits import foreign_levels
 from .prompts import prompt_tokens
 from .rows import Prediction, branches_of
 
@@ -137,7 +138,11 @@ class ControlGuider(comfy.samplers.CFGGuider):
                 f"{self.name} pairs all pictures of a batch with their sources at once, but this MODEL splits batches "
                 "into context windows. Take the context windows off the MODEL."
             )
-        if self.fusion.replay is not None and run.mask is not None and bool((run.mask < 1).any()):
+        replay = self.fusion.replay
+        other = None if replay is None else foreign_levels(self.model_patcher, replay.levels)
+        if other is not None:
+            run.run.warn(f"{self.name}: {other}")
+        if replay is not None and run.mask is not None and bool((run.mask < 1).any()):
             raise ValueError(
                 "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
                 f"the noised latent itself would stay. Take it off, and connect the mask to mask of {self.name}."
