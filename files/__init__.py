@@ -5,7 +5,8 @@ says of itself, its recommended settings among it; :mod:`.ldm` reads sizes off c
 :mod:`.embeddings` keeps learned word vectors.
 
 Behind :mod:`.pictures`: :mod:`.tiff` (with :mod:`.tiff_tags` and :mod:`.tiff_strips`), :mod:`.raster_formats` (what
-Pillow decodes, :mod:`.png` for what it halves), :mod:`.deep`, :mod:`.exr` and :mod:`.netpbm` make a
-:class:`.raster.Raster` of a page; :mod:`.profiles` turns it into sRGB; :mod:`.capture` and :mod:`.photographs` hold what
-the file said; :mod:`.saving` writes. :mod:`.masks` reads masks, :mod:`.output` gives files their names when they are whole.
+Pillow decodes; :mod:`.png` has what it halves), :mod:`.deep`, :mod:`.exr` and :mod:`.netpbm` make a
+:class:`.raster.Raster` of a page; :mod:`.profiles` turns it into sRGB; :mod:`.capture` and :mod:`.photographs` hold
+what the file said; :mod:`.saving` writes. :mod:`.masks` reads masks, and :mod:`.output` gives files their names when
+they are whole.
 """
