@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .tensors import is_safetensors_inside
+
 if TYPE_CHECKING:
     from torch import Tensor
-
 
 #: Which form the header of an embedded model has, its configuration, and the form that is read.
 FORMAT_KEY = "exemplar.format"
@@ -89,7 +90,7 @@ def read_recommended(path: str | Path) -> dict[str, dict[str, Any]]:
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: the recommendation is damaged.
     """
-    if not is_safetensors(path):
+    if not is_safetensors_inside(Path(path)):
         return {}
     text = read_metadata(path).get(RECOMMENDED_KEY, "{}")
     try:
@@ -99,11 +100,6 @@ def read_recommended(path: str | Path) -> dict[str, dict[str, Any]]:
     if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise ValueError(f"{path}: `{RECOMMENDED_KEY}` holds no sections of settings: get the file again.")
     return sections
-
-
-def is_safetensors(path: str | Path) -> bool:
-    """Whether the file's name says that it is a safetensors file."""
-    return Path(path).suffix.lower() in (".safetensors", ".sft")
 
 
 def is_embedded(path: str | Path) -> bool:

@@ -38,7 +38,7 @@ _KINDS = (
     ("a LoRA", r"lora_(down|up|A|B|unet|te)|\.lora[._]|hada_w1|lokr_w1|\.dora_scale"),
     ("a ControlNet", r"^control_model\.|zero_convs\.|controlnet_cond_embedding|controlnet_blocks"),
     ("an IP-Adapter", r"^ip_adapter\.|to_k_ip"),
-    ("a textual inversion embedding", r"^(emb_params|string_to_param|clip_[lg])$"),
+    ("a textual inversion embedding", r"^(emb_params$|string_to_param\b|clip_[lg]$)"),
     ("a video model", r"time_stack|time_mixer|temporal_|temp_convs|motion_modules|patch_embedding\.|head\.modulation"),
     ("a Flux transformer", r"(^|\.)(double_blocks|single_transformer_blocks)\."),
     ("an SD3 transformer", r"(^|\.)joint_blocks\."),

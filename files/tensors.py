@@ -19,7 +19,7 @@ from .pickles import StandIn, load_pickle, module_tensors
 from .quantized import owner, unpacked
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-_VARIANTS = ("", ".fp16", ".bf16")  # the full precision first
+_VARIANTS = ("", ".fp16", ".bf16", ".non_ema")  # the full precision first, averages before the others
 #: Under which names training programs keep a model's weights in a pickled file, the one that counts first.
 _NESTS = ("state_dict", "params", "params_ema", "model_state_dict", "model", "module", "network", "weights", "ema")
 #: Other things that are saved under a file of weights' name, by their first bytes.
@@ -101,6 +101,9 @@ def weights_in(loaded: Any, depth: int = 4) -> dict[str, Tensor]:
         return module_tensors(loaded)
     if not isinstance(loaded, Mapping) or not depth:
         return {}
+    if "string_to_param" in loaded:  # an embedding of the web UI, under names that tell
+        vectors = weights_in(loaded["string_to_param"], depth - 1)
+        return {f"string_to_param.{name}": tensor for name, tensor in vectors.items()}
     nested = [loaded[name] for name in _NESTS if name in loaded] + (list(loaded.values()) if len(loaded) == 1 else [])
     for inner in nested:
         if found := weights_in(inner, depth - 1):

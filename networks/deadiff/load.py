@@ -17,7 +17,7 @@ from ...attention.layers import Layer
 from ...files import headers
 from ...files.ldm import load_strictly
 from ...files.output import whole
-from ...files.tensors import read_tensors, reading
+from ...files.tensors import is_safetensors_inside, read_tensors, reading
 from . import weights as published
 from .model import Branch, CLIPTrunk, ImageEncoder, QFormer
 from .weights import DEADiffSizes
@@ -99,7 +99,7 @@ def read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     :raises ValueError: the file can't be read, or none of its tensors is DEADiff's.
     """
     about = {}
-    if headers.is_safetensors(path):
+    if is_safetensors_inside(path):
         about = json.loads(headers.read_metadata(path).get(ABOUT_KEY, "{}"))
     names: list[str] = []
 

@@ -38,7 +38,7 @@ def read_lcad(path: Path) -> LCADFile:
     :raises ValueError: it cannot be read as plain weights, or they are not L-CAD's; the file is named.
     """
     with reading(path, "give L-CAD's checkpoint, or reinstall the pack if it is its own"):
-        if headers.is_safetensors(path) and headers.is_embedded(path):
+        if headers.is_embedded(path):
             return _read_embedded(path)
         parts = take_apart(read_tensors(path))
         return LCADFile(build_autoencoder(parts), parts.unet, parts.text)

@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from comfyui_exemplar.files.headers import read_recommended
+from comfyui_exemplar.files.ldm import describe
 from comfyui_exemplar.files.names import averaged_name, plain_names
 from comfyui_exemplar.files.pickles import is_data
 from comfyui_exemplar.files.tensors import read_tensors
@@ -248,6 +250,19 @@ def test_what_was_read_is_no_part_of_the_file(tmp_path, suffix):
         assert str(path) not in maps.read_text()
     path.write_bytes(b"")
     assert all(torch.equal(read[name], tensor) for name, tensor in weights.items())
+
+
+def test_what_a_file_recommends_whatever_its_name(tmp_path):
+    save_file({"w": W}, tmp_path / "a.ckpt", metadata={"exemplar.recommended": '{"toy": {"radius": 3}}'})
+    torch.save({"w": W}, tmp_path / "a.safetensors")
+    assert read_recommended(tmp_path / "a.ckpt") == {"toy": {"radius": 3}}
+    assert read_recommended(tmp_path / "a.safetensors") == {}
+
+
+def test_an_embedding_is_called_one(tmp_path):
+    vectors = torch.nn.ParameterDict({"*": torch.nn.Parameter(W)})
+    torch.save({"string_to_token": {"*": 265}, "string_to_param": vectors, "name": "a"}, tmp_path / "a.pt")
+    assert describe(read_tensors(tmp_path / "a.pt")) == "a textual inversion embedding"
 
 
 def test_the_content_tells_the_format(tmp_path):
