@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
                         batch.write(job, result.images[index][None], sheet)
                     done += len(result.images)
                     del result  # its features take more than all pictures
+                del images
     return 0
 
 
