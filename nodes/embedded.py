@@ -63,7 +63,7 @@ class LoadDemoPictures(io.ComfyNode):
             display_name="Load Example Pictures",
             category=CATEGORY,
             description="A gray picture and a color reference that come with the pack, so that every workflow runs at "
-            "once. For your own pictures put two Load Image nodes in its place.",
+            "once. For your own pictures put two Load Photograph nodes in its place.",
             search_aliases=["demo pictures", "sample images", "example images", "exemplar demo", "test pictures"],
             inputs=widgets(demo.ExampleSettings, "pictures"),
             outputs=[
