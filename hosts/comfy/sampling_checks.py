@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import comfy.samplers
 from torch import Tensor
 
 from ...diffusion.inversion import Inversion
@@ -30,9 +31,15 @@ def sampling_warnings(
     return [
         *sampler_warnings(
             getattr(function, "__name__", ""),
-            getattr(run.guider, "cfg", None),
+            _weight(run.guider),
             sigmas,
             step_limit=isinstance(run.guider, StepLimitedGuider),
         ),
         *level_warnings(sigmas, kept, level),
     ]
+
+
+def _weight(guider: Any) -> float | None:
+    """The weight of classifier-free guidance; None where a guider has another kind, such as two weights."""
+    stock = comfy.samplers.CFGGuider.set_cfg
+    return guider.cfg if getattr(type(guider), "set_cfg", None) is stock else None

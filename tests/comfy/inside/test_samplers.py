@@ -74,7 +74,7 @@ def drawing(nodes, embedded):
 
 
 class TestColors:
-    @pytest.mark.parametrize("sampler", ["ddim", "heunpp2", "exp_heun_2_x0"])
+    @pytest.mark.parametrize("sampler", ["heunpp2", "exp_heun_2_x0"])
     @pytest.mark.parametrize("weight", [3.0, 10.0])
     def test_nothing_is_said_of_samplers_that_do_as_well_as_euler(self, drawing, caplog, sampler, weight):
         assert drawing.error(sampler, weight) < AS_GOOD * drawing.error("euler", weight)
@@ -99,6 +99,23 @@ class TestColors:
         assert isinstance(drawing.guider(10.0, step_limit=True), StepLimitedGuider)
         free, limited = (drawing.sample("euler", 1.0, step_limit=limit) for limit in (False, True))
         assert difference(free, limited) == 0
+
+
+class TestGuiders:
+    def test_a_weight_that_nobody_knows_is_taken_for_a_high_one(self, drawing, caplog):
+        """At 1 nothing is said of heun; a guider with two weights has no such number, whatever stands in ``cfg``."""
+
+        class TwoWeights(comfy.samplers.CFGGuider):
+            def set_cfg(self, first, second):
+                self.first, self.second = first, second
+
+        for kind, weights, said in ((comfy.samplers.CFGGuider, (1.0,), 0), (TwoWeights, (1.0, 1.0), 1)):
+            caplog.clear()
+            guider = kind(drawing.injected)
+            guider.set_conds(drawing.prompt, drawing.prompt)
+            guider.set_cfg(*weights)
+            run_guider(guider, drawing.noised, drawing.sigmas, "heun")
+            assert len(warned(caplog)) == said
 
 
 class TestLevels:
