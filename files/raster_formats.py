@@ -70,7 +70,7 @@ def decode(data: bytes, pages: Literal["first", "all"], suffix: str = "") -> Dec
         rasters = []
         for number in wanted:
             if number:
-                image.seek(number)
+                _seek(image, number)
             raster = _raster(file, image, header if len(numbers) == 1 else None, notes)
             if kind == "JPEG2000":
                 raster.samples = deep.filled_up(raster.samples, data)
@@ -137,10 +137,14 @@ def unknown(prefix: bytes) -> str:
 
 def _pages(image: ImageFile) -> list[int]:
     """The numbers of the pages or frames; what a camera appends in another size, preview or gain map, is none."""
+    from PIL import Image
+
     try:
         count = int(getattr(image, "n_frames", 1))
         if image.format != "MPO":
             return list(range(count))
+        if Image.MAX_IMAGE_PIXELS and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            return [0]  # Pillow would refuse to come back from the others
         found, size = [0], image.size
         for number in range(1, count):
             image.seek(number)
@@ -152,9 +156,23 @@ def _pages(image: ImageFile) -> list[int]:
         raise ValueError(f"its frames cannot be counted: {error}") from error
 
 
+def _seek(image: ImageFile, number: int) -> None:
+    """Go to a page.
+
+    :raises ValueError: Pillow refuses its size.
+    """
+    from PIL import Image
+
+    try:
+        image.seek(number)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"frames of more pixels than Pillow takes from {image.format}") from error
+
+
 def _raster(file: Whole, image: ImageFile, header: png.Header | None, notes: list[str]) -> Raster:
     """The page that Pillow stands at."""
     import numpy as np
+    from PIL import Image
 
     if header is not None and header.bits == 16:
         samples, alpha = png.sixteen_bits(file.getvalue(), header)
@@ -165,6 +183,8 @@ def _raster(file: Whole, image: ImageFile, header: png.Header | None, notes: lis
     file.unpacking = image.format not in LOOKING_ON
     try:
         image.load()
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"frames of more pixels than Pillow takes from {image.format}") from error
     except (OSError, SyntaxError, IndexError, EOFError, struct.error) as error:
         raise ValueError(str(error) or CUT) from error
     finally:

@@ -260,17 +260,24 @@ def _webp(data: bytes) -> NDArray[Any]:
     try:
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as opened:
             return np.asarray(opened)
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"a WebP strip that Pillow cannot unpack: {error}") from error
 
 
 def _by_libtiff(tags: dict[int, tuple[int, Any]], data: bytes, compression: int) -> NDArray[Any]:
     """(H, W, C) of one strip, as a TIFF file of its own that Pillow reads."""
     import numpy as np
+    from PIL import Image
     from PIL.TiffImagePlugin import TiffImageFile
 
+    class Strip(TiffImageFile):
+        def load_prepare(self) -> None:
+            """Room for the pixels, made here so that Pillow does not look at their number: a user named this file."""
+            self.im = Image.new(self.mode, self.size).im
+            super().load_prepare()
+
     try:
-        with TiffImageFile(io.BytesIO(small_tiff(tags, data))) as opened:
+        with Strip(io.BytesIO(small_tiff(tags, data))) as opened:
             opened.load()
             found = np.asarray(opened)
     except (OSError, SyntaxError, ValueError, KeyError) as error:

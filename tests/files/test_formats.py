@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -342,8 +343,13 @@ def test_no_pictures(tmp_path, name, suffix):
 def test_files_that_a_user_named_may_be_large(tmp_path, monkeypatch):
     """Pillow's check of sizes is for files from strangers; ours looks at memory."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    for kind in ("PNG", "JPEG", "TIFF", "GIF", "BMP"):
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    for kind in ("PNG", "JPEG", "TIFF", "GIF", "BMP", "JPEG2000"):
         read(saved(eight(smooth()), kind), tmp_path)
+    for compression in ("tiff_lzw", "packbits", "jpeg"):
+        read(saved(eight(smooth()), "TIFF", compression=compression), tmp_path)
+    first = Image.fromarray(eight(smooth()))
+    assert read(saved(first, "MPO", save_all=True, append_images=[first]), tmp_path).facts.pages == 1
     try:
         read(saved(eight(smooth()), "WEBP"), tmp_path)
     except ValueError as error:  # Pillow 13 looks at WebP by itself
