@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import warnings
@@ -45,6 +46,7 @@ def main() -> int:
     options = parser.parse_args()
     sys.argv = sys.argv[:1]  # ComfyUI reads the command line on import
     _start_comfyui()
+    logging.getLogger("comfyui_exemplar").setLevel(logging.ERROR)  # warnings of what is measured here
     import torch
 
     with torch.inference_mode(), warnings.catch_warnings():
