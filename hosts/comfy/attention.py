@@ -10,6 +10,9 @@ from typing import Any
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
+from ...attention.call import SELF
+from ...attention.layers import Layer
+
 #: What newer cores hand their attention functions beside the tensors: the kernel that a layer's file asks for.
 PREFERRED = "preferred_attention"
 
@@ -64,6 +67,16 @@ def attending(model: Any, function: Callable) -> Any:
 def preference(attention: Any) -> Any:
     """What an attention layer of a newer core prefers, None where there is no such thing."""
     return getattr(attention, "comfy_attention", None)
+
+
+def preference_of(unet: Any, layer: Layer, kind: str = SELF) -> Any:
+    """The same for a layer of a MODEL's UNet, by its place.
+
+    :param kind: self-attention or cross-attention.
+    """
+    blocks = [unet.middle_block] if layer.block == "middle" else getattr(unet, f"{layer.block}_blocks")
+    stack = next((m for m in blocks[layer.index] if hasattr(m, "transformer_blocks")), None)
+    return None if stack is None else preference(getattr(stack.transformer_blocks[layer.depth], kind))
 
 
 @lru_cache

@@ -170,7 +170,8 @@ def load_concept_text(path: Path, device: str | torch.device = "cpu") -> Concept
         )
         return WordTable(words.to(device))
     tensors = read_tensors(path)
-
+    if not any(name.startswith(ldm.UNET) for name in tensors):
+        raise ValueError(f"{path} holds {ldm.describe(tensors)} ({len(tensors)} tensors). {_UNSUPPORTED}.")
     try:
         family, encoders = text.text_encoders(tensors)
     except ValueError as error:

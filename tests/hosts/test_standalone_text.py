@@ -61,6 +61,12 @@ def test_both_encoders_learn_and_the_file_holds_both(path, tmp_path):
     assert not torch.equal(translate(host, pictures, plain, few).images, result.images)
 
 
+def test_a_file_of_another_kind_is_named(tmp_path):
+    save_file({"lora_unet_down_blocks_0.lora_down.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match=r"holds a LoRA \(1 tensors\). Translation on the command line needs"):
+        load_concept_text(tmp_path / "lora.safetensors")
+
+
 def test_vectors_for_another_encoder(path, tmp_path):
     text = load_concept_text(path[0])
     save_file({"emb_params": torch.zeros(2, 7)}, tmp_path / "other.safetensors")

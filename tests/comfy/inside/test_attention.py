@@ -6,7 +6,11 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 
+from comfyui_exemplar.attention.call import CROSS, SELF
 from comfyui_exemplar.hosts.comfy import attention
+from comfyui_exemplar.hosts.comfy.model import attention_layers
+
+from .models import tiny
 
 
 @pytest.fixture
@@ -77,3 +81,25 @@ def test_a_layers_preference_is_what_newer_cores_call_it():
     preferred = object()
     assert attention.preference(SimpleNamespace(comfy_attention=preferred)) is preferred
     assert attention.preference(torch.nn.Linear(1, 1)) is None
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_a_layer_is_found_by_its_place(family):
+    model = tiny(family)
+    unet = model.get_model_object("diffusion_model")
+    layers = [info.layer for info in attention_layers(model)]
+    assert all(attention.preference_of(unet, layer, kind) is None for layer in layers for kind in (SELF, CROSS))
+    for module in unet.modules():
+        if type(module).__name__ == "BasicTransformerBlock":
+            module.attn1.comfy_attention, module.attn2.comfy_attention = object(), object()
+    found = [attention.preference_of(unet, layer, kind) for layer in layers for kind in (SELF, CROSS)]
+    assert None not in found and len({id(one) for one in found}) == 2 * len(layers)
+
+
+def test_the_cores_setter_is_used_where_there_is_one(rows):
+    """All attention of the clone is that function; the MODEL stays as it is."""
+    model = tiny("sd1")
+    patched = attention.attending(model, lambda q, k, v, heads, **_: v * 3)
+    options = {"n_heads": 2, **patched.model_options["transformer_options"]}
+    assert torch.equal(attention.plain_attention(*rows, options), rows[2] * 3)
+    assert "optimized_attention_override" not in model.model_options["transformer_options"]
