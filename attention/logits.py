@@ -12,7 +12,7 @@ What is kept here are queries and keys, which hold the same information in less 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -34,21 +34,34 @@ class LogitCache:
     """
 
     _kept: dict[tuple[Layer, str], dict[_Row, tuple[Tensor, Tensor]]] = field(default_factory=dict)
-    _asked: dict[tuple[Layer, str], tuple[int, set[_Row]]] = field(default_factory=dict)
+    _used: dict[tuple[Layer, str], tuple[int, dict[_Row, tuple[Tensor, Tensor] | None]]] = field(default_factory=dict)
 
-    def asked_again(self, call: AttentionCall) -> bool:
-        """Whether a prediction asks for rows that it has asked for already; where it is not known, it does not."""
-        at, rows = (call.layer, call.kind), set(_rows(call))
-        prediction, asked = self._asked.get(at, (0, set()))
+    def again(self, call: AttentionCall) -> AttentionCall | None:
+        """A call whose rows the same prediction has asked for before, with the logits that it had then.
+
+        What guidance asks beside a prediction (a perturbed picture) must not take the logits that are meant for the
+        next one, and is to differ from it in nothing but the perturbation.
+
+        :returns: the call itself where it had its own; None for rows that are new, or a host that counts nothing.
+        """
+        at, rows = (call.layer, call.kind), _rows(call)
+        prediction, used = self._used.get(at, (0, {}))
+        if not call.prediction or prediction != call.prediction or not all(row in used for row in rows):
+            return None
+        pairs = [used[row] for row in rows]
+        known = [pair for pair in pairs if pair is not None]
+        return call if len(known) < len(pairs) else _with_logits(call, known) or call
+
+    def note(self, call: AttentionCall, taken: AttentionCall | None) -> None:
+        """Remember for the rest of a prediction what a call's logits were; ``taken`` is None for its own."""
         if not call.prediction:
-            return False
+            return
+        at, rows = (call.layer, call.kind), _rows(call)
+        prediction, used = self._used.get(at, (0, {}))
         if prediction != call.prediction:
-            self._asked[at] = (call.prediction, rows)
-            return False
-        if rows & asked:
-            return True
-        asked |= rows
-        return False
+            used = {}
+            self._used[at] = (call.prediction, used)
+        used.update({row: None if taken is None else (taken.q[i], taken.k[i]) for i, row in enumerate(rows)})
 
     def keep(self, call: AttentionCall) -> None:
         """Keep what the logits of these rows come from."""
@@ -63,12 +76,8 @@ class LogitCache:
         """
         kept = self._kept.get((call.layer, call.kind), {})
         pairs = [kept.pop(row, None) for row in _rows(call)]
-        if any(
-            pair is None or pair[0].shape != call.q.shape[1:] or pair[1].shape != call.k.shape[1:] for pair in pairs
-        ):
-            return None
-        q, k = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-        return replace(call, q=q.to(call.q), k=k.to(call.k), alone=True)
+        known = [pair for pair in pairs if pair is not None]
+        return _with_logits(call, known) if len(known) == len(pairs) else None
 
 
 @dataclass(frozen=True)
@@ -111,21 +120,30 @@ class ReuseLogits:
 class StaleLogits:
     """The published plain sampling: what is kept is used and forgotten, else the call's own is used and kept.
 
-    The first call of a prediction counts. What guidance asks beside it (a perturbed picture) runs as it is: it would
-    take the logits that are meant for the next step.
+    The first call of a prediction counts; what guidance asks beside it has the same logits.
     """
 
     cache: LogitCache
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """Every second call with the logits of the one before, as an edit (``attention.call.Edit``)."""
-        if self.cache.asked_again(call):
-            return earlier(call)
+        again = self.cache.again(call)
+        if again is not None:
+            return earlier(call) if again is call else composed(call, earlier, again.plain())
         kept = self.cache.take(call)
+        self.cache.note(call, kept)
         if kept is not None:
             return composed(call, earlier, kept.plain())
         self.cache.keep(call)
         return earlier(call)
+
+
+def _with_logits(call: AttentionCall, pairs: Sequence[tuple[Tensor, Tensor]]) -> AttentionCall | None:
+    """A call with other queries and keys, a pair for each row; None where they are of another size."""
+    if any(q.shape != call.q.shape[1:] or k.shape != call.k.shape[1:] for q, k in pairs):
+        return None
+    q, k = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    return replace(call, q=q.to(call.q), k=k.to(call.k), alone=True)
 
 
 def _rows(call: AttentionCall) -> list[_Row]:
