@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..diffusion.concept import ConceptState
 from .output import whole
 from .pickles import StandIn, module_tensors
-from .tensors import is_safetensors_inside, read_pickle, read_tensors
+from .tensors import is_safetensors_inside, read_pickle, read_tensors, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -102,18 +102,35 @@ def save_concept(path: Path, concept: ConceptFile) -> None:
 def read_concept(path: Path) -> ConceptFile | None:
     """What :func:`save_concept` wrote; None where the file is another program's.
 
-    :raises ValueError: the header does not fit the tensors.
+    :raises ValueError: the file is damaged, or its header does not fit the tensors.
     """
-    with safe_open(path, framework="pt") as file:
-        header = (file.metadata() or {}).get(HEADER)
-        if header is None:
-            return None
-        recorded = json.loads(header)
-        encoders = tuple(recorded["encoders"])
-        names = tensor_names(encoders)
-        if sorted(file.keys()) != sorted(names):
-            raise ValueError(f"{path} holds {sorted(file.keys())}; its header says {sorted(names)}. Learn it anew.")
-        vectors = tuple(file.get_tensor(name).clone() for name in names)  # no part of a file that may change
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+            # copies: no part of a file that may change
+            held = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(unreadable(path, error)) from error
+    if header is None:
+        return None
+    try:
+        return _recorded(json.loads(header), held)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} is a concept whose header does not fit its {len(held)} tensors ({error}): learn it anew."
+        ) from error
+
+
+def _recorded(recorded: dict[str, Any], held: dict[str, Tensor]) -> ConceptFile:
+    """A concept from its header and its vectors.
+
+    :raises ValueError: they do not fit, as :class:`LookupError` or :class:`TypeError` may say, too.
+    """
+    encoders = tuple(recorded["encoders"])
+    names = tensor_names(encoders)
+    if sorted(held) != sorted(names):
+        raise ValueError(f"it holds {sorted(held)}, the header says {sorted(names)}")
+    vectors = tuple(held[name] for name in names)
     moments = {
         key: tuple(_unpacked(text, v) for text, v in zip(recorded[key], vectors, strict=True))
         for key in ("first", "second")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from comfyui_exemplar.files.embeddings import read_vectors
+from comfyui_exemplar.diffusion.concept import ConceptState
+from comfyui_exemplar.files.embeddings import ConceptFile, read_concept, read_vectors, save_concept
 
 WIDTH = 6
 VECTORS = torch.arange(2.0 * WIDTH).reshape(2, WIDTH)
@@ -122,3 +123,29 @@ def test_what_was_read_is_no_part_of_the_file(tmp_path):
         (read,) = read_vectors(path, ("l",), (WIDTH,))
         path.write_bytes(b"")
         assert torch.equal(read, VECTORS)
+
+
+def test_damaged_concepts_are_one_line(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_concept(path, ConceptFile(("l",), ConceptState.fresh([VECTORS]), {"word": "red"}))
+    assert torch.equal(read_concept(path).state.vectors[0], VECTORS)
+    assert torch.equal(read_vectors(path, ("l",), (WIDTH,))[0], VECTORS)
+    whole = path.read_bytes()
+    headers = [
+        "{",
+        "[]",
+        "{}",
+        '{"encoders": ["l", "g"]}',
+        '{"encoders": ["l"], "first": [], "second": [], "updates": 1, "settings": {}, "losses": []}',
+    ]
+    for header in headers:
+        save_file({"emb_params": VECTORS}, path, metadata={"exemplar": header})
+        with pytest.raises(ValueError, match="learn it anew") as error:
+            read_concept(path)
+        assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    for share in (0.1, 0.6, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ValueError, match="could not be read as plain weights"):
+            read_concept(path)
+    save_file({"emb_params": VECTORS}, path)
+    assert read_concept(path) is None
