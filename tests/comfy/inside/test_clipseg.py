@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.hosts.comfy.folders import CLIPSEG
+from comfyui_exemplar.hosts.comfy.lcad_instances import instances_of
 from comfyui_exemplar.networks.clipseg.load import HUB_NAME
 
 from ...fixtures.clipseg import save
@@ -148,5 +149,5 @@ class TestNode:
             masks=torch.where(keep[:, None, None], masks, 1.0),
             prompt="red cup, hat",
         )
-        instances = model.model_options["transformer_options"]["exemplar_instances"]
+        instances = instances_of(model)
         assert [i.phrase for i in instances] == ["red cup", "hat"] and [len(i.masks) for i in instances] == [2, 2]
