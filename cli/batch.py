@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,10 +98,10 @@ class Batch:
         self._current = (job,)
         save_picture(image, job.result, bits=self.bits, facts=self._facts.pop(job.source))
         self._written += 1
-        print(job.result, flush=True)
+        _say(job.result)
         if sheet is not None and job.sheet is not None:
             save_picture(sheet, job.sheet)
-            print(job.sheet, flush=True)
+            _say(job.sheet)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -130,6 +131,14 @@ class Batch:
         if not self._written:
             return said
         return f"{said.rstrip('.')}. {self._written} of {len(self.jobs)} results are written."
+
+
+def _say(path: Path) -> None:
+    """A line on standard output, above a progress bar that may stand there."""
+    from tqdm import tqdm
+
+    tqdm.write(str(path), file=sys.stdout)
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -204,8 +213,8 @@ def _check_destinations(jobs: list[Job], bits: Literal[8, 16], concept: Path | N
     from ..files.output import check_destination
     from ..files.pictures import WRITTEN, check_format
 
-    for suffix in sorted({job.result.suffix for job in jobs}):
-        check_format(suffix, bits)
+    for path in {job.result.suffix: job.result for job in jobs}.values():
+        check_format(path, bits)
     if concept is not None:
         check_destination(concept, (".safetensors",))
     for job in jobs:

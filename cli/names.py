@@ -45,12 +45,15 @@ def check_collisions(inputs: list[Path], reads: Iterable[Named], writes: Iterabl
     :param reads: what is read beside the inputs; a folder stands for all in it.
     :raises ValueError: naming both.
     """
+    named: dict[str, Path] = {}
     read: dict[str, Named] = {}
     for path in inputs:
-        if same := read.get(key := _key(path)):
-            also = "" if same[1] == path else f", also as {same[1]}"
+        place = os.path.abspath(path)  # links to one file may have results of their own
+        if same := named.get(place):
+            also = "" if same == path else f", also as {same}"
             raise ValueError(f"{path} is named twice{also}; leave one out.")
-        read[key] = ("an input", path)
+        named[place] = path
+        read.setdefault(_key(path), ("an input", path))
     for label, path in reads:
         read.setdefault(_key(path), (label, path))
     written: dict[str, Named] = {}

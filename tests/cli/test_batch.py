@@ -99,6 +99,11 @@ class TestRefusedBeforeAModelIsLoaded:
         assert run("colorize", "a.png", "--reference", "b.png", "--output", "link.png") == 1
         assert "would replace b.png, which is --reference" in capsys.readouterr().err
 
+    def test_links_to_one_input_have_results_of_their_own(self, place):
+        (place / "link.png").symlink_to(place / "b.png")
+        assert run("auto", "b.png", "link.png", "--output", "out", *SMALL) == 0
+        assert sorted(path.name for path in (place / "out").iterdir()) == ["b_colored.png", "link_colored.png"]
+
     def test_extraction(self, place, capsys):
         (place / "a.safetensors").touch()
         for arguments, expected in (
