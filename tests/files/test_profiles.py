@@ -190,3 +190,17 @@ def test_pillow_reads_the_profiles_that_these_tests_write():
         ImageCms.ImageCmsProfile(io.BytesIO(icc))
     assert Image.fromarray(ramp()).size == (16, 16)
     assert png(ramp(), 8, 2)[:4] == b"\x89PNG"
+
+
+def test_colors_stored_in_a_wider_space(tmp_path):
+    """As an editor stores them: what littleCMS wrote comes back as it was."""
+    colors = np.array(
+        [[(235, 232, 225), (200, 40, 50), (30, 90, 170)], [(0, 0, 0), (128, 128, 128), (90, 160, 70)]], "u1"
+    )
+    adobe = ImageCms.ImageCmsProfile(io.BytesIO(rgb_profile()))
+    image = Image.fromarray(colors.repeat(8, 0).repeat(8, 1))
+    stored = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), adobe, renderingIntent=1)
+    assert np.abs(np.asarray(stored).astype(int) - np.asarray(image)).max() > 20
+    found = read(saved(stored, "PNG", icc_profile=rgb_profile()), tmp_path)
+    assert np.abs(found.images[0].numpy() * 255 - np.asarray(image)).max() < 1.01
+    assert found.facts.profile == "adobe-like"
