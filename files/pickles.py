@@ -2,8 +2,9 @@
 
 torch's restricted reader knows tensors and plain containers and refuses every other name that a pickle mentions. Real
 checkpoints mention many: Lightning's callbacks, settings, optimizers, numpy's scalars. Nothing of these is needed, so
-each harmless name is given to that reader as a class of ours that takes whatever it is handed and does nothing. No name
-of a file is ever looked up, nothing is imported for it, and what is no such class is refused by its name.
+each harmless name is given to that reader as a class of ours that takes whatever it is handed and does nothing.
+Functions of other programs may be mentioned, but not called. No name of a file is ever looked up, nothing is imported
+for it, and everything else is refused by its name.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 _DATA = frozenset(
     (
         *(f"builtins.{name}" for name in ("bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list")),
-        *(f"builtins.{name}" for name in ("object", "range", "set", "slice", "str", "tuple")),
+        *(f"builtins.{name}" for name in ("object", "range", "set", "slice", "str", "tuple", "type")),
         *(f"collections.{name}" for name in ("Counter", "OrderedDict", "defaultdict", "deque")),
         *(f"datetime.{name}" for name in ("date", "datetime", "time", "timedelta", "timezone")),
         *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath")),
@@ -35,12 +36,15 @@ _DATA = frozenset(
         *(f"pathlib._local.{name}" for name in ("PurePath", "PurePosixPath", "PureWindowsPath")),
         "_codecs.encode",
         "argparse.Namespace",
+        "builtins.getattr",
         "copyreg._reconstructor",
         "decimal.Decimal",
         "fractions.Fraction",
+        "functools.partial",
+        "operator.getitem",
         "re._compile",
+        "types.GenericAlias",
         "types.SimpleNamespace",
-        "typing.Any",
         "uuid.UUID",
     )
 )
@@ -48,6 +52,7 @@ _NUMPY = re.compile(
     r"numpy\.(_?core\.multiarray\.(scalar|_reconstruct)|_?core\.numeric\._frombuffer|dtype|ndarray|dtypes\.\w+"
     r"|(bool_?|(u?int|float|complex)\d+)|random\.[\w.]+)"
 )
+_TYPING = re.compile(r"typing\.[A-Z]\w*")
 #: What torch's reader says about a name that it does not know, and about one of ours that turns out to be a container.
 _UNKNOWN = re.compile(r"\bGLOBAL ([\w.]+) was not an allowed global")
 _ITEMS = re.compile(r"Can only SETITEMS? for dict.* but got <class '([\w.]+)'>")
@@ -74,6 +79,17 @@ class StandIn:
     def __setstate__(self, state: Any) -> None:
         """What the file says of it, in place of what its class would make of that."""
         self.state = state
+
+
+class Mention:
+    """A function of another program: settings and networks mention some, but a checkpoint that calls one wants to run.
+
+    :raises pickle.UnpicklingError: it is called.
+    """
+
+    def __new__(cls, *_args: Any, **_named: Any) -> Mention:
+        """Nothing: it is refused, in the words in which torch's reader names what it refuses."""
+        raise pickle.UnpicklingError(f"GLOBAL {cls.__module__}.{cls.__qualname__} is called")
 
 
 def load_pickle(path: Path) -> Any:
@@ -124,9 +140,10 @@ def _learn(said: str, stand_ins: dict[str, type]) -> bool:
     """Whether a stand-in was made, or made another kind of, after what torch's reader said."""
     if unknown := _UNKNOWN.search(said):
         name = unknown[1] if "." in unknown[1] else f"builtins.{unknown[1]}"
-        if name in stand_ins or not is_data(name):
+        kind = StandIn if is_data(name) else Mention if is_foreign(name) else None
+        if kind is None or name in stand_ins:
             return False
-        stand_ins[name] = _stand_in(name, StandIn)
+        stand_ins[name] = _stand_in(name, kind)
         return True
     for pattern, container in ((_ITEMS, OrderedDict), (_LIST, list)):
         found = pattern.search(said)
@@ -153,10 +170,14 @@ def module_tensors(module: StandIn, prefix: str = "") -> dict[str, Tensor]:
 
 def is_data(name: str) -> bool:
     """Whether a name that a pickle mentions is plain data's: told by the name alone, nothing is imported."""
-    if name in _DATA or _NUMPY.fullmatch(name):
+    if name in _DATA or _NUMPY.fullmatch(name) or _TYPING.fullmatch(name):
         return True
-    module, _, last = name.rpartition(".")
-    return module.partition(".")[0] not in sys.stdlib_module_names and last.lstrip("_")[:1].isupper()
+    return is_foreign(name) and name.rpartition(".")[2].lstrip("_")[:1].isupper()
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a name is of another package than Python's own library, which can do anything."""
+    return name.partition(".")[0] not in sys.stdlib_module_names
 
 
 def _stand_in(name: str, kind: type) -> type:
