@@ -75,10 +75,16 @@ def sigma_table(model: Any) -> Tensor:
 
 
 def fingerprint(model: Any) -> str:
-    """Identifies a MODEL's weights: its class and a digest of the first convolution.
+    """Identifies a MODEL's weights: its class and a digest of the first convolution as its file has it.
 
-    LoRAs hardly ever touch that layer, so a MODEL with a LoRA counts as the same one: inverting without it is a choice,
-    not a mistake.
+    A MODEL with a LoRA, or merged by a node, counts as the one that they were put on: inverting without them is a
+    choice, not a mistake. ComfyUI patches weights in place while a MODEL is loaded and keeps the file's aside; which of
+    them stand there just now must not decide.
     """
-    weight = next(model.get_model_object("diffusion_model").input_blocks[0].parameters())
+    name, weight = next(model.get_model_object("diffusion_model").input_blocks[0].named_parameters())
+    key = f"diffusion_model.input_blocks.0.{name}"
+    if key in getattr(model, "hook_backup", {}):
+        weight = model.hook_backup[key][0]
+    if key in getattr(model, "backup", {}):
+        weight = model.backup[key].weight
     return f"{type(model.model).__name__}-{digest(weight)}"
