@@ -1,0 +1,1 @@
+from .columns import columns  # noqa: F401  a fixture
