@@ -23,6 +23,8 @@ from .raster import Decoded, Raster, upright
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
+
 #: Channels that differ by no more than this are gray that a JPEG file holds as color.
 SAME = 8 / 255
 #: Whole numbers up to this share of what the file could hold are no shares of 1: a mask is hardly ever this faint.
@@ -57,7 +59,7 @@ def load_mask(path: str | Path) -> Tensor:
         if not decoded.floating:
             _refuse_labels(mask, decoded, path)
     for note in notes:
-        logging.warning("%s: %s", path, note)
+        log.warning("%s: %s", path, note)
     mask = np.ascontiguousarray(upright(mask, raster.orientation), np.float32)
     return torch.from_numpy(mask.copy())[None]
 

@@ -19,6 +19,8 @@ from .photographs import FileFacts, Photograph
 from .raster import Decoded, finish
 from .saving import WRITTEN, check_format, save_picture
 
+log = logging.getLogger(__name__)
+
 __all__ = [
     "WRITTEN",
     "FileFacts",
@@ -89,7 +91,7 @@ def load_picture(path: str | Path) -> Tensor:
     """
     photograph = read_photograph(path)
     for note in photograph.facts.notes:
-        logging.warning("%s: %s", path, note)
+        log.warning("%s: %s", path, note)
     if photograph.alpha is None:
         return photograph.images
     from ..color import drop_alpha

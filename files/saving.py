@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Exif
 
+log = logging.getLogger(__name__)
+
 #: Suffix -> the depths that its format holds. EXR's 16 bits are half floats, linear.
 DEPTHS: dict[str, tuple[int, ...]] = {
     ".png": (8, 16),
@@ -65,6 +67,7 @@ def save_picture(
     path: str | Path,
     *,
     bits: Literal[8, 16] = 8,
+    quality: int = 95,
     facts: FileFacts | None = None,
     workflow: Mapping[str, str] | None = None,
 ) -> None:
@@ -74,6 +77,7 @@ def save_picture(
     changed is written as it was.
 
     :param bits: bits of a sample.
+    :param quality: of JPEG, 1 to 100.
     :param facts: what the file said that the picture was made of: resolution and capture metadata are kept.
     :param workflow: texts by their names, as ComfyUI writes them: "prompt", "workflow".
     :raises ValueError: the format cannot hold it, or there are values that are no numbers.
@@ -100,7 +104,7 @@ def save_picture(
         elif suffix == ".png":
             _write_png(file, levels.astype(f">u{bits // 8}"), bits, facts, texts)
         else:
-            _write_lossy(file, suffix, levels.astype("u1"), facts, texts)
+            _write_lossy(file, suffix, levels.astype("u1"), quality, facts, texts)
 
 
 def _resolution(facts: FileFacts | None) -> tuple[float, float] | None:
@@ -137,7 +141,12 @@ def _exif(facts: FileFacts | None, texts: Mapping[str, str], *, resolution: bool
 
 
 def _write_lossy(
-    file: BinaryIO, suffix: str, levels: NDArray[Any], facts: FileFacts | None, texts: Mapping[str, str]
+    file: BinaryIO,
+    suffix: str,
+    levels: NDArray[Any],
+    quality: int,
+    facts: FileFacts | None,
+    texts: Mapping[str, str],
 ) -> None:
     """JPEG with all its color samples, WebP without loss, BMP."""
     from PIL import Image
@@ -154,12 +163,12 @@ def _write_lossy(
         image.save(file, "WEBP", lossless=True, exif=exif, **options)
         return
     if len(exif) > 65533 and texts:
-        logging.warning("The workflow does not fit into a JPEG file (64 kB of metadata) and is left out.")
+        log.warning("The workflow does not fit into a JPEG file (64 kB of metadata) and is left out.")
         exif = _exif(facts, {}, resolution=True).tobytes()
     if len(exif) > 65533:
-        logging.warning("The capture metadata does not fit into a JPEG file (64 kB) and is left out.")
+        log.warning("The capture metadata does not fit into a JPEG file (64 kB) and is left out.")
         exif = b""
-    image.save(file, "JPEG", quality=95, subsampling=0, exif=exif, **options)
+    image.save(file, "JPEG", quality=quality, subsampling=0, exif=exif, **options)
 
 
 def _write_png(

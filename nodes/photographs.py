@@ -51,8 +51,7 @@ class LoadPhotograph(io.ComfyNode):
                     options=host.files(),
                     upload=io.UploadType.image,
                     tooltip="A file of ComfyUI's input folder, or one that you upload: PNG, TIFF, JPEG, WebP, GIF, "
-                    "JPEG "
-                    "2000, EXR and more. The page shows only what a browser can show.",
+                    "JPEG 2000, EXR and more. The page shows only what a browser can show.",
                 ),
                 *widgets(LoadPhotographSettings, "pages"),
                 *later_widgets(LoadPhotographSettings),
@@ -160,7 +159,7 @@ class SavePhotograph(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to save; each of a batch gets a file of its own."),
-                *widgets(SavePhotographSettings, "filename_prefix", "format", "bits", "workflow"),
+                *widgets(SavePhotographSettings, "filename_prefix", "format", "bits", "workflow", "quality"),
                 PhotographFacts.Input(
                     "facts",
                     optional=True,

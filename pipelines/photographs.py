@@ -48,6 +48,14 @@ class SavePhotographSettings(Settings):
         "Bits of a sample. 8 is enough to look at; 16 keeps the fine steps of a scan through later editing, in about "
         "twice the size. png and tiff hold both, jpeg only 8, exr only 16.",
     )
+    quality: int = setting(
+        95,
+        "Of jpeg; the others do not look at it. Low makes small files with visible blocks; 95 is hardly to be told "
+        "from the picture, and 100 only larger.",
+        low=1,
+        high=100,
+        advanced=True,
+    )
     workflow: bool = setting(
         True,
         "Writes the workflow into the file, as Save Image does, so that the file brings it back when it is dropped on "
@@ -104,6 +112,7 @@ def save_photographs(
             image[None],
             path,
             bits=16 if settings.bits == "16" else 8,
+            quality=settings.quality,
             facts=facts,
             workflow=workflow if settings.workflow else None,
         )

@@ -86,6 +86,18 @@ def test_a_workflow_too_large_for_jpeg_is_left_with_a_word(tmp_path, caplog):
     assert read_photograph(tmp_path / "a.jpg").facts.exif is not None
 
 
+def test_jpeg_quality(tmp_path):
+    """Low is smaller and further off."""
+    picture = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    sizes, errors = [], []
+    for quality in (20, 95):
+        path = tmp_path / f"{quality}.jpg"
+        save_picture(picture, path, quality=quality)
+        sizes.append(path.stat().st_size)
+        errors.append(float((read_photograph(path).images - picture).abs().mean()))
+    assert sizes[0] < 0.5 * sizes[1] and errors[0] > 2 * errors[1]
+
+
 def test_jpeg_keeps_every_color_sample(tmp_path):
     edges = torch.zeros(1, 32, 32, 3)
     edges[:, :, ::2, 0] = 1
