@@ -70,13 +70,14 @@ def preference(attention: Any) -> Any:
 
 
 def preference_of(unet: Any, layer: Layer, kind: str = SELF) -> Any:
-    """The same for a layer of a MODEL's UNet, by its place.
+    """The same for a layer of a MODEL's UNet, by its place; None where the UNet has no such layer.
 
     :param kind: self-attention or cross-attention.
     """
     blocks = [unet.middle_block] if layer.block == "middle" else getattr(unet, f"{layer.block}_blocks")
-    stack = next((m for m in blocks[layer.index] if hasattr(m, "transformer_blocks")), None)
-    return None if stack is None else preference(getattr(stack.transformer_blocks[layer.depth], kind))
+    stacks = (module for block in blocks[layer.index : layer.index + 1] for module in block)
+    stack = next((module.transformer_blocks for module in stacks if hasattr(module, "transformer_blocks")), ())
+    return preference(getattr(stack[layer.depth], kind)) if layer.depth < len(stack) else None
 
 
 @lru_cache

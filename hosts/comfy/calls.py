@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...attention.call import SELF, UNKNOWN, AttentionCall
 from ...attention.layers import Layer
-from .attention import fused_attention, plain_attention
+from .attention import fused_attention, plain_attention, preference_of
 from .model import KEY
 from .rows import Rows, rows_of
 from .runs import Run
@@ -96,14 +96,18 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     placed = [one for one in placed if _acts_on(one, rows, call.options)]
     if not placed:
         return call.handed_to(executor)
-    options = laid_over(call.options, placed, rows, sigma)
+    options = laid_over(call.options, placed, rows, sigma, getattr(executor, "class_obj", None))
     return share_branches(executor, call, options, placed)
 
 
-def laid_over(options: dict[str, Any], placed: Sequence[PlacedEdit], rows: Rows, sigma: float) -> dict[str, Any]:
+def laid_over(
+    options: dict[str, Any], placed: Sequence[PlacedEdit], rows: Rows, sigma: float, unet: Any = None
+) -> dict[str, Any]:
     """The options of a call with edits on top of what is there; copied as deep as they are changed.
 
     ComfyUI prefers a replacement for one transformer of a block over the one for the whole block.
+
+    :param unet: that is called; its layers may prefer a kernel of attention.
     """
     tables = dict(options.get("patches_replace", {}))
     for kind in {kind for one in placed for kind in one.kinds}:
@@ -112,7 +116,9 @@ def laid_over(options: dict[str, Any], placed: Sequence[PlacedEdit], rows: Rows,
         for one in (one for one in placed if kind in one.kinds):
             for layer in one.layers:
                 at = (layer.block, layer.index, layer.depth)
-                table[at] = _OnLayer(one, layer, kind, rows, sigma, table.get(at, present.get(at[:2])), culprits)
+                before = table.get(at, present.get(at[:2]))
+                preferred = None if unet is None else preference_of(unet, layer, kind)
+                table[at] = _OnLayer(one, layer, kind, rows, sigma, before, culprits, preferred)
     return {**options, "patches_replace": tables}
 
 
@@ -153,6 +159,7 @@ class _OnLayer:
     :param before: the replacement that stood there, None for none. It is called with the host's whole batch, so that
         it never sees rows that it did not expect.
     :param culprits: who changes what the layer gets, as a remark.
+    :param preferred: the kernel that the layer asks ComfyUI's attention for, None for none.
     """
 
     placed: PlacedEdit
@@ -162,6 +169,7 @@ class _OnLayer:
     sigma: float
     before: Callable | None
     culprits: str
+    preferred: Any = None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         """The layer's output before ``to_out``, (rows, N, heads · d)."""
@@ -169,7 +177,7 @@ class _OnLayer:
         wrong = _mismatch(self.placed, call)
         if wrong is not None:
             step_aside(self.placed, options, wrong + self.culprits, self.layer)
-            return plain_attention(q, k, v, options) if self.before is None else self.before(q, k, v, options)
+            return self._plain(q, k, v, options) if self.before is None else self.before(q, k, v, options)
         before, everything, whole = self.before, call.rows, None
 
         def earlier(asked: AttentionCall) -> Tensor:
@@ -177,7 +185,7 @@ class _OnLayer:
             if before is None:
                 # with keys of its own it is no longer the layer's attention, for which ComfyUI's choice is slow on CPUs
                 longer = asked.k.shape[1] != k.shape[1]
-                return asked.plain() if longer else plain_attention(asked.q, asked.k, asked.v, options)
+                return asked.plain() if longer else self._plain(asked.q, asked.k, asked.v, options)
             if asked.rows == everything and (asked.q is not q or asked.k is not k or asked.v is not v):
                 return before(asked.q, asked.k, asked.v, options)  # the edit changes what goes in
             if whole is None:  # an edit may ask for some rows now and for others later
@@ -185,6 +193,10 @@ class _OnLayer:
             return whole.index_select(0, torch.tensor(asked.rows, device=whole.device))
 
         return self.placed.edit(call, earlier)
+
+    def _plain(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        """What ComfyUI does on this layer when nobody replaced it."""
+        return plain_attention(q, k, v, options, self.preferred)
 
     def _call(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> AttentionCall:
         """ComfyUI's view of the layer, as an :class:`AttentionCall`."""
@@ -200,7 +212,7 @@ class _OnLayer:
             pictures=rows.pictures,
             rows=tuple(range(len(rows.branches))),
             grid=tuple(options["activations_shape"][-2:]),
-            attend=fused_attention(options),
+            attend=fused_attention(options, self.preferred),
             kind=self.kind,
             alone=self.before is None,
             prediction=rows.prediction,

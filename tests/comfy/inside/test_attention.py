@@ -7,10 +7,12 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 
 from comfyui_exemplar.attention.call import CROSS, SELF
-from comfyui_exemplar.hosts.comfy import attention
+from comfyui_exemplar.attention.layers import Layer
+from comfyui_exemplar.hosts.comfy import attention, calls
 from comfyui_exemplar.hosts.comfy.model import attention_layers
 
 from .models import tiny
+from .sampling import run
 
 
 @pytest.fixture
@@ -103,3 +105,26 @@ def test_the_cores_setter_is_used_where_there_is_one(rows):
     options = {"n_heads": 2, **patched.model_options["transformer_options"]}
     assert torch.equal(attention.plain_attention(*rows, options), rows[2] * 3)
     assert "optimized_attention_override" not in model.model_options["transformer_options"]
+
+
+def test_an_edited_layer_keeps_its_preference(embedded, inverted, injected, monkeypatch):
+    """Half of it is plain attention: with the kernel that this layer, and no other, asks for."""
+    layer, kernel, seen = Layer("output", 3), object(), []
+    stack = next(m for m in embedded[0].model.diffusion_model.output_blocks[3] if hasattr(m, "transformer_blocks"))
+    monkeypatch.setattr(stack.transformer_blocks[0].attn1, "comfy_attention", kernel, raising=False)
+
+    def plain(q, k, v, options, preferred=None):
+        seen.append((options["block"], preferred))
+        return attention.plain_attention(q, k, v, options)
+
+    monkeypatch.setattr(calls, "plain_attention", plain)
+    _, noised, sigmas, _ = inverted["input"]
+    run(injected(strength=0.5, layers="output.3-4"), embedded[3], noised, sigmas)
+    assert {preferred for block, preferred in seen if block == ("output", layer.index)} == {kernel}
+    assert {preferred for block, preferred in seen if block == ("output", 4)} == {None}
+
+
+def test_a_layer_that_a_unet_does_not_have_prefers_nothing(embedded):
+    unet = embedded[0].model.diffusion_model
+    for layer in (Layer("output", 99), Layer("output", 3, 9), Layer("input", 0)):
+        assert attention.preference_of(unet, layer) is None
