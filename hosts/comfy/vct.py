@@ -67,7 +67,8 @@ class ComfyTranslator(ComfyHost):
         return find_pivots(self.model, self.conditioning, inversion, options, on_iteration, checkpointing)
 
     def fuse(self, start: Tensor, sigmas: Sequence[float], concept: ConceptPrompt, fusion: Fusion) -> Tensor:
-        guider = pair_guider(self.model, fusion, concept.prompt, self.conditioning, self.conditioning)
+        prompts = (concept.prompt, self.conditioning, self.conditioning)
+        guider = pair_guider(self.model, fusion, *prompts, name="Exemplar Translate")
         return sampling.run_sampler(guider, start, sample_ddim, torch.tensor(sigmas), self.on_step)
 
 
