@@ -69,7 +69,8 @@ ROWS = {
             "Their own model calls run under the same edit, so guidance does not amplify it. An inversion keeps the "
             "first call of a level.",
             "它们自己的模型调用也在同一编辑下运行，引导不会放大编辑。反转保留每一级的第一次调用。",
-            "これらが行うモデル呼び出しも同じ編集のもとで動くので、ガイダンスが編集を増幅しません。反転は各レベルの最初の呼び出しを保持します。",
+            "これらが行うモデル呼び出しも同じ編集のもとで動くので、ガイダンスが編集を増幅しません。"
+            "反転は各レベルの最初の呼び出しを保持します。",
         ),
         _row(
             "NAG",
@@ -94,7 +95,8 @@ ROWS = {
             "BasicGuider DualCFGGuider PerpNegGuider DualModelGuider",
             "Basic Guider, Dual CFG Guider, Perp-Neg Guider, Dual Model CFG Guider",
             "- T T - - T T T",
-            "The edit acts on the positive prompt (cond1) only. Concept Fusion and Prompt Control are guiders themselves.",
+            "The edit acts on the positive prompt (cond1) only. Concept Fusion and Prompt Control are guiders "
+            "themselves.",
             "编辑只作用于正面提示词（cond1）。概念融合与提示词控制本身就是引导器。",
             "編集はポジティブ（cond1）だけに働きます。「コンセプト融合」と「プロンプト制御」は自身がガイダーです。",
         ),
@@ -226,7 +228,8 @@ ROWS = {
             "Merge",
             "ModelMergeSimple and its kin",
             "T T T T T T T T",
-            "A MODEL that a node merged counts as its first one; a merged checkpoint that was saved is a model of its own.",
+            "A MODEL that a node merged counts as its first one; a merged checkpoint that was saved is a model of its "
+            "own.",
             "节点合并的模型算作其第一个模型；保存后的合并检查点是另一个模型。",
             "ノードでマージしたモデルは一つ目のモデルとみなします。保存したマージ済みチェックポイントは別のモデルです。",
         ),
@@ -262,7 +265,7 @@ ROWS = {
         _row(
             "OnInjection",
             "Dual-Attention Color Injection before it",
-            "- T T T - T T -",
+            "- - T - - T T -",
         ),
         _row(
             "OnTokens",

@@ -109,12 +109,14 @@ class Tokens(Column):
         values = {"weight": 1.0, **settings}
         return self.nodes("ExemplarApplyDEADiff", model=model, tokens=self.tokens, **values)[0]
 
-    def reference(self, model, **kw):
+    def naive(self, **kw):
         from comfyui_exemplar.attention.image_tokens import route
         from comfyui_exemplar.hosts.comfy.model import attention_layers
 
-        routing = route(attention_layers(self.embedded[0]), *self.tokens.split)
-        return Reference(model, self.positive, self.negative, naive.Tokens(self.tokens, routing), **kw)
+        return naive.Tokens(self.tokens, route(attention_layers(self.embedded[0]), *self.tokens.split), **kw)
+
+    def reference(self, model, **kw):
+        return Reference(model, self.positive, self.negative, self.naive(), **kw)
 
     def nothing(self, model):
         return self.made(model, weight=0.0)
@@ -131,10 +133,8 @@ class Instances(Column):
         self.phrases = naive.Phrases([((0, 1), self.masks[0]), ((2, 3), self.masks[1])])
 
     def made(self, model, **settings):
-        values = {"schedule": self.schedule, **settings}
-        return self.nodes(
-            "ExemplarLCADInstances", model=model, clip=self.embedded[1], masks=self.masks, prompt=PHRASES, **values
-        )[0]
+        values = {"schedule": self.schedule, "masks": self.masks, "prompt": PHRASES, **settings}
+        return self.nodes("ExemplarLCADInstances", model=model, clip=self.embedded[1], **values)[0]
 
     def reference(self, model, **kw):
         return Reference(model, self.positive, self.negative, self.phrases, **kw)

@@ -66,17 +66,18 @@ class Tokens:
     """DEADiff: a picture's tokens beside the prompt's, as many zeros in rows that are not conditional.
 
     :param routing: layer -> the kind of tokens it listens to.
+    :param nobody: no row is conditional.
     """
 
-    def __init__(self, tokens, routing):
-        self.tokens, self.routing = tokens, routing
+    def __init__(self, tokens, routing, nobody=False):
+        self.tokens, self.routing, self.nobody = tokens, routing, nobody
 
     def on(self, kind, layer, branch):
         if kind != CROSS or layer not in self.routing:
             return None
         w_k, w_v = self.tokens.projections[layer]
         image = self.tokens.tokens.get(self.routing[layer])
-        if image is None or branch != 0:
+        if image is None or branch != 0 or self.nobody:
             image = torch.zeros_like(next(iter(self.tokens.tokens.values())))
 
         def replace(q, k, v, options, below):
@@ -165,23 +166,5 @@ class Recorded:
         def replace(q, k, v, options, below):
             self.kept.setdefault((float(options["sigmas"][0]), layer), (q.clone(), k.clone(), v.clone()))
             return below(q, k, v, options)
-
-        return replace
-
-
-class Both:
-    """Two edits, the second on top."""
-
-    def __init__(self, lower, upper):
-        self.edits = (lower, upper)
-
-    def on(self, kind, layer, branch):
-        made = [one for edit in self.edits if (one := edit.on(kind, layer, branch)) is not None]
-        if len(made) < 2:
-            return made[0] if made else None
-        lower, upper = made
-
-        def replace(q, k, v, options, below):
-            return upper(q, k, v, options, lambda q, k, v, options: lower(q, k, v, options, below))
 
         return replace

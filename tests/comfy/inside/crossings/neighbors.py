@@ -7,6 +7,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+import pytest
 import torch
 
 import nodes as stock
@@ -57,7 +58,7 @@ class Neighbor:
     :param key: of its row in the table of ``texts.crossings``.
     :param node: id, and its module in ``comfy_extras``.
     :param values: what it is called with beside the MODEL.
-    :param guidance: (reference, cond, uncond, x, sigma) -> clean estimate, where its functions ask the model themselves.
+    :param guidance: (reference, cond, uncond, x, sigma) -> clean estimate, where its functions ask the model.
     :param denoise: (reference, x, sigma) -> clean estimate, where both prompts must be in one call.
     :param random: it draws from torch's global generator.
     """
@@ -174,6 +175,7 @@ _SHRINK = {
     "downscale_method": "bilinear",
     "upscale_method": "bilinear",
 }
+_MULTIPLY = {"q": 1.2, "k": 1.0, "v": 1.0, "out": 0.8}
 _FREEU = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
 _LCM = {"sampling": "lcm", "zsnr": False}
 _TILES = {"swap_size": 1, "max_depth": 0, "scale_depth": False}
@@ -208,7 +210,12 @@ NEIGHBORS = (
     Neighbor("ToMe", "TomePatchModel", "nodes_tomesd", {"ratio": 0.3}, random=True),
     Neighbor("AttentionBackend", "ModelAttentionBackend", "nodes_model_advanced", {"attention": "pytorch attention"}),
     Neighbor("ModelSampling", "ModelSamplingDiscrete", "nodes_model_advanced", _LCM),
-    Neighbor("AttentionMultiply", "UNetSelfAttentionMultiply", "nodes_attention_multiply", {"q": 1.2, "k": 1.0, "v": 1.0, "out": 0.8}),
+    Neighbor(
+        "AttentionMultiply",
+        "UNetSelfAttentionMultiply",
+        "nodes_attention_multiply",
+        {"q": 1.2, "k": 1.0, "v": 1.0, "out": 0.8},
+    ),
     Neighbor("DifferentialDiffusion", "DifferentialDiffusion", "nodes_differential_diffusion", {}),
 )
 

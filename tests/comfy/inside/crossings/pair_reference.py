@@ -1,4 +1,4 @@
-"""Prompt-to-prompt pairs computed another way: the source's call first, by itself, then the target's with what it saw."""
+"""Prompt-to-prompt pairs computed another way: the source's call by itself, then the target's with what it saw."""
 
 import itertools
 

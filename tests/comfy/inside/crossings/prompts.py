@@ -1,9 +1,10 @@
 """CONDITIONING as ComfyUI's nodes make it, and what becomes of its parts in a prediction."""
 
 import comfy.controlnet
-import nodes as stock
 import torch
 import torch.nn.functional as F
+
+import nodes as stock
 
 LEFT = torch.zeros(1, 64, 64)
 LEFT[..., :32] = 1

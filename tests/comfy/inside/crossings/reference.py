@@ -25,6 +25,9 @@ class Reference:
     :param positive: CONDITIONING with one entry; ``negative`` likewise.
     :param edit: one of ``naive``.
     :param guidance: (reference, cond, uncond, x, sigma) -> clean estimate; None is what the MODEL's functions make.
+
+    What is changed after it is made: ``unet_wrapper`` is around every call of the UNet, ``untouched`` are (kind, layer)
+    where the edit is left out, ``beneath`` is another edit, below this one.
     """
 
     def __init__(self, model, positive, negative, edit=None, cfg=3.0, guidance=None):
@@ -33,7 +36,7 @@ class Reference:
         self.edit = edit or Plain()
         self.guidance = guidance or functions
         self.layers = [info.layer for info in attention_layers(model)]
-        self.unet_wrapper, self.untouched = None, frozenset()
+        self.unet_wrapper, self.untouched, self.beneath = None, frozenset(), Plain()
         self.levels = torch.zeros(2)
 
     def predict(self, x, sigma, prompt, branch, under=(), edit=None, control=None):
@@ -55,6 +58,7 @@ class Reference:
         }
         for change in under:
             change(options)
+        lay(tables, self.beneath, self.layers, branch)
         lay(tables, edit or self.edit, self.layers, branch, self.untouched)
         context = prompt[0].expand(len(x), -1, -1)
         if control is not None:

@@ -87,8 +87,6 @@ def test_cell(columns, embedded, cache, column, caplog):
             def expected(steps=steps):
                 assert steps.asked[:2] == [True, True] and not all(steps.asked), "it skips steps, but not all"
                 steps.__exit__()
-                return column.expected(
-                    model, column.more_sigmas, skipping(cache.key, column.more_sigmas, steps.asked)
-                )
+                return column.expected(model, column.more_sigmas, skipping(cache.key, column.more_sigmas, steps.asked))
 
             check(cache.key, name, found, expected, caplog, model=placed)

@@ -102,7 +102,7 @@ def test_what_is_refused(nodes, embedded, scene, columns):
 
 def test_fewer_levels_than_steps(nodes, embedded, scene):
     lcm = next(n for n in NEIGHBORS if n.key == "ModelSampling").on(embedded[0])
-    with pytest.raises(ValueError, match="50 noise levels only.*lcm"):
+    with pytest.raises(ValueError, match=r"50 noise levels only.*lcm"):
         invert(nodes, lcm, embedded[3], embedded[2].encode(scene[0]), depth=2, steps=50)
 
 

@@ -1,7 +1,8 @@
 """Prompts that act on a part of the picture or of the run, in several parts, with ControlNet and with hooks."""
 
-import nodes as stock
 import pytest
+
+import nodes as stock
 
 from .cells import check, meets
 from .columns import COLUMNS, GUIDERS

@@ -1,10 +1,11 @@
 """Noise masks on the latent that is sampled, with and without Differential Diffusion."""
 
 import comfy.samplers
-import nodes as stock
 import pytest
 import torch
 import torch.nn.functional as F
+
+import nodes as stock
 
 from .cells import check, meets
 from .columns import COLUMNS, GUIDERS

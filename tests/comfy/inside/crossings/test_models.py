@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.layers import Layer
-
 from comfyui_exemplar.texts.crossings import ASIDE, outcome
 
 from .cells import TOLERANCE, check, meets, same_draws

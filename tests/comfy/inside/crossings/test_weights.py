@@ -1,11 +1,11 @@
-"""Changed weights: LoRA, merges, and LoRAs that hang on a prompt, against a MODEL whose weights were changed directly."""
+"""LoRA, merges, and LoRAs that hang on a prompt, against a MODEL whose weights were changed directly."""
 
 import folder_paths
-import nodes as stock
 import pytest
 import safetensors.torch
 import torch
 
+import nodes as stock
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
 from comfyui_exemplar.hosts.comfy.model import fingerprint
 
