@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from . import locales, pages
+from . import crossings_page, locales, pages
 from .locales import TRANSLATED, english_texts, flat, translated_texts
 from .schemas import ROOT, Node, Nodes
 
@@ -78,6 +78,8 @@ def outputs(nodes: Nodes) -> tuple[dict[Path, str], Complaints]:
                 made[path] = pages.page(node, language, _read(path), definitions.get(node.id, {}))
             except ValueError as error:
                 hindrances.append(f"{path.relative_to(ROOT)}: {error}")
+    for language in locales.LANGUAGES:
+        made[crossings_page.page_path(language)] = crossings_page.page(language, locales.definitions(nodes, language))
     made[pages.README] = pages.readme(nodes, _read(pages.README))
     return made, hindrances
 
@@ -158,7 +160,7 @@ def help_pages(nodes: Nodes) -> Complaints:
                 if "…" in said
             ]
     here = {path.stem if path.parent == pages.DOCS else path.parent.name for path in pages.DOCS.rglob("*.md")}
-    return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys())]
+    return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys() - {crossings_page.NAME})]
 
 
 def _quoted(text: str) -> list[str]:

@@ -79,7 +79,8 @@ ROWS = {
             "It needs both prompts in one model call; where memory is short ComfyUI splits them, and it does nothing. "
             "In Prompt Control it acts on the target alone.",
             "它需要两个提示词在同一次模型调用中；内存不足时 ComfyUI 会拆开，它就不起作用。在提示词控制中只作用于目标。",
-            "二つのプロンプトが一度の呼び出しにあることが必要です。メモリが足りないと ComfyUI が分けるため、働きません。"
+            "二つのプロンプトが一度の呼び出しにあることが必要です。"
+            "メモリが足りないと ComfyUI が分けるため、働きません。"
             "「プロンプト制御」ではターゲットだけに働きます。",
         ),
         _row(
@@ -89,7 +90,8 @@ ROWS = {
             "Its empty prompt is not one of the sampler's; it is drawn by the plain model, and one warning says so. "
             "Perp-Neg Guider has no such prompt.",
             "它的空提示词不属于采样器，由原模型预测，并给出一条警告。Perp-Neg Guider 没有这个问题。",
-            "その空のプロンプトはサンプラーのものではないので元のモデルで予測し、警告を一つ出します。Perp-Neg Guider にはこの問題がありません。",
+            "その空のプロンプトはサンプラーのものではないので元のモデルで予測し、警告を一つ出します。"
+            "Perp-Neg Guider にはこの問題がありません。",
         ),
         _row(
             "BasicGuider DualCFGGuider PerpNegGuider DualModelGuider",
