@@ -6,6 +6,7 @@ import torch
 
 from comfyui_exemplar.attention.layers import Layer
 from comfyui_exemplar.hosts.comfy.lcad_instances import reuse_logits
+from comfyui_exemplar.texts.crossings import TOGETHER, outcome
 
 from ..pairs import encode
 from ..sampling import run_guider
@@ -27,6 +28,8 @@ class Column:
     """
 
     name = ""
+    #: Whether one step depends on the one before it.
+    carries = False
 
     def __init__(self, nodes, embedded, scene, inverted):
         self.nodes, self.embedded, self.scene, self.inverted = nodes, embedded, scene, inverted
@@ -34,6 +37,11 @@ class Column:
         noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
         self.latent, self.sigmas = {"samples": 30 * noise}, torch.tensor([6.0, 1.5, 0.0])
         self.more_sigmas = torch.tensor([6.0, 2.0, 0.7, 0.0])
+
+    def levels(self, key, column):
+        """Sigmas for a cell: one step where both go together; warnings are one a run, which needs two."""
+        short = torch.cat([self.sigmas[:1], self.sigmas[-1:]])
+        return self.sigmas if self.carries or outcome(key, column) != TOGETHER else short
 
     def guider(self, model, positive=None):
         """Guidance on a MODEL that has our node."""
@@ -152,6 +160,7 @@ class InstancesOfficial(Instances):
 
 class StaleModel(Column):
     name = "Load L-CAD (official attention)"
+    carries = True
 
     def made(self, model):
         return reuse_logits(model)

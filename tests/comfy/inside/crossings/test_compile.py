@@ -9,11 +9,11 @@ from .columns import COLUMNS, GUIDERS
 CELLS = [("TorchCompile", c) for c in (*COLUMNS, *GUIDERS) if meets("TorchCompile", c)]
 
 
-def compiled(model):
+def compiled(model, keys=("diffusion_model",)):
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     made = model.clone()
-    set_torch_compile_wrapper(model=made, backend="eager")
+    set_torch_compile_wrapper(model=made, backend="eager", keys=list(keys))
     return made
 
 
@@ -22,20 +22,22 @@ def test_cell(columns, embedded, column, caplog):
     """The wrapper alone, without the minute that tracing takes."""
     name, column, model = column, columns(column), embedded[0]
     ours = [compiled(model)] if name in GUIDERS else [compiled(column.made(model)), column.made(compiled(model))]
+    levels = column.levels("TorchCompile", name)
     with torch.compiler.set_stance("force_eager"):
         for placed in ours:
-            check(
-                "TorchCompile", name, lambda placed=placed: column.found(placed), lambda: column.expected(model), caplog
-            )
+            found = lambda placed=placed: column.found(placed, sigmas=levels)  # noqa: E731
+            check("TorchCompile", name, found, lambda: column.expected(model, levels), caplog)
 
 
-@pytest.mark.slow
 def test_traced(columns, embedded, caplog):
+    """One block with an edited layer is really traced."""
     column, model = columns("injection"), embedded[0]
-    ours = compiled(column.made(model))
+    ours, levels = (
+        compiled(column.made(model), ["diffusion_model.output_blocks.4.1.transformer_blocks.0"]),
+        column.levels("TorchCompile", "injection"),
+    )
+    found = lambda: column.found(ours, sigmas=levels)  # noqa: E731
     try:
-        check(
-            "TorchCompile", "injection", lambda: column.found(ours), lambda: column.expected(model), caplog, model=ours
-        )
+        check("TorchCompile", "injection", found, lambda: column.expected(model, levels), caplog, model=ours)
     finally:
         torch._dynamo.reset()

@@ -51,11 +51,12 @@ def test_cell(columns, embedded, key, column, caplog):
         def prepare(reference):
             mixed(reference, parts)
 
+    levels = column.sigmas if key == "Ranged" else column.levels(key, name)
     check(
         key,
         name,
-        lambda: column.found(ours, positive),
-        lambda: column.expected(model, prepare=prepare),
+        lambda: column.found(ours, positive, levels),
+        lambda: column.expected(model, levels, prepare),
         caplog,
         says="area",
         model=ours,

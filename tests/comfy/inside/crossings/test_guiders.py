@@ -31,7 +31,7 @@ def test_cell(columns, embedded, second, key, column, caplog):
     if node is None:
         pytest.skip(f"this ComfyUI has no {key}")
     name, column, model = column, columns(column), embedded[0]
-    ours, middle = column.made(model), halved(column.positive)
+    ours, middle, levels = column.made(model), halved(column.positive), column.levels(key, name)
     empty = [[torch.zeros_like(column.positive[0][0]), {}]]
 
     def formulas(reference):
@@ -73,13 +73,13 @@ def test_cell(columns, embedded, second, key, column, caplog):
                 ((pos, middle, neg, 3.0, 2.0, "nested"), nested),
             ],
             "PerpNegGuider": [((pos, middle, empty, 3.0, 0.5), perpendicular)],
-            "DualModelGuider": [((pos, 3.0, second, neg), by_two), ((pos, 3.0, load_demo()[0], neg), by_one)],
+            "DualModelGuider": [((pos, 3.0, second, neg), by_two), ((pos, 3.0, model, neg), by_one)],
         }[key]
 
     for at, (values, _) in enumerate(formulas(column.reference(model))):
 
         def found(values=values):
-            return run_guider(run_node(node, ours, *values)[0], column.latent, column.sigmas)
+            return run_guider(run_node(node, ours, *values)[0], column.latent, levels)
 
         def prepare(reference, at=at):
             formula = formulas(reference)[at][1]
@@ -90,4 +90,4 @@ def test_cell(columns, embedded, second, key, column, caplog):
 
             reference.denoise = denoise
 
-        check(key, name, found, lambda prepare=prepare: column.expected(model, prepare=prepare), caplog, model=ours)
+        check(key, name, found, lambda prepare=prepare: column.expected(model, levels, prepare), caplog, model=ours)

@@ -33,7 +33,7 @@ def test_cell(columns, embedded, neighbor, column, caplog):
     need(neighbor)
     model, name = embedded[0], column
     column = columns(name)
-    theirs = neighbor.on(model)
+    theirs, levels = neighbor.on(model), column.levels(neighbor.key, name)
     expected = []
 
     def reference():
@@ -43,7 +43,7 @@ def test_cell(columns, embedded, neighbor, column, caplog):
                 made.untouched = UNTOUCHED[neighbor.key]
 
         if not expected:
-            expected.append(column.expected(theirs, prepare=prepare, guidance=neighbor.guidance))
+            expected.append(column.expected(theirs, levels, prepare, guidance=neighbor.guidance))
         return expected[0]
 
     ours = {"before": theirs} if name in GUIDERS else {}
@@ -54,7 +54,7 @@ def test_cell(columns, embedded, neighbor, column, caplog):
             check(
                 neighbor.key,
                 name,
-                lambda placed=placed: column.found(placed),
+                lambda placed=placed: column.found(placed, sigmas=levels),
                 reference,
                 caplog,
                 name=column.name,
@@ -73,4 +73,5 @@ def test_nothing_stays_behind(columns, embedded, neighbor):
     for name in COLUMNS:
         neutral = columns(name).nothing(neutral)
     with same_draws(embedded[0]):
-        assert torch.equal(column.found(neutral), column.found(theirs))
+        found, plain = (column.found(made, sigmas=column.sigmas[:2]) for made in (neutral, theirs))
+        assert torch.equal(found, plain)

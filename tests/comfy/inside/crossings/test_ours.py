@@ -45,8 +45,9 @@ def test_second(columns, embedded, column, caplog):
         ours, prepare = model, None
         for phrase, mask in zip(("red apple", "blue car"), column.masks, strict=True):
             ours = column.made(ours, masks=mask[None], phrases=phrase)
-    expected = lambda: column.expected(model, prepare=prepare)  # noqa: E731
-    check("Second", name, lambda: column.found(ours), expected, caplog, model=ours)
+    levels = column.levels("Second", name)
+    expected = lambda: column.expected(model, levels, prepare)  # noqa: E731
+    check("Second", name, lambda: column.found(ours, sigmas=levels), expected, caplog, model=ours)
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
@@ -61,8 +62,9 @@ def test_with_injection(columns, embedded, column, order, caplog):
     latent, sigmas = column.latent, column.sigmas
     column.latent, column.sigmas = below.latent, below.sigmas
     try:
-        expected = lambda: column.expected(model, prepare=prepare)  # noqa: E731
-        check("OnInjection", name, lambda: column.found(ours), expected, caplog, model=ours)
+        levels = column.levels("OnInjection", name)
+        expected = lambda: column.expected(model, levels, prepare)  # noqa: E731
+        check("OnInjection", name, lambda: column.found(ours, sigmas=levels), expected, caplog, model=ours)
     finally:
         column.latent, column.sigmas = latent, sigmas
 
@@ -78,8 +80,9 @@ def test_with_tokens(columns, embedded, column, caplog):
         if getattr(reference, "beside", None) is not None:
             reference.beside.beneath = below.naive(nobody=True)  # the target alone has the reference's tokens
 
-    expected = lambda: column.expected(model, prepare=prepare)  # noqa: E731
-    check("OnTokens", name, lambda: column.found(ours), expected, caplog, model=ours)
+    levels = column.levels("OnTokens", name)
+    expected = lambda: column.expected(model, levels, prepare)  # noqa: E731
+    check("OnTokens", name, lambda: column.found(ours, sigmas=levels), expected, caplog, model=ours)
 
 
 def test_inversion_with_tokens(columns, nodes, embedded, scene):

@@ -20,17 +20,21 @@ def windows(model, overlap=0, **more):
 @pytest.mark.parametrize("column", [c for _, c in CELLS])
 def test_cell(columns, embedded, column, caplog):
     name, column, model = column, columns(column), embedded[0]
+    levels = column.levels("ContextWindows", name)
     samples = torch.cat([column.latent["samples"] * share for share in (1.0, 0.9, 0.8, 1.1)])
     ours = [windows(model)] if name in GUIDERS else [column.made(windows(model)), windows(column.made(model))]
 
+    made = []
+
     def expected():
-        return torch.cat([column.reference(model).sample(one[None], column.sigmas) for one in samples])
+        made[:] = made or [torch.cat([column.reference(model).sample(one[None], levels) for one in samples])]
+        return made[0]
 
     for placed in ours:
         check(
             "ContextWindows",
             name,
-            lambda placed=placed: run_guider(column.guider(placed), {"samples": samples}, column.sigmas),
+            lambda placed=placed: run_guider(column.guider(placed), {"samples": samples}, levels),
             expected,
             caplog,
             says="context windows",
