@@ -219,3 +219,16 @@ def test_a_host_that_works_in_place_does_not_spoil_fixed_outputs(inputs):
     first = edited(edit, asked).clone()
     edited(edit, asked).mul_(0)
     assert torch.equal(edited(edit, asked), first)
+
+
+def test_another_grid_than_the_inputs_is_a_misfit():
+    """As many tokens in another shape, or fewer: the kept queries are of other places."""
+    edit = make(FULL, banks())
+    assert edit.misfit(call()) is None
+    for grid in ((3, 2), (1, 3)):
+        said = edit.misfit(dataclasses.replace(call(), grid=grid))
+        assert said is not None and f"{grid[0]} x {grid[1]} tokens" in said and "2 x 3" in said
+    running = DualAttentionSettings(gamma_shallow=0.0, gamma_deep=0.0, beta_shallow=0.0, beta_deep=0.0)
+    assert make(running, banks()).misfit(dataclasses.replace(call(), grid=(1, 3))) is None, (
+        "nothing of the input enters"
+    )

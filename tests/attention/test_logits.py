@@ -43,6 +43,20 @@ class TestStale:
         close(found[3], expected(made[2], made[3]))
         assert not torch.allclose(found[1], plain(made[1]), atol=1e-2)
 
+    def test_guidances_own_calls_have_their_predictions_logits(self):
+        """A second call of one prediction takes nothing that is meant for the next."""
+        edit = StaleLogits(LogitCache())
+        made = calls((1, 0), (0,), (1, 0), (0,), (1, 0))
+        first, extra, second, again, third = (
+            dataclasses.replace(call, prediction=number) for call, number in zip(made, (1, 1, 2, 2, 3), strict=True)
+        )
+        assert torch.equal(run(edit, first), plain(first))
+        assert torch.equal(run(edit, extra), plain(extra)), "a fresh step's other calls are fresh"
+        close(run(edit, second), expected(first, second))
+        row = first.select([1])
+        close(run(edit, again), expected(row, again))
+        assert torch.equal(run(edit, third), plain(third))
+
     def test_layers_and_kinds_do_not_meet(self):
         edit = StaleLogits(LogitCache())
         first, second = calls((0,), (0,))
