@@ -52,10 +52,12 @@ def _wrapper(names: Iterable[str]) -> str | None:
 
 
 def averaged_name(name: str) -> str | None:
-    """The name of the weight that an average is of: ``model_ema.`` and a name of a UNet without its dots.
+    """The name of the weight that an average is of: ``model_ema.`` and a name of a UNet, with or without its dots.
 
     None for every other name.
     """
+    if name.startswith(f"{_AVERAGES}diffusion_model."):
+        return "model." + name[len(_AVERAGES) :]
     if not name.startswith(_AVERAGES + "diffusion_model"):
         return None
     rest, pieces = name[len(_AVERAGES) :], []

@@ -150,7 +150,7 @@ def unreadable(path: Path, error: Exception) -> str:
             f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the weights "
             "from where they were published, as .safetensors if there is one."
         )
-    said = re.search(r"WeightsUnpickler error: *(.+)", str(error))  # behind advice that nobody should follow
+    said = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))  # behind advice that nobody should follow
     lines = [said[1]] if said else str(error).strip().splitlines()
     return (
         f"{path} ({path.stat().st_size} bytes) could not be read as plain weights "

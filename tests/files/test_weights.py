@@ -282,6 +282,7 @@ def test_averages_count_where_there_is_nothing_else(caplog):
 def test_an_average_has_its_weights_name(dotted):
     flat = "model_ema." + ("diffusion_model." + dotted).replace(".", "")
     assert averaged_name(flat) == "model.diffusion_model." + dotted
+    assert averaged_name("model_ema.diffusion_model." + dotted) == "model.diffusion_model." + dotted
 
 
 def test_names_of_no_unet_have_no_average():
