@@ -26,6 +26,7 @@ from ...diffusion.inversion import (
     round_trip_error,
     start_warnings,
 )
+from ...diffusion.sampler_checks import latent_level
 from ...diffusion.schedule import closer_levels, inversion_plan
 from ...pipelines.exemplar_inversion import color_layers
 from . import edits
@@ -190,12 +191,14 @@ def injection_check(
                 f"The latent batch has {shape[0]} picture(s), but {pictures} were inverted; use as many, or a multiple."
             )
         adds_noise = bool(run.noise.any())
-        if run.mask is not None and not adds_noise and bool((run.mask < 1).any()):
+        start = to_model(run.latent.float())
+        noised = not adds_noise or latent_level(source, start) > 0.5 * source.plan.sigmas[0]
+        if run.mask is not None and noised and bool((run.mask < 1).any()):
             raise ValueError(
                 "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
                 f"the noised latent itself would stay. Take it off, and connect the mask to input_mask of {NAME}."
             )
-        for text in start_warnings(source, to_model(run.latent.float()), adds_noise):
+        for text in start_warnings(source, start, adds_noise):
             run.run.warn(f"{NAME}: {text}")
         visited = [float(s) for s in run.sigmas if s > 0]
         unknown = [s for s in visited if min(abs(s - k) for k in kept) > 0.02 * s]

@@ -89,6 +89,8 @@ def test_a_noise_mask_on_noised_latents_is_refused(nodes, embedded, inverted):
     euler = comfy.samplers.sampler_object("euler")
     with pytest.raises(ValueError, match=rf"noise mask.*input_mask of {NAME}"):
         made.sample(torch.zeros_like(samples), samples, euler, sigmas, denoise_mask=mask, disable_pbar=True, seed=0)
+    with pytest.raises(ValueError, match=rf"noise mask.*input_mask of {NAME}"):  # KSampler, which adds noise as well
+        made.sample(torch.randn_like(samples), samples, euler, sigmas, denoise_mask=mask, disable_pbar=True, seed=0)
     everywhere = made.sample(
         torch.zeros_like(samples), samples, euler, sigmas, denoise_mask=torch.ones_like(mask), disable_pbar=True, seed=0
     )
