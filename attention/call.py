@@ -61,6 +61,8 @@ class AttentionCall:
     :param whole: the rows are whole pictures, not areas of them.
     :param ranks: for each row, the place of its prompt among those of its branch (a combined prompt has several);
         empty where each has one.
+    :param text: how many of the keys, from the first, are the prompt's, where a patch may have appended others; 0 for
+        all.
     """
 
     layer: Layer
@@ -79,6 +81,12 @@ class AttentionCall:
     prediction: int = 0
     whole: bool = True
     ranks: tuple[int, ...] = ()
+    text: int = 0
+
+    @property
+    def text_keys(self) -> int:
+        """How many of the keys, from the first, are the prompt's."""
+        return self.text or self.k.shape[1]
 
     def rows_of(self, branch: int) -> list[int]:
         """Positions in this call of the rows that belong to a branch."""

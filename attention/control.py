@@ -247,8 +247,9 @@ class ControlledAttention:
         q = torch.stack([sources[picture][0] for picture in rows.pictures]).to(rows.q)
         k = torch.stack([sources[picture][1] for picture in rows.pictures]).to(rows.k)
         of_source, of_target = self.control.columns
-        source, _ = split_columns(attention_map(q, k, rows.heads), of_source)
-        target, others = split_columns(attention_map(rows.q, rows.k, rows.heads), of_target)
+        appended = rows.k.shape[1] - rows.text_keys
+        source, _ = split_columns(attention_map(q, k, rows.heads), of_source, appended)
+        target, others = split_columns(attention_map(rows.q, rows.k, rows.heads), of_target, appended)
         if self.words is not None and rows.layer in self.words.layers:
             self.words.add(rows.grid, rows.pictures, source, target)
         return source, target, others

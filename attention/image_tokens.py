@@ -167,7 +167,7 @@ class ImageTokens:
 
     def _rows(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """Keys and values for the rows of a call, (rows, tokens, channels) each."""
-        copies = max(1, call.k.shape[1] // self.text_tokens)
+        copies = max(1, call.text_keys // self.text_tokens)
         batch = (call.branches, call.pictures, copies, call.k.dtype, call.k.device)
         last = self._batches.get(call.layer)
         if last is None or last[0] != batch:

@@ -157,7 +157,8 @@ class InstanceEdit:
     def _bias(self, call: AttentionCall, instance: Instance) -> tuple[Tensor, Tensor]:
         """What to add to the logits, (rows, heads or 1, N, G), and which keys belong to which group, (M, G)."""
         settings = instance.settings
-        each = one_hot_tokens(instance, call.k.shape[1]).to(call.q.device)
+        each = one_hot_tokens(instance, call.text_keys).to(call.q.device)
+        each = F.pad(each, (0, 0, 0, call.k.shape[1] - call.text_keys))  # keys of other nodes are no words
         if settings.step == "official":
             mask = self._rows_of_masks(instance, call, official_grid(instance.masks, self.picture, call.grid))
             logits = token_logits(call, instance.tokens)

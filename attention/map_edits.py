@@ -75,13 +75,13 @@ def attention_map(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
 
 
-def split_columns(maps: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+def split_columns(maps: Tensor, columns: int, appended: int = 0) -> tuple[Tensor, Tensor]:
     """The prompt's columns of a map, and those behind it: (..., r · columns + others) -> (..., columns), (..., others).
 
     ComfyUI repeats prompts of different lengths to a common one. Copies of a word share its attention, so their sum is
-    the word's. Other nodes may append keys of their own, such as image tokens; as many as the prompt has would count as
-    a repetition.
+    the word's. Other nodes may append keys of their own, such as image tokens.
 
+    :param appended: how many are known to be such; else as many as the prompt has would count as a repetition.
     :raises ValueError: fewer columns than the prompt has.
     """
     keys = maps.shape[-1]
@@ -90,7 +90,7 @@ def split_columns(maps: Tensor, columns: int) -> tuple[Tensor, Tensor]:
             f"The prompt has {keys} text columns where the control was made for {columns}: use the CONDITIONING that "
             "the control was made for."
         )
-    text = keys // columns * columns
+    text = (keys - appended) // columns * columns
     return maps[..., :text].unflatten(-1, (-1, columns)).sum(-2), maps[..., text:]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...attention.call import SELF, UNKNOWN, AttentionCall
+from ...attention.call import CROSS, SELF, UNKNOWN, AttentionCall
 from ...attention.layers import Layer
 from .attention import fused_attention, plain_attention, preference_of
 from .model import KEY
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Why an edit leaves a prompt alone that no guider has, such as the empty one of the Perp-Neg patch.
-FOREIGN_PROMPT = "a node asks the model under a prompt of its own, which the sampler does not have"
+FOREIGN_PROMPT = "a node asks the model under a prompt of its own, or the guider does not say which prompt is positive"
+
+#: Why an edit leaves a call alone that is not at one noise level.
+NO_LEVEL = "a call of the model says no noise level, or a different one for each picture"
 
 #: Nodes of ComfyUI that change what a layer's attention is handed, by the module of their patches.
 _KNOWN = {"nodes_hypertile": "HyperTile", "nodes_tomesd": "Token Merging"}
@@ -49,9 +52,12 @@ class UNetCall:
     more: dict[str, Any]
 
     @property
-    def sigma(self) -> float:
-        """Noise level of the call."""
-        return float(self.options["sigmas"][0])
+    def sigma(self) -> float | None:
+        """Noise level of the call; None where it does not say, or says several."""
+        sigmas = self.options.get("sigmas")
+        if sigmas is None or not bool((sigmas == sigmas[0]).all()):
+            return None
+        return float(sigmas[0])
 
     @property
     def rows(self) -> Rows | None:
@@ -66,21 +72,37 @@ class UNetCall:
 
 
 def run_unet(
-    executor: Callable, x: Tensor, timesteps: Tensor, context: Any, y: Any, control: Any, options: dict, **kw: Any
+    executor: Callable,
+    x: Tensor,
+    timesteps: Tensor,
+    context: Any = None,
+    y: Any = None,
+    control: Any = None,
+    transformer_options: dict | None = None,
+    **kw: Any,
 ) -> Tensor:
-    """The wrapper around a MODEL's UNet: what its edits do around a call, and in it."""
+    """The wrapper around a MODEL's UNet: what its edits do around a call, and in it. Names are ComfyUI's."""
+    options = {} if transformer_options is None else transformer_options
+    own = options.get(KEY, {})
     made: Callable[[UNetCall], Tensor] = partial(_edited, executor)
-    for placed in options.get(KEY, {}).get("edits", ()):
+    for placed in own.get("edits", ()):
         if placed.around is not None:
             made = partial(placed.around, made)
+    if "run" in own:
+        own["run"].asked = True
     return made(UNetCall(x, timesteps, context, y, control, options, kw))
 
 
 def _edited(executor: Callable, call: UNetCall) -> Tensor:
     """The UNet's output with the edits of the call's options on its layers."""
     placed: Sequence[PlacedEdit] = call.options.get(KEY, {}).get("edits", ())
-    sigma = call.sigma if any(one.edit is not None for one in placed) else 0.0
-    placed = [one for one in placed if one.edit is not None and one.acts(sigma)]
+    placed = [one for one in placed if one.edit is not None]
+    sigma = call.sigma if placed else 0.0
+    if sigma is None:
+        for one in placed:
+            step_aside(one, call.options, NO_LEVEL)
+        return call.handed_to(executor)
+    placed = [one for one in placed if one.acts(sigma)]
     if not placed:
         return call.handed_to(executor)
     rows = call.rows
@@ -96,18 +118,25 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     placed = [one for one in placed if _acts_on(one, rows, call.options)]
     if not placed:
         return call.handed_to(executor)
-    options = laid_over(call.options, placed, rows, sigma, getattr(executor, "class_obj", None))
+    text = call.context.shape[1] if isinstance(call.context, Tensor) else 0
+    options = laid_over(call.options, placed, rows, sigma, getattr(executor, "class_obj", None), text)
     return share_branches(executor, call, options, placed)
 
 
 def laid_over(
-    options: dict[str, Any], placed: Sequence[PlacedEdit], rows: Rows, sigma: float, unet: Any = None
+    options: dict[str, Any],
+    placed: Sequence[PlacedEdit],
+    rows: Rows,
+    sigma: float,
+    unet: Any = None,
+    text: int = 0,
 ) -> dict[str, Any]:
     """The options of a call with edits on top of what is there; copied as deep as they are changed.
 
     ComfyUI prefers a replacement for one transformer of a block over the one for the whole block.
 
     :param unet: that is called; its layers may prefer a kernel of attention.
+    :param text: tokens of its prompts; 0 where that is not known.
     """
     tables = dict(options.get("patches_replace", {}))
     for kind in {kind for one in placed for kind in one.kinds}:
@@ -118,14 +147,19 @@ def laid_over(
                 at = (layer.block, layer.index, layer.depth)
                 before = table.get(at, present.get(at[:2]))
                 preferred = None if unet is None else preference_of(unet, layer, kind)
-                table[at] = _OnLayer(one, layer, kind, rows, sigma, before, culprits, preferred)
+                table[at] = _OnLayer(one, layer, kind, rows, sigma, before, culprits, preferred, text)
     return {**options, "patches_replace": tables}
 
 
 def _acts_on(placed: PlacedEdit, rows: Rows, options: dict[str, Any]) -> bool:
     """Whether an edit acts on any of these rows."""
     if placed.whole_pictures and not rows.whole:
-        step_aside(placed, options, "a prompt is for an area of the picture only")
+        why = "a prompt is for an area of the picture only, or another node asks the model in tiles or at another size"
+        step_aside(placed, options, why)
+        return False
+    if not rows.told and not placed.alike:
+        why = "the sampler asks for some pictures of its batch only, and does not say for which; sample them one by one"
+        step_aside(placed, options, why)
         return False
     if UNKNOWN in rows.branches and not placed.strict:
         step_aside(placed, options, FOREIGN_PROMPT)
@@ -160,6 +194,7 @@ class _OnLayer:
         it never sees rows that it did not expect.
     :param culprits: who changes what the layer gets, as a remark.
     :param preferred: the kernel that the layer asks ComfyUI's attention for, None for none.
+    :param text: tokens of the call's prompts; 0 where that is not known.
     """
 
     placed: PlacedEdit
@@ -170,6 +205,7 @@ class _OnLayer:
     before: Callable | None
     culprits: str
     preferred: Any = None
+    text: int = 0
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         """The layer's output before ``to_out``, (rows, N, heads · d)."""
@@ -218,6 +254,7 @@ class _OnLayer:
             prediction=rows.prediction,
             whole=rows.whole,
             ranks=rows.ranks,
+            text=min(self.text, k.shape[1]) if self.kind == CROSS else 0,
         )
 
 
@@ -232,6 +269,8 @@ def _mismatch(placed: PlacedEdit, call: AttentionCall) -> str | None:
         return f"{call.q.shape[0]} row(s) of {call.q.shape[1]} tokens where {rows} of {height} x {width} were expected"
     if call.kind == SELF and (call.k.shape[:2] != call.q.shape[:2] or call.v.shape[:2] != call.q.shape[:2]):
         return f"keys and values of {tuple(call.k.shape[:2])} tokens beside queries of {tuple(call.q.shape[:2])}"
+    if call.k.shape[:2] != call.v.shape[:2] or call.k.shape[0] != rows:
+        return f"{tuple(call.k.shape[:2])} keys and {tuple(call.v.shape[:2])} values where {rows} row(s) were expected"
     misfit: Callable[[AttentionCall], str | None] | None = getattr(placed.edit, "misfit", None)
     return None if misfit is None else misfit(call)
 

@@ -70,6 +70,7 @@ def install_tokens(model: Any, edit: ImageTokens, start_percent: float, end_perc
         (CROSS,),
         acts=lambda sigma: last <= sigma <= first,
         whole_pictures=edit.mask is not None,
+        alike=edit.pictures == 1 and (edit.mask is None or len(edit.mask) == 1),
         check=check,
         release=edit.forget,
     )

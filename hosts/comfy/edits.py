@@ -8,7 +8,7 @@ nodes and packs is defined, a clone costs nothing, and a MODEL without the node 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
@@ -18,7 +18,7 @@ from ...attention.call import SELF, Edit
 from ...attention.layers import Layer
 from . import calls
 from .model import KEY, attention_layers
-from .rows import Prediction, guider_branches, guider_ranks
+from .rows import Prediction, guider_branches, guider_ranks, list_places
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class PlacedEdit:
     :param acts: whether it does anything at a sigma.
     :param branches: whose rows it changes; None for all.
     :param whole_pictures: it can't serve prompts for an area of the picture.
+    :param alike: it does the same to every picture, so that it need not know which one it is asked for.
     :param strict: what it can't do it refuses; else it steps aside with a warning.
     :param around: takes the place of a call of the UNet, which it is handed with the call.
     :param check: raises ValueError for what must not be sampled, before it is.
@@ -78,6 +79,7 @@ class PlacedEdit:
     acts: Callable[[float], bool] = lambda sigma: True
     branches: frozenset[int] | None = None
     whole_pictures: bool = False
+    alike: bool = False
     strict: bool = False
     around: Callable[[Callable[[UNetCall], Tensor], UNetCall], Tensor] | None = None
     check: Callable[[Sampling], None] | None = None
@@ -111,6 +113,7 @@ def add_edit(model: Any, placed: PlacedEdit, instead_of: PlacedEdit | None = Non
     for kind, wrapper in (
         (_Wrappers.OUTER_SAMPLE, _sampling),
         (_Wrappers.PREDICT_NOISE, _predicting),
+        (_Wrappers.CALC_COND_BATCH, _asking),
         (_Wrappers.DIFFUSION_MODEL, calls.run_unet),
     ):
         if wrapper not in patched.get_wrappers(kind, KEY):
@@ -146,27 +149,41 @@ def with_temporary(
 
 
 def _sampling(
-    executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, mask: Any = None, *args: Any, **kw: Any
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    denoise_mask: Any = None,
+    *args: Any,
+    **kw: Any,
 ) -> Tensor:
-    """Around a run: checks before it, and nothing kept after it."""
+    """Around a run: checks before it, and nothing kept after it. Its parameters have ComfyUI's names."""
     guider = executor.class_obj
     options = guider.model_options.setdefault("transformer_options", {})
-    run = Run()
+    run = Run(noise.shape[0])
     options[KEY] = {**options.get(KEY, {}), RUN: run}
     _innermost(options)
     edits = placed_edits(options)
-    sampling = Sampling(noise, latent, sampler, sigmas, mask, guider, run)
+    sampling = Sampling(noise, latent_image, sampler, sigmas, denoise_mask, guider, run)
     for placed in edits:
         if placed.whole_pictures:
             _check_areas(placed, sampling)
         if placed.check is not None:
             placed.check(sampling)
     try:
-        return executor(noise, latent, sampler, sigmas, mask, *args, **kw)
+        made = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kw)
     finally:
         for placed in edits:
             if placed.release is not None:
                 placed.release()
+    if len(sigmas) > 1 and not run.asked:
+        for name in dict.fromkeys(one.name for one in edits if one.edit or one.around or one.whole_pictures):
+            run.warn(
+                f"{name} did nothing: another node on this MODEL calls the network's layers by itself, or without the "
+                "options that say what to do in them. Take it off this MODEL."
+            )
+    return made
 
 
 def _innermost(options: dict[str, Any]) -> None:
@@ -188,19 +205,41 @@ def _predicting(
     """Around a prediction: what the guider's prompts are to each other goes into the options of its calls."""
     model_options = model_options or {}
     options = model_options.get("transformer_options", {})
-    own = options.get(KEY, {})
+    guider = executor.class_obj
+    # another pack may have made the options anew
+    own = {**guider.model_options.get("transformer_options", {}).get(KEY, {}), **options.get(KEY, {})}
     before: Prediction | None = own.get(PREDICTION)
     handler = model_options.get("context_handler")
     prediction = Prediction(
         number=own[RUN].next_prediction() if RUN in own else 1 + (before.number if before else 0),
-        branches=guider_branches(executor.class_obj),
+        branches=guider_branches(guider),
         pictures=x.shape[0],
         size=(x.shape[-2], x.shape[-1]),
         windowed=bool(getattr(handler, "latent_retain_index_list", None)),
-        ranks=guider_ranks(executor.class_obj),
+        ranks=guider_ranks(guider),
+        partial=_is_part(x, own.get(RUN)),
     )
     changed = {**options, KEY: {**own, PREDICTION: prediction}}
     return executor(x, timestep, {**model_options, "transformer_options": changed}, *args, **kw)
+
+
+def _is_part(x: Tensor, run: Run | None) -> bool:
+    """Whether a sampler asks for some pictures of its batch only, which ones it does not say."""
+    return run is not None and run.pictures > 1 and x.shape[0] % run.pictures != 0
+
+
+def _asking(
+    executor: Any, model: Any, conds: Any, x_in: Tensor, timestep: Tensor, model_options: Any, *args: Any, **kw: Any
+) -> Any:
+    """Around the calls of a prediction: which list of prompts stands where goes into their options."""
+    options = model_options.get("transformer_options", {})
+    own = options.get(KEY, {})
+    prediction: Prediction | None = own.get(PREDICTION)
+    if prediction is not None:
+        prediction = replace(prediction, places=list_places(prediction.branches, conds))
+        options = {**options, KEY: {**own, PREDICTION: prediction}}
+        model_options = {**model_options, "transformer_options": options}
+    return executor(model, conds, x_in, timestep, model_options, *args, **kw)
 
 
 def _check_areas(placed: PlacedEdit, sampling: Sampling) -> None:

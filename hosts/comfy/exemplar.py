@@ -164,6 +164,7 @@ def with_color_injection(
         acts=edit.active,
         branches=frozenset({CONDITIONAL}),
         whole_pictures=True,
+        alike=edit.pictures == 1,
         check=injection_check(edit, source, model.model.process_latent_in),
     )
     return edits.add_edit(model, placed)

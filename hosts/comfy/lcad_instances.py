@@ -16,7 +16,7 @@ from ...attention.instances import Instance, InstanceEdit, InstanceSettings
 from ...attention.layers import Layer
 from ...attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from ...attention.phrases import find_phrases, split_prompt
-from .calls import FOREIGN_PROMPT, UNetCall, step_aside
+from .calls import FOREIGN_PROMPT, NO_LEVEL, UNetCall, step_aside
 from .edits import PlacedEdit, Sampling, add_edit, layer_widths, placed_edits, with_edit, with_temporary
 from .prompts import prompt_tokens
 from .rows import Rows
@@ -143,6 +143,9 @@ class _Instances:
     def __call__(self, run: Callable[[UNetCall], Tensor], call: UNetCall) -> Tensor:
         """The UNet's output with the phrases that act at this level drawn, in one pass or in two."""
         sigma = call.sigma
+        if sigma is None:
+            step_aside(PlacedEdit(NAME), call.options, NO_LEVEL)
+            return run(call)
         acting = [instance for instance in self.instances if instance.settings.acts(sigma)]
         rows = call.rows
         if acting and rows is not None and UNKNOWN in rows.branches:
@@ -165,7 +168,15 @@ class _Instances:
 
     def _under(self, call: UNetCall, edit: Edit, kinds: Sequence[str]) -> UNetCall:
         """The call with an edit on top of the others."""
-        placed = PlacedEdit(NAME, edit, self.layers, kinds, branches=frozenset({CONDITIONAL}), whole_pictures=True)
+        placed = PlacedEdit(
+            NAME,
+            edit,
+            self.layers,
+            kinds,
+            branches=frozenset({CONDITIONAL}),
+            whole_pictures=True,
+            alike=all(len(instance.masks) == 1 for instance in self.instances),
+        )
         return replace(call, options=with_temporary(call.options, placed))
 
 

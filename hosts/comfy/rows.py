@@ -27,7 +27,10 @@ class Prediction:
     :param pictures: in the latent batch.
     :param size: (height, width) of the latents.
     :param windowed: the sampler splits the batch into windows whose pictures can't be told.
+    :param partial: it asks for some of its pictures only, and does not say for which.
     :param ranks: of every prompt, its place in the guider's list; empty where that does not matter.
+    :param places: the branch of each list that ComfyUI is asked for in one go, () where it does not say. They speak for
+        calls whose prompts another node took away.
     """
 
     number: int
@@ -36,6 +39,8 @@ class Prediction:
     size: tuple[int, int]
     windowed: bool = False
     ranks: Mapping[Any, int] = field(default_factory=dict)
+    places: tuple[int, ...] = ()
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Rows:
     :param whole: they are whole pictures, not areas of them.
     :param prediction: its number, 0 where there is none.
     :param ranks: of each row's prompt among those of its branch; empty where they can't be told.
+    :param told: which pictures these are is known; else they are numbered as they come.
     """
 
     branches: tuple[int, ...]
@@ -54,6 +60,7 @@ class Rows:
     whole: bool = True
     prediction: int = 0
     ranks: tuple[int, ...] = ()
+    told: bool = True
 
 
 def branches_of(prompts: Mapping[int, Iterable[Mapping[str, Any]] | None]) -> Branches:
@@ -69,12 +76,13 @@ def branches_of(prompts: Mapping[int, Iterable[Mapping[str, Any]] | None]) -> Br
 def guider_branches(guider: Any) -> Branches:
     """The branches of a guider's prompts: ``positive`` is conditional, everything else is held against it.
 
-    So DualCFGGuider's middle prompt and PerpNegGuider's empty one are not edited. Without a ``positive`` nothing is
-    known.
+    So DualCFGGuider's middle prompt and PerpNegGuider's empty one are not edited. Without a ``positive`` an only list
+    is conditional, and of several nobody knows what they are to each other.
     """
     lists: Mapping[str, Any] = getattr(guider, "conds", None) or {}
     if "positive" not in lists:
-        return {}
+        meant = CONDITIONAL if len(lists) == 1 else UNKNOWN
+        return branches_of({meant: [entry for entries in lists.values() for entry in entries or ()]})
     others = [entry for name, entries in lists.items() if name != "positive" for entry in entries or ()]
     return branches_of({CONDITIONAL: lists["positive"], UNCONDITIONAL: others})
 
@@ -83,6 +91,21 @@ def guider_ranks(guider: Any) -> dict[Any, int]:
     """The place of every prompt in its list of a guider."""
     lists: Mapping[str, Any] = getattr(guider, "conds", None) or {}
     return {entry.get("uuid"): i for entries in lists.values() for i, entry in enumerate(entries or ())}
+
+
+def list_places(branches: Branches, lists: Iterable[Iterable[Mapping[str, Any]] | None]) -> tuple[int, ...]:
+    """The branch of each list of prompts that is asked for in one go.
+
+    Without any known prompts a list alone may be anything, while two or more stand in ComfyUI's order.
+    """
+    asked = list(lists)
+    if not branches:
+        return (UNKNOWN,) if len(asked) == 1 else tuple(range(len(asked)))
+    places = []
+    for number, entries in enumerate(asked):
+        found = {_branch(branches, entry.get("uuid"), number) for entry in entries or ()}
+        places.append(found.pop() if len(found) == 1 else UNKNOWN)
+    return tuple(places)
 
 
 def rows_of(options: Mapping[str, Any], prediction: Prediction | None, rows: int, size: tuple[int, int]) -> Rows | None:
@@ -108,7 +131,11 @@ def rows_of(options: Mapping[str, Any], prediction: Prediction | None, rows: int
         ranks = tuple(prediction.ranks.get(uuid, 0) for uuid in uuids for _ in range(each))
         chunks = [_branch(prediction.branches, uuid, number) for uuid, number in zip(uuids, numbers, strict=True)]
         branches = tuple(branch for branch in chunks for _ in range(each))
-    return Rows(branches, shown * len(numbers), size == prediction.size, prediction.number, ranks)
+    elif prediction.places:
+        known = dict(enumerate(prediction.places))
+        branches = tuple(known.get(branch, UNKNOWN) for branch in branches)
+    whole = size == prediction.size
+    return Rows(branches, shown * len(numbers), whole, prediction.number, ranks, not prediction.partial)
 
 
 def _branch(branches: Branches, uuid: Any, number: int) -> int:

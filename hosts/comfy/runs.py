@@ -8,9 +8,14 @@ log = logging.getLogger(__name__)
 
 
 class Run:
-    """What is counted and said in one run. It lives as long as that."""
+    """What is counted and said in one run. It lives as long as that.
 
-    def __init__(self) -> None:
+    :ivar pictures: in the latent batch, 0 where that is not known.
+    :ivar asked: the UNet was called under the edits at all.
+    """
+
+    def __init__(self, pictures: int = 0) -> None:
+        self.pictures, self.asked = pictures, False
         self._said: set[str] = set()
         self._predictions = 0
 

@@ -35,7 +35,7 @@ def share_branches(executor: Callable, call: UNetCall, options: dict[str, Any], 
     """
     x = call.x
     copies = len(options.get("cond_or_uncond", ()))
-    first = parting_block(call.options, placed)
+    first = parting_block(call.options, placed) if _is_stock(getattr(executor, "class_obj", None)) else None
     if first is None or copies < 2 or call.control is not None or call.more or not _alike(copies, call):
         return call.handed_to(executor, options=options)
     rows = x.shape[0] // copies
@@ -75,6 +75,19 @@ def parting_block(options: dict[str, Any], placed: Sequence[PlacedEdit]) -> int 
     layers = [layer for one in placed for layer in one.layers]
     ours = all(tuple(one.kinds) == (SELF,) for one in placed) and all(layer.block == "output" for layer in layers)
     return min((layer.index for layer in layers), default=None) if ours and not foreign else None
+
+
+def _is_stock(unet: Any) -> bool:
+    """Whether a UNet is made of the core's modules as they are.
+
+    One that another pack put there (motion modules, a layer of its own) may count rows.
+    """
+    layers = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)  # quantized ones are of these
+    return unet is not None and all(
+        (type(one).__module__.startswith(("comfy.", "torch.")) or isinstance(one, layers))
+        and "forward" not in vars(one)
+        for one in unet.modules()
+    )
 
 
 def _alike(copies: int, call: UNetCall) -> bool:

@@ -95,7 +95,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
         self._infos = host.attention_layers(model)
         self._layers = edits.layer_widths(model)
         self._run: ControlledRun | None = None
-        self._apart = False
+        self._apart, self._rows = False, 0
 
     def set_prompts(self, target: list, negative: list, source: list) -> None:
         """CONDITIONING of the target, of both unconditional predictions, and of the source.
@@ -119,6 +119,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
         if replay is not None:
             _check_start(replay, latent_image, sigmas)
         self._run = ControlledRun(self.fusion, sigmas.tolist(), self._infos)
+        self._rows = pictures if replay is not None else 2 * pictures
         self._apart = any("control" in c for conds in self.original_conds.values() for c in conds)
         if replay is None:
             noise, latent_image = torch.cat([noise, noise]), torch.cat([latent_image, latent_image])
@@ -149,6 +150,22 @@ class ControlGuider(comfy.samplers.CFGGuider):
             )
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006  ComfyUI's signature
+        if self._run is None:
+            raise ValueError(
+                f"{self.name} is a guider that samples by itself; another guider asks it for single predictions. "
+                "Connect it to the sampler directly."
+            )
+        if x.shape[0] != self._rows:
+            raise ValueError(
+                f"{self.name} can't work with a sampler that asks for {x.shape[0]} latents at once where {self._rows} "
+                "are sampled: each belongs to a source. Use another sampler."
+            )
+        if not bool((timestep == timestep.reshape(-1)[0]).all()):
+            raise ValueError(
+                f"{self.name} can't work with a sampler that has pictures at different noise levels in one batch. Use "
+                "another sampler."
+            )
+
         def predict(target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention):
             return self._predict(target, source, timestep[: len(target)], model_options, edit)
 
@@ -171,7 +188,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
 
         sources, estimates = (SOURCE, SOURCE_UNCONDITIONAL), {}
         if not self._apart:
-            estimates = ask(conditions, target, _with_latents(options, sources, source))
+            estimates = ask(conditions, target, _with_latents(options, sources, source, self.name))
             if edit.source.missed:
                 log.info("The source and the target of attention control run one after the other: the batch was split.")
                 self._apart = True
@@ -195,7 +212,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
         self, model_options: dict, edit: ControlledAttention, conditions: Conditions, target: Tensor
     ) -> dict[str, Any]:
         """Model options of one prediction under control; the pictures are the target's, whatever a sampler carries."""
-        placed = edits.PlacedEdit(self.name, edit, self._layers, (SELF, CROSS), whole_pictures=True)
+        placed = edits.PlacedEdit(self.name, edit, self._layers, (SELF, CROSS), whole_pictures=True, alike=True)
         before = model_options.get("transformer_options", {}).get(host.KEY, {}).get(edits.PREDICTION)
         prediction = Prediction(
             number=before.number if before is not None else 0,
@@ -264,8 +281,11 @@ class ControlGuider(comfy.samplers.CFGGuider):
         return [{**c, "model_conds": {**c["model_conds"], "c_crossattn": context}} for c in self.conds["negative"]]
 
 
-def _with_latents(options: dict[str, Any], branches: Collection[int], latents: Tensor) -> dict[str, Any]:
-    """Model options under which the rows of some branches get other latents, (B, C, h, w)."""
+def _with_latents(options: dict[str, Any], branches: Collection[int], latents: Tensor, name: str) -> dict[str, Any]:
+    """Model options under which the rows of some branches get other latents, (B, C, h, w).
+
+    :param name: of the node, for messages.
+    """
 
     def wrapper(
         executor: Any,
@@ -277,7 +297,13 @@ def _with_latents(options: dict[str, Any], branches: Collection[int], latents: T
         transformer_options: dict | None = None,
         **kw: Any,
     ):
-        entries = transformer_options["cond_or_uncond"]
+        entries = (transformer_options or {}).get("cond_or_uncond", ())
+        if tuple(x.shape) != (len(entries) * latents.shape[0], *latents.shape[1:]):
+            raise ValueError(
+                f"{name} can't work here: a call has latents of {tuple(x.shape)}, which are not {len(entries)} "
+                f"prediction(s) of {tuple(latents.shape)}: another node splits or joins the batch, or works in tiles. "
+                "Take what does that off this MODEL."
+            )
         chunks = [
             latents.to(chunk) if branch in branches else chunk
             for branch, chunk in zip(entries, x.chunk(len(entries)), strict=True)

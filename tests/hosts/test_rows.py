@@ -5,7 +5,15 @@ from types import SimpleNamespace
 import pytest
 
 from comfyui_exemplar.attention.call import CONDITIONAL, UNCONDITIONAL, UNKNOWN
-from comfyui_exemplar.hosts.comfy.rows import Prediction, Rows, branches_of, guider_branches, guider_ranks, rows_of
+from comfyui_exemplar.hosts.comfy.rows import (
+    Prediction,
+    Rows,
+    branches_of,
+    guider_branches,
+    guider_ranks,
+    list_places,
+    rows_of,
+)
 
 P, N = CONDITIONAL, UNCONDITIONAL
 
@@ -96,4 +104,18 @@ def test_guiders():
     assert guider_branches(basic) == {"p": {P}}
     without = SimpleNamespace(conds={"positive": prompts("p"), "negative": None})
     assert guider_branches(without) == {"p": {P}}
-    assert guider_branches(SimpleNamespace(conds={"first": prompts("p")})) == {} == guider_branches(object())
+    assert guider_branches(SimpleNamespace(conds={"first": prompts("p")})) == {"p": {P}}, "an only list"
+    several = SimpleNamespace(conds={"first": prompts("p"), "second": prompts("n")})
+    assert guider_branches(several) == {"p": {UNKNOWN}, "n": {UNKNOWN}}
+    assert guider_branches(object()) == {}
+
+
+def test_lists_speak_for_calls_whose_prompts_were_taken_away():
+    """DualCFGGuider's order, for a node that runs each prompt by itself and says the number only."""
+    known = branches_of({P: prompts("p"), N: prompts("m", "n")})
+    places = list_places(known, [prompts("n"), prompts("m"), prompts("p"), None, prompts("e")])
+    assert places == (N, N, P, UNKNOWN, UNKNOWN)
+    prediction = Prediction(1, known, 1, (8, 8), places=places)
+    found = [rows_of({"cond_or_uncond": [i]}, prediction, 1, (8, 8)).branches for i in range(3)]
+    assert found == [(N,), (N,), (P,)]
+    assert list_places({}, [prompts("a")]) == (UNKNOWN,) and list_places({}, [prompts("a"), None]) == (P, N)
