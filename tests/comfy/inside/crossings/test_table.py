@@ -7,6 +7,7 @@ from comfyui_exemplar.texts.crossings import COLUMNS, NOTHING, ROWS
 from . import (
     test_caches,
     test_capture,
+    test_capture_others,
     test_compile,
     test_conditionings,
     test_guiders,
@@ -21,6 +22,7 @@ from .neighbors import core
 _MODULES = (
     test_caches,
     test_capture,
+    test_capture_others,
     test_compile,
     test_conditionings,
     test_guiders,
@@ -30,8 +32,6 @@ _MODULES = (
     test_weights,
     test_windows,
 )
-#: Cells of other kinds of tests: nodes of ComfyUI that hang on prompts and weights, on the MODEL that inverts.
-_APART = {(key, "capture") for key in ("ControlNet", "HookLora", "HookKeyframes", "Lora", "Merge", "TorchCompile")}
 
 
 def test_every_cell():
@@ -48,7 +48,7 @@ def test_every_cell():
         for column in COLUMNS
         if row.outcome(column) != NOTHING
     }
-    assert tested | _APART == wanted
+    assert tested == wanted
 
 
 def test_nodes_that_this_version_lacks(capsys):
