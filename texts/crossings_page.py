@@ -15,8 +15,7 @@ NAME = "what-goes-with-what"
 _TITLE = {"en": "What goes with what", "zh": "什么与什么搭配", "ja": "何と何が組み合わせられるか"}
 _INTRODUCTION = {
     "en": "ComfyUI's own nodes beside the nodes of this pack that edit a MODEL's attention. The tests try every cell "
-    "in "
-    "ComfyUI, against a number that is computed another way: one call of the model for each prompt, the edits by their "
+    "in ComfyUI, against a number that is computed another way: one call of the model for each prompt, the edits by their "
     "formulas. Unless a note says so, the order of the nodes does not matter: edits are laid over whatever stands on a "
     "layer when the model is called, the last one on top, and which row is whose is read from the guider's own "
     "prompts.",
