@@ -116,11 +116,14 @@ class Inversion:
         return self.plan.to_sampling(self.trajectory[-1])
 
 
-def start_warnings(inversion: Inversion, latents: Tensor, adds_noise: bool) -> list[str]:
+def start_warnings(
+    inversion: Inversion, latents: Tensor, adds_noise: bool, first_sigma: float | None = None
+) -> list[str]:
     """What is wrong with where a sampling of an inverted picture starts.
 
     :param latents: (a multiple of B, C, h, w), in the model's latent scale, before noise is added.
     :param adds_noise: whether noise is added.
+    :param first_sigma: where the sampling begins; one that goes on where another stopped begins lower.
     """
     noised, clean = inversion.noised(), inversion.trajectory[0]
     way = _distance(noised, clean)
@@ -139,7 +142,26 @@ def start_warnings(inversion: Inversion, latents: Tensor, adds_noise: bool) -> l
             "the latent to sample is noised already, and the sampler adds noise once more; turn that off (add_noise "
             "disable, or Disable Noise)."
         ]
+    top = inversion.plan.sigmas[0]
+    if not adds_noise and first_sigma is not None and abs(first_sigma - top) < 0.02 * top and _strange(latents, noised):
+        return [
+            "the latent to sample is none of the input's: nothing in it looks like what input_inversion found. Sample "
+            "the noised latent of the DDIM Inversion that input_inversion comes from."
+        ]
     return []
+
+
+def _strange(latents: Tensor, noised: Tensor) -> bool:
+    """Whether some latents are of another picture than these, or of none.
+
+    However much a pass colored a picture, at least one channel keeps its structure: the correlation there stays above
+    0.8, another picture's below 0.4 (embedded model).
+    """
+    one = latents.float().flatten(2)
+    other = noised.to(one)[[i % len(noised) for i in range(len(one))]].flatten(2)
+    one, other = one - one.mean(-1, keepdim=True), other - other.mean(-1, keepdim=True)
+    scale = (one.norm(dim=-1) * other.norm(dim=-1)).clamp_min(1e-12)
+    return bool((((one * other).sum(-1) / scale).amax(1) < 0.6).any())
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -160,6 +182,11 @@ def role_warnings(source: Inversion, reference: Inversion, gray: Inversion) -> l
         return warnings
     if gray.chroma > reference.chroma:
         return ["reference_inversion has less color than gray_inversion; they seem to be exchanged."]
+    if _farther(reference, gray, source):
+        return [
+            "gray_inversion is less like reference_inversion than input_inversion is, but it is the reference without "
+            "its colors; it seems to be exchanged with the input's."
+        ]
     # even gray pictures have some, by a linear map
     if source.chroma > reference.chroma and reference.chroma - gray.chroma < 0.25 * (source.chroma - gray.chroma):
         return ["input_inversion has more color than reference_inversion; they seem to be exchanged."]
@@ -169,6 +196,16 @@ def role_warnings(source: Inversion, reference: Inversion, gray: Inversion) -> l
 def _same_pictures(one: Inversion, other: Inversion) -> bool:
     a, b = one.trajectory[0], other.trajectory[0]
     return a.shape == b.shape and bool((a == b.to(a)).all())
+
+
+def _farther(reference: Inversion, gray: Inversion, source: Inversion) -> bool:
+    """Whether a reference's own gray version is clearly less like it than another picture is."""
+    own, its_gray, other = (inversion.trajectory[0] for inversion in (reference, gray, source))
+    if not own.shape[-3:] == its_gray.shape[-3:] == other.shape[-3:] or len(own) != len(its_gray):
+        return False
+    if len(own) not in (1, len(other)):
+        return False
+    return _distance(own, other.to(own)) < 0.9 * _distance(own, its_gray.to(own))
 
 
 def latent_chroma(latents: Tensor, factors: Sequence[Sequence[float]], bias: Sequence[float] | None) -> float:

@@ -199,7 +199,7 @@ def injection_check(
                 "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
                 f"the noised latent itself would stay. Take it off, and connect the mask to input_mask of {NAME}."
             )
-        for text in start_warnings(source, start, adds_noise):
+        for text in start_warnings(source, start, adds_noise, float(run.sigmas[0]) if len(run.sigmas) else None):
             run.run.warn(f"{NAME}: {text}")
         visited = [float(s) for s in run.sigmas if s > 0]
         unknown = [s for s in visited if min(abs(s - k) for k in kept) > 0.02 * s]

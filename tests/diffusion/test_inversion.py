@@ -31,6 +31,18 @@ class TestStart:
         for latents in (inversion.noised(), matched(inversion.noised()), inversion.noised().repeat(3, 1, 1, 1)):
             assert start_warnings(inversion, latents, False) == []
 
+    def test_latents_of_another_picture_or_of_none(self):
+        own, top = inverted(), PLAN.sigmas[0]
+        for latents in (inverted(5).noised(), inverted(5).trajectory[0], torch.zeros(2, 4, 6, 6)):
+            (text,) = start_warnings(own, latents, False, top)
+            assert "none of the input's" in text
+            # a sampling that goes on begins lower; its latents have other colors by then
+            assert start_warnings(own, latents, False, 0.5 * top) == []
+        colored = own.noised()
+        colored[:, 1:] = inverted(5).noised()[:, 1:]
+        for latents in (own.noised(), matched(own.noised()), colored, own.noised().repeat(2, 1, 1, 1)):
+            assert start_warnings(own, latents, False, top) == []
+
     @pytest.mark.parametrize("adds_noise", [True, False])
     def test_clean_latents(self, adds_noise):
         inversion = inverted()
@@ -51,6 +63,13 @@ class TestRoles:
         assert role_warnings(inverted(1, 0.1), inverted(2, 0.9), inverted(3, 0.1)) == []
         assert role_warnings(inverted(1), inverted(2), inverted(3)) == [], "no map to color, nothing to say"
         assert role_warnings(inverted(1, 0.1), inverted(2, 0.9), inverted(1, 0.1)) == [], "a picture's own colors"
+
+    def test_input_and_gray_exchanged(self):
+        reference = inverted(2, 0.9)
+        colorless = replace(reference, trajectory=reference.trajectory * 0.8, chroma=0.1)
+        assert role_warnings(inverted(1, 0.1), reference, colorless) == []
+        (text,) = role_warnings(colorless, reference, inverted(1, 0.1))
+        assert "exchanged with the input's" in text
 
     def test_reference_and_gray_reference_exchanged(self):
         (text,) = role_warnings(inverted(1, 0.1), inverted(2, 0.1), inverted(3, 0.9))

@@ -76,6 +76,18 @@ def test_clean_latents(nodes, embedded, inverted, scene, said):
     assert len(said()) == 1 and "is the clean picture" in said()[0]
 
 
+def test_latents_of_another_picture(nodes, embedded, inverted, said):
+    _, noised, sigmas, _ = inverted["input"]
+    other = {"samples": torch.randn(noised["samples"].shape, generator=torch.Generator().manual_seed(4))}
+    run(place(nodes, embedded[0], inverted), embedded[3], other, sigmas)
+    assert len(said()) == 1 and "none of the input's" in said()[0]
+
+
+def test_input_and_gray_exchanged(nodes, embedded, inverted, said):
+    place(nodes, embedded[0], inverted, input=inverted["gray"][0], gray=inverted["input"][0])
+    assert len(said()) == 1 and "exchanged with the input's" in said()[0]
+
+
 def test_noise_is_added_to_noised_latents(nodes, embedded, inverted, said):
     noisy(place(nodes, embedded[0], inverted), embedded[3], inverted["input"][1]["samples"], inverted["input"][2])
     assert len(said()) == 1 and "noised already" in said()[0]
