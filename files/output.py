@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+#: A full disk, a user's share of one, and the largest file that is allowed.
+_FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
 
 @contextmanager
@@ -17,6 +21,7 @@ def whole(path: str | Path) -> Iterator[Path]:
 
     :param path: the final name; its folder must exist.
     :returns: an empty file in the same folder with the same suffix.
+    :raises OSError: the disk is full; the message names the file. Other errors of the block as they are.
     """
     path = Path(path)
     if path.is_symlink():  # the file that it points to is meant, not the link
@@ -29,11 +34,23 @@ def whole(path: str | Path) -> Iterator[Path]:
         if path.exists():
             os.chmod(beside, path.stat().st_mode & 0o777)
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(FileNotFoundError):
             beside.unlink()
+        if _is_full(error):
+            raise OSError(
+                f"{path} could not be written, the disk is full; make room, or choose another place. An older file of "
+                "that name is as it was."
+            ) from error
         raise
     _to_disk(path.parent)
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether there was no room for a file, as the system says it or as safetensors, which is no Python, does."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(f"(os error {number})" in str(error) for number in _FULL)
 
 
 def _to_disk(path: Path) -> None:

@@ -1,9 +1,11 @@
 """Files under their final name only when whole, and destinations checked before work."""
 
+import errno
 import os
 import stat
 
 import pytest
+from safetensors import SafetensorError
 
 from comfyui_exemplar.files.output import check_destination, whole
 
@@ -25,6 +27,21 @@ class TestWhole:
         path.write_text("old")
         with pytest.raises(error), whole(path) as beside:
             beside.write_text("half")
+            raise error
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(errno.ENOSPC, "No space left on device"),
+            OSError(errno.EFBIG, "File too large"),
+            SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})"),
+        ],
+    )
+    def test_a_full_disk_is_told_with_the_files_name(self, tmp_path, error):
+        path = tmp_path / "a.png"
+        path.write_text("old")
+        with pytest.raises(OSError, match=r"a\.png could not be written, the disk is full; make room"), whole(path):
             raise error
         assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
