@@ -74,7 +74,7 @@ class LoadPhotograph(io.ComfyNode):
     @classmethod
     def execute(cls, image: str, **values: Any) -> io.NodeOutput:
         settings = resolved(cls, LoadPhotographSettings, {}, values)
-        photograph = _read(cls, host.path_of(image), settings)
+        photograph = _read(cls, _chosen(cls, "image", host.path_of, image), settings)
         return io.NodeOutput(photograph.images, mask_of(photograph), photograph.facts)
 
 
@@ -119,7 +119,7 @@ class LoadPhotographFolder(io.ComfyNode):
     @classmethod
     def execute(cls, folder: str, **values: Any) -> io.NodeOutput:
         settings = resolved(cls, LoadPhotographSettings, {}, values)
-        read = [_read(cls, path, settings) for path in host.files_of(folder)]
+        read = [_read(cls, path, settings) for path in _chosen(cls, "folder", host.files_of, folder)]
         return io.NodeOutput([p.images for p in read], [mask_of(p) for p in read], [p.facts for p in read])
 
 
