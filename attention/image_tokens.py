@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .bank import pick_rows
-from .call import CONDITIONAL, AttentionCall
+from .call import CONDITIONAL, UNKNOWN, AttentionCall
 from .dual import to_grid
 from .layers import Layer, LayerInfo, select_layers
 
@@ -102,6 +102,8 @@ def project_tokens(
 class ImageTokens:
     """The edit. Conditional rows get a picture's tokens, all others as many zeros, as the published program does.
 
+    Rows of a prompt that is not the sampler's are left alone.
+
     Keys and values as a batch's rows need them are kept from call to call of a layer: for one run, whose owner (the
     host that installed the edit) lets them go with :meth:`forget`. Another batch replaces them.
 
@@ -160,10 +162,13 @@ class ImageTokens:
         return torch.lerp(earlier(call), joined, torch.as_tensor(share).to(joined))
 
     def _share(self, call: AttentionCall) -> float | Tensor:
-        """How much of the edit each token of the picture gets; a tensor is (rows, N, 1)."""
-        if self.mask is None:
-            return self.share
-        return self.share * pick_rows(to_grid(self.mask, call.grid).unsqueeze(-1), call.pictures)
+        """How much of the edit each token of the picture gets; a tensor is (rows, N or 1, 1)."""
+        share: float | Tensor = self.share
+        if self.mask is not None:
+            share = share * pick_rows(to_grid(self.mask, call.grid).unsqueeze(-1), call.pictures)
+        if UNKNOWN in call.branches:  # neither a picture's tokens nor the damping of zeros: that prompt is not ours
+            share = share * torch.tensor([float(branch != UNKNOWN) for branch in call.branches])[:, None, None]
+        return share
 
     def _rows(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """Keys and values for the rows of a call, (rows, tokens, channels) each."""

@@ -167,11 +167,20 @@ def read_vectors(path: Path, encoders: Sequence[str], widths: Sequence[int]) -> 
 
 
 def _held(path: Path) -> dict[str, Tensor]:
-    """All tensors of an embedding file that could be vectors, as copies, under the names that they have there."""
+    """All tensors of an embedding file that could be vectors, as copies, under the names that they have there.
+
+    :raises ValueError: they are a network's.
+    """
     if is_safetensors_inside(path):
         found = read_tensors(path)
     else:
         found = {name: tensor.detach().clone() for name, tensor in _vectors_in(read_pickle(path)).items()}
+    layers = sum(name.endswith((".weight", ".bias", ".alpha")) for name in found)
+    if layers > 1:
+        raise ValueError(
+            f"{path} is no embedding: it holds {layers} weights of a network's layers, as a checkpoint or a LoRA does. "
+            "Choose a file with learned vectors."
+        )
     return {name: tensor for name, tensor in found.items() if tensor.ndim and tensor.numel()}
 
 

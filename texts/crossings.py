@@ -212,11 +212,12 @@ ROWS = {
             "HookLora HookKeyframes",
             "Create Hook LoRA, with and without keyframes",
             "T T T T - T T T",
-            "Prompts with different hooks run in calls of their own; rows are told apart. Keyframes only go forward, but "
-            "an inversion climbs: at all its levels the last one holds.",
-            "带不同钩子的提示词在各自的调用中运行；各行能够区分。关键帧只会向前走，而反演是向上走的：在其所有级别上生效的是最后一个。",
-            "フックの違うプロンプトは別の呼び出しで動き、行は見分けられます。キーフレームは先へしか進みませんが、反転は上っていくので、"
-            "その全レベルで最後のキーフレームが効きます。",
+            "Prompts with different hooks run in calls of their own; rows are told apart. Keyframes only go forward, "
+            "but an inversion climbs: at all its levels the last one holds.",
+            "带不同钩子的提示词在各自的调用中运行；各行能够区分。关键帧只会向前走，而反演是向上走的："
+            "在其所有级别上生效的是最后一个。",
+            "フックの違うプロンプトは別の呼び出しで動き、行は見分けられます。キーフレームは先へしか進みませんが、"
+            "反転は上っていくので、その全レベルで最後のキーフレームが効きます。",
         ),
     ),
     "weights": (

@@ -79,7 +79,7 @@ def check_levels(model: Any, steps: int) -> None:
         raise ValueError(
             f"steps is {steps}, but this MODEL has {levels} noise levels only, so at most {levels - 1} steps. So few "
             "come from Model Sampling Discrete (lcm), or from a model that was distilled to a few steps: take that "
-            "node off the MODEL for the inversion, or lower steps."
+            "node off this MODEL, or lower steps."
         )
 
 

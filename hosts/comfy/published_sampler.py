@@ -12,6 +12,7 @@ from torch import Tensor
 from ...diffusion.sampling import sample_ddim, scaled_ends
 from ...diffusion.schedule import ancestral_sigmas, sampling_sigmas
 from ...pipelines.published_sampler import PublishedSamplerSettings
+from .fits import check_levels
 from .model import require_unet, sigma_table
 
 
@@ -25,6 +26,7 @@ def published_sampling(model: Any, settings: PublishedSamplerSettings, node: str
     :raises ValueError: another family of models, or steps out of range.
     """
     require_unet(model, node)
+    check_levels(model, settings.steps)
     table = sigma_table(model)
     if settings.sampler_name == "ddim":
         sigmas = sampling_sigmas(table, settings.steps, "official")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comfyui_exemplar.attention.call import CROSS, AttentionCall
+from comfyui_exemplar.attention.call import CROSS, UNKNOWN, AttentionCall
 from comfyui_exemplar.attention.fused import sdpa
 from comfyui_exemplar.attention.image_tokens import (
     SEMANTICS,
@@ -112,6 +112,15 @@ class TestEdit:
         ):
             torch.testing.assert_close(out[row].double(), expected(given, row, *pair), atol=1e-5, rtol=0)
         assert float((out[0] - given.plain()[0]).abs().max()) > 1e-3  # zeros damp
+
+    def test_rows_of_another_nodes_prompt_are_left_alone(self):
+        """Not even zeros stand beside its text."""
+        given, found = call(3, (UNKNOWN, 0, 1)), kept()
+        out, plain = run(ImageTokens(found, weighting="official"), given), given.plain()
+        known = run(ImageTokens(found, weighting="official"), call(3, (1, 0, 1)))
+        torch.testing.assert_close(out[0], plain[0])
+        assert torch.equal(out[1:], known[1:])
+        assert float((known[0] - plain[0]).abs().max()) > 1e-3
 
     @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0, 1.7])
     def test_weights(self, weight):

@@ -149,3 +149,12 @@ def test_damaged_concepts_are_one_line(tmp_path):
             read_concept(path)
     save_file({"emb_params": VECTORS}, path)
     assert read_concept(path) is None
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_network_is_no_embedding(tmp_path, suffix):
+    """Even where some of its weights are as wide as the model's vectors."""
+    path, weights = tmp_path / f"model{suffix}", {f"blocks.{i}.weight": VECTORS + i for i in range(3)}
+    save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+    with pytest.raises(ValueError, match="is no embedding: it holds 3 weights of a network's layers"):
+        read_vectors(path, ["l"], [WIDTH])

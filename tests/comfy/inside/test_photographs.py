@@ -86,7 +86,7 @@ class TestLoad:
         (places / "input" / "link.png").symlink_to(places / "outside.png")
         assert "leads out of ComfyUI's folders" in LoadPhotograph.validate_inputs(image=name)
         assert LoadPhotograph.fingerprint_inputs(image=name, pages="first") == ""
-        with pytest.raises(ValueError, match="Load Photograph: image is .*leads out"):
+        with pytest.raises(ValueError, match=r"Load Photograph: image is .*leads out"):
             nodes("ExemplarLoadPhotograph", image=name, pages="first")
         absolute = str(places / "outside.png")
         assert LoadPhotograph.validate_inputs(image=absolute) is not True

@@ -81,3 +81,11 @@ class Flux:
 def test_another_family(nodes):
     with pytest.raises(ValueError, match="Published Sampler needs a Stable Diffusion"):
         nodes("ExemplarPublishedSampler", model=Flux(), sampler_name="ddim", steps=4)
+
+
+def test_few_noise_levels(nodes, model):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    (lcm,) = ModelSamplingDiscrete().patch(model, "lcm", False)
+    with pytest.raises(ValueError, match=r"steps is 50.*50 noise levels only.*lcm"):
+        nodes("ExemplarPublishedSampler", model=lcm, sampler_name="ddim", steps=50)
