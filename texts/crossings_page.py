@@ -16,9 +16,9 @@ _TITLE = {"en": "What goes with what", "zh": "什么与什么搭配", "ja": "何
 _INTRODUCTION = {
     "en": "ComfyUI's own nodes beside the nodes of this pack that edit a MODEL's attention. The tests try every cell "
     "in ComfyUI, against a number that is computed another way: one call of the model for each prompt, the edits by "
-    "their formulas. Unless a note says so, the order of the nodes does not matter: edits are laid over whatever stands "
-    "on a layer when the model is called, the last one on top, and which row is whose is read from the guider's own "
-    "prompts.",
+    "their formulas. Unless a note says so, the order of the nodes does not matter: edits are laid over whatever "
+    "stands on a layer when the model is called, the last one on top, and which row is whose is read from the guider's "
+    "own prompts.",
     "zh": "ComfyUI 自带节点与本包中编辑模型注意力的节点。测试在 ComfyUI 中逐格验证，并与另一种方式算出的数值比较："
     "每个提示词单独调用模型，编辑按公式计算。除非注释另有说明，节点顺序无关紧要："
     "编辑在模型被调用时叠加在该层已有内容之上，最后一个在最上面；"

@@ -35,8 +35,10 @@ def share_branches(executor: Callable, call: UNetCall, options: dict[str, Any], 
     """
     x = call.x
     copies = len(options.get("cond_or_uncond", ()))
-    first = parting_block(call.options, placed) if _is_stock(getattr(executor, "class_obj", None)) else None
-    if first is None or copies < 2 or call.control is not None or call.more or not _alike(copies, call):
+    first = None
+    if copies > 1 and call.control is None and not call.more:
+        first = parting_block(call.options, placed)
+    if first is None or not _is_stock(getattr(executor, "class_obj", None)) or not _alike(copies, call):
         return call.handed_to(executor, options=options)
     rows = x.shape[0] // copies
 
