@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from . import capture, exr, profiles
@@ -55,7 +56,7 @@ def decode_jpeg(data: bytes) -> Decoded:
     """
     bits = jpeg_bits(data)
     if bits != 12:
-        raise ValueError(f"a JPEG file of {bits} bits" if bits else "a JPEG file that is truncated before its pixels")
+        raise ValueError(f"a JPEG file of {bits} bits; save as 16-bit PNG or TIFF")
     stored = _by_ffmpeg(data, "12-bit JPEG")
     if stored.shape[2] != 1:
         raise ValueError("12-bit JPEG in color; save as 16-bit PNG or TIFF")
@@ -141,7 +142,7 @@ def _by_ffmpeg(data: bytes, kind: str) -> NDArray[Any]:
 
 
 def jpeg_bits(data: bytes) -> int:
-    """Bits of a sample, from a JPEG file's frame header; 0 when it has none."""
+    """Bits of a sample, from a JPEG file's frame header; 8 where there is none, about which Pillow has the say."""
     place = 2
     while place + 5 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
@@ -151,7 +152,7 @@ def jpeg_bits(data: bytes) -> int:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return data[place + 4]
         place += 2 + struct.unpack(">H", data[place + 2 : place + 4])[0]
-    return 8  # something odd, about which Pillow has the say
+    return 8
 
 
 def is_jpeg2000(data: bytes) -> bool:
@@ -206,7 +207,7 @@ def _inner(data: bytes, outer: bytes, wanted: bytes) -> list[bytes]:
     return [content for name, box in _boxes(data) if name == outer for inner, content in _boxes(box) if inner == wanted]
 
 
-def _boxes(data: bytes):
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(name, content) of each box."""
     place = 0
     while place + 8 <= len(data):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x76\x2f\x31\x01"
 #: Flags of the version: deep samples, several parts.
 DEEP, PARTS = 0x800, 0x1000
-CHROMATICITIES = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
+CHROMATICITIES = tuple(value for point in (*profiles.SRGB_PRIMARIES, profiles.D65) for value in point)
 PIXELS = {0: 32, 1: 16, 2: 32}
 #: Rows in a block, by compression.
 BLOCKS = {0: 1, 1: 1, 2: 1, 3: 16, 4: 32, 5: 16, 6: 32, 7: 32, 8: 32, 9: 256}
@@ -143,7 +143,7 @@ def write(
     blocks = []
     for top in range(0, height, ROWS):
         rows = np.ascontiguousarray(half[top : top + ROWS].transpose(0, 2, 1)).tobytes()
-        blocks.append(struct.pack("<ii", top, 0)[:4] + _packed(rows))
+        blocks.append(struct.pack("<i", top) + _packed(rows))
     offsets, place = [], len(head) + 8 * len(blocks)
     for block in blocks:
         offsets.append(place)

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .tensors import is_safetensors_inside
+from .tensors import LONGEST_HEADER, is_safetensors_inside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,6 @@ FORMAT = "1"
 #: Recommended settings, a JSON object of sections.
 RECOMMENDED_KEY = "exemplar.recommended"
 _SECTIONS = ("latent", "unet", "text", "schedule")
-_HEADER_LIMIT = 100_000_000  # safetensors' own limit; a larger number means that this is another kind of file
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -35,7 +34,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
+        if not 2 <= length <= min(LONGEST_HEADER, size - 8):
             raise ValueError(
                 f"{path} ({size} bytes) does not start with a safetensors header: it is another kind of file or its "
                 "download was cut off; get it again."

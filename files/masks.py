@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .pictures import decode, reading
+from .profiles import floats
 from .raster import Decoded, Raster, upright
 
 if TYPE_CHECKING:
@@ -66,11 +67,9 @@ def load_mask(path: str | Path) -> Tensor:
 
 def _gray(raster: Raster, path: str | Path) -> NDArray[Any]:
     """(H, W) float32 of a gray picture."""
-    import numpy as np
-
     if raster.model not in ("gray", "rgb"):
         raise ValueError(f"{path} is a picture in {raster.model.upper()}, expected a gray mask; save it as gray.")
-    samples = raster.samples.astype(np.float32) / 255 if raster.samples.dtype == np.uint8 else raster.samples
+    samples = floats(raster.samples)
     if samples.shape[2] == 1:
         return samples[..., 0]
     apart = float((samples.max(-1) - samples.min(-1)).max())

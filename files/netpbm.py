@@ -34,7 +34,8 @@ def decode(data: bytes) -> Decoded:
         raise ValueError(f"a Netpbm file with {most} as its highest value, expected 1 to 65535")
     check_room(width, height)
     channels = 3 if kind == 0 else 1
-    stored = (_plain if plain else _packed)(data, place, (height, width, channels), kind, most)
+    shape = (height, width, channels)
+    stored = _plain(data, place, shape, kind) if plain else _packed(data, place, shape, kind, most)
     if stored.max() > most:
         raise ValueError(f"a Netpbm file with values up to {stored.max()} where it names {most} as the highest")
     if kind == 1:
@@ -44,7 +45,7 @@ def decode(data: bytes) -> Decoded:
     return Decoded([Raster(samples, "gray" if channels == 1 else "rgb")], "PPM" if channels == 3 else "PGM", bits)
 
 
-def _plain(data: bytes, place: int, shape: tuple[int, int, int], kind: int, most: int) -> NDArray[Any]:
+def _plain(data: bytes, place: int, shape: tuple[int, int, int], kind: int) -> NDArray[Any]:
     """Samples written as words."""
     import numpy as np
 

@@ -34,7 +34,6 @@ __all__ = [
 #: What decoders raise at damaged files, of every kind of damage.
 DAMAGED = (ValueError, OSError, EOFError, SyntaxError, LookupError, ArithmeticError, RuntimeError, struct.error)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-EXR = b"\x76\x2f\x31\x01"
 HDR = (b"#?RADIANCE", b"#?RGBE")
 
 
@@ -125,7 +124,7 @@ def decode(path: Path, pages: Literal["first", "all"]) -> Decoded:
     :raises ValueError: what cannot be read, by name.
     :raises FileNotFoundError: no such file.
     """
-    from . import deep, netpbm, raster_formats, tiff
+    from . import deep, exr, netpbm, raster_formats, tiff
 
     if path.is_dir():
         raise ValueError("it is a folder; name a file in it")
@@ -139,7 +138,7 @@ def decode(path: Path, pages: Literal["first", "all"]) -> Decoded:
             return tiff.decode(file, pages)
         file.seek(0)
         data = file.read()
-    if head.startswith(EXR):
+    if head.startswith(exr.MAGIC):
         return deep.decode_exr(data)
     if head.startswith(HDR):
         return deep.decode_hdr(data)

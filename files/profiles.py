@@ -97,7 +97,7 @@ def _by_profile(samples: NDArray[Any], model: str, icc: bytes) -> tuple[NDArray[
         said = f"its color profile {name!r} cannot be used ({error}): its values are taken as sRGB"
         return _plain(samples, model), None, [said]
     notes = [f"its color profile {name!r} is one of tables: colors were converted at 8 bits"] if deep else []
-    return _floats(converted), name, notes
+    return floats(converted), name, notes
 
 
 def by_littlecms(samples: NDArray[Any], model: str, icc: bytes, *, exact: bool = False) -> NDArray[Any]:
@@ -292,7 +292,7 @@ def _in_floats(samples: NDArray[Any], space: Space) -> NDArray[Any]:
     channels = samples.shape[2]
     if channels == 1 and space.matrix is not None:
         space = replace(space, matrix=None, curves=space.curves[:1])
-    return _in_blocks(_floats(samples), lambda block: _convert(space, block), channels)
+    return _in_blocks(floats(samples), lambda block: _convert(space, block), channels)
 
 
 def _in_blocks(samples: NDArray[Any], convert: Curve, channels: int) -> NDArray[Any]:
@@ -308,18 +308,19 @@ def _in_blocks(samples: NDArray[Any], convert: Curve, channels: int) -> NDArray[
 
 def _plain(samples: NDArray[Any], model: str) -> NDArray[Any]:
     """(H, W, C) -> (H, W, 1 or 3) float32, taken as sRGB; inks multiply."""
-    floats = _floats(samples)
-    return (1 - floats[..., :3]) * (1 - floats[..., 3:]) if model == "cmyk" else floats
+    plain = floats(samples)
+    return (1 - plain[..., :3]) * (1 - plain[..., 3:]) if model == "cmyk" else plain
 
 
-def _floats(samples: NDArray[Any]) -> NDArray[Any]:
+def floats(samples: NDArray[Any]) -> NDArray[Any]:
+    """Samples as float32 in 0..1: uint8 is divided by 255, all else is that already and returned itself."""
     import numpy as np
 
     if samples.dtype != np.uint8:
         return samples
-    floats = samples.astype(np.float32)
-    floats /= 255
-    return floats
+    divided = samples.astype(np.float32)
+    divided /= 255
+    return divided
 
 
 def _to_bytes(samples: NDArray[Any]) -> NDArray[Any]:

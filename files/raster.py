@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .profiles import Colors, to_srgb
+from .profiles import Colors, floats, to_srgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,9 +63,8 @@ def _divided(samples: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """(H, W, C) float32 without the alpha that it was multiplied by; black where nothing shows."""
     import numpy as np
 
-    floats = samples.astype(np.float32) / 255 if samples.dtype == np.uint8 else samples
     shown = alpha[..., None] > 0
-    return np.where(shown, floats / np.where(shown, alpha[..., None], 1), 0).clip(0, 1).astype(np.float32)
+    return np.where(shown, floats(samples) / np.where(shown, alpha[..., None], 1), 0).clip(0, 1).astype(np.float32)
 
 
 def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -112,7 +112,7 @@ def _resolution(facts: FileFacts | None) -> tuple[float, float] | None:
 
 
 def _printable(texts: Mapping[str, str]) -> dict[str, str]:
-    """Names that an EXR attribute can have."""
+    """The texts whose names an EXR attribute can have."""
     return {name[:31]: text for name, text in texts.items() if name.isascii() and name.isprintable()}
 
 

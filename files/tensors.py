@@ -36,7 +36,8 @@ _OTHER_FILES = (
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
 #: What torch's reader raises for a file that it cannot read.
 DAMAGED = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
-_LONGEST_HEADER = 100_000_000  # safetensors' own limit
+#: Bytes of a safetensors header, by the format's own limit; a larger number means that this is another kind of file.
+LONGEST_HEADER = 100_000_000
 
 
 def digest(weight: Tensor, extra: str = "") -> str:
@@ -119,7 +120,7 @@ def is_safetensors_inside(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
-    if start[8:] == b"{" and length <= min(_LONGEST_HEADER, path.stat().st_size - 8):
+    if start[8:] == b"{" and length <= min(LONGEST_HEADER, path.stat().st_size - 8):
         return True
     return path.suffix.lower() in (".safetensors", ".sft") and not start.startswith((b"PK\x03\x04", b"\x80\x02"))
 

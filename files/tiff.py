@@ -127,7 +127,7 @@ def _check_compression(compression: int, bits: int, sample_format: int) -> None:
     if compression not in (*OF_BYTES, *OF_PIXELS):
         raise ValueError(f"{NAMES.get(compression, f'number {compression}')} compression; save without it")
     if compression in (JPEG, WEBP) and (bits != 8 or sample_format != UNSIGNED):
-        raise ValueError(f"JPEG compression of {bits} bits")
+        raise ValueError(f"{NAMES.get(compression, 'JPEG')} compression of {bits} bits; save without it")
 
 
 def _raster(file: BinaryIO, page: Directory, order: Literal["<", ">"], notes: list[str]) -> Raster:
@@ -172,14 +172,11 @@ def _scaled(samples: NDArray[Any], layout: Layout, notes: list[str]) -> NDArray[
 
 def _alpha(page: Directory, extras: NDArray[Any], layout: Layout, notes: list[str]) -> tuple[NDArray[Any] | None, bool]:
     """(H, W) transparency, and whether color was multiplied by it."""
-    import numpy as np
-
     said = page.numbers(338)
     for index in range(extras.shape[2]):
         meaning = said[index] if index < len(said) else 0
         if meaning in (ASSOCIATED, UNASSOCIATED):
-            alpha = _scaled(extras[..., index], layout, notes)
-            alpha = alpha.astype(np.float32) / 255 if alpha.dtype == np.uint8 else alpha
+            alpha = profiles.floats(_scaled(extras[..., index], layout, notes))
             if extras.shape[2] > 1:
                 notes.append(f"{extras.shape[2] - 1} of its channels, which are no color, are left")
             return alpha, meaning == ASSOCIATED

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -49,6 +50,8 @@ NAMES = {
     LZMA: "LZMA",
 }
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
+#: A byte -> the one whose bits run the other way.
+REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Layout:
     height: int
     bits: int
     samples: int
-    #: 1 unsigned, 2 signed, 3 floating-point.
+    #: Unsigned or floating-point; nothing else is read.
     sample_format: int
     compression: int
     photometric: int
@@ -80,7 +83,7 @@ class Layout:
         if self.sample_format == FLOAT:
             return np.dtype(f"f{self.bits // 8}")
         size = next(size for size in (1, 2, 4, 8) if size * 8 >= self.bits)
-        return np.dtype(f"{'i' if self.sample_format == SIGNED else 'u'}{size}")
+        return np.dtype(f"u{size}")
 
 
 def read_samples(file: BinaryIO, page: Directory, layout: Layout) -> NDArray[Any]:
@@ -106,7 +109,9 @@ def read_samples(file: BinaryIO, page: Directory, layout: Layout) -> NDArray[Any
     return result
 
 
-def _segments(file: BinaryIO, page: Directory, layout: Layout, planes: int):
+def _segments(
+    file: BinaryIO, page: Directory, layout: Layout, planes: int
+) -> Iterator[tuple[int, int, int, int, int, bytes]]:
     """(plane, top, left, rows, columns, packed bytes) of each strip or tile."""
     tiled = 322 in page
     rows = page.number(323, 0) if tiled else min(page.number(278, 2**32 - 1), layout.height)
@@ -130,9 +135,6 @@ def _segments(file: BinaryIO, page: Directory, layout: Layout, planes: int):
         if layout.reversed and layout.compression != JPEG:
             data = data.translate(REVERSED)
         yield plane, top, left, rows if tiled else min(rows, layout.height - top), columns, data
-
-
-REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 def _bytes(data: bytes, page: Directory, layout: Layout, rows: int, columns: int, channels: int) -> NDArray[Any]:
