@@ -160,14 +160,14 @@ class InstanceEdit:
         each = one_hot_tokens(instance, call.text_keys).to(call.q.device)
         each = F.pad(each, (0, 0, 0, call.k.shape[1] - call.text_keys))  # keys of other nodes are no words
         if settings.step == "official":
-            mask = self._rows_of_masks(instance, call, official_grid(instance.masks, self.picture, call.grid))
+            mask = self._rows_of_masks(call, official_grid(instance.masks, self.picture, call.grid))
             logits = token_logits(call, instance.tokens)
             return settings.strength * official_step(logits, mask), each
-        mask = self._rows_of_masks(instance, call, soft_grid(instance.masks, call.grid))
+        mask = self._rows_of_masks(call, soft_grid(instance.masks, call.grid))
         return (settings.strength * normalized_step(mask))[:, None, :, None], each.sum(1, keepdim=True)
 
     @staticmethod
-    def _rows_of_masks(instance: Instance, call: AttentionCall, masks: Tensor) -> Tensor:
+    def _rows_of_masks(call: AttentionCall, masks: Tensor) -> Tensor:
         """(P, h, w) -> (rows, N) float32."""
         flat = masks.flatten(1).unsqueeze(-1).to(call.q.device, torch.float32)
         return pick_rows(flat, call.pictures).squeeze(-1)

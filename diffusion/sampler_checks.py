@@ -144,8 +144,7 @@ def level_warnings(sigmas: Sequence[float], kept: Sequence[float], latent_level:
         left = "noise stays in" if first < top else "the picture is smoothed away"
         warnings.append(
             f"the sampler begins at sigma {first:.3f}, but the latent was noised to {top:.3f}, so {left}. Use the "
-            f"sigmas "
-            "output of DDIM Inversion, or ddim_uniform with the same steps."
+            "sigmas output of DDIM Inversion, or ddim_uniform with the same steps."
         )
     if last > kept[-1] * 1.02:
         warnings.append(

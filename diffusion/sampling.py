@@ -40,9 +40,8 @@ class GuidanceSettings(Settings):
     step_limit: bool = setting(
         False,
         "Off uses weight at every level. On lowers it where the sampler's next step takes away so much of the noise "
-        "that "
-        "the step would go beyond the reference's colors: to 1 / (the share taken away), so 1 in the last step. Then "
-        "high weights stay calm with few steps.",
+        "that the step would go beyond the reference's colors: to 1 / (the share taken away), so 1 in the last step. "
+        "Then high weights stay calm with few steps.",
         advanced=True,
         later=True,
     )

@@ -149,7 +149,7 @@ class Colorize(io.ComfyNode):
         from ..hosts.comfy.recommended import recommended
 
         expect(cls, model=model, vae=vae, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
-        require_unet(model, "Exemplar Colorize")
+        require_unet(model, title(cls))
         check_vae(vae, model, title(cls))
         settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)

@@ -94,7 +94,7 @@ class DualAttentionColorInjection(io.ComfyNode):
 
         expect(cls, model=model, input_inversion=input_inversion)
         expect(cls, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
-        require_unet(model, "Dual-Attention Color Injection")
+        require_unet(model, title(cls))
         settings = resolved(cls, DualAttentionSettings, recommended(model, "exemplar"), values)
         return io.NodeOutput(
             with_color_injection(

@@ -15,7 +15,6 @@ from .widgets import title
 #: What no latent reaches: pure noise of the highest level that any schedule has, by hundreds.
 _LARGEST = 1e8
 
-
 #: What the values of a socket type can do, or what their class is called, and how the user gets one.
 _KINDS: dict[str, tuple[str, str]] = {
     "MODEL": ("get_model_object", "a loader of models"),

@@ -37,7 +37,7 @@ class AttentionCapture(io.ComfyNode):
         from ..hosts.comfy.model import require_unet
 
         expect(cls, model=model)
-        require_unet(model, "Attention Capture")
+        require_unet(model, title(cls))
         return io.NodeOutput(with_capture(model, resolved(cls, CaptureSettings, {}, values)))
 
 
@@ -92,7 +92,7 @@ class DDIMInversion(io.ComfyNode):
         from ..hosts.comfy.recommended import recommended
 
         expect(cls, model=model)
-        require_unet(model, "DDIM Inversion")
+        require_unet(model, title(cls))
         settings = resolved(cls, InversionSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
         check_conditioning(conditioning, title(cls), model=model, levels=levels)

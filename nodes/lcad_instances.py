@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..attention.instances import InstanceSettings
 from .common import CATEGORY
 from .inputs import expect, mask, text
-from .widgets import later_widgets, resolved, widgets
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ class LCADInstances(io.ComfyNode):
         from ..hosts.comfy.model import require_unet
 
         expect(cls, model=model, clip=clip)
-        require_unet(model, "L-CAD Instances")
+        require_unet(model, title(cls))
         settings = resolved(cls, InstanceSettings, {}, values)
         masks, prompt = mask(cls, masks, "masks"), text(cls, prompt, "prompt")
         lines = text(cls, phrases, "phrases").splitlines()

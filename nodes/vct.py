@@ -117,7 +117,7 @@ class Translate(io.ComfyNode):
         from ..hosts.comfy.vct import ComfyTranslator
 
         expect(cls, model=model, clip=clip, vae=vae)
-        require_unet(model, "Exemplar Translate")
+        require_unet(model, title(cls))
         check_vae(vae, model, title(cls))
         if (reference is None) == (concept is None):
             raise ValueError(

@@ -101,7 +101,7 @@ class ConceptInversion(io.ComfyNode):
         from ..hosts.comfy.vct_concept import ConceptLearner, encode_pictures
 
         expect(cls, model=model, clip=clip, vae=vae)
-        require_unet(model, "Concept Inversion")
+        require_unet(model, title(cls))
         check_vae(vae, model, title(cls))
         settings = resolved(cls, ConceptInversionSettings, recommended(model, "vct"), values)
         reference = picture(cls, reference, "reference")

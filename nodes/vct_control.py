@@ -93,7 +93,7 @@ class ConceptFusion(io.ComfyNode):
         from ..hosts.comfy.vct_control import first_column, pair_guider, text_columns
 
         expect(cls, model=model, inversion=inversion, pivots=pivots)
-        require_unet(model, "Concept Fusion")
+        require_unet(model, title(cls))
         settings = resolved(cls, ConceptFusionSettings, recommended(model, "vct"), values)
         replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
         for name, prompt in (("concept", concept), ("source", source)):
@@ -182,7 +182,7 @@ class PromptControlNode(io.ComfyNode):
         from ..hosts.comfy.vct_control import pair_guider, prompts_fusion
 
         expect(cls, model=model, clip=clip, inversion=inversion, pivots=pivots)
-        require_unet(model, "Prompt Control")
+        require_unet(model, title(cls))
         if pivots is not None and inversion is None:
             raise ValueError("Pivots belong to an inverted picture: connect its inversion as well.")
         settings = resolved(cls, PromptControlSettings, {}, values)

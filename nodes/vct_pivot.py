@@ -88,7 +88,7 @@ class PivotInversion(io.ComfyNode):
         from ..hosts.comfy.vct_pivot import find_pivots, unconditional_schedule
 
         expect(cls, model=model, inversion=inversion)
-        require_unet(model, "Pivot Inversion")
+        require_unet(model, title(cls))
         settings = resolved(cls, PivotSettings, recommended(model, "vct"), values)
         check_conditioning(conditioning, title(cls), model=model, levels=inversion.plan.kept_sigmas)
         progress = PivotChart(len(inversion.plan.sigmas) - 1, settings.search.iterations)

@@ -116,9 +116,8 @@ def checked(node: type[io.ComfyNode], settings: type[Settings], values: Mapping[
 
 def title(node: type[io.ComfyNode]) -> str:
     """A node's name as the user sees it."""
-    schema = (
-        getattr(node, "SCHEMA", None) or node.define_schema()
-    )  # GET_SCHEMA would write to a class that is locked while it runs
+    # GET_SCHEMA would write to a class that is locked while it runs
+    schema = getattr(node, "SCHEMA", None) or node.define_schema()
     return schema.display_name or schema.node_id
 
 

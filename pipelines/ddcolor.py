@@ -251,7 +251,7 @@ def predict_chroma(
 def _predict(
     network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None
 ) -> tuple[Tensor, Tensor | None]:
-    """What the network says of each frame, (B, h, w, 2), and if it is to be steadied, the its lightness, (B, h, w)."""
+    """What the network says of each frame, (B, h, w, 2), and if it is to be steadied, its lightness, (B, h, w)."""
     size = network_size(*size_of(image), settings)
     kept: list[Tensor] = []
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...attention.call import CROSS, SELF, UNKNOWN, AttentionCall
 from ...attention.layers import Layer
 from .attention import fused_attention, plain_attention, preference_of
-from .model import KEY
+from .model import EDITS, KEY, PREDICTION, RUN
 from .rows import Rows, rows_of
 from .runs import Run
 from .sharing import share_branches
@@ -63,7 +63,7 @@ class UNetCall:
     def rows(self) -> Rows | None:
         """Which row is whose; None where the batch is not the sampler's."""
         size = (self.x.shape[-2], self.x.shape[-1])
-        return rows_of(self.options, self.options.get(KEY, {}).get("prediction"), self.x.shape[0], size)
+        return rows_of(self.options, self.options.get(KEY, {}).get(PREDICTION), self.x.shape[0], size)
 
     def handed_to(self, executor: Callable, **changed: Any) -> Tensor:
         """The UNet's output, with some of the arguments changed."""
@@ -85,17 +85,17 @@ def run_unet(
     options = {} if transformer_options is None else transformer_options
     own = options.get(KEY, {})
     made: Callable[[UNetCall], Tensor] = partial(_edited, executor)
-    for placed in own.get("edits", ()):
+    for placed in own.get(EDITS, ()):
         if placed.around is not None:
             made = partial(placed.around, made)
-    if "run" in own:
-        own["run"].asked = True
+    if RUN in own:
+        own[RUN].asked = True
     return made(UNetCall(x, timesteps, context, y, control, options, kw))
 
 
 def _edited(executor: Callable, call: UNetCall) -> Tensor:
     """The UNet's output with the edits of the call's options on its layers."""
-    placed: Sequence[PlacedEdit] = call.options.get(KEY, {}).get("edits", ())
+    placed: Sequence[PlacedEdit] = call.options.get(KEY, {}).get(EDITS, ())
     placed = [one for one in placed if one.edit is not None]
     sigma = call.sigma if placed else 0.0
     if sigma is None:
@@ -177,7 +177,7 @@ def step_aside(placed: PlacedEdit, options: dict[str, Any], why: str, layer: Lay
     if placed.strict:
         raise ValueError(f"{placed.name} can't work here: {where}{why}. Take what does that off this MODEL.")
     text = f"{placed.name} steps aside: {where}{why}."
-    run_now: Run | None = options.get(KEY, {}).get("run")
+    run_now: Run | None = options.get(KEY, {}).get(RUN)
     if run_now is None:
         log.warning("%s", text)
     elif layer is None:

@@ -36,7 +36,6 @@ _NUMBERS = (
 #: Sizes that go into the labels of ComfyUI's classes beside the pooled prompt, 256 numbers each.
 _LABEL_SIZES = {"SDXL": 6, "SDXLRefiner": 5}
 
-
 #: What no number of a prompt reaches.
 _LARGEST = 1e8
 
@@ -157,8 +156,7 @@ def _check_entries(conditioning: Any, asked: str) -> None:
         if not all(_is_finite(value) for value in (*weights, *tensors)):
             raise ValueError(
                 f"{asked}: found NaN, infinite or huge values in a prompt, expected an encoded text; look at the node "
-                f"that "
-                "made it."
+                "that made it."
             )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...attention.call import SELF, Edit
 from ...attention.layers import Layer
 from . import calls
-from .model import KEY, attention_layers
+from .model import EDITS, KEY, PREDICTION, RUN, attention_layers
 from .rows import Prediction, guider_branches, guider_ranks, list_places
 from .runs import Run
 
@@ -26,16 +26,12 @@ if TYPE_CHECKING:
 
 _Wrappers = comfy.patcher_extension.WrappersMP
 
-#: What stands under the pack's key of the transformer options: the list, and what a run and a prediction say.
-EDITS, RUN, PREDICTION = "edits", "run", "prediction"
-
 
 @dataclass(frozen=True)
 class Sampling:
     """What is about to be sampled.
 
-    :param shape: of the latents, (B, C, h, w).
-    :param noise: what is added to ``latent``, both in the scale of a LATENT.
+    :param noise: (B, C, h, w), what is added to ``latent``, both in the scale of a LATENT.
     :param mask: where the latents may change, None for everywhere.
     :param guider: whose ``conds`` are the prompts.
     """
@@ -105,7 +101,7 @@ def add_edit(model: Any, placed: PlacedEdit, instead_of: PlacedEdit | None = Non
     patched = model.clone()
     options = patched.model_options.setdefault("transformer_options", {})
     present = placed_edits(options)
-    if instead_of in present and instead_of is not None:
+    if any(one is instead_of for one in present):
         edits = tuple(placed if one is instead_of else one for one in present)
     else:
         edits = (*present, placed)

@@ -35,7 +35,7 @@ from .conditioning import is_shared
 from .fits import foreign_levels
 from .host import ComfyHost
 from .model import attention_layers, fingerprint, sigma_table
-from .runs import show
+from .runs import say
 from .sampling_checks import sampling_warnings
 
 log = logging.getLogger(__name__)
@@ -154,8 +154,7 @@ def with_color_injection(
     if not settings.acts:
         return model.clone()
     for text in role_warnings(source, reference, gray):
-        log.warning("%s: %s", NAME, text)
-        show(f"{NAME}: {text}")
+        say(f"{NAME}: {text}")
     edit.precompute({info.layer: info.heads for info in infos}, fused_attention({}), model.load_device)
     placed = edits.PlacedEdit(
         NAME,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import attending
 from .edits import placed_edits
-from .runs import show
-
-log = logging.getLogger(__name__)
+from .runs import say
 
 
 @contextmanager
@@ -87,9 +84,7 @@ class DifferentiableUNet:
         self.half = self.base.get_dtype_inference() == torch.float16
         self.options = dict(attending(model, attention_pytorch).model_options["transformer_options"])
         if names := dict.fromkeys(placed.name for placed in placed_edits(self.options)):
-            text = f"What {', '.join(names)} put into this MODEL takes no part in learning, only in sampling."
-            log.warning("%s", text)
-            show(text)
+            say(f"What {', '.join(names)} put into this MODEL takes no part in learning, only in sampling.")
         self.extras = {
             name: clone_for_autograd(value, self.device) if isinstance(value, Tensor) else value
             for name, value in (extras or {}).items()

@@ -29,7 +29,7 @@ def with_captured(model: Any, capture: Capture, name: str) -> Any:
     """
 
     def check(run: edits.Sampling) -> None:
-        if "context_handler" in run.guider.model_options and run.guider.model_options["context_handler"] is not None:
+        if run.guider.model_options.get("context_handler") is not None:
             raise ValueError(
                 f"{name} keeps the attention of all pictures of a batch at once, but this MODEL splits batches into "
                 "context windows. Take the context windows off the MODEL that inverts; sampling may have them."

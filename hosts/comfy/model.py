@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 #: Key under which the pack's wrappers and options stand in a MODEL.
 KEY = "exemplar"
 
+#: What stands under that key of the transformer options: the list of edits, and what a run and a prediction say.
+EDITS, RUN, PREDICTION = "edits", "run", "prediction"
+
 #: Prediction types that share the noise schedule this pack works on.
 _SUPPORTED_SAMPLING = ("EPS", "V_PREDICTION")
 

@@ -33,12 +33,12 @@ class Run:
         if about in self._said:
             return
         self._said.add(about)
-        log.warning("%s", text)
-        show(text)
+        say(text)
 
 
-def show(text: str) -> None:
-    """Put a line on the node that is running; nothing without a server."""
+def say(text: str) -> None:
+    """Warn in the log, and on the node that is running where there is a server."""
+    log.warning("%s", text)
     from comfy_execution.utils import get_executing_context
     from server import PromptServer
 

@@ -20,7 +20,7 @@ class StepLimitedGuider(comfy.samplers.CFGGuider):
         """The guided clean estimate, (B, C, h, w)."""
         model_options = model_options or {}
         levels = model_options.get("transformer_options", {}).get("sample_sigmas")
-        sigmas = [] if levels is None else [float(level) for level in levels]
+        sigmas = [] if levels is None else levels.tolist()
         weight = limited_weight(self.cfg, float(timestep.max()), sigmas)
         return comfy.samplers.sampling_function(
             self.inner_model,

@@ -213,7 +213,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
     ) -> dict[str, Any]:
         """Model options of one prediction under control; the pictures are the target's, whatever a sampler carries."""
         placed = edits.PlacedEdit(self.name, edit, self._layers, (SELF, CROSS), whole_pictures=True, alike=True)
-        before = model_options.get("transformer_options", {}).get(host.KEY, {}).get(edits.PREDICTION)
+        before = model_options.get("transformer_options", {}).get(host.KEY, {}).get(host.PREDICTION)
         prediction = Prediction(
             number=before.number if before is not None else 0,
             branches=branches_of(conditions),
