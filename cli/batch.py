@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import struct
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,7 +54,8 @@ class Batch:
     """
 
     def __init__(self, jobs: list[Job], bits: Literal[8, 16], one_size: bool) -> None:
-        self.jobs, self.bits, self.one_size = jobs, bits, one_size
+        self.jobs, self.one_size = jobs, one_size
+        self.bits: Literal[8, 16] = bits
         self._facts: dict[Path, FileFacts] = {}
         self._current: tuple[Job, ...] = ()
         self._written = 0
@@ -81,8 +81,7 @@ class Batch:
         from ..color import drop_alpha
         from ..files.pictures import read_photograph
 
-        with decoding(job.source):
-            photograph = read_photograph(job.source)
+        photograph = read_photograph(job.source)
         for note in photograph.facts.notes:
             log.warning("%s: %s", job.source, note)
         image, alpha = photograph.images, photograph.alpha
@@ -139,21 +138,6 @@ def _say(path: Path) -> None:
 
     tqdm.write(str(path), file=sys.stdout)
     sys.stdout.flush()
-
-
-@contextmanager
-def decoding(path: Path) -> Iterator[None]:
-    """The reading of a picture file, by decoders that raise what they like at a damaged one.
-
-    :raises ValueError: naming the file.
-    """
-    try:
-        yield
-    except (ValueError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        said = str(error) or type(error).__name__
-        raise ValueError(f"{path} is not a picture that can be read ({said}).") from error
 
 
 def plan(
@@ -231,15 +215,14 @@ def size_of(path: Path) -> tuple[int, int]:
     :raises ValueError: not a readable picture.
     :raises FileNotFoundError: no such file.
     """
-    from ..files.pictures import read_photograph, reading
+    from ..files.pictures import DAMAGED, read_photograph, reading
     from ..files.room import check_room
 
     try:
         height, width = _header(path)
-    except (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, struct.error):
+    except DAMAGED:
         # the reader says what is wrong, or it knows more formats than Pillow
-        with decoding(path):
-            height, width = read_photograph(path).images.shape[1:3]
+        height, width = read_photograph(path).images.shape[1:3]
     with reading(path):
         check_room(width, height)
     return height, width

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
-from .batch import Job, decoding, plan
+from .batch import Job, plan
 
 NAME = "colorize"
 HELP = "color gray pictures by a color reference"
@@ -50,8 +50,7 @@ def run(options: argparse.Namespace) -> int:
         pictures={"--reference": options.reference},
         files={"--model": path},
     )
-    with decoding(options.reference):
-        reference = load_picture(options.reference)
+    reference = load_picture(options.reference)
     model = load_standalone(path, **common.checkpoint(options))
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
     pair = None

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
-from .batch import decoding, plan
+from .batch import plan
 
 NAME = "describe"
 HELP = "color gray pictures by words"
@@ -63,10 +63,7 @@ def run(options: argparse.Namespace) -> int:
     path = options.model or lcad_path()
     masks = {f"--region {phrase}": mask for phrase, mask in regions}
     batch = plan(options, pictures=masks, files={"--model": path})
-    masked = []
-    for phrase, mask in regions:
-        with decoding(mask):
-            masked.append((phrase, load_mask(mask)))
+    masked = [(phrase, load_mask(mask)) for phrase, mask in regions]
     host = load_lcad(path, tokenizer=options.tokenizer, **common.placement(options))
     settings = LCADSettings.resolve(host.recommended, **chosen)
     steps = len(sampling_sigmas(host.sigma_table, settings.steps, settings.convention)) - 1

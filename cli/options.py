@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..settings import Settings, entries
 
 if TYPE_CHECKING:
     import torch
 
-#: What a checkpoint may be said to predict; the first leaves it to the file.
-PREDICTIONS = ("auto", "epsilon", "v")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -86,11 +84,13 @@ def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = F
 
 def add_checkpoint(command: argparse.ArgumentParser) -> None:
     """The model of a command that works with any Stable Diffusion, and what it predicts."""
+    from ..hosts.diffusers.prediction import Prediction
+
     add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
     command.add_argument(
         "--prediction",
-        choices=PREDICTIONS,
-        default=PREDICTIONS[0],
+        choices=get_args(Prediction),
+        default="auto",
         help="what the model predicts: auto is what its file says, v is for models of v-prediction whose file does not "
         "say so, as with SD 1.x. The wrong one gives noise (default: auto)",
     )

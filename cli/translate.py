@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
-from .batch import decoding, plan
+from .batch import plan
 
 NAME = "translate"
 HELP = "draw pictures again with one reference picture's concept"
@@ -50,10 +50,7 @@ def run(options: argparse.Namespace) -> int:
         files={"--concept": options.concept, "--model": path},
         concept=options.save_concept,
     )
-    reference = None
-    if options.reference:
-        with decoding(options.reference):
-            reference = load_picture(options.reference)
+    reference = load_picture(options.reference) if options.reference else None
     text = load_concept_text(path, common.placement(options)["device"])
     model = load_standalone(path, **common.checkpoint(options))
     settings = TranslateSettings.resolve(model.recommended.get("vct", {}), **chosen)

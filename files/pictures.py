@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,10 @@ __all__ = [
 ]
 
 #: What decoders raise at damaged files, of every kind of damage.
-DAMAGED = (ValueError, OSError, EOFError, SyntaxError, LookupError, ArithmeticError, RuntimeError, struct.error)
+DAMAGED = (
+    *(ValueError, OSError, EOFError, SyntaxError, LookupError, ArithmeticError, RuntimeError),
+    *(TypeError, AttributeError, AssertionError, struct.error, zlib.error),
+)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HDR = (b"#?RADIANCE", b"#?RGBE")
 

@@ -10,7 +10,7 @@ from ..hosts.comfy.folders import DEADIFF, EMBEDDED
 from ..pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
 from .common import CATEGORY, FrameProgress, WeightSettings
 from .inputs import expect, optional_mask, picture
-from .widgets import later_widgets, resolved, widgets
+from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,7 +155,7 @@ class ApplyDEADiff(io.ComfyNode):
 
         expect(cls, model=model, tokens=tokens)
         settings = resolved(cls, DEADiffSettings, {}, values)
-        return io.NodeOutput(apply(model, tokens, settings, optional_mask(cls, mask, "mask"), "Apply DEADiff"))
+        return io.NodeOutput(apply(model, tokens, settings, optional_mask(cls, mask, "mask"), title(cls)))
 
 
 NODES = [LoadDEADiff, DEADiffEncode, ApplyDEADiff]

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..pipelines.published_sampler import PublishedSamplerSettings
 from .common import CATEGORY_STAGES
 from .inputs import expect
-from .widgets import later_widgets, resolved, widgets
+from .widgets import later_widgets, resolved, title, widgets
 
 
 class PublishedSampler(io.ComfyNode):
@@ -53,7 +53,7 @@ class PublishedSampler(io.ComfyNode):
 
         expect(cls, model=model)
         return io.NodeOutput(
-            *published_sampling(model, resolved(cls, PublishedSamplerSettings, {}, values), "Published Sampler")
+            *published_sampling(model, resolved(cls, PublishedSamplerSettings, {}, values), title(cls))
         )
 
 

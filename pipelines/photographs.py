@@ -68,12 +68,17 @@ class SavePhotographSettings(Settings):
         """Of the files."""
         return {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "exr": ".exr"}[self.format]
 
+    @property
+    def depth(self) -> Literal[8, 16]:
+        """Bits of a sample."""
+        return 16 if self.bits == "16" else 8
+
     def check(self) -> None:
         """Whether the format holds the depth.
 
         :raises ValueError: it does not.
         """
-        check_format(self.suffix, 16 if self.bits == "16" else 8)
+        check_format(self.suffix, self.depth)
 
 
 def mask_of(photograph: Photograph) -> Tensor:
@@ -111,7 +116,7 @@ def save_photographs(
         save_picture(
             image[None],
             path,
-            bits=16 if settings.bits == "16" else 8,
+            bits=settings.depth,
             quality=settings.quality,
             facts=facts,
             workflow=workflow if settings.workflow else None,

@@ -34,12 +34,3 @@ def test_what_a_checkpoint_predicts_can_be_said(said):
     options = parser.parse_args([] if said is None else ["--prediction", said])
     assert checkpoint(options)["prediction"] == (said or "auto")
     assert {"device", "dtype", "prediction"} == set(checkpoint(options))
-
-
-def test_there_are_as_many_predictions_as_the_loader_has():
-    from typing import get_args
-
-    from comfyui_exemplar.cli.options import PREDICTIONS
-    from comfyui_exemplar.hosts.diffusers.prediction import Prediction
-
-    assert get_args(Prediction) == PREDICTIONS
