@@ -128,12 +128,13 @@ def _chosen(cls: type[io.ComfyNode], name: str, find: Callable[[str], Found], va
 
     :raises ValueError: nothing, or something outside of ComfyUI's folders; node and input are named.
     """
+    asked = f"{title(cls)}: {name}"
+    if not isinstance(value, str):
+        raise ValueError(f"{asked}: found {type(value).__name__}, expected one of the listed; choose one.")
     try:
-        if not isinstance(value, str):
-            raise ValueError("choose a file or upload it.")
         return find(value)
     except (ValueError, FileNotFoundError) as error:
-        raise ValueError(f"{title(cls)}: {name} is {value!r}, expected one of the listed: {error}") from error
+        raise ValueError(f"{asked} is {value!r}, expected one of the listed: {error}") from error
 
 
 def _read(cls: type[io.ComfyNode], path: Path, settings: LoadPhotographSettings) -> Photograph:

@@ -35,7 +35,7 @@ WORKSHOP = ("tests", "texts", "bench", "training")
 
 LONGEST = 400
 
-HEAVY = ("transformers", "diffusers", "cv2", "kornia", "matplotlib")
+HEAVY = ("transformers", "diffusers", "cv2", "kornia", "matplotlib", "av")
 
 
 def sources(*folders):

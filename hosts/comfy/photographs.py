@@ -10,7 +10,7 @@ from typing import Any
 import folder_paths
 
 #: Pictures that the system's table of file types may lack.
-_MORE = (".exr", ".hdr", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".pfm", ".tga")
+_MORE = (".exr", ".hdr", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".tga")
 
 
 def files(folder: Path | None = None) -> list[str]:
