@@ -33,6 +33,8 @@ from .managed import clip_options, managed, reloadable
 from .recommended import recommend
 from .unet import build_model, model_config, unet_options
 
+log = logging.getLogger(__name__)
+
 _EMBEDDING = re.compile(r"\bembedding:([\w.-]*\w)")
 
 _PREDICTIONS = {
@@ -166,9 +168,7 @@ class WordsTokenizer:
                     word += 1
                     pairs += [(token, weight, word) for token in group]
         if len(pairs) > self.tokens:
-            logging.getLogger(__name__).info(
-                "The embedded model reads %d words; the prompt has %d.", self.tokens, len(pairs)
-            )
+            log.info("The embedded model reads %d words; the prompt has %d.", self.tokens, len(pairs))
         pairs = pairs[: self.tokens] + [(NULL_TOKEN, 1.0, 0)] * (self.tokens - len(pairs))
         return {"words": [pairs if return_word_ids else [pair[:2] for pair in pairs]]}
 
@@ -184,7 +184,7 @@ class WordsTokenizer:
                 raise ValueError("there is no such file")
             (found,) = read_vectors(path, ("words",), (self.width,))
         except ValueError as error:
-            logging.getLogger(__name__).warning("The embedding '%s' is left out: %s", name, error)
+            log.warning("The embedding '%s' is left out: %s", name, error)
             return []
         return list(found)
 
