@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from comfy_api.latest import io
 
+from ..color import check_masks
 from ..pipelines.vct import TranslateSettings, learn, translate
 from .common import CATEGORY, StepProgress
 from .inputs import expect, optional_mask, picture
@@ -124,10 +125,11 @@ class Translate(io.ComfyNode):
                 "Connect either a reference picture, whose concept is learned, or a concept that was learned before."
             )
         settings = resolved(cls, TranslateSettings, recommended(model, "vct"), values)
+        levels = inversion_levels(model, settings.steps, settings.steps, settings.convention)
         if concept is not None:
-            levels = inversion_levels(model, settings.steps, settings.steps, settings.convention)
             check_conditioning(concept, title(cls), "concept", model=model, levels=levels)
         image, mask = picture(cls, image, "image"), optional_mask(cls, mask, "mask")
+        check_masks(mask, len(image))  # learning comes first, and takes minutes
         progress = TranslateProgress(model, settings, len(image), learning=concept is None)
         host = ComfyTranslator(model, clip, vae, on_step=progress.on_step)
         if concept is None:
