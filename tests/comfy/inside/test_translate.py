@@ -93,6 +93,13 @@ class TestTranslate:
                 nodes, embedded, scene, reference=scene[0] if both else None, concept=embedded[3] if both else None
             )
 
+    def test_nothing_is_learned_before_masks_fit(self, nodes, embedded, scene, monkeypatch):
+        from comfyui_exemplar.hosts.comfy.vct import ComfyTranslator
+
+        monkeypatch.setattr(ComfyTranslator, "learn", lambda *_: pytest.fail("it learns first"))
+        with pytest.raises(ValueError, match="3 masks for 1 picture"):
+            self.run(nodes, embedded, scene, mask=torch.ones(3, 32, 32))
+
     def test_auto(self, nodes, embedded, scene, caplog):
         """Left alone, what depends on the model is the model's own."""
         from comfyui_exemplar.hosts.comfy.recommended import recommended
