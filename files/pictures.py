@@ -23,6 +23,7 @@ from .saving import WRITTEN, check_format, save_picture
 log = logging.getLogger(__name__)
 
 __all__ = [
+    "READ",
     "WRITTEN",
     "FileFacts",
     "Photograph",
@@ -32,6 +33,11 @@ __all__ = [
     "save_picture",
 ]
 
+#: Suffixes of the files that are read. What is inside counts, not the suffix: these choose among the files of a folder.
+READ = (
+    *(".png", ".apng", ".tif", ".tiff", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib"),
+    *(".jp2", ".j2k", ".jpx", ".jpf", ".avif", ".tga", ".qoi", ".pbm", ".pgm", ".ppm", ".pnm", ".exr", ".hdr"),
+)
 #: What decoders raise at damaged files, of every kind of damage.
 DAMAGED = (
     *(ValueError, OSError, EOFError, SyntaxError, LookupError, ArithmeticError, RuntimeError),

@@ -25,7 +25,7 @@ from ..diffusion.concept_prompt import ConceptPrompt
 from ..diffusion.inversion import Inversion
 from ..diffusion.pivot import PivotOptions, PivotProgress, Pivots
 from ..diffusion.replay import Replay
-from ..diffusion.schedule import inversion_plan
+from ..diffusion.schedule import InversionPlan, inversion_plan
 from ..settings import setting
 from .host import Host
 from .vct_concept import LearningSettings
@@ -135,8 +135,12 @@ OnProgress = Callable[[Literal["concept", "pivots"], ConceptProgress | PivotProg
 def learn(
     host: TranslationHost, references: Tensor, settings: TranslateSettings, on_progress: OnProgress | None = None
 ) -> ConceptPrompt:
-    """The concept of one or more pictures (B, H, W, 3) of one thing or style."""
+    """The concept of one or more pictures (B, H, W, 3) of one thing or style.
+
+    :raises ValueError: settings that would fail afterward, see :func:`translate`, before anything is learned.
+    """
     references = as_picture(references, "reference")
+    _plan(host, settings)
     latents = host.encode(resize(references, _size(host, references, settings)))
 
     def on_update(progress: ConceptProgress) -> None:
@@ -162,10 +166,7 @@ def translate(
     """
     contents = as_picture(contents, "content")
     check_masks(mask, len(contents))
-    plan = inversion_plan(host.sigma_table, settings.steps, settings.steps, settings.convention)
-    pivot_options = settings.pivots
-    if pivot_options is not None:
-        pivot_options.check(settings.steps)
+    plan, pivot_options = _plan(host, settings), settings.pivots
     control = settings.control((host.columns, concept.columns), concept.vectors, concept.first, host.layers)
     latents = host.encode(resize(contents, _size(host, contents, settings)))
 
@@ -194,6 +195,17 @@ def translate(
         images.append(host.decode(plan.to_clean(last)).to(contents))
     height, width = contents.shape[1:3]
     return Translation(resize(torch.cat(images), (height, width)), concept, tuple(errors))
+
+
+def _plan(host: TranslationHost, settings: TranslateSettings) -> InversionPlan:
+    """The whole way up and back.
+
+    :raises ValueError: steps that the model's schedule or the search of pivots does not have.
+    """
+    plan = inversion_plan(host.sigma_table, settings.steps, settings.steps, settings.convention)
+    if settings.pivots is not None:
+        settings.pivots.check(settings.steps)
+    return plan
 
 
 def _size(host: TranslationHost, pictures: Tensor, settings: TranslateSettings) -> tuple[int, int]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import folder_paths
 
-#: Pictures that the system's table of file types may lack.
-_MORE = (".exr", ".hdr", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".j2k", ".pgm", ".ppm", ".pnm", ".tga")
+from ...files.pictures import READ
 
 
 def files(folder: Path | None = None) -> list[str]:
@@ -18,9 +17,8 @@ def files(folder: Path | None = None) -> list[str]:
     folder = folder or Path(folder_paths.get_input_directory())
     if not folder.is_dir():
         return []
-    names = [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    known = folder_paths.filter_files_content_types(names, ["image"])
-    return sorted({*known, *(name for name in names if name.lower().endswith(_MORE))})
+    found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path.name for path in found if path.suffix.lower() in READ)
 
 
 def check(name: str | None) -> bool | str:

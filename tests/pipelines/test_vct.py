@@ -135,6 +135,16 @@ def test_bad_settings(host, pictures, concept, changes, message):
         translate(host, pictures, concept, replace(FEW, **changes))
 
 
+def test_steps_are_refused_before_anything_is_learned(pictures):
+    class FewLevels:
+        """A model with fewer noise levels than steps; it can do nothing else."""
+
+        sigma_table = torch.linspace(0.03, 14, 50)
+
+    with pytest.raises(ValueError, match="schedule has 60 steps; it must have between 1 and 49"):
+        learn(FewLevels(), pictures[:1], replace(FEW, steps=60))
+
+
 def test_bad_masks_and_words(host, pictures, concept):
     with pytest.raises(ValueError, match=r"3 masks for 2 picture\(s\)"):
         translate(host, pictures, concept, FEW, mask=torch.ones(3, 4, 4))

@@ -30,7 +30,3 @@ def get_input_directory() -> str:
 
 def get_input_subfolders() -> list[str]:
     return []
-
-
-def filter_files_content_types(files: list[str], content_types: list[str]) -> list[str]:
-    return []

@@ -113,7 +113,8 @@ class TestFolder:
         (folder / "deeper").mkdir(parents=True)
         gray(folder / "b.tif", size=(9, 4), dpi=(300, 300))
         gray(folder / "a.png")
-        (folder / "notes.txt").touch()
+        for other in ("notes.txt", "drawing.svg", "layers.psd", "phone.heic"):  # what is not read is passed over
+            (folder / other).touch()
         return folder
 
     def test_one_after_another(self, scans, nodes):
