@@ -49,6 +49,23 @@ class Sampling:
         """Of the latents, (B, C, h, w)."""
         return tuple(self.noise.shape)
 
+    def refuse_windows(self, why: str, what_to_do: str) -> None:
+        """:raises ValueError: the MODEL splits batches into context windows."""
+        if self.guider.model_options.get("context_handler") is not None:
+            raise ValueError(f"{why}, but this MODEL splits batches into context windows. {what_to_do}")
+
+    def refuse_mask(self, node: str, socket: str) -> None:
+        """For latents that come noised.
+
+        :param node: display name, whose ``socket`` takes a mask.
+        :raises ValueError: a noise mask.
+        """
+        if self.mask is not None and bool((self.mask < 1).any()):
+            raise ValueError(
+                "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
+                f"the noised latent itself would stay. Take it off, and connect the mask to {socket} of {node}."
+            )
+
 
 @dataclass(frozen=True)
 class PlacedEdit:

@@ -193,11 +193,8 @@ def injection_check(
         adds_noise = bool(run.noise.any())
         start = to_model(run.latent.float())
         noised = not adds_noise or latent_level(source, start) > 0.5 * source.plan.sigmas[0]
-        if run.mask is not None and noised and bool((run.mask < 1).any()):
-            raise ValueError(
-                "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
-                f"the noised latent itself would stay. Take it off, and connect the mask to input_mask of {NAME}."
-            )
+        if noised:
+            run.refuse_mask(NAME, "input_mask")
         for text in start_warnings(source, start, adds_noise, float(run.sigmas[0]) if len(run.sigmas) else None):
             run.run.warn(f"{NAME}: {text}")
         visited = [float(s) for s in run.sigmas if s > 0]

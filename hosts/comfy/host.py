@@ -29,11 +29,10 @@ def with_captured(model: Any, capture: Capture, name: str) -> Any:
     """
 
     def check(run: edits.Sampling) -> None:
-        if run.guider.model_options.get("context_handler") is not None:
-            raise ValueError(
-                f"{name} keeps the attention of all pictures of a batch at once, but this MODEL splits batches into "
-                "context windows. Take the context windows off the MODEL that inverts; sampling may have them."
-            )
+        run.refuse_windows(
+            f"{name} keeps the attention of all pictures of a batch at once",
+            "Take the context windows off the MODEL that inverts; sampling may have them.",
+        )
 
     placed = edits.PlacedEdit(
         name,

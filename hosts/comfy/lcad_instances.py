@@ -85,11 +85,10 @@ def reuse_logits(model: Any) -> Any:
     layers, name = layer_widths(model), "Load L-CAD (official attention)"
 
     def check(run: Sampling) -> None:
-        if run.guider.model_options.get("context_handler") is not None:
-            raise ValueError(
-                f"{name} carries attention from step to step, but this MODEL splits batches into context windows. Take "
-                "the context windows off, or set attention of Load L-CAD to fresh."
-            )
+        run.refuse_windows(
+            f"{name} carries attention from step to step",
+            "Take the context windows off, or set attention of Load L-CAD to fresh.",
+        )
 
     def start(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *args: Any, **kw: Any):
         stale = PlacedEdit(name, StaleLogits(LogitCache()), layers, (SELF, CROSS), whole_pictures=True)

@@ -134,20 +134,17 @@ class ControlGuider(comfy.samplers.CFGGuider):
 
     def _check(self, run: edits.Sampling) -> None:
         """:raises ValueError: context windows, or a noise mask on a picture that comes noised."""
-        if run.guider.model_options.get("context_handler") is not None:
-            raise ValueError(
-                f"{self.name} pairs all pictures of a batch with their sources at once, but this MODEL splits batches "
-                "into context windows. Take the context windows off the MODEL."
-            )
+        run.refuse_windows(
+            f"{self.name} pairs all pictures of a batch with their sources at once",
+            "Take the context windows off the MODEL.",
+        )
         replay = self.fusion.replay
-        other = None if replay is None else foreign_levels(self.model_patcher, replay.levels)
+        if replay is None:
+            return
+        run.refuse_mask(self.name, "mask")
+        other = foreign_levels(self.model_patcher, replay.levels)
         if other is not None:
             run.run.warn(f"{self.name}: {other}")
-        if replay is not None and run.mask is not None and bool((run.mask < 1).any()):
-            raise ValueError(
-                "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
-                f"the noised latent itself would stay. Take it off, and connect the mask to mask of {self.name}."
-            )
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006  ComfyUI's signature
         if self._run is None:
