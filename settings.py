@@ -122,25 +122,25 @@ class Entry:
         called = called or self.name
         if self.options:
             if not isinstance(value, str) or value not in self.options:
-                raise ValueError(f"{called} is {_shown(value)}; expected one of {', '.join(self.options)}.")
+                raise ValueError(f"{called} is {shown(value)}; expected one of {', '.join(self.options)}.")
             return value
         if self.kind in (int, float):
             return self._number(value, called)
         if not isinstance(value, self.kind):
             expected = "on or off" if self.kind is bool else "a text"
-            raise ValueError(f"{called} is {_shown(value)}; expected {expected}.")
+            raise ValueError(f"{called} is {shown(value)}; expected {expected}.")
         return value
 
     def _number(self, value: Any, called: str) -> int | float:
         number, low, high = _number(value), self.about.low, self.about.high
         if number is None:
-            raise ValueError(f"{called} is {_shown(value)}; expected a number.")
+            raise ValueError(f"{called} is {shown(value)}; expected a number.")
         if not math.isfinite(number) or (self.kind is int and number != int(number)):
             raise ValueError(
-                f"{called} is {_shown(value)}; expected a {'whole' if self.kind is int else 'finite'} number."
+                f"{called} is {shown(value)}; expected a {'whole' if self.kind is int else 'finite'} number."
             )
         if not (low is None or number >= low) or not (high is None or number <= high):
-            raise ValueError(f"{called} is {_shown(value)}; {_range(low, high)}.")
+            raise ValueError(f"{called} is {shown(value)}; {_range(low, high)}.")
         right = isinstance(value, int) or (self.kind is float and isinstance(value, float))
         return value if right else self.kind(value)
 
@@ -155,14 +155,14 @@ def _number(value: Any) -> float | None:
         return math.inf
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any, most: int = 60) -> str:
     """A value for a message: short, and on one line."""
     if isinstance(value, (str, int, float, bool)) or value is None:
         try:
-            shown = repr(value)
+            said = repr(value)
         except ValueError:  # Python writes no whole number of more than 4300 digits
             return "a huge number"
-        return shown if len(shown) <= 60 else f"{shown[:57]}..."
+        return said if len(said) <= most else f"{said[: most - 3]}..."
     return f"a {type(value).__name__}"
 
 

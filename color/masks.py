@@ -7,7 +7,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from .pictures import check_tensor, within
+from .pictures import within
+from .tensors import FLOATS, check_tensor
 
 
 @overload
@@ -31,8 +32,8 @@ def as_mask(mask: Tensor | None, name: str) -> Tensor | None:
     check_tensor(mask, name, "a mask (B, H, W)")
     if mask.dtype == torch.bool:
         mask = mask.float()
-    elif not mask.is_floating_point():
-        raise ValueError(f"{name}: found whole numbers ({mask.dtype}), expected 0..1; divide 8-bit values by 255.")
+    elif mask.dtype not in FLOATS:
+        raise ValueError(f"{name}: found dtype {mask.dtype}, expected floats in 0..1; divide 8-bit values by 255.")
     return within(_batch(mask, name), name)
 
 

@@ -7,6 +7,8 @@ import math
 
 import torch
 
+from .tensors import FLOATS, check_tensor
+
 log = logging.getLogger(__name__)
 
 #: How far outside 0..1 values may lie and still be what a resize or a sharpening leaves behind: bicubic and Lanczos
@@ -16,8 +18,6 @@ OVERSHOOT = 0.25
 
 #: Half an 8-bit level: what lies outside by less is no loss.
 _LEVEL = 0.5 / 255
-
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = (3,)) -> None:
@@ -42,14 +42,8 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
         )
     if 0 in picture.shape[1:3]:
         raise ValueError(f"{name}: found an empty picture {tuple(picture.shape)}, expected at least one pixel.")
-    if picture.dtype not in _FLOATS:
+    if picture.dtype not in FLOATS:
         raise ValueError(f"{name}: found dtype {picture.dtype}, expected floats in 0..1; divide 8-bit values by 255.")
-
-
-def check_tensor(value: object, name: str, expected: str) -> None:
-    """:raises ValueError: something that is not numbers in memory at all; the message starts with ``name``."""
-    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-        raise ValueError(f"{name}: found {type(value).__name__}, expected {expected}; look at the node that made it.")
 
 
 def within(values: torch.Tensor, name: str) -> torch.Tensor:

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import CLIPSEG
 from ..pipelines.clipseg import LoadSettings, ReferringSettings, refer, tinted
 from .common import CATEGORY, FrameProgress
-from .inputs import expect, picture, text
+from .inputs import choice, expect, picture, text
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class LoadCLIPSeg(io.ComfyNode):
     def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.clipseg import load
 
-        loaded = load(model_name, resolved(cls, LoadSettings, {}, values))
+        settings = resolved(cls, LoadSettings, {}, values)
+        loaded = choice(cls, "model_name", model_name, lambda name: load(name, settings))
         log.info("%s looks at pictures in squares of %d.", loaded.name, loaded.loaded.side)
         return io.NodeOutput(loaded)
 
@@ -106,7 +107,7 @@ class ReferringMask(io.ComfyNode):
         settings = resolved(cls, ReferringSettings, {}, values)
         lines = [line.strip() for line in text(cls, phrases, "phrases").splitlines() if line.strip()]
         image = picture(cls, image, "image")
-        masks = refer(referring, image, lines, settings, FrameProgress(len(image)))
+        masks = refer(referring, image, lines, settings, FrameProgress(len(image)), referring.out_of_memory)
         return io.NodeOutput(masks, tinted(image.cpu(), masks))
 
 

@@ -118,6 +118,10 @@ class StepProgress:
 
         self.previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
 
+    def expect(self, calls: int) -> None:
+        """How many calls are still to come, where memory ran out and there will be more than was thought."""
+        self.total = self.done + calls
+
     def __call__(self, denoised: Tensor) -> None:
         stop_if_canceled()
         self.done += 1

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import DDCOLOR, EMBEDDED
 from ..pipelines.ddcolor import AutoColorSettings, auto_color
 from .common import CATEGORY, FrameProgress, WeightSettings, warn_if_colored
-from .inputs import expect, optional_mask, picture
+from .inputs import choice, expect, optional_mask, picture
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class LoadDDColor(io.ComfyNode):
     def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.ddcolor import load
 
-        loaded = load(model_name, resolved(cls, WeightSettings, {}, values).dtype)
+        settings = resolved(cls, WeightSettings, {}, values)
+        loaded = choice(cls, "model_name", model_name, lambda name: load(name, settings.dtype))
         log.info("%s is a DDColor network on %s.", loaded.name, loaded.variant)
         return io.NodeOutput(loaded)
 

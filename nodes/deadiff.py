@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import DEADIFF, EMBEDDED
 from ..pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
 from .common import CATEGORY, FrameProgress, WeightSettings
-from .inputs import expect, optional_mask, picture
+from .inputs import choice, expect, optional_mask, picture
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class LoadDEADiff(io.ComfyNode):
     def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.deadiff import load
 
-        return io.NodeOutput(load(model_name, resolved(cls, WeightSettings, {}, values).dtype))
+        settings = resolved(cls, WeightSettings, {}, values)
+        return io.NodeOutput(choice(cls, "model_name", model_name, lambda name: load(name, settings.dtype)))
 
 
 class DEADiffEncode(io.ComfyNode):

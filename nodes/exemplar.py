@@ -146,6 +146,7 @@ class Colorize(io.ComfyNode):
         from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.host import ComfyHost
         from ..hosts.comfy.model import require_unet
+        from ..hosts.comfy.prompt_rows import check_shared
         from ..hosts.comfy.recommended import recommended
 
         expect(cls, model=model, vae=vae, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
@@ -154,6 +155,7 @@ class Colorize(io.ComfyNode):
         settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
         check_conditioning(conditioning, title(cls), model=model, levels=levels)
+        check_shared(conditioning, title(cls))
         image, fallback = picture(cls, image, "image"), optional_picture(cls, fallback, "fallback")
         mask = optional_mask(cls, mask, "mask")
         reference_mask = optional_mask(cls, reference_mask, "reference_mask")
@@ -163,7 +165,7 @@ class Colorize(io.ComfyNode):
         reference = optional_picture(cls, reference, "reference")
         warn_if_colored(image, "image")
         host = ComfyHost(model, conditioning, vae)
-        host.on_step = StepProgress(model, calls_in_batches(host, image, reference, settings, pair))
+        host.on_step = bar = StepProgress(model, calls_in_batches(host, image, reference, settings, pair))
         result = joined(
             colorize_in_batches(
                 host,
@@ -174,6 +176,7 @@ class Colorize(io.ComfyNode):
                 source_mask=mask,
                 reference_mask=reference_mask,
                 fallback=fallback,
+                expect=bar.expect,
             )
         )
         return io.NodeOutput(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..color import as_mask, as_picture
+from ..hosts.comfy.latents import as_latents, check_unmasked
+from ..settings import shown
 from .widgets import title
 
-#: What no latent reaches: pure noise of the highest level that any schedule has, by hundreds.
-_LARGEST = 1e8
+Found = TypeVar("Found")
 
 #: What the values of a socket type can do, or what their class is called, and how the user gets one.
 _KINDS: dict[str, tuple[str, str]] = {
@@ -80,39 +81,19 @@ def mask(node: type[io.ComfyNode], mask: Any, name: str) -> Tensor:
 
 
 def latent_samples(node: type[io.ComfyNode], latent: Any, name: str) -> Tensor:
-    """(B, C, h, w) of a LATENT.
+    """(B, C, h, w) of a LATENT, see ``hosts.comfy.latents.as_latents``.
 
     :raises ValueError: not a picture's latent, or not finite.
     """
-    asked = f"{title(node)}: {name}"
-    samples = latent.get("samples") if isinstance(latent, Mapping) else None
-    if not isinstance(samples, Tensor):
-        found = type(latent if samples is None else samples).__name__
-        raise ValueError(f"{asked}: found {found}, expected a LATENT with samples; look at the node that made it.")
-    if samples.ndim != 4 or 0 in samples.shape or not samples.is_floating_point():
-        raise ValueError(
-            f"{asked}: found {samples.dtype} of shape {tuple(samples.shape)}, expected a picture's latent, floats (B, "
-            "C, h, w); look at the node that made it."
-        )
-    if not all(abs(value) < _LARGEST for value in torch.stack(torch.aminmax(samples)).tolist()):
-        raise ValueError(
-            f"{asked}: found NaN, infinite or huge values, expected a picture's latent; look at the node that made it."
-        )
-    return samples
+    return as_latents(latent, f"{title(node)}: {name}")
 
 
 def without_mask(node: type[io.ComfyNode], latent: Mapping[str, Any], name: str, instead: str) -> None:
-    """Whether a LATENT is free of a noise mask, which the node could not heed.
+    """Whether a LATENT is free of a noise mask, see ``hosts.comfy.latents.check_unmasked``.
 
-    :param instead: where such a mask belongs, for the message.
     :raises ValueError: it has one that keeps any place.
     """
-    noise_mask = latent.get("noise_mask")
-    if isinstance(noise_mask, Tensor) and bool((noise_mask < 1).any()):
-        raise ValueError(
-            f"{title(node)}: {name}: found a noise mask (Set Latent Noise Mask, an inpainting latent), expected one "
-            f"without, since the whole picture is inverted; take it off, and {instead}."
-        )
+    check_unmasked(latent, f"{title(node)}: {name}", instead)
 
 
 def text(node: type[io.ComfyNode], value: Any, name: str) -> str:
@@ -123,3 +104,40 @@ def text(node: type[io.ComfyNode], value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{title(node)}: {name} is a {type(value).__name__}; expected a text.")
     return value
+
+
+def choice(
+    node: type[io.ComfyNode],
+    name: str,
+    value: Any,
+    find: Callable[[str], Found],
+    unlisted: tuple[type[Exception], ...] = (FileNotFoundError,),
+) -> Found:
+    """What a name of a list stands for; one that comes through a link was not looked at before.
+
+    :param find: from a name to what it stands for.
+    :param unlisted: what it raises for a name that is not listed.
+    :raises ValueError: not one of the listed, or nothing that can be read; node and input are named.
+    """
+    asked = f"{title(node)}: {name}"
+    if not isinstance(value, str):
+        raise ValueError(f"{asked}: found {shown(value)}, expected one of the listed; choose one.")
+    try:
+        return find(value)
+    except unlisted as error:
+        raise ValueError(f"{asked} is {shown(value, 200)}, expected one of the listed: {error}") from None
+
+
+@contextmanager
+def telling(node: type[io.ComfyNode]) -> Iterator[None]:
+    """A stretch of work whose refusals are the node's: its name stands before what the work says.
+
+    :raises ValueError: what was raised inside, with the name; likewise LookupError and FileNotFoundError.
+    """
+    name = title(node)
+    try:
+        yield
+    except (ValueError, LookupError, FileNotFoundError) as error:
+        if type(error) not in (ValueError, LookupError, FileNotFoundError) or str(error).startswith(name):
+            raise
+        raise type(error)(f"{name}: {error}") from error

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..hosts.comfy.folders import EMBEDDED, LCAD
 from ..pipelines.lcad import BatchSettings, DecodeSettings, LoadSettings, finish
 from .common import CATEGORY, warn_if_colored
-from .inputs import expect, latent_samples, picture
+from .inputs import choice, expect, latent_samples, picture
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class LoadLCAD(io.ComfyNode):
     def execute(cls, model_name: str, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.lcad import load
 
-        return io.NodeOutput(*load(model_name, resolved(cls, LoadSettings, {}, values)))
+        settings = resolved(cls, LoadSettings, {}, values)
+        return io.NodeOutput(*choice(cls, "model_name", model_name, lambda name: load(name, settings)))
 
 
 class LCADCondition(io.ComfyNode):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..hosts.comfy import photographs as host
 from ..pipelines.photographs import LoadPhotographSettings, SavePhotographSettings, mask_of, save_photographs
 from .common import CATEGORY
-from .inputs import expect, picture
-from .widgets import announce, later_widgets, resolved, title, widgets
+from .inputs import choice, expect, picture
+from .widgets import announce, later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..files.photographs import FileFacts, Photograph
-
-Found = TypeVar("Found")
 
 #: What a picture file said about itself (``files.photographs.FileFacts``).
 PhotographFacts = io.Custom("PHOTOGRAPH_FACTS")
@@ -74,7 +71,7 @@ class LoadPhotograph(io.ComfyNode):
     @classmethod
     def execute(cls, image: str, **values: Any) -> io.NodeOutput:
         settings = resolved(cls, LoadPhotographSettings, {}, values)
-        photograph = _read(cls, _chosen(cls, "image", host.path_of, image), settings)
+        photograph = _read(cls, choice(cls, "image", image, host.path_of, host.UNLISTED), settings)
         return io.NodeOutput(photograph.images, mask_of(photograph), photograph.facts)
 
 
@@ -119,22 +116,8 @@ class LoadPhotographFolder(io.ComfyNode):
     @classmethod
     def execute(cls, folder: str, **values: Any) -> io.NodeOutput:
         settings = resolved(cls, LoadPhotographSettings, {}, values)
-        read = [_read(cls, path, settings) for path in _chosen(cls, "folder", host.files_of, folder)]
+        read = [_read(cls, path, settings) for path in choice(cls, "folder", folder, host.files_of, host.UNLISTED)]
         return io.NodeOutput([p.images for p in read], [mask_of(p) for p in read], [p.facts for p in read])
-
-
-def _chosen(cls: type[io.ComfyNode], name: str, find: Callable[[str], Found], value: str) -> Found:
-    """What a choice stands for; one that comes through a link was not looked at before.
-
-    :raises ValueError: nothing, or something outside of ComfyUI's folders; node and input are named.
-    """
-    asked = f"{title(cls)}: {name}"
-    if not isinstance(value, str):
-        raise ValueError(f"{asked}: found {type(value).__name__}, expected one of the listed; choose one.")
-    try:
-        return find(value)
-    except (ValueError, FileNotFoundError) as error:
-        raise ValueError(f"{asked} is {value!r}, expected one of the listed: {error}") from error
 
 
 def _read(cls: type[io.ComfyNode], path: Path, settings: LoadPhotographSettings) -> Photograph:
@@ -173,7 +156,11 @@ class SavePhotograph(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, format: str | None = None, bits: str | None = None) -> bool | str:
+    def validate_inputs(
+        cls, filename_prefix: str | None = None, format: str | None = None, bits: str | None = None
+    ) -> bool | str:
+        if (verdict := host.check_prefix(filename_prefix)) is not True:
+            return verdict
         if format is None or bits is None:  # one comes through a link
             return True
         try:

@@ -114,6 +114,7 @@ class Translate(io.ComfyNode):
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.model import require_unet
+        from ..hosts.comfy.prompt_rows import check_shared
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct import ComfyTranslator
 
@@ -128,6 +129,7 @@ class Translate(io.ComfyNode):
         levels = inversion_levels(model, settings.steps, settings.steps, settings.convention)
         if concept is not None:
             check_conditioning(concept, title(cls), "concept", model=model, levels=levels)
+            check_shared(concept, title(cls), "concept")
         image, mask = picture(cls, image, "image"), optional_mask(cls, mask, "mask")
         check_masks(mask, len(image))  # learning comes first, and takes minutes
         progress = TranslateProgress(model, settings, len(image), learning=concept is None)
@@ -136,7 +138,7 @@ class Translate(io.ComfyNode):
             prompt = learn(host, picture(cls, reference, "reference"), settings, progress.on_progress)
         else:
             prompt = host.concept(concept, settings.vectors)
-        result = translate(host, image, prompt, settings, mask, progress.on_progress)
+        result = translate(host, image, prompt, settings, mask, progress.on_progress, progress.bar.expect)
         errors = result.reconstruction_errors
         return io.NodeOutput(result.images, prompt.prompt, sum(errors) / len(errors) if errors else -1.0)
 

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..color.chart import as_image
-from ..files.embeddings import ConceptFile, check_name, embedding_path
+from ..files.embeddings import ConceptFile
 from ..pipelines.vct_concept import (
     ConceptInversionSettings,
     ConceptRun,
@@ -83,17 +83,13 @@ class ConceptInversion(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
-        try:
-            if name is not None:
-                check_name(name)
-        except ValueError as error:
-            return str(error)
-        return True
+        from ..hosts.comfy import embeddings
+
+        return embeddings.check(name)
 
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, reference: Tensor, **values: Any) -> io.NodeOutput:
-        import folder_paths
-
+        from ..hosts.comfy import embeddings
         from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.gradients import gradients
         from ..hosts.comfy.model import fingerprint, require_unet
@@ -105,15 +101,15 @@ class ConceptInversion(io.ComfyNode):
         check_vae(vae, model, title(cls))
         settings = resolved(cls, ConceptInversionSettings, recommended(model, "vct"), values)
         reference = picture(cls, reference, "reference")
-        path = embedding_path(folder_paths.get_folder_paths("embeddings")[0], settings.name)
+        place = embeddings.place(settings.name)
         pictures = training_pictures(reference, settings, vae.spacial_compression_encode())
         origin = provenance(settings, pictures, fingerprint(model))
-        earlier = earlier_concept(path, settings, origin)
+        earlier = earlier_concept(place.path, settings, origin)
         latents = encode_pictures(model, vae, pictures)
         with gradients():
             learner = ConceptLearner(model, clip, latents, settings)
             start = earlier or ConceptFile(learner.text.names, learner.start(), origin)
-            run = ConceptRun(path, start, settings)
+            run = ConceptRun(place, start, settings)
             bar = ChartProgress(settings.concept.updates, run.chart)
             run.learn(learner.learn, lambda state: learner.picture(state, vae), lambda run: bar(run.updates))
             losses = as_image(run.losses_chart())

@@ -6,7 +6,6 @@ inversion, or guidance between two predictions of one prompt, would take those z
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...color import as_mask
+from ...color.tensors import FLOATS, LARGEST, check_finite, check_tensor
 from ...diffusion.schedule import Convention, inversion_plan
 from .fits import check_levels
 from .model import sigma_table
@@ -35,9 +36,6 @@ _NUMBERS = (
 
 #: Sizes that go into the labels of ComfyUI's classes beside the pooled prompt, 256 numbers each.
 _LABEL_SIZES = {"SDXL": 6, "SDXLRefiner": 5}
-
-#: What no number of a prompt reaches.
-_LARGEST = 1e8
 
 #: Places to a side that masks are looked at by: the latents of a picture of 512 pixels.
 _GRID = 64
@@ -113,12 +111,6 @@ def inversion_levels(model: Any, steps: int, depth: int, convention: Convention)
     return (*plan.reads, *plan.kept_sigmas)
 
 
-def is_shared(conditioning: list) -> bool:
-    """Whether all pictures of a batch have the same prompts: nothing in them has a row for each, as ControlNets may."""
-    tensors = [value for entry in conditioning for value in (entry[0], *entry[1].values()) if isinstance(value, Tensor)]
-    return all(len(value) == 1 for value in tensors if value.ndim) and not any("control" in e[1] for e in conditioning)
-
-
 def context_width(model: Any) -> int | None:
     """Width of the prompts that a MODEL's UNet listens to; None where it has no cross-attention."""
     for module in model.get_model_object("diffusion_model").modules():
@@ -143,30 +135,56 @@ def _check_entries(conditioning: Any, asked: str) -> None:
                 "made it."
             )
         context, extras = entry
-        if not isinstance(context, Tensor) or not context.is_floating_point():
-            found = f"numbers of {context.dtype}" if isinstance(context, Tensor) else type(context).__name__
-            raise ValueError(f"{asked}: found a prompt of {found}, expected floats; connect a CLIP Text Encode.")
+        check_tensor(context, asked, "a prompt (1, tokens, width)")
+        if context.dtype not in FLOATS:
+            raise ValueError(
+                f"{asked}: found a prompt of {context.dtype}, expected floats; connect a CLIP Text Encode."
+            )
         if context.ndim != 3 or 0 in context.shape:
             raise ValueError(
                 f"{asked}: found a prompt of shape {tuple(context.shape)}, expected (1, tokens, width); connect a "
                 "CLIP Text Encode."
             )
-        weights = [value for key in _NUMBERS if (value := extras.get(key)) is not None]
-        tensors = [value for value in (context, extras.get("pooled_output"), extras.get("mask")) if value is not None]
-        if not all(_is_finite(value) for value in (*weights, *tensors)):
+        _check_options(extras, asked)
+        check_finite(context, asked, "an encoded text")
+
+
+def _check_options(extras: dict[str, Any], asked: str) -> None:
+    """:raises ValueError: options of a prompt that are none, or not finite."""
+    for key in _NUMBERS:
+        value = extras.get(key)
+        if value is not None and not (isinstance(value, numbers.Real) and abs(value) < LARGEST):
+            found = repr(value) if isinstance(value, numbers.Real) else type(value).__name__
             raise ValueError(
-                f"{asked}: found NaN, infinite or huge values in a prompt, expected an encoded text; look at the node "
-                "that made it."
+                f"{asked}: {key} of a prompt: found {found}, expected a finite number; look at the node that made it."
             )
+    pooled, mask = extras.get("pooled_output"), extras.get("mask")
+    if pooled is not None:
+        named = f"{asked}: the prompt's pooled text"
+        check_tensor(pooled, named, "floats (1, width)")
+        if pooled.dtype not in FLOATS or not pooled.ndim or 0 in pooled.shape:
+            found = f"{pooled.dtype} of shape {tuple(pooled.shape)}"
+            raise ValueError(f"{named}: found {found}, expected floats (1, width); connect a CLIP Text Encode.")
+        check_finite(pooled, named, "an encoded text")
+    if mask is not None:
+        as_mask(mask, f"{asked}: the prompt's mask")
+    _check_area(extras.get("area"), asked)
 
 
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.numel() > 0 and (
-            not value.is_floating_point()
-            or all(abs(number) < _LARGEST for number in torch.stack(torch.aminmax(value.detach())).tolist())
+def _check_area(area: Any, asked: str) -> None:
+    """:raises ValueError: not the area of Conditioning (Set Area)."""
+    if area is None:
+        return
+    sides = area[1:] if isinstance(area, (tuple, list)) and area and area[0] == "percentage" else area
+    if not isinstance(sides, (tuple, list)) or len(sides) < 4 or not all(_is_side(side) for side in sides):
+        raise ValueError(
+            f"{asked}: found an area that is not height, width, top and left, expected that of Conditioning (Set "
+            "Area); look at the node that made it."
         )
-    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def _is_side(side: Any) -> bool:
+    return isinstance(side, numbers.Real) and 0 <= side < LARGEST
 
 
 def _check_family(conditioning: list, asked: str, model: Any) -> None:

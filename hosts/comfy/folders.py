@@ -11,6 +11,7 @@ from pathlib import Path
 import folder_paths
 
 from ...networks.clipseg.load import HUB_FILES, HUB_NAME
+from ...settings import shown
 
 #: What the small file of a system is called that comes with the pack.
 EMBEDDED = "embedded"
@@ -76,7 +77,8 @@ class WeightFolders:
         listed = f"there are {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "they are empty"
         own, instead = self.names[0], f"; or choose '{EMBEDDED}'" if self.comes_with_one else ""
         return (
-            f"There is no '{name}' in models/{' or models/'.join(self.names)} ({listed}). {self.advice}, put it into "
+            f"There is no {shown(name, 200)} in models/{' or models/'.join(self.names)} ({listed}). {self.advice}, put it "
+            f"into "
             f"models/{own} and reload the page{instead}."
         )
 
@@ -133,7 +135,8 @@ class HubFolder:
     def missing(self, name: str) -> str:
         """What to say about a folder that isn't there."""
         return (
-            f"There is no '{name}' in models/{self.name} ({', '.join(self.models()) or 'it is empty'}). Put the files "
+            f"There is no {shown(name, 200)} in models/{self.name} ({', '.join(self.models()) or 'it is empty'}). Put the "
+            f"files "
             f"of {self.hub} ({', '.join(self.files)}) into models/{self.name}/{self.published} and reload the page, or "
             f"choose '{self.from_hub}' and switch allow_download on."
         )

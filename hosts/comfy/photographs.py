@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 
+from ...files.output import try_folder
 from ...files.pictures import READ
+from ...settings import shown
+
+#: Bytes of a name; file systems take 255, with number and suffix.
+_LONGEST = 240
+
+#: What is raised for a name that is not one of the listed.
+UNLISTED = (ValueError, FileNotFoundError)
 
 
 def files(folder: Path | None = None) -> list[str]:
@@ -25,7 +34,7 @@ def check(name: str | None) -> bool | str:
     """ComfyUI's verdict on a chosen file before anything runs; a linked one is not known yet and comes as None."""
     try:
         return name is None or bool(path_of(name))
-    except (ValueError, FileNotFoundError) as error:
+    except UNLISTED as error:
         return str(error)
 
 
@@ -38,11 +47,13 @@ def path_of(name: str) -> Path:
     try:
         path = Path(folder_paths.get_annotated_filepath(str(name)))
     except ValueError as error:
-        raise ValueError(f"'{name}' leads out of ComfyUI's folders; choose or upload a file.") from error
+        raise ValueError(f"{shown(name, 200)} leads out of ComfyUI's folders; choose or upload a file.") from error
     if path.is_dir():
-        raise ValueError(f"'{name}' is a folder; choose a file in it.")
+        raise ValueError(f"{shown(name, 200)} is a folder; choose a file in it.")
     if not path.is_file():
-        raise FileNotFoundError(f"There is no '{name}' in ComfyUI's input folder; choose another file or upload it.")
+        raise FileNotFoundError(
+            f"There is no {shown(name, 200)} in ComfyUI's input folder; choose another file or upload it."
+        )
     return path
 
 
@@ -55,7 +66,7 @@ def check_folder(name: str | None) -> bool | str:
     """ComfyUI's verdict on a chosen folder before anything runs."""
     try:
         return name is None or bool(files_of(name))
-    except (ValueError, FileNotFoundError) as error:
+    except UNLISTED as error:
         return str(error)
 
 
@@ -66,14 +77,14 @@ def files_of(name: str) -> list[Path]:
     :raises FileNotFoundError: there is none.
     """
     base = Path(folder_paths.get_input_directory()).resolve()
-    folder = (base / str(name)).resolve()
-    if not folder.is_relative_to(base):
-        raise ValueError(f"'{name}' leads out of ComfyUI's input folder; choose a folder in it.")
+    folder = base if "\0" in str(name) else (base / str(name)).resolve()
+    if not folder.is_relative_to(base) or folder == base:
+        raise ValueError(f"{shown(name, 200)} is no folder within ComfyUI's input folder; choose one of those.")
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder '{name}' in ComfyUI's input folder; choose another one.")
+        raise FileNotFoundError(f"There is no folder {shown(name, 200)} in ComfyUI's input folder; choose another one.")
     found = [folder / file for file in files(folder)]
     if not found:
-        raise ValueError(f"The folder '{name}' holds no pictures; put some there, or choose another one.")
+        raise ValueError(f"The folder {shown(name, 200)} holds no pictures; put some there, or choose another one.")
     return [path for path in found if path.resolve().is_relative_to(base)]
 
 
@@ -89,17 +100,58 @@ def fingerprint(paths: list[Path]) -> str:
     return total.hexdigest()
 
 
+def check_prefix(prefix: str | None) -> bool | str:
+    """ComfyUI's verdict on what names begin with before anything runs; a linked one comes as None."""
+    try:
+        if prefix is not None:
+            _check_place(prefix)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return True
+
+
+def _check_place(prefix: str) -> Path:
+    """The output folder, when files whose names begin so can be written there.
+
+    Folders that are missing stay so: their names may be still to be filled in.
+
+    :raises ValueError: the prefix leads out of the output folder, or to a folder that may not be written to.
+    :raises OSError: the disk is full, or the output folder cannot be made.
+    """
+    base = Path(folder_paths.get_output_directory()).resolve()
+    asked = f"The filename_prefix {prefix!r}"
+    if "\0" in prefix:
+        raise ValueError(f"{asked} has a character that no file name can have; give a name, or a/name.")
+    place = Path(os.path.realpath(base / prefix))
+    if not place.is_relative_to(base) or place == base or prefix.endswith(("/", os.sep)):
+        raise ValueError(f"{asked} leads out of ComfyUI's output folder, or is no name; give a name, or a/name.")
+    longest = max(len(os.fsencode(part)) for part in Path(prefix).parts)
+    if longest > _LONGEST:
+        raise ValueError(f"{asked} has a name of {longest} bytes; names have at most {_LONGEST}, give a shorter one.")
+    folder = place.parent
+    while folder != base and not os.path.lexists(folder):
+        folder = folder.parent
+    try:
+        try_folder(folder, prefix)
+    except ValueError as error:
+        raise ValueError(f"{asked} cannot be used: {error}") from error
+    return base
+
+
 def destination(prefix: str, width: int, height: int) -> tuple[Path, str, int, str]:
     """Folder, beginning of the names, first free number, and the folder's name within the output folder.
 
-    :raises ValueError: the prefix leads out of the output folder.
+    :raises ValueError: the prefix leads out of the output folder, or to a folder that may not be written to.
+    :raises OSError: the disk is full, or a folder cannot be made.
     """
-    base = Path(folder_paths.get_output_directory()).resolve()
-    if not (base / prefix).resolve().is_relative_to(base) or not Path(prefix).name:
+    base = _check_place(prefix)
+    try:
+        folder, stem, number, inside, _ = folder_paths.get_save_image_path(prefix, str(base), width, height)
+    except OSError as error:  # a folder whose name was still to be filled in
         raise ValueError(
-            f"The filename_prefix '{prefix}' leads out of ComfyUI's output folder; give a name, or a/name."
-        )
-    folder, stem, number, inside, _ = folder_paths.get_save_image_path(prefix, str(base), width, height)
+            f"The filename_prefix {prefix!r} cannot be used ({error.strerror}: {error.filename}); give another one."
+        ) from error
+    try_folder(Path(folder), stem)
     return Path(folder), stem, number, inside
 
 

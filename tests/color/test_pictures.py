@@ -43,7 +43,7 @@ def test_what_a_resize_left_outside_is_clipped(caplog):
         (GOOD[0], "found a tensor of shape"),
         (GOOD[:0], "found an empty batch"),
         (GOOD[:, :1], "found 6 x 1 pixels"),
-        (None, "found NoneType"),
+        (None, "found nothing"),
         ([GOOD], "found list"),
     ],
 )

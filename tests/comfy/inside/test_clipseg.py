@@ -54,7 +54,7 @@ class TestFolders:
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("fetched"))
         with pytest.raises(
-            FileNotFoundError, match=r"There is no 'clipseg-rd64-refined' .*it is empty.* allow_download on"
+            ValueError, match=r"There is no 'clipseg-rd64-refined' .*it is empty.* allow_download on"
         ):
             nodes("ExemplarLoadCLIPSeg", model_name=CLIPSEG.from_hub)
 

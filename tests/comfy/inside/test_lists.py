@@ -39,8 +39,10 @@ def test_a_name_that_is_not_in_the_list(nodes, outside, monkeypatch, node, name)
         "upward": "../model" if isfolder else "../secret.safetensors",
         "upward folder": "../listed/../model" if isfolder else "./../secret.safetensors",
     }.get(name, name)
-    with pytest.raises(FileNotFoundError, match=f"There is no '{given}' in models/{kind}"):
+    with pytest.raises(ValueError, match=r": model_name.* expected one of the listed") as refused:
         nodes(node, model_name=given)
+    if isinstance(given, str):
+        assert f"model_name is {given!r}" in str(refused.value) and f" in models/{kind}" in str(refused.value)
 
 
 def test_what_is_listed_is_found(tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ class TestFolder:
         (folder,) = [i.options for i in LoadPhotographFolder.define_schema().inputs if i.id == "folder"]
         assert folder == ["scans", "scans/deeper"]
         assert LoadPhotographFolder.validate_inputs(folder="scans") is True
-        for name, said in (("..", "leads out"), ("gone", "no folder 'gone'"), ("scans/deeper", "holds no pictures")):
+        for name, said in (("..", "no folder within"), ("gone", "no folder 'gone'"), ("scans/deeper", "holds no pictures")):
             assert said in LoadPhotographFolder.validate_inputs(folder=name)
         before = LoadPhotographFolder.fingerprint_inputs(folder="scans")
         gray(scans / "c.png")
