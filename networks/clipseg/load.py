@@ -1,77 +1,70 @@
 """Referring segmentation: where in a picture a text applies, by transformers' CLIPSeg from a local folder.
 
 Source: Lüddecke and Ecker, CVPR 2022, arXiv 2112.10003. Everything else in the pack works without it.
+
+Of a folder only words, sizes and weights are read; which classes are made of them is said here.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ...files.ldm import listed
+import torch
+
+from ...files.ldm import build
 from ...files.tensors import read_component, read_json
+from ..clip.words import MERGES, WORDS, check_complete, has_words, make_tokenizer, read_words
+from .architecture import CONFIG, PREPROCESSING, read_architecture, read_preprocessing
 from .model import LoadedReferring
 
-#: The folder on the hub, and the files of it that are needed.
+#: The folder on the hub, the state of it that is fetched, and the files of it that are needed.
 HUB_NAME = "CIDAS/clipseg-rd64-refined"
-HUB_FILES = ("*.json", "merges.txt", "vocab.json", "model.safetensors")
+HUB_REVISION = "999e0328d9e10b484360c477313983f9afdd7050"
+HUB_FILES = (CONFIG, PREPROCESSING, WORDS, MERGES, "model.safetensors")
 
-#: What a folder without its own preprocessing is read with: the published side, and ImageNet's statistics.
-_SIDE, _MEAN, _STD = 352, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: A table of positions that older files hold and newer networks compute.
+_COMPUTED = "embeddings.position_ids"
 
 
 def load_referring(folder: Path) -> LoadedReferring:
     """A folder as transformers writes it: config.json, weights, tokenizer and preprocessing. Float32, on the CPU.
 
-    :raises ValueError: not CLIPSeg, incomplete, or damaged; the message says what is missing.
+    :raises ValueError: not CLIPSeg, incomplete, or damaged; the message names file and place.
     """
-    from transformers import AutoTokenizer, CLIPSegConfig, CLIPSegForImageSegmentation
+    from transformers import CLIPSegForImageSegmentation
 
-    check_files(folder)
-    tensors = read_component(folder)
-    try:
-        network, report = CLIPSegForImageSegmentation.from_pretrained(
-            None,
-            config=CLIPSegConfig.from_pretrained(folder, local_files_only=True),
-            state_dict=tensors,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{folder} could not be read as CLIPSeg ({said}): download the folder again.") from error
-    # a table of positions that older files hold and newer networks compute
-    unexpected = [key for key in report["unexpected_keys"] if not key.endswith("position_ids")]
-    missing, reshaped = report["missing_keys"], [str(key) for key in report["mismatched_keys"]]
-    if missing or unexpected or reshaped:
-        raise ValueError(
-            f"{folder}: missing {listed(missing)}, unexpected {listed(unexpected)}, of another shape "
-            f"{listed(reshaped)}: the weights are not this configuration's; download the folder again."
-        )
-    patch = network.config.vision_config.patch_size
-    prepared = read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
-    side = prepared.get("size", _SIDE)
-    side = side.get("height", side.get("shortest_edge", _SIDE)) if isinstance(side, dict) else side
-    if side % patch:
-        raise ValueError(f"{folder}: pictures of side {side} are no whole number of patches of {patch}.")
+    check_kind(folder)
+    words = read_words(folder)
+    check_complete(words)
+    architecture = read_architecture(folder)
+    prepared = read_preprocessing(folder, architecture.vision["patch_size"])
+    config = architecture.configuration(words)
+    tensors = {name: tensor for name, tensor in read_component(folder).items() if not name.endswith(_COMPUTED)}
+    network = build(lambda: CLIPSegForImageSegmentation(config), tensors, str(folder))
+    for name, positions in list(network.named_buffers()):
+        if name.endswith(_COMPUTED):  # no weight, so it is still on the meta device
+            owner = network.get_submodule(name.rpartition(".")[0])
+            owner.position_ids = torch.arange(positions.shape[-1])[None]
     return LoadedReferring(
         folder.name,
-        network.float().eval().requires_grad_(False),
-        tokenizer,
-        side,
-        tuple(prepared.get("image_mean", _MEAN)),
-        tuple(prepared.get("image_std", _STD)),
+        network.float(),
+        make_tokenizer(words, architecture.text["max_position_embeddings"]),
+        prepared.side,
+        prepared.mean,
+        prepared.std,
     )
 
 
-def check_files(folder: Path) -> None:
-    """:raises ValueError: the folder lacks its configuration or words, or is another kind of model's."""
-    path = folder / "config.json"
+def is_complete(folder: Path) -> bool:
+    """Whether a folder has all files that a CLIPSeg needs, of whatever form; what they hold is not looked at."""
+    weights = any(path.suffix in (".safetensors", ".bin") for path in folder.glob("*"))
+    return weights and (folder / CONFIG).is_file() and has_words(folder)
+
+
+def check_kind(folder: Path) -> None:
+    """:raises ValueError: the folder lacks its configuration, or is another kind of model's."""
+    path = folder / CONFIG
     kind = read_json(path).get("model_type") if path.is_file() else None
     if kind != "clipseg":
-        found = f"a model of the type {kind}" if kind else "no config.json"
+        found = f"a model of the type {kind!s:.60}" if kind else "no config.json"
         raise ValueError(f"{folder} holds {found}, expected a CLIPSeg folder: put one such as {HUB_NAME} there.")
-    # without its words transformers makes up a tokenizer that knows none
-    words = "tokenizer.json" if (folder / "tokenizer.json").is_file() else "vocab.json"
-    if not (folder / words).is_file() or (words == "vocab.json" and not (folder / "merges.txt").is_file()):
-        raise ValueError(f"{folder} lacks vocab.json or merges.txt, the tokenizer's words: download the folder again.")
-    read_json(folder / words)

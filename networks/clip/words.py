@@ -1,0 +1,190 @@
+"""CLIP's tokenizer, made from its words and merges alone: no file says which class is made or what else is read.
+
+Byte-level byte-pair encoding of lower-cased texts, as in Radford et al., ICML 2021, arXiv 2103.00020.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ...files.tensors import read_json
+
+#: What stands before and behind every text; the second one also fills up and stands for what is unknown.
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+#: The files that hold the words, as CLIP was published and as transformers 5 saves them.
+WORDS, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
+#: How the last part of a word ends.
+_LAST = "</w>"
+#: Bytes of a file of words, and ids of a vocabulary; the published ones have 0.9 MB and 49,408.
+_LONGEST, _MOST = 64_000_000, 1_000_000
+
+_AGAIN = "download the folder again"
+
+
+@dataclass(frozen=True)
+class Words:
+    """A vocabulary and how words are put together.
+
+    :param path: the file that it is from, for messages; ``merges_path`` that of the merges.
+    :param ids: of every word.
+    :param merges: parts that become one, the most frequent first.
+    :param added: words that were added later and are never put together.
+    """
+
+    path: Path
+    merges_path: Path
+    ids: Mapping[str, int]
+    merges: Sequence[tuple[str, str]]
+    added: frozenset[str] = frozenset()
+
+
+def has_words(folder: Path) -> bool:
+    """Whether a folder has the files that :func:`read_words` reads."""
+    return (folder / WHOLE).is_file() or ((folder / WORDS).is_file() and (folder / MERGES).is_file())
+
+
+def read_words(folder: Path) -> Words:
+    """The words of a folder with tokenizer.json, else with vocab.json and merges.txt.
+
+    :raises ValueError: files that are missing or damaged; the message names file and place.
+    """
+    if not has_words(folder):
+        raise ValueError(f"{folder} lacks {WORDS} or {MERGES}, the tokenizer's words: {_AGAIN}.")
+    whole = folder / WHOLE
+    words = _from_whole(whole) if whole.is_file() else _from_two(folder / WORDS, folder / MERGES)
+    _check_ids(words.path, words.ids)
+    _check_merges(words)
+    return words
+
+
+def check_complete(words: Words) -> None:
+    """Whether any text can be read, and every word be put together.
+
+    :raises ValueError: signs or merges are missing, as in a file that was cut off.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    signs = {sign + last for sign in ByteLevel.alphabet() for last in ("", _LAST)}
+    missing = sorted(signs - words.ids.keys())
+    if missing:
+        raise ValueError(
+            f"{words.path} lacks {len(missing)} of the {len(signs)} signs that texts are made of, such as "
+            f"{missing[0]!r}: {_AGAIN}."
+        )
+    longer = words.ids.keys() - signs - words.added - {BEGIN, END}
+    never = sorted(longer - {first + second for first, second in words.merges})
+    if never:
+        raise ValueError(
+            f"{words.merges_path} never makes {len(never)} of the {len(longer)} longer words of {words.path.name}, "
+            f"such "
+            f"as {never[0]!r}: it is cut off or another vocabulary's; {_AGAIN}."
+        )
+
+
+def make_tokenizer(words: Words, length: int | None = None) -> Any:
+    """CLIP's own tokenizer of transformers over some words.
+
+    :param length: tokens that texts are cut to where they are to be cut, both marks included.
+    """
+    import transformers
+
+    # before transformers 5, the plain name was that of another class, written in Python
+    kind: Any = getattr(transformers, "CLIPTokenizerFast", transformers.CLIPTokenizer)
+    options: dict[str, Any] = {} if length is None else {"model_max_length": length}
+    if "vocab" in inspect.signature(kind.__init__).parameters:
+        return kind(vocab=dict(words.ids), merges=list(words.merges), **options)
+    # transformers 4 reads files only: copies of what was checked, in a folder that holds nothing else
+    with TemporaryDirectory() as copies:
+        vocabulary, merges = Path(copies, WORDS), Path(copies, MERGES)
+        vocabulary.write_text(json.dumps(dict(words.ids)), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in words.merges), ""]
+        merges.write_text("\n".join(lines), encoding="utf-8")
+        return kind(vocab_file=str(vocabulary), merges_file=str(merges), **options)
+
+
+def _from_two(path: Path, merges_path: Path) -> Words:
+    """Words as CLIP was published."""
+    _check_length(path)
+    ids = read_json(path)
+    _check_length(merges_path)
+    try:
+        lines = merges_path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{merges_path} is no text ({error.reason} at byte {error.start}): {_AGAIN}.") from error
+    merges = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        merges.append(_pair(line.split(), f"{merges_path}: line {number}"))
+    return Words(path, merges_path, ids, merges)
+
+
+def _from_whole(path: Path) -> Words:
+    """Words as transformers 5 saves them; what the file says of rules around them is CLIP's own anyway."""
+    _check_length(path)
+    content = read_json(path)
+    model = content.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise ValueError(f"{path}: model.vocab is missing, expected words and their ids: {_AGAIN}.")
+    if model.get("end_of_word_suffix") != _LAST:
+        raise ValueError(
+            f"{path}: model.end_of_word_suffix is {model.get('end_of_word_suffix')!r:.60}, expected {_LAST!r}: these "
+            f"are "
+            f"the words of another tokenizer than CLIP's; {_AGAIN}."
+        )
+    merges = model.get("merges")
+    if not isinstance(merges, list):
+        raise ValueError(f"{path}: model.merges is a {type(merges).__name__}, expected a list: {_AGAIN}.")
+    pairs = [
+        _pair(merge.split(" ") if isinstance(merge, str) else merge, f"{path}: model.merges[{at}]")
+        for at, merge in enumerate(merges)
+    ]
+    added = content.get("added_tokens") or []
+    if not isinstance(added, list) or not all(isinstance(a, dict) and isinstance(a.get("content"), str) for a in added):
+        raise ValueError(f"{path}: added_tokens is no list of words and ids: {_AGAIN}.")
+    later = {word["content"]: word.get("id") for word in added}
+    return Words(path, path, {**model["vocab"], **later}, pairs, frozenset(later))
+
+
+def _pair(parts: Any, called: str) -> tuple[str, str]:
+    if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"{called} is {parts!r:.60}, expected two parts of a word: {_AGAIN}.")
+    return parts[0], parts[1]
+
+
+def _check_length(path: Path) -> None:
+    size = path.stat().st_size
+    if size > _LONGEST:
+        raise ValueError(f"{path} has {size} bytes, expected at most {_LONGEST}, a list of words: {_AGAIN}.")
+
+
+def _check_ids(path: Path, ids: Mapping[str, Any]) -> None:
+    owners: dict[int, str] = {}
+    for word, number in ids.items():
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < _MOST:
+            raise ValueError(
+                f"{path}: the id of {word!r:.60} is {number!r:.60}, expected a whole number below {_MOST}: {_AGAIN}."
+            )
+        if number in owners:
+            raise ValueError(f"{path}: {owners[number]!r:.60} and {word!r:.60} have one id, {number}: {_AGAIN}.")
+        owners[number] = word
+    for mark in (BEGIN, END):
+        if mark not in ids:
+            raise ValueError(f"{path} lacks the word {mark!r} among {len(ids)}: {_AGAIN}.")
+
+
+def _check_merges(words: Words) -> None:
+    for first, second in words.merges:
+        unknown = [word for word in (first, second, first + second) if word not in words.ids]
+        if unknown:
+            raise ValueError(
+                f"{words.merges_path}: {first!r:.60} and {second!r:.60} are to become one, but {words.path.name} has "
+                f"no "
+                f"{unknown[0]!r:.60}: {_AGAIN}."
+            )
