@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..color.batches import check_masks
+from ..color.batches import Batches, check_masks, freed
 from ..settings import Settings, setting, share
 from .bank import pick_rows
 from .call import CONDITIONAL, Attend, AttentionCall, on_rows
@@ -173,18 +173,30 @@ class DualAttentionColor:
         position = self.sigmas.index(self.banks.reference.nearest(sigma)) / len(self.sigmas)
         return self.settings.start <= position < self.settings.end
 
-    def precompute(self, heads: Mapping[Layer, int], attend: Attend = sdpa, device: torch.device | None = None) -> None:
+    def precompute(
+        self,
+        heads: Mapping[Layer, int],
+        attend: Attend = sdpa,
+        device: torch.device | None = None,
+        out_of_memory: Callable[[Exception], bool] = freed,
+    ) -> None:
         """Compute what is known before sampling: with γ = 1 and β = 0 nothing of the running picture enters a layer.
 
         :param heads: of each layer.
         :param attend: fused attention to compute with.
         :param device: where to compute (None: where the banks are).
+        :param out_of_memory: whether an error says that memory ran out: then it is done for fewer pictures at once.
         """
-        pictures = tuple(range(self.pictures))
+        pictures, at_once = tuple(range(self.pictures)), Batches(self.pictures, out_of_memory)
         for layer, shallow in self.layers.items():
             if self.settings.weights(shallow) == (1.0, 0.0):
                 for level in self.sigmas:
-                    self._fixed[level, layer] = self._fixed_output(layer, level, pictures, heads[layer], attend, device)
+
+                    def fixed(part: slice, layer: Layer = layer, level: float = level) -> Tensor:
+                        return self._fixed_output(layer, level, pictures[part], heads[layer], attend, device)
+
+                    parts = [made for _, made in at_once.of(self.pictures, fixed)]
+                    self._fixed[level, layer] = torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """The colored attention, (rows, N, heads · d); rows that are not conditional are ``earlier``'s."""

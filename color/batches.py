@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
+import traceback
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -14,6 +17,30 @@ from .masks import as_mask
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+#: How allocators and libraries under torch say in an ordinary error that memory ran out. Of each, where it comes from.
+_SAID = re.compile(
+    "|".join(
+        (
+            r"out of memory",  # CUDA, HIP, MPS, XPU, NPU: "CUDA out of memory.", "CUDA error: out of memory"
+            r"DefaultCPUAllocator",  # "can't allocate memory" on Linux and macOS, "not enough memory" on Windows
+            r"(can't|cannot|could not|failed to|unable to) allocate (memory|tensor|private MTLBuffer|\d+ bytes)",
+            r"not enough (GPU |video |device )*memory",  # DirectML, Level Zero
+            r"insufficient memory",  # OpenCV
+            r"_ALLOC_FAILED",  # cuBLAS, cuDNN, cuFFT, cuSOLVER, cuSPARSE, hipBLAS: "CUBLAS_STATUS_ALLOC_FAILED"
+            r"_(DEVICE|HOST)_ALLOCATION_FAILED",  # cuDNN 9
+            r"rocblas_status_memory_error|miopenStatusAllocFailed",  # ROCm
+            r"ERROR_OUT_OF_(DEVICE_MEMORY|HOST_MEMORY|RESOURCES)",  # Level Zero and OpenCL under XPU, Vulkan
+            r"Invalid buffer size",  # Metal, for a single buffer above its limit
+            r"bad[_ ]alloc(ation)?\b",  # the C++ library's, GNU and Microsoft
+            r"os error 12\b",  # ENOMEM in libraries written in Rust, as safetensors
+        )
+    ),
+    re.IGNORECASE,
+)
+
+#: What torch's accelerators call this error by number.
+_CODE = 2
 
 
 def check_batch(**pictures: Tensor | None) -> int:
@@ -57,37 +84,98 @@ def part_of(batch: Tensor | None, part: slice) -> Tensor | None:
     return batch if batch is None or batch.shape[0] == 1 else batch[part]
 
 
+class Batches:
+    """Work on as many pictures at once as memory allows, which is remembered from one call to the next.
+
+    :param at_once: most pictures in one call of the work, at least 1.
+    :param out_of_memory: whether an error says that memory ran out.
+    :param things: what they are called, for the log.
+    :param on_fewer: called with the first picture that is not done yet and the new number at once, whenever that falls.
+    """
+
+    def __init__(
+        self,
+        at_once: int,
+        out_of_memory: Callable[[Exception], bool],
+        things: str = "picture(s)",
+        on_fewer: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.at_once, self.out_of_memory, self.things, self.on_fewer = at_once, out_of_memory, things, on_fewer
+        self._told = False
+
+    def of(self, pictures: int, work: Callable[[slice], Result]) -> Iterator[tuple[slice, Result]]:
+        """Work on some pictures after another, on half as many whenever memory runs out.
+
+        It is said once, when it is known how many do.
+
+        :param pictures: how many there are.
+        :param work: called with each range of pictures, and again with its first half when memory runs out.
+        :returns: ranges of pictures, in order, and what ``work`` returned for each.
+        :raises Exception: what ``work`` raises, where memory is not the reason or one picture alone is too much.
+        """
+        start, fell = 0, False
+        while start < pictures:
+            part = slice(start, min(start + self.at_once, pictures))
+            size = part.stop - part.start
+            try:
+                result = work(part)
+            except Exception as error:
+                if size == 1 or not self.out_of_memory(error):
+                    raise
+                self.at_once, fell = size // 2, True
+            else:
+                if fell:
+                    level = logging.INFO if self._told else logging.WARNING
+                    log.log(level, "Out of memory; going on with %d %s at once.", size, self.things)
+                    self._told, fell = True, False
+                yield part, result
+                start = part.stop
+                continue
+            if self.on_fewer is not None:
+                self.on_fewer(start, self.at_once)
+
+
 def in_batches(
     pictures: int,
     at_once: int,
     work: Callable[[slice], Result],
     out_of_memory: Callable[[Exception], bool],
+    on_fewer: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[slice, Result]]:
-    """Work on some pictures after another, on half as many whenever memory runs out.
+    """:meth:`Batches.of` for a single time."""
+    return Batches(at_once, out_of_memory, on_fewer=on_fewer).of(pictures, work)
 
-    :param pictures: how many there are.
-    :param at_once: most pictures in one call of ``work``, at least 1.
-    :param work: called with each range of pictures, and again with its first half when memory runs out.
-    :param out_of_memory: whether an error says that memory ran out.
-    :returns: ranges of pictures, in order, and what ``work`` returned for each.
-    :raises RuntimeError: what ``work`` raises, where memory is not the reason or one picture alone is too much.
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, a GPU's or the computer's, whoever it comes from."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, (ValueError, LookupError, TypeError)) or not isinstance(error, Exception):
+        return False  # what a check says may quote a file's name
+    accelerator = getattr(torch, "AcceleratorError", None)
+    if accelerator is not None and isinstance(error, accelerator) and getattr(error, "error_code", None) == _CODE:
+        return True
+    return bool(_SAID.search(str(error)))
+
+
+def let_go(error: BaseException) -> None:
+    """Drop what the failed work of an error still holds, so that it can be freed: its frames keep all their tensors."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+
+
+def freed(error: Exception, empty_cache: Callable[[], object] | None = None) -> bool:
+    """Whether an error says that memory ran out; if so, what the failed work held is freed.
+
+    :param empty_cache: gives the freed memory back to the device.
     """
-    start = 0
-    while start < pictures:
-        part = slice(start, min(start + at_once, pictures))
-        size = part.stop - part.start
-        try:
-            result = work(part)
-        except RuntimeError as error:
-            if not out_of_memory(error) or size == 1:
-                raise
-            at_once = size // 2
-            log.warning("Out of memory; going on with %d picture(s) at once.", at_once)
-            continue
-        yield part, result
-        start = part.stop
-
-
-def ran_out(error: Exception) -> bool:
-    """Whether an error is torch's way to say that memory ran out, on a GPU or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if not ran_out(error):
+        return False
+    let_go(error)
+    if empty_cache is not None:
+        empty_cache()
+    return True

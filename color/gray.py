@@ -28,14 +28,13 @@ def desaturate(image: torch.Tensor, method: str = "lab") -> torch.Tensor:
         for index, frame in enumerate(image):
             gray[index] = luminance_to_rgb(luminance(frame[None].float()))[0]
         return gray
-    if method == "rec601":
-        red, green, blue = image.to(torch.promote_types(image.dtype, torch.float32)).unbind(-1)
-        luma = _REC601[0] * red + _REC601[1] * green + _REC601[2] * blue
-    elif method == "rec601_8bit":
-        luma = torch.stack([_pillow_luma(frame) for frame in to_uint8(image).cpu()]).to(image.device) / 255
-    else:
+    if method not in METHODS:
         raise ValueError(f"desaturate: found method {method!r}, expected one of {', '.join(METHODS)}.")
-    return luma[..., None].expand(-1, -1, -1, 3).contiguous().to(image.dtype)
+    gray = torch.empty_like(image)
+    for index, frame in enumerate(image):
+        luma = _luma(frame) if method == "rec601" else _pillow_luma(to_uint8(frame).cpu()).to(image.device) / 255
+        gray[index] = luma[..., None]
+    return gray
 
 
 def is_gray(image: torch.Tensor, tolerance: float = 2 / 255) -> bool:
@@ -92,6 +91,11 @@ def drop_alpha(image: torch.Tensor, background: float = 1.0) -> torch.Tensor:
         return image.repeat(1, 1, 1, 3)
     color, alpha = image[..., :3], image[..., 3:]
     return color * alpha + background * (1 - alpha)
+
+
+def _luma(frame: torch.Tensor) -> torch.Tensor:
+    red, green, blue = frame.to(torch.promote_types(frame.dtype, torch.float32)).unbind(-1)
+    return _REC601[0] * red + _REC601[1] * green + _REC601[2] * blue
 
 
 def _pillow_luma(frame: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from ..color.batches import Batches, freed
 from ..settings import Settings, setting
 from .sampling import to_eps
 
@@ -179,7 +180,12 @@ def draw_copies(
 
 
 def learn_concept(
-    predict: Predict, encode: Encode, start: ConceptState, copies: Iterable[NoisedCopies], options: ConceptOptions
+    predict: Predict,
+    encode: Encode,
+    start: ConceptState,
+    copies: Iterable[NoisedCopies],
+    options: ConceptOptions,
+    out_of_memory: Callable[[Exception], bool] = freed,
 ) -> Generator[ConceptProgress, None, ConceptState]:
     """Concept inversion, one :class:`ConceptProgress` an update; the generator's value is the last state.
 
@@ -188,15 +194,16 @@ def learn_concept(
     Gradients must be allowed where the generator runs, and tensors must not come from inference mode.
 
     :param copies: what each update looks at, from update ``start.updates`` on.
+    :param out_of_memory: whether an error says that memory ran out: then fewer copies are looked at in one call.
     :raises ValueError: a loss that is not finite.
     """
-    state = start
+    state, rows = start, Batches(options.rows, out_of_memory, "noised copies")
     vectors = [v.detach().clone().requires_grad_(True) for v in start.vectors]
     optimizer = _optimizer(vectors, start, options)
     for update, batch in zip(range(start.updates, options.updates), copies, strict=False):
         encoded = encode(vectors)
         entering = tuple(e.detach().requires_grad_(True) for e in encoded)
-        mse, l1, denoised = _backward(predict, entering, batch, options)
+        mse, l1, denoised = _backward(predict, entering, batch, options, rows)
         total = mse + options.l1_weight * l1
         if not isfinite(total):
             raise ValueError(
@@ -218,31 +225,36 @@ def learn_concept(
 
 
 def _backward(
-    predict: Predict, entering: Sequence[Tensor], batch: NoisedCopies, options: ConceptOptions
+    predict: Predict, entering: Sequence[Tensor], batch: NoisedCopies, options: ConceptOptions, rows: Batches
 ) -> tuple[float, float, Tensor]:
-    """Gather an update's gradients in what enters the network, ``options.rows`` copies at a time.
+    """Gather an update's gradients in what enters the network, some copies at a time.
 
     :param entering: what the prompt was encoded to, as leaves that gather gradients.
     :returns: (mean squared noise error, mean L1 distance, (rows, C, h, w) clean estimates of the last call).
     """
-    mse = l1 = 0.0
-    denoised = batch.clean[:0]
-    for first in range(0, len(batch.clean), options.rows):
-        part = slice(first, first + options.rows)
+
+    def some(part: slice) -> tuple[float, float, Tensor, tuple[Tensor | None, ...]]:
         clean, noise, sigmas = batch.clean[part], batch.noise[part], batch.sigmas[part]
         spread = sigmas.view(-1, 1, 1, 1)
         x = clean + spread * noise
         denoised = predict(x, sigmas, *entering)
         share = len(clean) / len(batch.clean)
         noise_error = (to_eps(x, spread, denoised).float() - noise).pow(2).mean() * share
-        loss = noise_error
+        loss, distance = noise_error, torch.zeros(())
         if options.l1_weight:
             distance = (denoised.float() - clean).abs().mean() * share
             loss = loss + options.l1_weight * distance
-            l1 += float(distance.detach())
-        (loss * options.gradient_scale).backward(inputs=list(entering))
-        mse += float(noise_error.detach())
-    return mse, l1, denoised.detach()
+        gradients = torch.autograd.grad(loss * options.gradient_scale, entering, allow_unused=True)
+        return float(noise_error.detach()), float(distance.detach()), denoised.detach(), gradients
+
+    mse = l1 = 0.0
+    denoised = batch.clean[:0]
+    for _, (noise_error, distance, estimates, gradients) in rows.of(len(batch.clean), some):
+        mse, l1, denoised = mse + noise_error, l1 + distance, estimates
+        for leaf, gradient in zip(entering, gradients, strict=True):
+            if gradient is not None:  # all of a call's or none, however memory lasts
+                leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+    return mse, l1, denoised
 
 
 def _optimizer(vectors: list[Tensor], start: ConceptState, options: ConceptOptions) -> torch.optim.AdamW:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color.batches import Batches, freed
 from ..color.sizes import size_of
 from ..settings import Settings, setting
 
@@ -51,19 +52,23 @@ def refer(
     phrases: Sequence[str],
     settings: ReferringSettings,
     on_picture: Callable[[int], None] | None = None,
+    out_of_memory: Callable[[Exception], bool] = freed,
 ) -> Tensor:
     """Where in pictures phrases apply.
 
     :param images: (B, H, W, 3) in 0..1.
     :param on_picture: called with the number of pictures done.
+    :param out_of_memory: whether an error says that memory ran out: then fewer phrases are looked for at once.
     :returns: (B · P, H, W) in 0..1, picture after picture.
     :raises ValueError: no phrases.
     """
     if not phrases or not all(phrase.strip() for phrase in phrases):
         raise ValueError("There is no phrase to look for: write one a line.")
-    masks = []
+    masks, at_once = [], Batches(len(phrases), out_of_memory, "phrase(s)")
     for i in range(len(images)):
-        scores = segment(images[i : i + 1, ..., :3], phrases)
+        image = images[i : i + 1, ..., :3]
+        found = at_once.of(len(phrases), lambda part, image=image: segment(image, phrases[part]))
+        scores = torch.cat([some for _, some in found], 1)
         masks.append(masks_from_scores(scores, size_of(images), settings)[0])
         for phrase, score in zip(phrases, scores[0], strict=True):
             likely = float(score.max().sigmoid())

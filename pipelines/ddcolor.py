@@ -257,9 +257,10 @@ def _predict(
 
     def prepare(frames: Tensor) -> Tensor:
         lightness = luminance(resize(frames.to("cpu", torch.float32), size))
-        if settings.steady:
+        gray = luminance_to_rgb(lightness).movedim(-1, 1)
+        if settings.steady:  # last, as it is asked for the same frames again where memory runs out before
             kept.append(lightness)
-        return luminance_to_rgb(lightness).movedim(-1, 1)
+        return gray
 
     chroma = run_in_chunks(network, image, size, prepare, settings.batch, on_frames).movedim(1, -1)
     return chroma, torch.cat(kept) if kept else None

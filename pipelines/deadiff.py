@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..attention.image_tokens import KINDS, SEMANTICS, STYLE, Weighting
+from ..color.batches import freed, in_batches
 from ..networks.deadiff import weights as published
 from ..networks.deadiff.load import DEADiffAdapter
 from ..networks.deadiff.model import to_pixels
@@ -169,21 +170,26 @@ def encode(
     words: Mapping[str, str],
     on_chunk: Callable[[int], None] | None = None,
     device: torch.device | str = "cpu",
+    out_of_memory: Callable[[Exception], bool] = freed,
 ) -> dict[str, Tensor]:
     """References (n, H, W, 3) in 0..1 -> kind -> tokens (n, Q, hidden), float32 on the CPU.
 
     :param words: kind -> its instruction word, for the kinds that are wanted.
     :param on_chunk: called with how many references are done.
     :param device: where the encoder is.
+    :param out_of_memory: whether an error says that memory ran out: then fewer go through at once.
     """
     ids = {BRANCH_OF[kind]: adapter.instruction(word) for kind, word in words.items()}
     dtype = adapter.encoder.branches[published.BRANCHES[0]].get_parameter("query_tokens").dtype
     tokens: dict[str, list[Tensor]] = {kind: [] for kind in words}
-    for start in range(0, len(images), CHUNK):
-        pixels = to_pixels(images[start : start + CHUNK], adapter.encoder.side).to(device, dtype)
-        encoded = adapter.encoder(pixels, ids)
+
+    def encoded(part: slice) -> dict[str, Tensor]:
+        found = adapter.encoder(to_pixels(images[part], adapter.encoder.side).to(device, dtype), ids)
+        return {kind: found[BRANCH_OF[kind]].float().cpu() for kind in words}
+
+    for part, found in in_batches(len(images), CHUNK, encoded, out_of_memory):
         for kind in words:
-            tokens[kind].append(encoded[BRANCH_OF[kind]].float().cpu())
+            tokens[kind].append(found[kind])
         if on_chunk is not None:
-            on_chunk(min(start + CHUNK, len(images)))
+            on_chunk(part.stop)
     return {kind: torch.cat(parts) for kind, parts in tokens.items()}

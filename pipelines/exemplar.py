@@ -120,7 +120,7 @@ def colorize(  # every picture and mask has its name
     banks = DualBanks(source.bank, pair.color.bank, pair.gray.bank)
     edit = DualAttentionColor(settings.attention, layers, banks, source_mask, reference_mask)
     if settings.attention.acts:
-        edit.precompute({info.layer: info.heads for info in host.layers}, host.attend, host.device)
+        edit.precompute({info.layer: info.heads for info in host.layers}, host.attend, host.device, host.out_of_memory)
 
     def color(x: Tensor) -> tuple[Tensor, Tensor]:
         latent = plan.to_clean(host.sample(x, plan, edit, tuple(layers), settings.guidance))

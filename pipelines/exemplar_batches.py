@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,11 +25,13 @@ def colorize_in_batches(
     source_mask: Tensor | None = None,
     reference_mask: Tensor | None = None,
     fallback: Tensor | None = None,
+    expect: Callable[[int], None] | None = None,
 ) -> Iterator[ColorizeResult]:
     """Color pictures, at most ``settings.batch`` at once; a shared reference is inverted once.
 
     Parameters as for :func:`pipelines.exemplar.colorize`.
 
+    :param expect: called with the number of model calls that are still to come, where that grows.
     :returns: the rounds' results, in order.
     :raises ValueError: pictures, batches or settings that do not fit, before the first round starts.
     :raises RuntimeError: memory runs out on a single picture.
@@ -50,7 +53,14 @@ def colorize_in_batches(
             fallback=part_of(fallback, part),
         )
 
-    for _, result in in_batches(len(inputs), settings.batch, work, host.out_of_memory):
+    def fewer(first: int, at_once: int) -> None:
+        if expect is not None:
+            left = slice(first, None)
+            ready = pair if pair is None or shared else pair.take(range(len(inputs))[left])
+            fewer_at_once = replace(settings, batch=at_once)
+            expect(calls_in_batches(host, inputs[left], part_of(reference, left), fewer_at_once, ready))
+
+    for _, result in in_batches(len(inputs), settings.batch, work, host.out_of_memory, fewer):
         if shared:
             pair = result.reference
         yield result

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..attention.bank import FeatureBank
-from ..color import as_picture, check_masks, resize
+from ..color import as_picture, check_masks, in_batches, part_of, resize
 from ..color.sizes import working_size
 from ..diffusion.concept import ConceptProgress
 from ..diffusion.concept_prompt import ConceptPrompt
@@ -141,7 +141,13 @@ def learn(
     """
     references = as_picture(references, "reference")
     _plan(host, settings)
-    latents = host.encode(resize(references, _size(host, references, settings)))
+    size = _size(host, references, settings)
+
+    def encoded(part: slice) -> Tensor:
+        return host.encode(resize(references[part], size))
+
+    parts = in_batches(len(references), len(references), encoded, host.out_of_memory)
+    latents = torch.cat([latent for _, latent in parts])
 
     def on_update(progress: ConceptProgress) -> None:
         if on_progress is not None:
@@ -157,42 +163,50 @@ def translate(
     settings: TranslateSettings,
     mask: Tensor | None = None,
     on_progress: OnProgress | None = None,
+    expect: Callable[[int], None] | None = None,
 ) -> Translation:
     """Move a concept into pictures.
 
     :param contents: (B, H, W, 3) in 0..1.
     :param mask: (1 or B, H, W), where a picture may change.
+    :param expect: called with the units of progress that are still to come, where memory ran out and there will be
+        more.
     :raises ValueError: settings or masks that do not fit, before any model call.
     """
     contents = as_picture(contents, "content")
     check_masks(mask, len(contents))
     plan, pivot_options = _plan(host, settings), settings.pivots
     control = settings.control((host.columns, concept.columns), concept.vectors, concept.first, host.layers)
-    latents = host.encode(resize(contents, _size(host, contents, settings)))
+    size = _size(host, contents, settings)
 
     def on_iteration(progress: PivotProgress) -> None:
         if on_progress is not None:
             on_progress("pivots", progress)
 
-    # pivots belong to one picture
-    groups = [list(range(len(contents)))] if pivot_options is None else [[i] for i in range(len(contents))]
-    images, errors = [], []
-    for group in groups:
-        trajectory = host.invert(latents[group], plan, None, 0)
+    def work(part: slice) -> tuple[Tensor, float | None]:
+        trajectory = host.invert(host.encode(resize(contents[part], size)), plan, None, 0)
         inversion = Inversion(plan, trajectory, FeatureBank(), host.fingerprint, host.layers)
         pivots = None
         if pivot_options is not None:
             pivots = host.find_pivots(inversion, pivot_options, on_iteration, settings.gradient_checkpointing)
-            errors.append(pivots.reconstruction_error)
         fusion = Fusion(
             control,
             settings.guidance,
             Replay.of_inversion(inversion) if pivots is None else Replay.of_pivots(pivots),
             pivots,
-            mask=mask if mask is None or len(mask) == 1 else mask[group],
+            mask=part_of(mask, part),
         )
         last = host.fuse(inversion.noised(), plan.sigmas, concept, fusion)
-        images.append(host.decode(plan.to_clean(last)).to(contents))
+        image = host.decode(plan.to_clean(last)).to(contents)
+        return image, None if pivots is None else pivots.reconstruction_error
+
+    def fewer(first: int, at_once: int) -> None:
+        if expect is not None:
+            expect(-(-(len(contents) - first) // at_once) * 2 * settings.steps)
+
+    at_once = len(contents) if pivot_options is None else 1  # pivots belong to one picture
+    made = [each for _, each in in_batches(len(contents), at_once, work, host.out_of_memory, fewer)]
+    images, errors = [image for image, _ in made], [error for _, error in made if error is not None]
     height, width = contents.shape[1:3]
     return Translation(resize(torch.cat(images), (height, width)), concept, tuple(errors))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ...color import desaturate, merge_luminance, resize
+from ...color import check_batch, desaturate, in_batches, merge_luminance, part_of, resize
 from ...diffusion.luminance import luma_direction, pull_luminance
 from .edits import PlacedEdit, Sampling, add_edit
+from .memory import out_of_memory
 
 
 def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: float) -> Tensor:
@@ -19,11 +21,18 @@ def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: floa
     """
     if strength == 0:
         return latent
-    decoded = vae.decode(latent)
-    gray = resize(desaturate(gray_image), tuple(decoded.shape[1:3]))
-    merged = merge_luminance(decoded[..., :3], gray.to(decoded.device))
-    encoded = vae.encode(merged)
-    return latent + strength * (encoded.to(latent) - latent)
+    gray = desaturate(gray_image)
+    check_batch(latent=latent, gray_image=gray)
+    latent = latent.expand(max(len(latent), len(gray)), -1, -1, -1)
+
+    def pulled(part: slice) -> Tensor:
+        decoded = vae.decode(latent[part])
+        own = part_of(gray, part)
+        lightness = resize(gray if own is None else own, tuple(decoded.shape[1:3]))
+        merged = merge_luminance(decoded[..., :3], lightness.to(decoded.device))
+        return latent[part] + strength * (vae.encode(merged).to(latent) - latent[part])
+
+    return torch.cat([made for _, made in in_batches(len(latent), len(latent), pulled, out_of_memory)])
 
 
 def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> Any:

@@ -10,7 +10,6 @@ from ... import demo
 from ...networks.ddcolor.load import LoadedDDColor, fitting, load_ddcolor, memory_of
 from .folders import DDCOLOR
 from .managed import ManagedNetwork
-from .memory import out_of_memory
 
 #: For how many frames ComfyUI is asked to make room, at the cost of other models. More run together if they fit anyway.
 MAKE_ROOM_FOR = 16
@@ -39,10 +38,6 @@ class ComfyDDColor(ManagedNetwork):
         self.load(memory_of(self.network, min(frames, MAKE_ROOM_FOR), height, width))
         free = comfy.model_management.get_free_memory(self.device)
         return fitting(free, self.network, frames, height, width)
-
-    def out_of_memory(self, error: Exception) -> bool:
-        """Whether an error says that memory ran out; if so, what can be freed is freed."""
-        return out_of_memory(error)
 
 
 def load(name: str, dtype: torch.dtype) -> ComfyDDColor:

@@ -105,7 +105,7 @@ class ComfyDEADiff(ManagedNetwork):
         """
         weights = parse_weights(settings.weights, len(images))
         self.load(self._working_bytes(len(images)))
-        encoded = encode(self.adapter, images, settings.words, on_chunk, self.device)
+        encoded = encode(self.adapter, images, settings.words, on_chunk, self.device, self.out_of_memory)
         tokens = {kind: combine(of_kind, weights, settings.combine) for kind, of_kind in encoded.items()}
         adapter = self.adapter
         return DEADiffTokens(

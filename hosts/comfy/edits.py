@@ -17,8 +17,8 @@ from torch import Tensor
 from ...attention.call import SELF, Edit
 from ...attention.layers import Layer
 from . import calls
-from .model import EDITS, KEY, PREDICTION, RUN, attention_layers
-from .rows import Prediction, guider_branches, guider_ranks, list_places
+from .model import EDITS, KEY, PART, PREDICTION, RUN, attention_layers
+from .rows import Part, Prediction, guider_branches, guider_ranks, list_places
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Sampling:
     :param noise: (B, C, h, w), what is added to ``latent``, both in the scale of a LATENT.
     :param mask: where the latents may change, None for everywhere.
     :param guider: whose ``conds`` are the prompts.
+    :param part: the pictures that these are, where they are not all of a batch.
     """
 
     noise: Tensor
@@ -43,11 +44,12 @@ class Sampling:
     mask: Tensor | None
     guider: Any
     run: Run
+    part: Part | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the latents, (B, C, h, w)."""
-        return tuple(self.noise.shape)
+        """Of the latents, (B, C, h, w), where they are a part of a batch the whole one's."""
+        return (self.noise.shape[0] if self.part is None else self.part.of, *self.noise.shape[1:])
 
     def refuse_windows(self, why: str, what_to_do: str) -> None:
         """:raises ValueError: the MODEL splits batches into context windows."""
@@ -134,6 +136,14 @@ def add_edit(model: Any, placed: PlacedEdit, instead_of: PlacedEdit | None = Non
     return patched
 
 
+def for_pictures(model: Any, part: Part) -> Any:
+    """A clone of the MODEL that is asked for some pictures of a batch; its edits know which ones."""
+    patched = model.clone()
+    options = patched.model_options.setdefault("transformer_options", {})
+    options[KEY] = {**options.get(KEY, {}), PART: part}
+    return patched
+
+
 def with_edit(
     model_options: Mapping[str, Any], placed: PlacedEdit, prediction: Prediction | None = None
 ) -> dict[str, Any]:
@@ -178,7 +188,7 @@ def _sampling(
     options[KEY] = {**options.get(KEY, {}), RUN: run}
     _innermost(options)
     edits = placed_edits(options)
-    sampling = Sampling(noise, latent_image, sampler, sigmas, denoise_mask, guider, run)
+    sampling = Sampling(noise, latent_image, sampler, sigmas, denoise_mask, guider, run, options[KEY].get(PART))
     for placed in edits:
         if placed.whole_pictures:
             _check_areas(placed, sampling)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,10 +31,11 @@ from ...diffusion.schedule import closer_levels, inversion_plan
 from ...pipelines.exemplar_inversion import color_layers
 from . import edits
 from .attention import fused_attention
-from .conditioning import is_shared
 from .fits import foreign_levels
 from .host import ComfyHost
+from .memory import out_of_memory
 from .model import attention_layers, fingerprint, sigma_table
+from .prompt_rows import why_together
 from .runs import say
 from .sampling_checks import sampling_warnings
 
@@ -59,6 +60,18 @@ def with_capture(model: Any, settings: CaptureSettings) -> Any:
     return clone
 
 
+class Progress(Protocol):
+    """What is told of model calls."""
+
+    def __call__(self, denoised: Tensor) -> None:
+        """After each one, with the clean estimate (n, C, h, w)."""
+        ...
+
+    def expect(self, calls: int) -> None:
+        """How many are still to come, whenever that changes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Inverted:
     """What an inversion gives.
@@ -80,36 +93,52 @@ def invert(
     conditioning: list,
     samples: Tensor,
     settings: InversionSettings,
-    progress: Callable[[int], Callable[[Tensor], None]],
+    progress: Callable[[int], Progress],
 ) -> Inverted:
     """DDIM inversion of pictures, keeping what the MODEL was asked to keep.
 
-    All pictures at once; where memory does not suffice half of them, as long as they share one prompt.
+    All pictures at once; where memory does not suffice half of them, each with its own prompt if they have such.
 
     :param samples: (B, C, h, w) of a LATENT.
-    :param progress: number of model calls -> what is called with the clean estimate after each.
+    :param progress: number of model calls -> what is told of each.
     :raises ValueError: steps or depth out of range.
-    :raises RuntimeError: memory runs out on a single picture.
+    :raises torch.OutOfMemoryError: memory runs out on pictures that can't be told apart.
+    :raises RuntimeError: it runs out on a single picture.
     """
     plan = inversion_plan(sigma_table(model), settings.steps, settings.depth, settings.convention)
     start = model.model.process_latent_in(samples)
     calls = len(plan.reads) * (1 + settings.refinements) + (settings.depth if settings.measure_round_trip else 0)
-    host = ComfyHost(model, conditioning, on_step=progress(calls), name="Attention Capture")
+    bar = progress(calls)
+    host = ComfyHost(model, conditioning, on_step=bar, name="Attention Capture")
     spec = model.get_attachment(_CAPTURE)
 
     def climb(part: slice) -> tuple[Tensor, FeatureBank, Tensor]:
         target = CaptureTarget(spec) if spec is not None else None
         capture = Capture([target], plan.kept_sigmas) if target is not None else None
-        trajectory = host.invert(start[part], plan, capture, settings.refinements)
+        some = host if part == slice(0, len(start)) else host.only(part, len(start))
+        trajectory = some.invert(start[part], plan, capture, settings.refinements)
         if capture is not None:
             capture.check(len(start[part]))
         returned = start[part]
         if settings.measure_round_trip:
-            returned = plan.to_clean(host.sample(plan.to_sampling(trajectory[-1]), plan, None, (), 1.0))
+            returned = plan.to_clean(some.sample(plan.to_sampling(trajectory[-1]), plan, None, (), 1.0))
         return trajectory, target.bank if target is not None else FeatureBank(), returned
 
-    splits = host.out_of_memory if is_shared(conditioning) else lambda _: False
-    parts = [made for _, made in in_batches(len(start), len(start), climb, splits)]
+    def splits(error: Exception) -> bool:
+        if not host.out_of_memory(error):
+            return False
+        why = why_together(conditioning, len(start))
+        if why is not None:
+            raise torch.OutOfMemoryError(
+                f"DDIM Inversion: memory ran out on {len(start)} pictures at once, which can't be inverted one by one: "
+                f"{why}. Connect fewer pictures, or smaller ones."
+            ) from error
+        return True
+
+    def fewer(first: int, at_once: int) -> None:
+        bar.expect(calls * -(-(len(start) - first) // at_once))
+
+    parts = [made for _, made in in_batches(len(start), len(start), climb, splits, fewer)]
     trajectories, banks, returned = zip(*parts, strict=True)
     trajectory, bank = torch.cat(trajectories, dim=1), joined_banks(banks)
     inversion = Inversion(plan, trajectory, bank, host.fingerprint, host.layers, _chroma(model, start))
@@ -155,7 +184,7 @@ def with_color_injection(
         return model.clone()
     for text in role_warnings(source, reference, gray):
         say(f"{NAME}: {text}")
-    edit.precompute({info.layer: info.heads for info in infos}, fused_attention({}), model.load_device)
+    edit.precompute({info.layer: info.heads for info in infos}, fused_attention({}), model.load_device, out_of_memory)
     placed = edits.PlacedEdit(
         NAME,
         edit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from . import edits, sampling
 from .attention import fused_attention
 from .memory import out_of_memory
 from .model import attention_layers, fingerprint, sigma_table
+from .prompt_rows import for_part
+from .rows import Part
 
 if TYPE_CHECKING:
     from ...pipelines.host import Host
@@ -88,6 +91,16 @@ class ComfyHost:
     def decode(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, H, W, 3) in 0..1."""
         return self.vae.decode(self.model.model.process_latent_out(latent))
+
+    def only(self, part: slice, pictures: int) -> ComfyHost:
+        """The same host for some pictures of a batch.
+
+        :param pictures: of the whole batch, for whose prompts ``prompt_rows.why_together`` says nothing.
+        """
+        host = copy.copy(self)
+        host.model = edits.for_pictures(self.model, Part(tuple(range(pictures)[part]), pictures))
+        host.conditioning = for_part(self.conditioning, part, pictures)
+        return host
 
     def invert(
         self, latent: Tensor, plan: InversionPlan, capture: Capture | None = None, refinements: int = 0

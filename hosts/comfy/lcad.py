@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,22 +123,25 @@ class ComfyLCADVAE(ManagedNetwork):
 
         :param image: (B, H, W, 3) in 0..1.
         """
-        prepared = prepare(image, settings, self.multiple, self.factor)
-        gray = self.encode(prepared, image)
+        gray = self.encode(image, lambda frame: prepare(frame, settings, self.multiple, self.factor))
         height, width = gray.features.shape[-2:]
         count = len(image) * settings.variations
         samples = torch.zeros(count, self.channels, height, width, device=gray.features.device)
-        log.info("L-CAD works at %d x %d pixels.", prepared.shape[2], prepared.shape[1])
+        log.info("L-CAD works at %d x %d pixels.", width * self.factor, height * self.factor)
         return gray, {"samples": samples, PICTURE_KEY: gray}
 
-    def encode(self, prepared: Tensor, image: Tensor) -> GrayPicture:
+    def encode(self, image: Tensor, prepared: Callable[[Tensor], Tensor]) -> GrayPicture:
         """Encode pictures, one after the other.
 
-        :param prepared: (B, h, w, 3) in 0..1, sides multiples of ``factor``; made from ``image``, which goes along.
+        :param image: (B, H, W, 3) in 0..1, which goes along.
+        :param prepared: (1, H, W, 3) -> (1, h, w, 3) in 0..1, sides multiples of ``factor``.
         """
-        keep = comfy.model_management.intermediate_device()
-        self._make_room(*prepared.shape[1:3])
-        encoded = [[level.to(keep) for level in self.network.encode(frame[None])] for frame in self._frames(prepared)]
+        keep, encoded = comfy.model_management.intermediate_device(), []
+        for frame in self._frames(image):
+            small = prepared(frame[None])
+            if not encoded:
+                self._make_room(*small.shape[1:3])
+            encoded.append([level.to(keep) for level in self.network.encode(small)])
         return GrayPicture(image, tuple(torch.cat(level) for level in zip(*encoded, strict=True)), self)
 
     def gray_for(self, latent: dict[str, Any], image: Tensor) -> GrayPicture:
@@ -160,7 +163,8 @@ class ComfyLCADVAE(ManagedNetwork):
             and torch.equal(carried.image, image)
         ):
             return carried
-        return self.encode(resize(image, tuple(side * self.factor for side in samples.shape[-2:])), image)
+        size = (samples.shape[-2] * self.factor, samples.shape[-1] * self.factor)
+        return self.encode(image, lambda frame: resize(frame, size))
 
     def decode(self, latent: Tensor, gray: GrayPicture) -> Tensor:
         """Latents (B, C, h, w) -> pictures (B, H, W, 3) in 0..1; latent i belongs to gray i modulo their number."""

@@ -12,6 +12,8 @@ import comfy.sd
 import torch
 from torch import nn
 
+from .memory import out_of_memory
+
 
 def managed(network: nn.Module, load_device: torch.device, offload_device: torch.device, *, paged: bool = False) -> Any:
     """A patcher around a network that is on the CPU.
@@ -60,6 +62,10 @@ class ManagedNetwork:
     def device(self) -> torch.device:
         """Where it runs."""
         return self.patcher.load_device
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether an error says that memory ran out; if so, what can be freed is freed."""
+        return out_of_memory(error)
 
     def load(self, working_bytes: int) -> None:
         """Have it on its device, with room for what it needs on the way. Ends the run where the user canceled it.

@@ -16,8 +16,9 @@ log = logging.getLogger(__name__)
 #: Key under which the pack's wrappers and options stand in a MODEL.
 KEY = "exemplar"
 
-#: What stands under that key of the transformer options: the list of edits, and what a run and a prediction say.
-EDITS, RUN, PREDICTION = "edits", "run", "prediction"
+#: What stands under that key of the transformer options: the list of edits, what a run and a prediction say, and which
+#: pictures are worked on where they are not all.
+EDITS, RUN, PREDICTION, PART = "edits", "run", "prediction", "part"
 
 #: Prediction types that share the noise schedule this pack works on.
 _SUPPORTED_SAMPLING = ("EPS", "V_PREDICTION")

@@ -13,9 +13,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...attention.call import CONDITIONAL, UNCONDITIONAL, UNKNOWN, batch_layout
+from .model import KEY, PART
 
 #: A prompt's identity -> the branches it serves.
 Branches = Mapping[Any, frozenset[int]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some pictures of a batch, which are sampled without the others.
+
+    :param pictures: their places in it; ``of`` is how many there are in all.
+    """
+
+    pictures: tuple[int, ...]
+    of: int
 
 
 @dataclass(frozen=True)
@@ -150,7 +162,9 @@ def _pictures(options: Mapping[str, Any], prediction: Prediction, each: int) -> 
     """The pictures of every chunk of a batch; None where they can't be told."""
     window = options.get("context_window")
     if window is None:
-        return tuple(range(each)) if each == prediction.pictures else None
+        part: Part | None = options.get(KEY, {}).get(PART)
+        shown = tuple(range(each)) if part is None else part.pictures
+        return shown if each == prediction.pictures == len(shown) else None
     if prediction.windowed or getattr(window, "dim", None) != 0:
         return None
     anchor = getattr(window, "causal_anchor_index", None)

@@ -10,6 +10,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
+from ...color.batches import Batches
 from ...diffusion.concept import (
     ConceptProgress,
     ConceptState,
@@ -23,6 +24,7 @@ from ...diffusion.schedule import inversion_plan
 from ...pipelines.vct_concept import LearningSettings
 from . import model as host
 from .gradients import DifferentiableText, DifferentiableUNet, clone_for_autograd
+from .memory import out_of_memory
 
 #: Steps and guidance of the pictures that show how far learning is.
 SAMPLE_STEPS, SAMPLE_GUIDANCE = 20, 7.5
@@ -63,7 +65,7 @@ class ConceptLearner:
             second=tuple(clone_for_autograd(m, device) for m in state.second),
         )
         copies = draw_copies(self.latents, self.table, self.options.accumulation, self.settings.seed, state.updates)
-        return drain(learn_concept(self.unet, self.text, state, copies, self.options), on_update)
+        return drain(learn_concept(self.unet, self.text, state, copies, self.options, out_of_memory), on_update)
 
     @torch.no_grad()
     def sample(self, state: ConceptState) -> Tensor:
@@ -73,10 +75,13 @@ class ConceptLearner:
         plan = inversion_plan(self.table, SAMPLE_STEPS, SAMPLE_STEPS)
         noise = torch.randn(self.latents[:1].shape, generator=torch.Generator().manual_seed(self.settings.seed))
         both = [torch.cat([a, b]) for a, b in zip(nothing, concept, strict=True)]
+        rows = Batches(2, out_of_memory, "prediction(s)")
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            plain, steered = self.unet(torch.cat([x, x]), sigma.repeat(2), *both).chunk(2)
+            twice, sigmas = torch.cat([x, x]), sigma.repeat(2)
+            asked = rows.of(2, lambda part: self.unet(twice[part], sigmas[part], *(each[part] for each in both)))
+            plain, steered = torch.cat([answer for _, answer in asked]).chunk(2)
             return guide(steered, plain, SAMPLE_GUIDANCE)
 
         return sample_ddim(guided, noise.to(self.device) * plan.sigmas[0], torch.tensor(plan.sigmas), disable=True)

@@ -13,7 +13,7 @@ from ...attention.call import Edit
 from ...attention.capture import Capture
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
-from ...color.batches import ran_out
+from ...color.batches import freed
 from ...diffusion.sampling import guide, invert_ddim, sample_ddim
 from ...diffusion.schedule import InversionPlan
 from .denoiser import UNetDenoiser
@@ -110,11 +110,7 @@ class DiffusersHost:
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""
-        if not ran_out(error):
-            return False
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return True
+        return freed(error, torch.cuda.empty_cache if self.device.type == "cuda" else None)
 
     def _split_block(self, layers: Sequence[Layer]) -> int | None:
         """The up block of the first edited layer: before it both branches of guidance compute the same thing."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...color.batches import ran_out
+from ...color.batches import freed
 from ...files.headers import read_recommended
 from ...files.ldm import build as build_strictly
 from ...files.tensors import read_tensors, reading
@@ -63,11 +63,7 @@ class LoadedDDColor:
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""
-        if not ran_out(error):
-            return False
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return True
+        return freed(error, torch.cuda.empty_cache if self.device.type == "cuda" else None)
 
 
 def fitting(free: float, network: DDColor, frames: int, height: int, width: int) -> int:
