@@ -2,60 +2,107 @@
 
 Start at :func:`main`. A command is a module of this folder with ``NAME``, ``HELP``, ``DESCRIPTION``,
 ``add_options(parser)`` and ``run(options)``, found by itself; its options come from settings
-(``options.add_settings``).
+(``options.add_settings``). What is said when one fails is in :mod:`.failures`.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import NoReturn
 
 _MODULES = [import_module(f".{module.name}", __name__) for module in iter_modules(__path__)]
 COMMANDS = tuple(module for module in _MODULES if hasattr(module, "NAME"))
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave the program, as argparse asks for it."""
+        from . import failures
+
+        self.exit(failures.USAGE, f"error: {failures.one_line(message)}; {self.prog} --help lists what there is.\n")
+
+
+def parser(names: Sequence[str] | None = None) -> Parser:
+    """The parser of all commands.
+
+    :param names: of the commands whose options are wanted, all by default; reading settings takes a while.
+    """
+    from .failures import CODES
+
+    made = Parser(prog="comfyui_exemplar", description="Color pictures by example.", epilog=CODES)
+    _add_traceback(made, False)
+    commands = made.add_subparsers(required=True, metavar="command", parser_class=Parser)
+    for command in COMMANDS:
+        own = commands.add_parser(command.NAME, help=command.HELP, description=command.DESCRIPTION, epilog=CODES)
+        own.set_defaults(run=command.run)
+        if names is None or command.NAME in names:
+            command.add_options(own)
+            _add_traceback(own, argparse.SUPPRESS)  # said before the command, it stays said
+    return made
+
+
+def _add_traceback(parser: argparse.ArgumentParser, default: bool | str) -> None:
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        default=default,
+        help="when it fails, show where in the program (default: one line only)",
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    :returns: the exit status: 0, or 1 with one line on standard error; 130 when the user stopped it.
+    :returns: the return code, see :mod:`.failures`; what is not 0 comes with one line on standard error.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="comfyui_exemplar", description="Color pictures by example.")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    for command in COMMANDS:
-        own = commands.add_parser(command.NAME, help=command.HELP, description=command.DESCRIPTION)
-        own.set_defaults(run=command.run)
-        if command.NAME in arguments:  # the others' settings stay unread: they import torch
-            command.add_options(own)
-    options = parser.parse_args(arguments)
+    _open_streams()
+    shows_traceback = "--traceback" in arguments
     try:
+        options = parser(arguments).parse_args(arguments)
         with _warnings_shown():
-            return options.run(options)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        return _failed(str(error) or type(error).__name__)
-    except RuntimeError as error:
-        from ..color.batches import ran_out
+            code = options.run(options)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # whatever it is, it is one line
+        from .failures import told
 
-        if not ran_out(error):
-            raise  # a mistake of ours, whose traceback is wanted
-        return _failed("memory ran out; lower the resolution, or --batch if it is set.")
+        if shows_traceback:
+            import traceback
 
-
-def _failed(said: str) -> int:
-    print(f"error: {_one_line(said)}", file=sys.stderr)
-    return 1
+            traceback.print_exception(error)
+        code, line = told(error)
+        with suppress(OSError, ValueError):  # nobody reads it
+            print(line, file=sys.stderr, flush=True)
+    finally:
+        _let_go_of_streams()
+    return code
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _open_streams() -> None:
+    """Standard output and error that are there, and take names that their encoding does not have."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the program
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _let_go_of_streams() -> None:
+    """What can't be written any more is dropped here, not by Python at its end with words of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Warnings(logging.Handler):
@@ -64,14 +111,18 @@ class _Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(f"{record.levelname.lower()}: {_one_line(record.getMessage())}", file=sys.stderr)
+        from .failures import one_line
+
+        with suppress(OSError, ValueError):
+            tqdm.write(f"{record.levelname.lower()}: {one_line(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager
 def _warnings_shown() -> Iterator[None]:
-    root, shown = logging.getLogger(), _Warnings(logging.WARNING)
-    root.addHandler(shown)
+    """The pack's own warnings; libraries say theirs themselves."""
+    ours, shown = logging.getLogger(__name__.rpartition(".")[0]), _Warnings(logging.WARNING)
+    ours.addHandler(shown)
     try:
         yield
     finally:
-        root.removeHandler(shown)
+        ours.removeHandler(shown)

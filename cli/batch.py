@@ -16,20 +16,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from . import names
+from . import failures, names
 
 if TYPE_CHECKING:
-    from PIL.Image import Exif, Image
     from torch import Tensor
 
     from ..files.pictures import FileFacts
 
 log = logging.getLogger(__name__)
-
-#: EXIF's tag of how a picture lies, and the values that exchange its sides.
-_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)
-#: TIFF's tags of a page's width and height as stored; some versions of Pillow turn their own size, others don't.
-_WIDTH, _HEIGHT = 256, 257
 
 
 @dataclass(frozen=True)
@@ -97,10 +91,10 @@ class Batch:
         self._current = (job,)
         save_picture(image, job.result, bits=self.bits, facts=self._facts.pop(job.source))
         self._written += 1
-        _say(job.result)
+        say(job.result)
         if sheet is not None and job.sheet is not None:
             save_picture(sheet, job.sheet)
-            _say(job.sheet)
+            say(job.sheet)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -108,19 +102,17 @@ class Batch:
 
         :raises ValueError: what cannot be read, colored or written.
         :raises MemoryError: memory ran out.
+        :raises UnexpectedError: a mistake of ours or of a library.
         """
         from ..color.batches import ran_out
 
         try:
             yield
-        except (ValueError, OSError) as error:
-            raise ValueError(self._told(str(error))) from error
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, MemoryError) or ran_out(error):
-                raise MemoryError(
-                    self._told("memory ran out; lower the resolution, or --batch if it is set.")
-                ) from error
-            raise
+        except Exception as error:
+            if ran_out(error):
+                raise MemoryError(self._told(failures.MEMORY)) from error
+            kind = ValueError if isinstance(error, (ValueError, OSError, ImportError)) else failures.UnexpectedError
+            raise kind(self._told(failures.said(error))) from error
 
     def _told(self, said: str) -> str:
         """A message, with the picture's name if it lacks one, and what was done before."""
@@ -132,12 +124,18 @@ class Batch:
         return f"{said.rstrip('.')}. {self._written} of {len(self.jobs)} results are written."
 
 
-def _say(path: Path) -> None:
-    """A line on standard output, above a progress bar that may stand there."""
+def say(what: Path | str) -> None:
+    """A line on standard output, above a progress bar that may stand there.
+
+    :raises OSError: whoever read it is gone, or there is no room for it.
+    """
     from tqdm import tqdm
 
-    tqdm.write(str(path), file=sys.stdout)
-    sys.stdout.flush()
+    try:
+        tqdm.write(str(what), file=sys.stdout)
+        sys.stdout.flush()
+    except OSError as error:
+        raise OSError(f"standard output cannot be written to ({error.strerror})") from error
 
 
 def plan(
@@ -160,14 +158,16 @@ def plan(
     :raises FileNotFoundError: something is missing.
     :raises ValueError: something is no picture, a place can't be written to, or one file would replace another.
     """
+    from ..files.pictures import picture_size
+
     results = names.results(options.inputs, options.output, what)
     for option, path in (files or {}).items():
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; look at what is named after {option}.")
-    sizes = [size_of(path) for path in options.inputs]
+    sizes = [picture_size(path) for path in options.inputs]
     for path in (pictures or {}).values():
         if path is not None:
-            size_of(path)
+            picture_size(path)
     if one_size and len(set(sizes)) > 1:
         raise ValueError(
             f"{one_size} wants the frames of one video, but the inputs have {len(set(sizes))} sizes; leave it out."
@@ -181,7 +181,7 @@ def plan(
         [(option, path) for option, path in {**(pictures or {}), **(files or {})}.items() if path is not None],
         [*_writes(jobs), *([("--save-concept", concept)] if concept else [])],
     )
-    _check_destinations(jobs, options.bits, concept)
+    _check_destinations(jobs, options.bits)
     return Batch(jobs, options.bits, bool(one_size))
 
 
@@ -192,64 +192,11 @@ def _writes(jobs: list[Job]) -> Iterator[tuple[str, Path]]:
             yield f"the sheet of {job.source}", job.sheet
 
 
-def _check_destinations(jobs: list[Job], bits: Literal[8, 16], concept: Path | None) -> None:
+def _check_destinations(jobs: list[Job], bits: Literal[8, 16]) -> None:
     """Whether all files can be written under their names; folders are made."""
-    from ..files.output import check_destination
+    from ..files.output import check_destinations
     from ..files.pictures import WRITTEN, check_format
 
-    for path in {job.result.suffix: job.result for job in jobs}.values():
-        check_format(path, bits)
-    if concept is not None:
-        check_destination(concept, (".safetensors",))
     for job in jobs:
-        check_destination(job.result, WRITTEN)
-        if job.sheet is not None:
-            check_destination(job.sheet, WRITTEN)
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture file, turned upright.
-
-    From its header; pixels are only read where that is not enough.
-
-    :raises ValueError: not a readable picture.
-    :raises FileNotFoundError: no such file.
-    """
-    from ..files.pictures import DAMAGED, read_photograph, reading
-    from ..files.room import check_room
-
-    try:
-        height, width = _header(path)
-    except DAMAGED:
-        # the reader says what is wrong, or it knows more formats than Pillow
-        height, width = read_photograph(path).images.shape[1:3]
-    with reading(path):
-        check_room(width, height)
-    return height, width
-
-
-def _header(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # for files from strangers; the user named this one
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if image.format == "TIFF":
-                tags = getattr(image, "tag_v2")  # noqa: B009  # of Pillow's TIFF reader alone
-                width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
-            turned = _exif(image).get(_ORIENTATION) in _LYING
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-    return (width, height) if turned else (height, width)
-
-
-def _exif(image: Image) -> Exif:
-    """What a header says about the capture."""
-    from PIL.Image import Exif
-
-    if image.format != "PNG":
-        return image.getexif()
-    exif = Exif()  # PNG's own would read all pixels, in case that it stands behind them
-    exif.load(image.info.get("exif", b""))
-    return exif
+        check_format(job.result, bits, job.size)
+    check_destinations([path for _, path in _writes(jobs)], WRITTEN)

@@ -22,12 +22,14 @@ DEFAULTS = {"batch": 1}
 def add_options(command: argparse.ArgumentParser) -> None:
     from ..pipelines.exemplar_settings import ColorizeSettings
 
-    common.add_inputs(command, "gray picture(s)")
-    command.add_argument("--reference", required=True, type=Path, help="color picture with the same kinds of things")
+    group = common.add_inputs(command, "gray picture(s)")
+    group.add_argument(
+        "--reference", required=True, type=Path, help="color picture with the same kinds of things (required)"
+    )
+    group.add_argument("--no-sheet", action="store_true", help="no contact sheet (default: one beside each result)")
     common.add_checkpoint(command)
     # a fallback has no option: it would need a picture for each input
     common.add_settings(command, ColorizeSettings, skip=("fallback_below",), defaults=DEFAULTS)
-    command.add_argument("--no-sheet", action="store_true", help="no contact sheet")
 
 
 def run(options: argparse.Namespace) -> int:

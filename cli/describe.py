@@ -20,30 +20,34 @@ def add_options(command: argparse.ArgumentParser) -> None:
     from ..attention.instances import InstanceSettings
     from ..pipelines.lcad import LCADSettings
 
-    common.add_inputs(command, "gray picture(s), all described alike")
-    command.add_argument(
+    group = common.add_inputs(command, "gray picture(s), all described alike")
+    group.add_argument(
         "--prompt",
         default="",
-        help="what is where in which color, things apart by commas: 'a green apple, a yellow bell'; left out, the "
-        "colors are the model's choice",
+        metavar="TEXT",
+        help="what is where in which color, things apart by commas: 'a green apple, a yellow bell' (default: empty, "
+        "the colors are the model's choice)",
     )
-    command.add_argument("--negative", default="", help="what it should not be; usually left out")
-    command.add_argument(
+    group.add_argument(
+        "--negative", default="", metavar="TEXT", help="what it should not be; usually left out (default: empty)"
+    )
+    group.add_argument(
         "--region",
         action="append",
         default=[],
         metavar="PHRASE=MASK",
         help="keep a phrase of the prompt to a mask, a picture that is white there: 'green apple=apple.png'; may be "
-        "repeated",
+        "repeated (default: none)",
     )
-    common.add_settings(command, InstanceSettings, prefix=_REGION)
-    common.add_model(command, "L-CAD's checkpoint (default: the embedded one, made for drawings)")
-    command.add_argument(
+    model = common.add_model(command, "L-CAD's checkpoint (default: the embedded one, made for drawings)")
+    model.add_argument(
         "--tokenizer",
+        metavar="PLACE",
         help="for a checkpoint: folder with CLIP's tokenizer, or its name on the hub, from which it is fetched "
         "(default: openai/clip-vit-large-patch14 from the hub's cache)",
     )
     common.add_settings(command, LCADSettings)
+    common.add_settings(command, InstanceSettings, prefix=_REGION, title="regions")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
+from .batch import say
 from .names import check_collisions
 
 NAME = "extract-deadiff"
@@ -17,9 +18,14 @@ DESCRIPTION = (
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("checkpoint", type=Path, help="DEADiff's checkpoint, .ckpt or .safetensors")
-    command.add_argument("adapter", type=Path, help="the .safetensors file to write")
-    command.add_argument(
+    group = command.add_argument_group("input and output")
+    group.add_argument("checkpoint", type=Path, help="DEADiff's checkpoint, .ckpt or .safetensors")
+    group.add_argument(
+        "adapter",
+        type=Path,
+        help="the .safetensors file to write; an older adapter is replaced, a file of another kind never",
+    )
+    group.add_argument(
         "--dtype", choices=common.DTYPES, default="float16", help="float16 halves the file (default: float16)"
     )
 
@@ -27,16 +33,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import torch
 
-    from ..files.output import check_destination
     from ..networks.deadiff.load import extract
 
     if not options.checkpoint.exists():
         raise FileNotFoundError(f"{options.checkpoint} does not exist; give DEADiff's checkpoint.")
-    if options.adapter.suffix.lower() != ".safetensors":
-        raise ValueError(f"The adapter is to be {options.adapter}; its name must end in .safetensors.")
     check_collisions([], [("the checkpoint", options.checkpoint)], [("the adapter", options.adapter)])
-    check_destination(options.adapter, (".safetensors",))
     done = extract(options.checkpoint, options.adapter, getattr(torch, options.dtype))
     trunks = "both branches' image trunks are the same and kept once" if done["shared_trunk"] else "two image trunks"
-    print(f"{options.adapter}: {done['tensors']} tensors, {done['bytes'] / 1e6:.1f} MB ({trunks})")
+    say(f"{options.adapter}: {done['tensors']} tensors, {done['bytes'] / 1e6:.1f} MB ({trunks})")
     return 0

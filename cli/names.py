@@ -24,17 +24,13 @@ def results(inputs: list[Path], output: str | None, what: str) -> list[Path]:
     place = Path(output)
     if output.endswith(("/", os.sep)) or place.is_dir() or not place.suffix:
         return [place / name for name in names]
+    from ..files.output import check_suffix
     from ..files.pictures import WRITTEN
 
-    is_picture = place.suffix.lower() in WRITTEN
     if len(inputs) == 1:
-        if is_picture:
-            return [place]
-        raise ValueError(
-            f"--output {output} ends in {place.suffix}; pictures are written as {', '.join(WRITTEN)}. If it is a "
-            f"folder, write {output}/."
-        )
-    if is_picture:
+        check_suffix(place, WRITTEN, f"If it is a folder, write {output}/.")
+        return [place]
+    if place.suffix.lower() in WRITTEN:
         raise ValueError(f"There are {len(inputs)} inputs, but --output names one file, {output}; name a folder.")
     return [place / name for name in names]
 

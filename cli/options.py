@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
+_METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def add_settings(
@@ -21,25 +22,32 @@ def add_settings(
     skip: Container[str] = (),
     prefix: str = "",
     defaults: Mapping[str, Any] | None = None,
+    title: str = "settings",
 ) -> None:
     """An option for every setting of a class but some; left out, an option chooses nothing.
 
+    They stand in groups: those that most users look at, by their class, then the advanced ones.
+
     :param prefix: of the options' names, where a command has settings of two classes.
     :param defaults: what the command takes where it is not the settings' default.
+    :param title: of the group of the class's own.
     """
-    for name, entry in entries(settings).items():
-        if name in skip:
-            continue
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    known = [(name, entry) for name, entry in entries(settings).items() if name not in skip]
+    for name, entry in sorted(known, key=lambda each: each[1].about.advanced):  # otherwise in their order
+        called = ", ".join(["advanced " * entry.about.advanced + title, *entry.path])
+        if called not in groups:
+            groups[called] = command.add_argument_group(called)
         flag, about = "--" + (prefix + name).replace("_", "-"), entry.about
         left_out = "the model's recommendation, else " if about.auto else ""
         default = (defaults or {}).get(name, entry.default)
         text = f"{about.help} (default: {left_out}{_shown(default)})".replace("%", "%%")
         if entry.kind is bool:
-            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+            groups[called].add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif entry.options:
-            command.add_argument(flag, choices=entry.options, help=text)
+            groups[called].add_argument(flag, choices=entry.options, help=text)
         else:
-            command.add_argument(flag, type=entry.kind, help=text)
+            groups[called].add_argument(flag, type=entry.kind, metavar=_METAVARS[entry.kind], help=text)
 
 
 def chosen(options: argparse.Namespace, settings: type[Settings], prefix: str = "") -> dict[str, Any]:
@@ -54,15 +62,20 @@ def _shown(default: Any) -> str:
     return f"{default:g}" if isinstance(default, (int, float)) else str(default) or "empty"
 
 
-def add_inputs(command: argparse.ArgumentParser, help: str) -> None:
-    """The pictures to work on, where results go, and how precise they are."""
-    command.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=help)
-    command.add_argument(
+def add_inputs(command: argparse.ArgumentParser, help: str) -> argparse._ArgumentGroup:
+    """The pictures to work on, where results go, and how precise they are.
+
+    :returns: the group of these options, for a command's own.
+    """
+    group = command.add_argument_group("input and output")
+    group.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=help)
+    group.add_argument(
         "--output",
-        help="file for one input, folder for several or with a slash at its end (default: beside each). Older results "
-        "are replaced, inputs never",
+        metavar="PLACE",
+        help="file for one input, folder for several or with a slash at its end. Older results are replaced, inputs "
+        "never (default: beside each input)",
     )
-    command.add_argument(
+    group.add_argument(
         "--bits",
         type=int,
         choices=(8, 16),
@@ -70,24 +83,28 @@ def add_inputs(command: argparse.ArgumentParser, help: str) -> None:
         help="of a sample in the results; 16 keeps the fine steps of a scan, as .png or .tif, in twice the size "
         "(default: 8)",
     )
+    return group
 
 
-def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = False) -> None:
+def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = False) -> argparse._ArgumentGroup:
     """The model file, and where and how precisely it runs.
 
     :param required: for a command without an embedded file to fall back on.
+    :returns: the group of these options, for a command's own.
     """
-    command.add_argument("--model", type=Path, required=required, help=help)
-    command.add_argument("--device", default="cpu", help="cpu, cuda, mps ... (default: cpu)")
-    command.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's weights (default: float32)")
+    group = command.add_argument_group("model")
+    group.add_argument("--model", type=Path, metavar="PLACE", required=required, help=f"{help} (required)" if required else help)
+    group.add_argument("--device", default="cpu", help="cpu, cuda, mps ... (default: cpu)")
+    group.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's weights (default: float32)")
+    return group
 
 
 def add_checkpoint(command: argparse.ArgumentParser) -> None:
     """The model of a command that works with any Stable Diffusion, and what it predicts."""
     from ..hosts.diffusers.prediction import Prediction
 
-    add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
-    command.add_argument(
+    group = add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
+    group.add_argument(
         "--prediction",
         choices=get_args(Prediction),
         default="auto",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from . import options as common
-from .batch import plan
+from .batch import plan, say
 
 NAME = "translate"
 HELP = "draw pictures again with one reference picture's concept"
@@ -19,11 +19,21 @@ DESCRIPTION = (
 def add_options(command: argparse.ArgumentParser) -> None:
     from ..pipelines.vct import TranslateSettings
 
-    common.add_inputs(command, "picture(s) whose content is kept")
-    concept = command.add_mutually_exclusive_group(required=True)
-    concept.add_argument("--reference", type=Path, help="picture whose concept is learned")
-    concept.add_argument("--concept", type=Path, help="embedding file that was learned before, for this model")
-    command.add_argument("--save-concept", type=Path, help="write the learned vectors to this .safetensors file")
+    group = common.add_inputs(command, "picture(s) whose content is kept")
+    concept = group.add_mutually_exclusive_group(required=True)
+    concept.add_argument(
+        "--reference", type=Path, help="picture whose concept is learned (this or --concept is required)"
+    )
+    concept.add_argument(
+        "--concept", type=Path, help="embedding file that was learned before, for this model (or --reference)"
+    )
+    group.add_argument(
+        "--save-concept",
+        type=Path,
+        metavar="FILE",
+        help="write the learned vectors to this .safetensors file; one that this command did not make is never "
+        "replaced (default: they are not kept)",
+    )
     common.add_checkpoint(command)
     common.add_settings(command, TranslateSettings)
 
@@ -32,10 +42,11 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..demo import model_path
+    from ..files.owned import OwnPlace
     from ..files.pictures import load_picture
     from ..hosts.diffusers.checkpoint import load_standalone
     from ..hosts.diffusers.vct import DiffusersTranslator
-    from ..hosts.diffusers.vct_text import load_concept_text, read_vectors, save_vectors
+    from ..hosts.diffusers.vct_text import VECTORS_KEY, load_concept_text, read_vectors, save_vectors
     from ..pipelines.vct import TranslateSettings, learn, translate
 
     chosen = common.chosen(options, TranslateSettings)
@@ -50,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         files={"--concept": options.concept, "--model": path},
         concept=options.save_concept,
     )
+    place = OwnPlace(options.save_concept, VECTORS_KEY, "--save-concept") if options.save_concept else None
     reference = load_picture(options.reference) if options.reference else None
     text = load_concept_text(path, common.placement(options)["device"])
     model = load_standalone(path, **common.checkpoint(options))
@@ -60,9 +72,10 @@ def run(options: argparse.Namespace) -> int:
             concept = learn(host, reference, settings, lambda _phase, _progress: bar.update())
     else:
         concept = host.of_vectors(*read_vectors(options.concept, text))
-    if options.save_concept and concept.learned:
-        save_vectors(options.save_concept, text, concept.learned)
-        print(options.save_concept)
+    learned = concept.learned
+    if place is not None and learned:
+        place.write(lambda path, new: save_vectors(path, text, learned, new=new))
+        say(place.path)
     for job in batch.jobs:
         with batch.working(), tqdm(desc=job.source.name, unit="step") as bar:
             host.on_step = lambda _, bar=bar: bar.update()

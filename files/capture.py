@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 EXIF, GPS = 34665, 34853
 ORIENTATION = 274
+#: Orientations that exchange a picture's sides.
+LYING = (5, 6, 7, 8)
 #: Of the main block: description, camera, program, date, artist, computer, copyright, rating, Windows' texts.
 MAIN = (270, 271, 272, 305, 306, 315, 316, 18246, 33432, 40091, 40092, 40093, 40094, 40095)
 #: Of the EXIF block these do not hold for a result: color space, sizes, the block of interoperability; and makers'
@@ -85,4 +87,4 @@ def resolution(x: float, y: float, unit: int, orientation: int = 1) -> tuple[flo
     if factor is None or not (math.isfinite(x) and math.isfinite(y)) or min(x, y) <= 1:
         return None
     x, y = round(x * factor, 2), round(y * factor, 2)
-    return (y, x) if orientation >= 5 else (x, y)
+    return (y, x) if orientation in LYING else (x, y)

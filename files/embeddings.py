@@ -81,8 +81,13 @@ def tensor_names(encoders: tuple[str, ...]) -> tuple[str, ...]:
     return (SINGLE,) if len(encoders) == 1 else tuple(f"clip_{name}" for name in encoders)
 
 
-def save_concept(path: Path, concept: ConceptFile) -> None:
-    """Write the file whole or not at all."""
+def save_concept(path: Path, concept: ConceptFile, *, new: bool = False) -> None:
+    """Write the file whole or not at all.
+
+    :param new: never replace a file.
+    :raises FileExistsError: with ``new``, there is one.
+    :raises OSError: it cannot be written; an older file is as it was.
+    """
     names = tensor_names(concept.encoders)
     state = concept.state
     header = {
@@ -93,9 +98,8 @@ def save_concept(path: Path, concept: ConceptFile) -> None:
         "first": [_packed(m) for m in state.first],
         "second": [_packed(m) for m in state.second],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     vectors = {name: v.float().contiguous() for name, v in zip(names, state.vectors, strict=True)}
-    with whole(path) as beside:
+    with whole(path, new=new) as beside:
         save_file(vectors, beside, metadata={HEADER: json.dumps(header)})
 
 

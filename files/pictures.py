@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .photographs import FileFacts, Photograph
 from .raster import Decoded, finish
+from .room import check_room
 from .saving import WRITTEN, check_format, save_picture
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ __all__ = [
     "Photograph",
     "check_format",
     "load_picture",
+    "picture_size",
     "read_photograph",
     "save_picture",
 ]
@@ -106,6 +108,34 @@ def load_picture(path: str | Path) -> Tensor:
     from ..color import drop_alpha
 
     return drop_alpha(torch.cat([photograph.images, photograph.alpha[..., None]], -1))
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of a picture file's first page, turned upright, and whether memory suffices for it.
+
+    Pixels are read only where the header is not enough.
+
+    :raises ValueError: not a readable picture, or one that is too large.
+    :raises FileNotFoundError: no such file.
+    """
+    path = Path(path)
+    try:
+        height, width = _size_in_header(path)
+    except DAMAGED:
+        height, width = read_photograph(path).images.shape[1:3]  # it knows more formats, or says what is wrong
+    with reading(path):
+        check_room(width, height)
+    return height, width
+
+
+def _size_in_header(path: Path) -> tuple[int, int]:
+    from . import raster_formats, tiff
+
+    with path.open("rb") as file:
+        head = file.read(16)
+        if head.startswith(TIFF):
+            return tiff.size(file)
+        return raster_formats.size(file, path.suffix.lower())
 
 
 @contextmanager

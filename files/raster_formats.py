@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from . import capture, deep, png, profiles
 from .raster import Decoded, Raster, real_numbers, whole_numbers
@@ -81,19 +81,38 @@ def decode(data: bytes, pages: Literal["first", "all"], suffix: str = "") -> Dec
             rasters,
             {"MPO": "JPEG", "DIB": "BMP", "JPEG2000": "JPEG 2000"}.get(kind, kind),
             _bits(image, data, header, notes),
-            resolution=(stored[1], stored[0]) if stored and orientation >= 5 else stored,
+            resolution=(stored[1], stored[0]) if stored and orientation in capture.LYING else stored,
             exif=_kept(exif, notes),
             pages=len(numbers),
             notes=list(dict.fromkeys(notes)),
         )
 
 
-def _opened(file: Whole, suffix: str) -> ImageFile:
+def size(file: BinaryIO, suffix: str = "") -> tuple[int, int]:
+    """(height, width) of a picture, turned upright, from its header alone.
+
+    :param suffix: see :func:`decode`.
+    :raises ValueError: Pillow does not take it.
+    """
+    from PIL.Image import Exif
+
+    with _opened(file, suffix) as image:
+        if image.format != "PNG":
+            turn = _metadata(image, [])[1]
+        else:
+            exif = Exif()  # PNG's own would read all pixels, in case that it stands behind them
+            exif.load(image.info.get("exif", b""))
+            turn = exif.get(capture.ORIENTATION)
+        return image.size if turn in capture.LYING else image.size[::-1]
+
+
+def _opened(file: BinaryIO, suffix: str) -> ImageFile:
     """Pillow's picture, without its check of sizes: a user named this file, and :mod:`.room` looks at memory."""
     from PIL import Image
 
     Image.init()
-    prefix = file.getvalue()[:16]
+    file.seek(0)
+    prefix = file.read(16)
     for name in FORMATS:
         if name not in Image.OPEN:
             continue

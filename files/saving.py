@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import capture, exr, profiles
-from .output import whole
+from .output import check_suffix, whole
 from .photographs import FileFacts
 from .png import SIGNATURE
 from .tiff_strips import DEFLATE, directory
@@ -45,21 +45,26 @@ LONGEST = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 PLACES = (0x0110, 0x010F, 0x010E, 0x010D, 0x011D)
 
 
-def check_format(path: str | Path, bits: Literal[8, 16] = 8) -> None:
+def check_format(path: str | Path, bits: Literal[8, 16] = 8, size: tuple[int, int] = (0, 0)) -> None:
     """Refuse before work what a format cannot hold.
 
     :param path: a path or a suffix such as ".png".
-    :raises ValueError: an unknown suffix, or a depth that the format does not have.
+    :param size: (height, width), where it is known.
+    :raises ValueError: an unknown suffix, or a depth or sides that the format does not have.
     """
-    name = Path(path).name
-    suffix = name.lower() if name.lower() in DEPTHS else Path(path).suffix.lower()
+    name = Path(path).name.lower()
+    suffix = name if name in DEPTHS else Path(path).suffix.lower()
     if suffix not in DEPTHS:
-        found = f"{suffix} is no format" if suffix else "no suffix"
-        raise ValueError(f"{path}: {found} that pictures are written in; choose {', '.join(WRITTEN)}.")
+        check_suffix(path, WRITTEN)
     if bits not in DEPTHS[suffix]:
         others = ", ".join(other for other, depths in DEPTHS.items() if bits in depths)
         held = DEPTHS[suffix][0]
         raise ValueError(f"{path}: {suffix} holds {held} bits, {bits} are asked for; choose {held} bits, or {others}.")
+    most, (height, width) = LONGEST.get(suffix, 2**31), size
+    if max(size) > most:
+        raise ValueError(
+            f"{path}: {suffix} holds sides up to {most} pixels, the picture is {width} x {height}; choose .png or .tif."
+        )
 
 
 def save_picture(
@@ -70,6 +75,7 @@ def save_picture(
     quality: int = 95,
     facts: FileFacts | None = None,
     workflow: Mapping[str, str] | None = None,
+    new: bool = False,
 ) -> None:
     """Write the first picture of (B, H, W, 3), sRGB in 0..1; the suffix chooses the format.
 
@@ -80,23 +86,25 @@ def save_picture(
     :param quality: of JPEG, 1 to 100.
     :param facts: what the file said that the picture was made of: resolution and capture metadata are kept.
     :param workflow: texts by their names, as ComfyUI writes them: "prompt", "workflow".
+    :param new: never replace a file.
     :raises ValueError: the format cannot hold it, or there are values that are no numbers.
+    :raises FileExistsError: with ``new``, there is a file of the name.
+    :raises OSError: it cannot be written; an older file is as it was.
     """
-    check_format(path, bits)
     path = Path(path)
+    check_format(path, bits)
     suffix = path.suffix.lower()
     picture = image[0].detach().float().cpu()
     if picture.ndim != 3 or picture.shape[-1] != 3:
         raise ValueError(f"found a picture of shape {tuple(picture.shape)}, expected (H, W, 3).")
     if not torch.isfinite(picture).all():
         raise ValueError(f"The picture for {path.name} holds values that are no numbers; the step before made them.")
-    if max(picture.shape[:2]) > LONGEST.get(suffix, 2**31):
-        raise ValueError(f"{path}: {suffix} holds sides up to {LONGEST[suffix]} pixels; choose .png or .tif.")
+    check_format(path, bits, (picture.shape[0], picture.shape[1]))
     picture = picture.clamp(0, 1)
     most = 2**bits - 1
     levels = None if suffix == ".exr" else (picture.double() * most if bits == 16 else picture * most).round().numpy()
     texts = dict(workflow or {})
-    with whole(path) as beside, beside.open("wb") as file:
+    with whole(path, new=new) as beside, beside.open("wb") as file:
         if levels is None:
             exr.write(file, profiles.decode(picture.numpy()), _resolution(facts), _printable(texts))
         elif suffix in (".tif", ".tiff"):

@@ -67,6 +67,18 @@ def decode(file: BinaryIO, pages: Literal["first", "all"]) -> Decoded:
     )
 
 
+def size(file: BinaryIO) -> tuple[int, int]:
+    """(height, width) of the first page, turned upright, from its tags.
+
+    :raises ValueError: there is no page.
+    """
+    full = full_pages(Tags(file))
+    if not full:
+        raise ValueError("a TIFF file without a page")
+    width, height = full[0].number(256, 0), full[0].number(257, 0)
+    return (width, height) if _orientation(full[0], []) in capture.LYING else (height, width)
+
+
 def _layout(page: Directory, order: Literal["<", ">"], notes: list[str]) -> Layout:
     """How the samples are stored.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -98,7 +100,7 @@ def save_photographs(
     facts: FileFacts | None = None,
     workflow: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write each picture of (B, H, W, 3) under a name that is free.
+    """Write each picture of (B, H, W, 3) under a name that is free; no file is replaced, whoever writes at once.
 
     :param stem: what names begin with; ``%batch_num%`` in it becomes a picture's place in the batch.
     :param number: of the first file, if it is free.
@@ -108,19 +110,29 @@ def save_photographs(
     :raises ValueError: the format does not hold what is asked for.
     """
     settings.check()
-    written = []
+    save = partial(
+        save_picture,
+        bits=settings.depth,
+        quality=settings.quality,
+        facts=facts,
+        workflow=workflow if settings.workflow else None,
+        new=True,
+    )
+    written, numbers = [], count(number)
     for index, image in enumerate(images):
         name = stem.replace("%batch_num%", str(index))
-        while (path := folder / f"{name}_{number:05}_{settings.suffix}").exists():
-            number += 1
-        save_picture(
-            image[None],
-            path,
-            bits=settings.depth,
-            quality=settings.quality,
-            facts=facts,
-            workflow=workflow if settings.workflow else None,
-        )
-        written.append(path)
-        number += 1
+        for free in numbers:
+            path = folder / f"{name}_{free:05}_{settings.suffix}"
+            if not path.exists() and _is_written(save, image[None], path):
+                written.append(path)
+                break
     return written
+
+
+def _is_written(save: Callable[[Tensor, Path], None], image: Tensor, path: Path) -> bool:
+    """Write a picture, unless another writer was faster with the name."""
+    try:
+        save(image, path)
+    except FileExistsError:
+        return False
+    return True

@@ -22,7 +22,8 @@ from ..color import resize, to_uint8
 from ..color.chart import loss_chart
 from ..diffusion.concept import ConceptOptions, ConceptProgress, ConceptState
 from ..diffusion.learning import GradientSettings
-from ..files.embeddings import ConceptFile, read_concept, save_concept
+from ..files.embeddings import HEADER, ConceptFile, read_concept, save_concept
+from ..files.owned import OwnPlace, check_owned
 from ..settings import setting
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Updates between two savings.
 SAVE_EVERY = 50
+#: Who makes the files, for messages.
+MAKER = "Concept Inversion"
 
 #: ``learn(state, on_update) -> last state``: takes the updates that are missing; what ``on_update`` raises ends it.
 Learn = Callable[[ConceptState, Callable[[ConceptProgress], None]], ConceptState]
@@ -100,7 +103,7 @@ class ConceptInversionSettings(LearningSettings):
     when_the_file_exists: Literal["continue", "start over"] = setting(
         "continue",
         "continue takes the updates that are still missing, so a canceled run is taken up again; it refuses a file of "
-        "other settings. start over replaces the file.",
+        "other settings. start over replaces it. A file of another program is never replaced.",
         advanced=True,
     )
 
@@ -150,15 +153,14 @@ def earlier_concept(path: Path, settings: ConceptInversionSettings, origin: dict
     """The concept in a file, to go on from; None where there is no file, or where it is to be replaced.
 
     :param origin: see :func:`provenance`.
-    :raises ValueError: the file is another program's, or was learned in another way.
+    :raises ValueError: the file is another program's, which is never replaced, or was learned in another way.
     """
+    check_owned(path, HEADER, MAKER)
     if not path.exists() or settings.when_the_file_exists == "start over":
         return None
     earlier = read_concept(path)
-    if earlier is None:
-        different = "it is not Concept Inversion's"
-    else:
-        different = ", ".join(key for key in origin if earlier.settings.get(key) != origin[key])
+    said = earlier.settings if earlier is not None else {}
+    different = ", ".join(key for key in origin if said.get(key) != origin[key])
     if different:
         raise ValueError(
             f"{path.name} in models/embeddings holds something else ({different}). Choose another name, or 'start "
@@ -171,12 +173,12 @@ def earlier_concept(path: Path, settings: ConceptInversionSettings, origin: dict
 class ConceptRun:
     """One run of concept inversion: what is learned so far. It lives as long as the node or command that made it.
 
-    :param path: of the embedding file.
+    :param place: of the embedding file.
     :param concept: what the file holds, or will hold.
     :param samples: what the model drew on the way, (1, H, W, 3) each.
     """
 
-    path: Path
+    place: OwnPlace
     concept: ConceptFile
     settings: ConceptInversionSettings
     samples: list[Tensor] = field(default_factory=list)
@@ -191,16 +193,21 @@ class ConceptRun:
     ) -> None:
         """Take the missing updates, saving on the way, at the end, and when it is stopped.
 
+        A file that somebody else has written in the meantime stays; what was learned so far gets another name, and
+        learning ends.
+
         :param draw: a state -> a sample picture, (1, H, W, 3).
         :param on_update: called before the first update and after every one; what it raises ends learning.
+        :raises ValueError: somebody else has written the file in the meantime.
+        :raises OSError: it cannot be written.
         """
         saved = self.updates
 
         def save() -> None:
             nonlocal saved
             if self.updates > saved:  # of no updates there is nothing to keep
-                save_concept(self.path, self.concept)
                 saved = self.updates
+                self.place.write(lambda path, new: save_concept(path, self.concept, new=new))
 
         def advance(progress: ConceptProgress) -> None:
             self.concept.losses.append(progress.loss)

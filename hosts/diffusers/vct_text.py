@@ -22,6 +22,8 @@ from . import text_encoders as text
 
 #: CLIP's id of the word "picture", for files that come without a tokenizer.
 _PICTURE = ("picture", 1674)
+#: In the header of the files that :func:`save_vectors` writes.
+VECTORS_KEY = "exemplar.concept"
 _UNSUPPORTED = "Translation on the command line needs Stable Diffusion 1.x, 2.x or XL, or the embedded model"
 
 
@@ -149,11 +151,16 @@ def read_vectors(path: Path, text: ConceptText) -> tuple[Tensor, ...]:
     return embeddings.read_vectors(path, text.names, text.widths)
 
 
-def save_vectors(path: Path, text: ConceptText, vectors: Sequence[Tensor]) -> None:
-    """Write what :func:`read_vectors`, ComfyUI and diffusers read."""
+def save_vectors(path: Path, text: ConceptText, vectors: Sequence[Tensor], *, new: bool = False) -> None:
+    """Write what :func:`read_vectors`, ComfyUI and diffusers read.
+
+    :param new: never replace a file.
+    :raises FileExistsError: with ``new``, there is one.
+    :raises OSError: it cannot be written; an older file is as it was.
+    """
     tensors = {name: v.contiguous() for name, v in zip(embeddings.tensor_names(text.names), vectors, strict=True)}
-    with whole(path) as beside:
-        save_file(tensors, beside)
+    with whole(path, new=new) as beside:
+        save_file(tensors, beside, metadata={VECTORS_KEY: "translate"})
 
 
 def load_concept_text(path: Path, device: str | torch.device = "cpu") -> ConceptText:

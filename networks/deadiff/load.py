@@ -17,6 +17,7 @@ from ...attention.layers import Layer
 from ...files import headers
 from ...files.ldm import load_strictly
 from ...files.output import whole
+from ...files.owned import OwnPlace
 from ...files.tensors import is_safetensors_inside, read_tensors, reading
 from . import weights as published
 from .model import Branch, CLIPTrunk, ImageEncoder, QFormer
@@ -158,12 +159,12 @@ def extract(source: Path, output: Path, dtype: torch.dtype = torch.float16) -> d
     """Write what is new in DEADiff's checkpoint as a safetensors adapter; trunks that are the same are kept once.
 
     :returns: what was done: ``tensors``, ``bytes``, ``shared_trunk``.
-    :raises ValueError: as :func:`load_deadiff`, or an output that is no .safetensors file.
+    :raises ValueError: as :func:`load_deadiff`, or an output that cannot be written, or that somebody else made.
+    :raises OSError: the disk is full.
     """
     from safetensors.torch import save_file
 
-    if output.suffix.lower() != ".safetensors":
-        raise ValueError(f"The adapter is to be {output}; its name must end in .safetensors.")
+    place = OwnPlace(output, ABOUT_KEY, "extract-deadiff")
     with reading(source, _ADVICE):
         weights, about = read_own(source)
         _, weights = _checked(source, weights, about, None, None)
@@ -171,9 +172,12 @@ def extract(source: Path, output: Path, dtype: torch.dtype = torch.float16) -> d
     if shared:
         weights = {n: t for n, t in weights.items() if not n.startswith("content_blip.visual_encoder.")}
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with whole(output) as beside:
-        save_file(weights, beside, metadata={"format": "pt", ABOUT_KEY: json.dumps(about)})
+
+    def save(path: Path, new: bool) -> None:
+        with whole(path, new=new) as beside:
+            save_file(weights, beside, metadata={"format": "pt", ABOUT_KEY: json.dumps(about)})
+
+    place.write(save)
     return {"tensors": len(weights), "bytes": output.stat().st_size, "shared_trunk": shared}
 
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from comfyui_exemplar.cli import names
-from comfyui_exemplar.cli.batch import size_of as size_from_header
 from comfyui_exemplar.files.pictures import load_picture
+from comfyui_exemplar.files.pictures import picture_size as size_from_header
 
 from ..fixtures.pictures import run, shapes, size_of
 
@@ -108,7 +108,7 @@ class TestRefusedBeforeAModelIsLoaded:
         (place / "a.safetensors").touch()
         for arguments, expected in (
             (("none.ckpt", "x.safetensors"), "none.ckpt does not exist"),
-            (("a.png", "x.ckpt"), "must end in .safetensors"),
+            (("a.png", "x.ckpt"), "x.ckpt ends in '.ckpt'; give a name that ends in .safetensors"),
             (("a.png", "words.png/x.safetensors"), "words.png is no folder"),
             (("a.safetensors", "./a.safetensors"), "would replace a.safetensors, which is the checkpoint"),
         ):

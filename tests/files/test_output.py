@@ -16,7 +16,7 @@ class TestWhole:
     def test_appears_when_done(self, tmp_path):
         path = tmp_path / "a.png"
         with whole(path) as beside:
-            assert beside.parent == tmp_path and beside.suffix == ".png" and beside != path
+            assert beside.parent.parent == tmp_path and beside.suffix == ".png" and beside.name != path.name
             beside.write_text("new")
             assert not path.exists()
         assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
@@ -41,7 +41,7 @@ class TestWhole:
     def test_a_full_disk_is_told_with_the_files_name(self, tmp_path, error):
         path = tmp_path / "a.png"
         path.write_text("old")
-        with pytest.raises(OSError, match=r"a\.png could not be written, the disk is full; make room"), whole(path):
+        with pytest.raises(OSError, match=r"a\.png could not be written: the disk is full; make room"), whole(path):
             raise error
         assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 

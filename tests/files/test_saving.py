@@ -141,7 +141,7 @@ class TestFormats:
         ("a.jpg", 16, ".jpg holds 8 bits, 16 are asked for; choose 8 bits, or .png, .tif, .tiff, .exr"),
         (".webp", 16, ".webp holds 8 bits"),
         ("a.exr", 8, ".exr holds 16 bits, 8 are asked for; choose 16 bits, or .png"),
-        ("a.gif", 8, ".gif is no format that pictures are written in; choose .png"),
+        ("a.gif", 8, "ends in '.gif'; give a name that ends in .png"),
         ("a", 8, "no suffix"),
     ])  # fmt: skip
     def test_refused(self, tmp_path, name, bits, words):

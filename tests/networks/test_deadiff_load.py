@@ -143,7 +143,7 @@ class TestExtract:
 
     def test_mistakes(self, checkpoint, tmp_path, capsys):
         assert main(["extract-deadiff", str(checkpoint()), str(tmp_path / "adapter.ckpt")]) == 1
-        assert "must end in .safetensors" in capsys.readouterr().err
+        assert "give a name that ends in .safetensors" in capsys.readouterr().err
         assert main(["extract-deadiff", str(tmp_path / "gone.ckpt"), str(tmp_path / "a.safetensors")]) == 1
         assert "does not exist" in capsys.readouterr().err
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from comfyui_exemplar.diffusion.concept import ConceptProgress, ConceptState
-from comfyui_exemplar.files.embeddings import ConceptFile, check_name, read_concept, save_concept
+from comfyui_exemplar.files.embeddings import HEADER, ConceptFile, check_name, read_concept, save_concept
+from comfyui_exemplar.files.owned import OwnPlace
 from comfyui_exemplar.pipelines.vct_concept import (
+    MAKER,
     SAVE_EVERY,
     ConceptInversionSettings,
     ConceptRun,
@@ -63,7 +65,7 @@ class Learner:
         origin = provenance(settings, PICTURES, "model")
         start = earlier_concept(path, settings, origin)
         start = start or ConceptFile(("l",), ConceptState.fresh([torch.zeros(2, 3)]), origin)
-        run = ConceptRun(path, start, settings)
+        run = ConceptRun(OwnPlace(path, HEADER, MAKER), start, settings)
         run.learn(self.learn(settings.concept.updates), self.draw, self.note)
         return run
 
@@ -72,7 +74,7 @@ class TestRun:
     def test_whole(self, tmp_path):
         learner = Learner()
         run = learner.run(tmp_path / "thing.safetensors")
-        kept = read_concept(run.path)
+        kept = read_concept(run.place.path)
         assert kept.state.updates == run.updates == 5 and kept.losses == [1, 2, 3, 4, 5]
         assert torch.equal(kept.state.vectors[0], torch.full((2, 3), 5.0))
         assert learner.drawn == [2, 4, 5] and len(run.samples) == 3
