@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import comfy.model_management
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from ...networks.clipseg.load import load_referring
 from ...networks.clipseg.model import LoadedReferring, working_bytes
 from ...pipelines.clipseg import LoadSettings
+from . import downloads
 from .folders import CLIPSEG
 from .managed import ManagedNetwork
 
@@ -42,15 +42,30 @@ def load(name: str, settings: LoadSettings) -> ComfyReferring:
 
     :raises FileNotFoundError: no such folder, or a download that was not allowed.
     :raises ValueError: a folder that isn't CLIPSeg.
+    :raises OSError: a download that failed.
     """
     if name == CLIPSEG.from_hub:
         name = CLIPSEG.published
-        if settings.allow_download and name not in CLIPSEG.models():
-            _download(CLIPSEG.roots()[0] / name)
+        if not CLIPSEG.is_there() and _may_fetch(settings):
+            downloads.fetch(CLIPSEG)
     return ComfyReferring(load_referring(CLIPSEG.path(name)))
 
 
-def _download(folder: Path) -> None:
-    from huggingface_hub import snapshot_download
+def _may_fetch(settings: LoadSettings) -> bool:
+    """Whether both the workflow and the server's owner say yes.
 
-    snapshot_download(CLIPSEG.hub, local_dir=folder, allow_patterns=list(CLIPSEG.files))
+    :raises FileNotFoundError: one does not, and there is nothing to load instead; the message says which.
+    """
+    if settings.allow_download and downloads.allowed():
+        return True
+    if CLIPSEG.published in CLIPSEG.models():  # incomplete; reading it says what it lacks
+        return False
+    if not settings.allow_download:
+        who = "It is not fetched: allow_download is off."
+    else:
+        who = (
+            "It is not fetched: allow_download is on, but the owner of this server does not allow downloads. The owner "
+            f"can: with {downloads.VARIABLE}=1 in the environment of ComfyUI, or with the lines [{downloads.SECTION}] "
+            f"and {downloads.OPTION} = yes in the file __{downloads.OWNER}/{downloads.FILE} in its user folder."
+        )
+    raise FileNotFoundError(f"{CLIPSEG.missing(CLIPSEG.published)} {who}")

@@ -5,12 +5,14 @@ The lists that loader widgets show are made here, from nothing but ComfyUI's ``f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import folder_paths
 
-from ...networks.clipseg.load import HUB_FILES, HUB_NAME
+from ...networks.clipseg.load import HUB_FILES, HUB_NAME, HUB_REVISION, is_complete
 from ...settings import shown
 
 #: What the small file of a system is called that comes with the pack.
@@ -77,9 +79,8 @@ class WeightFolders:
         listed = f"there are {', '.join(files[:5])}{' ...' if len(files) > 5 else ''}" if files else "they are empty"
         own, instead = self.names[0], f"; or choose '{EMBEDDED}'" if self.comes_with_one else ""
         return (
-            f"There is no {shown(name, 200)} in models/{' or models/'.join(self.names)} ({listed}). {self.advice}, put it "
-            f"into "
-            f"models/{own} and reload the page{instead}."
+            f"There is no {shown(name, 200)} in models/{' or models/'.join(self.names)} ({listed}). {self.advice}, put "
+            f"it into models/{own} and reload the page{instead}."
         )
 
 
@@ -88,12 +89,20 @@ class HubFolder:
     """A folder of ``models`` whose models are folders too, as transformers writes them.
 
     :param name: of the folder.
-    :param hub: the published model, by its name on the hub; ``files``: those of its files that are needed.
+    :param hub: the published model, by its name on the hub.
+    :param revision: the state of it that is fetched, which nobody can change later.
+    :param files: those of its files that are needed.
+    :param is_complete: whether a folder has all that a model needs.
     """
+
+    #: The file that makes a folder a model's.
+    MARK: ClassVar[str] = "config.json"
 
     name: str
     hub: str
+    revision: str
     files: tuple[str, ...]
+    is_complete: Callable[[Path], bool]
 
     @property
     def from_hub(self) -> str:
@@ -111,9 +120,13 @@ class HubFolder:
         return [Path(path) for path in folder_paths.folder_names_and_paths[self.name][0]]
 
     def models(self) -> list[str]:
-        """Names of the folders that hold a model."""
-        roots = [root for root in self.roots() if root.is_dir()]
-        return sorted({path.parent.name for root in roots for path in root.glob("*/config.json")})
+        """Names of the folders that hold a model. One that is still being fetched has a name that begins with a dot."""
+        found = [path.parent.name for root in self.roots() if root.is_dir() for path in root.glob(f"*/{self.MARK}")]
+        return sorted({name for name in found if not name.startswith(".")})
+
+    def is_there(self) -> bool:
+        """Whether the published model need not be fetched."""
+        return self.published in self.models() and self.is_complete(self.path(self.published))
 
     def choices(self) -> list[str]:
         """What a loader offers: the download, then all folders."""
@@ -130,19 +143,20 @@ class HubFolder:
         """
         if name not in self.models():
             raise FileNotFoundError(self.missing(name))
-        return next(root / name for root in self.roots() if (root / name / "config.json").is_file())
+        return next(root / name for root in self.roots() if (root / name / self.MARK).is_file())
 
     def missing(self, name: str) -> str:
         """What to say about a folder that isn't there."""
+        there = ", ".join(self.models()) or "it is empty"
         return (
-            f"There is no {shown(name, 200)} in models/{self.name} ({', '.join(self.models()) or 'it is empty'}). Put the "
-            f"files "
-            f"of {self.hub} ({', '.join(self.files)}) into models/{self.name}/{self.published} and reload the page, or "
-            f"choose '{self.from_hub}' and switch allow_download on."
+            f"There is no {shown(name, 200)} in models/{self.name} ({there}). Put the files of {self.hub} "
+            f"({', '.join(self.files)}) into models/{self.name}/{self.published} and reload the page; or choose "
+            f"'{self.from_hub}' with allow_download on, on a server whose owner allows downloads (SECURITY.md says "
+            f"how)."
         )
 
 
-CLIPSEG = HubFolder("clipseg", HUB_NAME, HUB_FILES)
+CLIPSEG = HubFolder("clipseg", HUB_NAME, HUB_REVISION, HUB_FILES, is_complete)
 DDCOLOR = WeightFolders(
     ("ddcolor", "upscale_models"),
     "Download one of DDColor's four files, such as ddcolor_modelscope.pth (github.com/piddnad/DDColor says where)",

@@ -26,8 +26,32 @@ def files(folder: Path | None = None) -> list[str]:
     folder = folder or Path(folder_paths.get_input_directory())
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path.name for path in found if path.suffix.lower() in READ)
+    return sorted(path.name for path in folder.iterdir() if _is_picture(path))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in READ and not path.name.startswith(".") and path.is_file()
+
+
+def _listed(base: Path, name: str) -> Path | None:
+    """What a name stands for in a folder, each part of it spelled as its folder's own list has it; None for all else.
+
+    So nothing outside is ever looked at, however a system reads dots, drives, spaces at the end and capitals.
+
+    :raises ValueError: it leads out of the folder, by itself or by a link.
+    """
+    parts = name.replace(os.sep, "/").split("/")
+    out = ValueError(f"{shown(name, 200)} leads out of ComfyUI's folders; choose or upload a file.")
+    if os.pardir in parts or os.path.isabs(name) or os.path.splitdrive(name)[0]:
+        raise out
+    place = base
+    for part in parts:
+        if not place.is_dir() or part not in os.listdir(place):
+            return None
+        place = place / part
+        if not place.resolve().is_relative_to(base):
+            raise out
+    return place
 
 
 def check(name: str | None) -> bool | str:
@@ -41,18 +65,17 @@ def check(name: str | None) -> bool | str:
 def path_of(name: str) -> Path:
     """Where a chosen file is: in the input folder, or in the one that stands behind it in brackets.
 
-    :raises ValueError: it leads out of ComfyUI's folders, or is no file.
+    :raises ValueError: it leads out of ComfyUI's folders, or is a folder.
     :raises FileNotFoundError: there is none.
     """
-    try:
-        path = Path(folder_paths.get_annotated_filepath(str(name)))
-    except ValueError as error:
-        raise ValueError(f"{shown(name, 200)} leads out of ComfyUI's folders; choose or upload a file.") from error
-    if path.is_dir():
+    plain, chosen = folder_paths.annotated_filepath(str(name))
+    path = _listed(Path(chosen or folder_paths.get_input_directory()).resolve(), plain)
+    if path is not None and path.is_dir():
         raise ValueError(f"{shown(name, 200)} is a folder; choose a file in it.")
-    if not path.is_file():
+    if path is None or not _is_picture(path):
         raise FileNotFoundError(
-            f"There is no {shown(name, 200)} in ComfyUI's input folder; choose another file or upload it."
+            f"There is no {shown(name, 200)} among the pictures of ComfyUI's input folder; choose another file or "
+            "upload it."
         )
     return path
 
@@ -77,15 +100,18 @@ def files_of(name: str) -> list[Path]:
     :raises FileNotFoundError: there is none.
     """
     base = Path(folder_paths.get_input_directory()).resolve()
-    folder = base if "\0" in str(name) else (base / str(name)).resolve()
-    if not folder.is_relative_to(base) or folder == base:
-        raise ValueError(f"{shown(name, 200)} is no folder within ComfyUI's input folder; choose one of those.")
-    if not folder.is_dir():
+    try:
+        folder = _listed(base, str(name))
+    except ValueError:
+        raise ValueError(
+            f"{shown(name, 200)} is no folder within ComfyUI's input folder; choose one of those."
+        ) from None
+    if folder is None or not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {shown(name, 200)} in ComfyUI's input folder; choose another one.")
-    found = [folder / file for file in files(folder)]
+    found = [path for file in files(folder) if (path := folder / file).resolve().is_relative_to(base)]
     if not found:
         raise ValueError(f"The folder {shown(name, 200)} holds no pictures; put some there, or choose another one.")
-    return [path for path in found if path.resolve().is_relative_to(base)]
+    return found
 
 
 def fingerprint(paths: list[Path]) -> str:

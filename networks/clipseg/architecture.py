@@ -163,7 +163,10 @@ def read_preprocessing(folder: Path, patch: int) -> Preprocessing:
     if any(other != side for other in others):
         raise ValueError(f"{path}: size is {size}; expected a square. {_AGAIN}")
     if side % patch:
-        raise ValueError(f"{path}: pictures of side {side} are no whole number of patches of {patch}. {_AGAIN}")
+        raise ValueError(
+            f"{path}: pictures of side {side} are no whole number of patches of {patch}, which is "
+            f"vision_config.patch_size in {CONFIG}. {_AGAIN}"
+        )
     mean = _three(said.get("image_mean", list(_MEANS)), _MEAN, f"{path}: image_mean")
     return Preprocessing(side, mean, _three(said.get("image_std", list(_STDS)), _STD, f"{path}: image_std"))
 
