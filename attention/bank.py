@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .layers import Layer
+from .rows import taken
 
 PROJECTIONS = ("q", "k", "v")
 
@@ -120,7 +121,7 @@ def pick_rows(tensor: Tensor, pictures: tuple[int, ...]) -> Tensor:
     (ComfyUI's Repeat Latent Batch) starts over.
 
     :param tensor: (kept pictures, tokens, channels).
-    :returns: (len(pictures), tokens, channels).
+    :returns: (len(pictures), tokens, channels), a view of the kept tensor where that is possible.
     """
     count = tensor.shape[0]
     if count == 1:
@@ -128,4 +129,4 @@ def pick_rows(tensor: Tensor, pictures: tuple[int, ...]) -> Tensor:
     rows = [picture % count for picture in pictures]
     if rows == list(range(count)):
         return tensor
-    return tensor.index_select(0, torch.tensor(rows, device=tensor.device))
+    return taken(tensor, rows)

@@ -16,6 +16,7 @@ edit                         what it keeps                               lifetim
 ``word_maps.WordMaps``       sums of words' maps over layers             one prediction or one run; see the class
 ``logits.LogitCache``        queries and keys of a run, by layer and row one run; whoever runs the model
 ``image_tokens.ImageTokens`` keys and values ready for a batch's rows   one run; the host that installed it
+``constants.Constants``      masks and tables that went to the device    one run; the edit or run that holds it
 ============================ =========================================== ===============================================
 
 Each class says in its docstring who clears it.
@@ -27,10 +28,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from .layers import Layer
+from .rows import put, taken
 
 #: Fused attention of a host: q (B, N, H·d), k and v (B, M, H·d), number of heads -> (B, N, H·d), scaled by d^-1/2.
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -93,15 +94,14 @@ class AttentionCall:
         return [i for i, b in enumerate(self.branches) if b == branch]
 
     def select(self, positions: Sequence[int]) -> AttentionCall:
-        """The same call with only some of its rows."""
+        """The same call with only some of its rows; its tensors are views where these are evenly spaced."""
         if list(positions) == list(range(len(self.branches))):
             return self
-        index = torch.tensor(positions, dtype=torch.long, device=self.q.device)
         return replace(
             self,
-            q=self.q.index_select(0, index),
-            k=self.k.index_select(0, index),
-            v=self.v.index_select(0, index),
+            q=taken(self.q, positions),
+            k=taken(self.k, positions),
+            v=taken(self.v, positions),
             branches=tuple(self.branches[i] for i in positions),
             pictures=tuple(self.pictures[i] for i in positions),
             rows=tuple(self.rows[i] for i in positions),
@@ -141,8 +141,8 @@ def on_rows(
         return part
     rest = [i for i in range(len(call.rows)) if i not in positions]
     out = part.new_empty((len(call.rows), *part.shape[1:]))
-    out[list(positions)] = part
-    out[rest] = earlier(call.select(rest)).to(out)
+    put(out, positions, part)
+    put(out, rest, earlier(call.select(rest)).to(out))
     return out
 
 

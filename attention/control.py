@@ -24,8 +24,8 @@ from torch import Tensor
 from ..diffusion.levels import step_of
 from .call import CONDITIONAL, CROSS, AttentionCall, composed, on_rows
 from .layers import Layer, LayerInfo, decoder_resolutions
-from .map_edits import MapEdit, apply_map, attention_map, split_columns
-from .windows import Window, cross_share, self_active, window_bounds
+from .map_edits import MapEdit, apply_map, attention_map, edit_on, split_columns
+from .windows import Window, cross_active, cross_share, self_active, window_bounds
 from .word_maps import WordMaps
 
 #: Branches of a controlled run, beside 0 (the target's conditional prediction) and 1 (its unconditional one).
@@ -81,13 +81,16 @@ class PromptControl:
 
         Beyond all windows it is the target's map as it came.
         """
-        share = cross_share(step, steps, self.cross_window, self.columns[1], self.word_windows)
-        if not share.any():
+        active = self._active(step, steps)
+        if not any(active):
             return target
         edited = target
         for edit in self.edits:
             edited = edit(source, edited)
-        return edited if share.all() else torch.lerp(target, edited, share.to(target))
+        if all(active):
+            return edited
+        share = cross_share(step, steps, self.cross_window, self.columns[1], self.word_windows, target.device)
+        return torch.lerp(target, edited, share.to(target))
 
     def edits_self(self, step: int, steps: int, layer: Layer, queries: int) -> bool:
         """Whether a self-attention of that many queries is edited at a step."""
@@ -101,7 +104,17 @@ class PromptControl:
         """Whether any cross-attention is edited at a step."""
         if not self.edits:
             return False
-        return bool(cross_share(step, steps, self.cross_window, self.columns[1], self.word_windows).any())
+        return any(self._active(step, steps))
+
+    def on(self, device: torch.device) -> PromptControl:
+        """The same with the edits' tables on a device, for one run."""
+        return replace(self, edits=tuple(edit_on(edit, device) for edit in self.edits))
+
+    def _active(self, step: int, steps: int) -> set[bool]:
+        """Whether cross-attention is edited at a step, of all columns."""
+        others = {cross_active(step, steps, window) for window in self.word_windows.values()}
+        common = len(self.word_windows) < self.columns[1]
+        return others | ({cross_active(step, steps, self.cross_window)} if common else set())
 
 
 def self_layer_options(choice: SelfLayers, infos: Sequence[LayerInfo]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ..color.batches import Batches, check_masks, freed
 from ..settings import Settings, setting, share
 from .bank import pick_rows
 from .call import CONDITIONAL, Attend, AttentionCall, on_rows
+from .constants import Constants
 from .dual_banks import DualBanks, Role
 from .fused import blend_after_softmax, blend_before_softmax, sdpa
 from .layers import Layer
@@ -118,7 +119,8 @@ class DualAttentionColor:
     """The edit. It acts on conditional rows only, so that guidance is the sampler's own.
 
     What it keeps beside its banks are the outputs that :meth:`precompute` found: they belong to the edit and live as
-    long as the MODEL or the run that holds it.
+    long as the MODEL or the run that holds it. Its masks on the device live for one run, whose owner lets them go with
+    :meth:`forget`.
 
     :param settings: γ, β and when to act.
     :param layers: layer -> whether it counts as shallow.
@@ -144,6 +146,11 @@ class DualAttentionColor:
         self._source_mask = source_mask
         self._key_tokens = self._select_keys(reference_mask)
         self._fixed: dict[tuple[float, Layer], Tensor] = {}
+        self._sent = Constants()
+
+    def forget(self) -> None:
+        """Let go of what the last run left on the device."""
+        self._sent.clear()
 
     @property
     def pictures(self) -> int:
@@ -276,8 +283,9 @@ class DualAttentionColor:
         """How much of the edit each token gets: None for all of it, else broadcastable to (rows, N, 1)."""
         strength = self.settings.strength
         if self._source_mask is None:
-            return None if strength == 1 else call.q.new_tensor(strength)
-        mask = to_grid(self._source_mask, call.grid).to(call.q)
+            return None if strength == 1 else call.q.new_full((), strength)
+        shown, like = self._source_mask, call.q
+        mask = self._sent.on(like.device, lambda: to_grid(shown, call.grid).to(like), "mask", call.grid, like.dtype)
         return strength * pick_rows(mask.unsqueeze(-1), call.pictures)
 
     def _select_keys(self, mask: Tensor | None) -> dict[Layer, list[Tensor]] | None:
@@ -291,7 +299,8 @@ class DualAttentionColor:
         """Drop the reference's tokens outside the mask: (rows, M, C) -> (rows, m, C)."""
         if self._key_tokens is None:
             return tokens
-        index = torch.stack(self._tokens_of(layer, pictures)).to(tokens.device)
+        chosen = self._tokens_of(layer, pictures)
+        index = self._sent.on(tokens.device, lambda: torch.stack(chosen), "keys", layer, tuple(pictures))
         return torch.gather(tokens, 1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
     def _tokens_of(self, layer: Layer, pictures: Sequence[int]) -> list[Tensor]:

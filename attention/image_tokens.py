@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .bank import pick_rows
 from .call import CONDITIONAL, UNKNOWN, AttentionCall
+from .constants import Constants
 from .dual import to_grid
 from .layers import Layer, LayerInfo, select_layers
 
@@ -135,10 +136,12 @@ class ImageTokens:
         self.mask = mask
         self.text_tokens = text_tokens
         self._batches: dict[Layer, tuple[tuple, Tensor, Tensor]] = {}
+        self._sent = Constants()
 
     def forget(self) -> None:
         """Let the rows of the last run go."""
         self._batches.clear()
+        self._sent.clear()
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -159,16 +162,22 @@ class ImageTokens:
         joined = earlier(replace(call, k=torch.cat([call.k, k], 1), v=torch.cat([call.v, v], 1)))
         if isinstance(share, float) and share == 1:
             return joined
-        return torch.lerp(earlier(call), joined, torch.as_tensor(share).to(joined))
+        return torch.lerp(earlier(call), joined, share)
 
     def _share(self, call: AttentionCall) -> float | Tensor:
-        """How much of the edit each token of the picture gets; a tensor is (rows, N or 1, 1)."""
-        share: float | Tensor = self.share
-        if self.mask is not None:
-            share = share * pick_rows(to_grid(self.mask, call.grid).unsqueeze(-1), call.pictures)
-        if UNKNOWN in call.branches:  # neither a picture's tokens nor the damping of zeros: that prompt is not ours
-            share = share * torch.tensor([float(branch != UNKNOWN) for branch in call.branches])[:, None, None]
-        return share
+        """How much of the edit each token of the picture gets; a tensor is (rows, N or 1, 1) or of one number."""
+        mask, like = self.mask, call.q
+        if mask is None and UNKNOWN not in call.branches:
+            return self.share if self.share in (0, 1) else torch.full((), self.share, device=like.device).to(like)
+
+        def made() -> Tensor:
+            share = torch.full((1, 1, 1), self.share)
+            if mask is not None:
+                share = share * pick_rows(to_grid(mask, call.grid).unsqueeze(-1), call.pictures)
+            # a prompt that is not ours gets neither a picture's tokens nor the damping of zeros
+            return (share * torch.tensor([float(one != UNKNOWN) for one in call.branches])[:, None, None]).to(like)
+
+        return self._sent.on(like.device, made, call.grid, call.branches, call.pictures, like.dtype)
 
     def _rows(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """Keys and values for the rows of a call, (rows, tokens, channels) each."""

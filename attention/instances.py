@@ -27,7 +27,9 @@ from ..diffusion.levels import same_level
 from ..settings import Settings, setting, share
 from .bank import pick_rows
 from .call import CONDITIONAL, CROSS, AttentionCall, composed, on_rows
+from .constants import Constants
 from .fused import attend_with_bias, sdpa
+from .rows import taken
 
 #: By how much a normalized step of strength 1 moves a logit; e to this power is a token's gain in attention.
 REACH = 4.0
@@ -130,10 +132,12 @@ class InstanceEdit:
     :param instances: phrases with their masks; those of ``official`` and ``normalized`` steps may be mixed, and where
         tokens are shared the steps add up.
     :param picture: (height, width) in pixels of what is sampled, to which the published program resizes masks first.
+    :param sent: masks and places of tokens on the device, for edits of one run, whose owner clears it; None keeps them
+        as long as the edit.
     """
 
-    def __init__(self, instances: Sequence[Instance], picture: tuple[int, int]) -> None:
-        self.instances, self.picture = tuple(instances), picture
+    def __init__(self, instances: Sequence[Instance], picture: tuple[int, int], sent: Constants | None = None) -> None:
+        self.instances, self.picture, self.sent = tuple(instances), picture, sent or Constants()
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """The call with phrases drawn into their masks, as an edit (``attention.call.Edit``)."""
@@ -156,21 +160,25 @@ class InstanceEdit:
 
     def _bias(self, call: AttentionCall, instance: Instance) -> tuple[Tensor, Tensor]:
         """What to add to the logits, (rows, heads or 1, N, G), and which keys belong to which group, (M, G)."""
-        settings = instance.settings
-        each = one_hot_tokens(instance, call.text_keys).to(call.q.device)
-        each = F.pad(each, (0, 0, 0, call.k.shape[1] - call.text_keys))  # keys of other nodes are no words
-        if settings.step == "official":
-            mask = self._rows_of_masks(call, official_grid(instance.masks, self.picture, call.grid))
-            logits = token_logits(call, instance.tokens)
-            return settings.strength * official_step(logits, mask), each
-        mask = self._rows_of_masks(call, soft_grid(instance.masks, call.grid))
-        return (settings.strength * normalized_step(mask))[:, None, :, None], each.sum(1, keepdim=True)
+        settings, device = instance.settings, call.q.device
+        text, keys = call.text_keys, call.k.shape[1]
 
-    @staticmethod
-    def _rows_of_masks(call: AttentionCall, masks: Tensor) -> Tensor:
-        """(P, h, w) -> (rows, N) float32."""
-        flat = masks.flatten(1).unsqueeze(-1).to(call.q.device, torch.float32)
-        return pick_rows(flat, call.pictures).squeeze(-1)
+        def groups() -> Tensor:
+            each = F.pad(one_hot_tokens(instance, text), (0, 0, 0, keys - text))  # keys of other nodes are no words
+            return each if settings.step == "official" else each.sum(1, keepdim=True)
+
+        def grid() -> Tensor:
+            official = settings.step == "official"
+            masks = instance.masks
+            masks = official_grid(masks, self.picture, call.grid) if official else soft_grid(masks, call.grid)
+            return masks.flatten(1).unsqueeze(-1).float()
+
+        each = self.sent.on(device, groups, "groups", id(instance), text, keys)
+        masks = self.sent.on(device, grid, "masks", id(instance), self.picture, call.grid)
+        mask = pick_rows(masks, call.pictures).squeeze(-1)  # (rows, N)
+        if settings.step == "official":
+            return settings.strength * official_step(token_logits(call, instance.tokens), mask), each
+        return (settings.strength * normalized_step(mask))[:, None, :, None], each
 
 
 def one_hot_tokens(instance: Instance, keys: int) -> Tensor:
@@ -190,7 +198,7 @@ def one_hot_tokens(instance: Instance, keys: int) -> Tensor:
 def token_logits(call: AttentionCall, tokens: Sequence[int]) -> Tensor:
     """Logits before the softmax of all queries with some tokens: (rows, heads, N, tokens), float32."""
     q = call.q.unflatten(-1, (call.heads, -1)).transpose(1, 2)
-    k = call.k[:, list(tokens)].unflatten(-1, (call.heads, -1)).permute(0, 2, 3, 1)
+    k = taken(call.k, tokens, 1).contiguous().unflatten(-1, (call.heads, -1)).permute(0, 2, 3, 1)
     return (q.float() @ k.float()) * q.shape[-1] ** -0.5
 
 

@@ -5,9 +5,10 @@ Maps are small here (77 columns) and in float32; rows of a map sum to 1 until a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -67,6 +68,14 @@ class Reweight:
     def __call__(self, source: Tensor, target: Tensor) -> Tensor:
         """Maps (..., columns) of source and target -> the target's."""
         return target * self.equalizer.to(target)
+
+
+def edit_on(edit: MapEdit, device: torch.device) -> MapEdit:
+    """An edit with its tables on a device; one that has none is returned itself."""
+    if not is_dataclass(edit) or isinstance(edit, type):
+        return edit
+    tables = {field.name: getattr(edit, field.name) for field in fields(edit)}
+    return replace(edit, **{name: table.to(device) for name, table in tables.items() if isinstance(table, Tensor)})
 
 
 def attention_map(q: Tensor, k: Tensor, heads: int) -> Tensor:

@@ -32,20 +32,28 @@ def self_active(step: int, steps: int, window: Window) -> bool:
 
 
 def cross_share(
-    step: int, steps: int, window: Window, columns: int, words: Mapping[int, Window] | None = None
+    step: int,
+    steps: int,
+    window: Window,
+    columns: int,
+    words: Mapping[int, Window] | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
     """How much of the edited map each column takes: (columns,), 1 inside its window and 0 outside.
 
-    The published programs count N + 1 places here, so int(0.2·(5 + 1)) = 1 step of 5.
-
     :param words: windows of single columns, in place of the common one.
+    :param device: where it is made, number by number: nothing is sent there.
     """
-
-    def inside(window: Window) -> float:
-        start, end = window_bounds(window)
-        return float(int(start * (steps + 1)) <= step < int(end * (steps + 1)))
-
-    share = torch.full((columns,), inside(window))
+    share = torch.full((columns,), float(cross_active(step, steps, window)), device=device)
     for column, own_window in (words or {}).items():
-        share[column] = inside(own_window)
+        share[column] = float(cross_active(step, steps, own_window))
     return share
+
+
+def cross_active(step: int, steps: int, window: Window) -> bool:
+    """Whether cross-attention is edited.
+
+    The published programs count N + 1 places here, so int(0.2·(5 + 1)) = 1 step of 5.
+    """
+    start, end = window_bounds(window)
+    return int(start * (steps + 1)) <= step < int(end * (steps + 1))

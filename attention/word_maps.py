@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layers import Layer, LayerInfo
+from .rows import taken
 
 #: Layers at this downscale of the latent show words best: 16 x 16 tokens for 512 pixels.
 DOWNSCALE = 4
@@ -100,7 +101,7 @@ class WordMaps:
 
 def _of_words(maps: Tensor, columns: tuple[int, ...], grid: tuple[int, int]) -> Tensor:
     """(heads, N, columns) -> (h, w): the words' columns together, the heads' mean."""
-    return maps[..., list(columns)].sum(-1).mean(0).unflatten(0, grid)
+    return taken(maps, columns, -1).sum(-1).mean(0).unflatten(0, grid)
 
 
 def _above(maps: Tensor, size: tuple[int, int], threshold: float) -> Tensor:

@@ -68,13 +68,13 @@ def sample_ddim(
     :param x: (B, C, H, W) at ``sigmas[0]``; returned at ``sigmas[-1]``.
     """
     extra_args = extra_args or {}
-    ones = x.new_ones([x.shape[0]])
-    for i in trange(len(sigmas) - 1, disable=disable):
-        sigma = float(sigmas[i])
+    ones, levels = x.new_ones([x.shape[0]]), sigmas.tolist()
+    for i in trange(len(levels) - 1, disable=disable):
+        sigma = levels[i]
         denoised = model(x, sigma * ones, **extra_args)
         if callback is not None:
             callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-        x = x + to_eps(x, sigma, denoised) * (float(sigmas[i + 1]) - sigma)
+        x = x + to_eps(x, sigma, denoised) * (levels[i + 1] - sigma)
     return x
 
 
@@ -119,7 +119,7 @@ def invert_ddim(  # the head that all samplers have, and three options
     :param visit: called with the latent at every level, the first included.
     """
     extra_args = extra_args or {}
-    levels = [float(s) for s in sigmas]
+    levels = sigmas.tolist()
     reads = tuple(levels[1:]) if reads is None else reads
     if len(reads) != len(levels) - 1 or min(reads) <= 0:
         raise ValueError(f"{len(levels) - 1} steps need as many positive reads; got {reads}.")

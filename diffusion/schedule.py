@@ -45,7 +45,7 @@ def fractional_timestep(sigma_table: Tensor, sigma: Tensor) -> Tensor:
     :returns: of sigma's shape and dtype, 0 to the last timestep.
     """
     table = sigma_table.double().log()
-    log_sigma = sigma.to(table).log().clamp(float(table[0]), float(table[-1]))
+    log_sigma = sigma.to(table).log().clamp(table[0], table[-1])
     above = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
     low, high = table[above - 1], table[above]
     return (above - 1 + (log_sigma - low) / (high - low)).to(sigma)
@@ -68,8 +68,8 @@ def ancestral_sigmas(sigma_table: Tensor, steps: int) -> Tensor:
 
 def rescale(x: Tensor, sigma_from: float | Tensor, sigma_to: float | Tensor) -> Tensor:
     """Take a latent of one level, unchanged in variance-preserving form, as though it belonged to another level."""
-    a, b = (torch.as_tensor(s, dtype=torch.float64) for s in (sigma_from, sigma_to))
-    return x * float(((1 + b**2) / (1 + a**2)).sqrt())
+    a, b = float(sigma_from), float(sigma_to)
+    return x * math.sqrt((1 + b * b) / (1 + a * a))
 
 
 def sampling_sigmas(sigma_table: Tensor, steps: int, convention: Convention = "consistent") -> Tensor:

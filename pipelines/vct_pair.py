@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.alignment import WeightPlace, concept_control
+from ..attention.constants import Constants
 from ..attention.control import ControlledAttention, PromptControl, SelfLayers, self_layer_options
 from ..attention.layers import LayerInfo
+from ..attention.rows import taken
 from ..attention.word_maps import BlendWords, WordMaps, blend, blend_layers
 from ..diffusion.inversion import Inversion, check_same_model
 from ..diffusion.levels import step_of
@@ -172,7 +174,7 @@ def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, gui
 
 
 class ControlledRun:
-    """One sampling run of a pair, and the owner of what an edit keeps.
+    """One sampling run of a pair, and the owner of what an edit keeps, and of what is sent to the device for the run.
 
     Each prediction's source features and word maps it clears when the prediction is made; the word maps' sums over the
     run go away with it.
@@ -188,6 +190,8 @@ class ControlledRun:
         self.fusion = fusion
         self.sigmas = tuple(float(s) for s in sigmas)
         self.maps = None if fusion.words is None else WordMaps(fusion.words, blend_layers(infos))
+        self._sent = Constants()
+        self._controls: dict[torch.device, PromptControl] = {}
 
     def denoise(self, x: Tensor, sigma: float, predict: PredictPair) -> Tensor:
         """Clean estimate of the streams that a sampler carries, of the shape of ``x``.
@@ -196,6 +200,8 @@ class ControlledRun:
         """
         replay = self.fusion.replay
         if replay is not None:
+            way = replay.latents
+            replay = replace(replay, latents=self._sent.on(x.device, lambda: way, "replay"))
             source = _rows(replay.at(sigma).to(x), len(x))
             (answer,) = self._predict(x, source, sigma, predict)
             return self._blended(answer, _rows(replay.denoised(sigma).to(x), len(x)), sigma)
@@ -207,7 +213,7 @@ class ControlledRun:
         """The streams' clean estimates, (B, C, h, w) each, under an edit that lives for this prediction."""
         shown = self._blended(target, source, sigma)
         words = None if self.maps is None else WordMaps(self.maps.words, self.maps.layers)
-        edit = ControlledAttention(self.fusion.control, self.sigmas, words=words)
+        edit = ControlledAttention(self._control(target.device), self.sigmas, words=words)
         try:
             answers = predict(shown, source, sigma, edit)
             if self.maps is not None and words is not None:
@@ -215,6 +221,12 @@ class ControlledRun:
         finally:
             edit.clear()
         return answers
+
+    def _control(self, device: torch.device) -> PromptControl:
+        """The fusion's control with its tables on a device."""
+        if device not in self._controls:
+            self._controls[device] = self.fusion.control.on(device)
+        return self._controls[device]
 
     def _blended(self, target: Tensor, source: Tensor, sigma: float) -> Tensor:
         """The target where it may differ, the source elsewhere, (B, C, h, w).
@@ -225,7 +237,10 @@ class ControlledRun:
         height, width = target.shape[-2:]
         mask = self.fusion.mask
         if mask is not None:
-            shrunk = F.interpolate(mask.float().reshape(-1, 1, *mask.shape[-2:]), size=(height, width), mode="area")
+            large = mask.float().reshape(-1, 1, *mask.shape[-2:])
+            shrunk = self._sent.on(
+                target.device, lambda: F.interpolate(large, size=(height, width), mode="area"), "mask", height, width
+            )
             target = blend(target, source, _rows(shrunk.to(target), len(target)))
         if self.maps is not None and step_of(sigma, self.sigmas) >= self.maps.words.begins(len(self.sigmas) - 1):
             covered = self.maps.mask((height, width))
@@ -237,4 +252,4 @@ def _rows(rows: Tensor, count: int) -> Tensor:
     """(count, ...) rows, one a picture: a batch that repeats the pictures starts over."""
     if len(rows) == count:
         return rows
-    return rows[[picture % len(rows) for picture in range(count)]]
+    return taken(rows, [picture % len(rows) for picture in range(count)])

@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from ...attention.call import CROSS, SELF, UNKNOWN, AttentionCall
 from ...attention.layers import Layer
+from ...attention.rows import taken
 from .attention import fused_attention, plain_attention, preference_of
 from .model import EDITS, KEY, PREDICTION, RUN
 from .rows import Rows, rows_of
-from .runs import Run
-from .sharing import share_branches
+from .runs import Run, read_levels
+from .sharing import are_alike, may_share, parting_block, share_branches
 
 if TYPE_CHECKING:
     from .edits import PlacedEdit
@@ -54,10 +54,15 @@ class UNetCall:
     @property
     def sigma(self) -> float | None:
         """Noise level of the call; None where it does not say, or says several."""
+        return self.read()[0]
+
+    def read(self, beside: Tensor | None = None) -> tuple[float | None, bool | None]:
+        """Its noise level, and what else is to be known of it, see :func:`.runs.read_levels`."""
         sigmas = self.options.get("sigmas")
-        if sigmas is None or not bool((sigmas == sigmas[0]).all()):
-            return None
-        return float(sigmas[0])
+        if sigmas is None:
+            return None, None
+        levels, other = read_levels(self.options, sigmas, beside)
+        return (levels[0] if levels and all(level == levels[0] for level in levels) else None), other
 
     @property
     def rows(self) -> Rows | None:
@@ -97,7 +102,9 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     """The UNet's output with the edits of the call's options on its layers."""
     placed: Sequence[PlacedEdit] = call.options.get(KEY, {}).get(EDITS, ())
     placed = [one for one in placed if one.edit is not None]
-    sigma = call.sigma if placed else 0.0
+    if not placed:
+        return call.handed_to(executor)
+    sigma, alike = call.read(are_alike(call) if may_share(executor, call, placed) else None)
     if sigma is None:
         for one in placed:
             step_aside(one, call.options, NO_LEVEL)
@@ -120,7 +127,12 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
         return call.handed_to(executor)
     text = call.context.shape[1] if isinstance(call.context, Tensor) else 0
     options = laid_over(call.options, placed, rows, sigma, getattr(executor, "class_obj", None), text)
-    return share_branches(executor, call, options, placed)
+    if alike is None and may_share(executor, call, placed):  # some that do not act here were in the way
+        alike = bool(are_alike(call))
+    first = parting_block(call.options, placed) if alike else None
+    if first is None:
+        return call.handed_to(executor, options=options)
+    return share_branches(executor, call, options, first)
 
 
 def laid_over(
@@ -226,7 +238,7 @@ class _OnLayer:
                 return before(asked.q, asked.k, asked.v, options)  # the edit changes what goes in
             if whole is None:  # an edit may ask for some rows now and for others later
                 whole = before(q, k, v, options)
-            return whole.index_select(0, torch.tensor(asked.rows, device=whole.device))
+            return taken(whole, asked.rows)
 
         return self.placed.edit(call, earlier)
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...attention.constants import Constants
+from ...attention.rows import taken
 from ...color import check_batch, desaturate, in_batches, merge_luminance, part_of, resize
 from ...diffusion.luminance import luma_direction, pull_luminance
 from .edits import PlacedEdit, Sampling, add_edit
@@ -38,7 +40,8 @@ def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: floa
 def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> Any:
     """A clone of a MODEL whose every clean estimate is pulled to the gray picture's luma.
 
-    The gray picture's latent is kept for each size that was sampled, as long as the clone lives.
+    The gray picture's latent is kept for each size that was sampled, as long as the clone lives; on the device for one
+    run.
 
     :param gray_image: (1 or B, H, W, 3) in 0..1.
     :raises ValueError: a family whose latents have no known linear map to color.
@@ -54,6 +57,7 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
     direction, factor = luma_direction(factors), vae.spacial_compression_encode()
     gray = desaturate(gray_image)
     encoded: dict[tuple[int, int], Tensor] = {}
+    sent = Constants()
 
     def before_sampling(run: Sampling) -> None:
         shape = run.shape
@@ -63,11 +67,13 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
 
     def pull(args: dict[str, Any]) -> Tensor:
         denoised = args["denoised"]
-        target = encoded[denoised.shape[-2] * factor, denoised.shape[-1] * factor]
+        size = (denoised.shape[-2] * factor, denoised.shape[-1] * factor)
+        target = sent.on(denoised.device, lambda: encoded[size], size)
         if target.shape[0] > 1:
-            target = target[[i % len(target) for i in range(denoised.shape[0])]]
-        return pull_luminance(denoised, target, direction, strength)
+            target = taken(target, [i % len(target) for i in range(denoised.shape[0])])
+        along = sent.on(denoised.device, lambda: direction, "direction")
+        return pull_luminance(denoised, target, along, strength)
 
-    pulled = add_edit(pulled, PlacedEdit("Latent Luminance", check=before_sampling))
+    pulled = add_edit(pulled, PlacedEdit("Latent Luminance", check=before_sampling, release=sent.clear))
     pulled.set_model_sampler_post_cfg_function(pull)
     return pulled

@@ -194,6 +194,7 @@ def with_color_injection(
         whole_pictures=True,
         alike=edit.pictures == 1,
         check=injection_check(edit, source, model.model.process_latent_in),
+        release=edit.forget,
     )
     return edits.add_edit(model, placed)
 

@@ -95,7 +95,9 @@ class DifferentiableUNet:
 
     def __call__(self, x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
         rows = len(x)
-        sigmas = torch.as_tensor(sigma, dtype=torch.float32, device=self.device).reshape(-1).expand(rows)
+        if not isinstance(sigma, Tensor):
+            sigma = torch.full((rows,), sigma, device=self.device)  # made there: nothing is sent
+        sigmas = sigma.to(self.device, torch.float32).reshape(-1).expand(rows)
         extras = dict(self.extras)
         if pooled is not None:
             extras["pooled_output"] = pooled

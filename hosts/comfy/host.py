@@ -119,13 +119,13 @@ class ComfyHost:
                 disable,
                 reads=plan.reads,
                 refinements=refinements,
-                visit=lambda latent: trajectory.append(latent.float().cpu()),
+                visit=lambda latent: trajectory.append(latent.float()),
             )
 
         # weight 1: one branch only, the conditional one
         guider = sampling.color_guider(model, self.conditioning, 1.0)
         sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step)
-        return torch.stack(trajectory)
+        return torch.stack(trajectory).cpu()  # at the end: the device is not waited for on the way
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float

@@ -8,14 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import comfy.patcher_extension
-import torch
 from torch import Tensor
 
 from ...attention.call import CONDITIONAL, CROSS, SELF, UNKNOWN, Edit
+from ...attention.constants import Constants
 from ...attention.instances import Instance, InstanceEdit, InstanceSettings
 from ...attention.layers import Layer
 from ...attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from ...attention.phrases import find_phrases, split_prompt
+from ...attention.rows import put, taken
 from .calls import FOREIGN_PROMPT, NO_LEVEL, UNetCall, step_aside
 from .edits import PlacedEdit, Sampling, add_edit, layer_widths, placed_edits, with_edit, with_temporary
 from .prompts import prompt_tokens
@@ -62,7 +63,7 @@ def add_instances(model: Any, instances: Sequence[Instance]) -> Any:
     drawing = _Instances(
         (*instances_of(model), *instances), layer_widths(model), model.model.latent_format.spacial_downscale_ratio
     )
-    placed = PlacedEdit(NAME, around=drawing, whole_pictures=True, check=drawing.check)
+    placed = PlacedEdit(NAME, around=drawing, whole_pictures=True, check=drawing.check, release=drawing.sent.clear)
     return add_edit(model, placed, instead_of=before)
 
 
@@ -121,7 +122,7 @@ def phrase_places(clip: Any, text: str, phrases: Sequence[str]) -> tuple[list[st
 class _Instances:
     """What the node does around a call of the UNet: it draws phrases into their masks.
 
-    Everything happens inside one call, so nothing is remembered between calls.
+    Everything happens inside one call; what is remembered between calls are masks on the device, for one run.
 
     :param layers: all of the MODEL's, with their widths.
     :param factor: pixels a latent covers.
@@ -129,6 +130,7 @@ class _Instances:
 
     def __init__(self, instances: Sequence[Instance], layers: Mapping[Layer, int], factor: int) -> None:
         self.instances, self.layers, self.factor = tuple(instances), layers, factor
+        self.sent = Constants()
 
     def check(self, run: Sampling) -> None:
         """:raises ValueError: masks for other pictures than are sampled."""
@@ -151,7 +153,7 @@ class _Instances:
             step_aside(PlacedEdit(NAME), call.options, FOREIGN_PROMPT)
         if not acting or (rows is not None and CONDITIONAL not in rows.branches):
             return run(call)
-        edit = InstanceEdit(acting, tuple(side * self.factor for side in call.x.shape[-2:]))
+        edit = InstanceEdit(acting, tuple(side * self.factor for side in call.x.shape[-2:]), self.sent)
         if rows is None or all(instance.settings.schedule == "one pass" for instance in acting):
             return run(self._under(call, edit, (CROSS,)))
         cache = LogitCache()
@@ -163,7 +165,9 @@ class _Instances:
         drawn = [i for i, branch in enumerate(rows.branches) if everything or branch == CONDITIONAL]
         part = _Rows(drawn, rows, call)
         second = run(self._under(part.call, ReuseLogits(cache, edit), (SELF, CROSS)))
-        return out.index_copy(0, part.index, second)
+        out = out.clone()
+        put(out, drawn, second)
+        return out
 
     def _under(self, call: UNetCall, edit: Edit, kinds: Sequence[str]) -> UNetCall:
         """The call with an edit on top of the others."""
@@ -191,8 +195,7 @@ class _Rows:
     """
 
     def __init__(self, positions: list[int], rows: Rows, call: UNetCall) -> None:
-        self.count = len(rows.branches)
-        self.index = torch.tensor(positions, device=call.x.device)
+        self.count, self.positions = len(rows.branches), positions
         numbers = call.options.get("cond_or_uncond", [CONDITIONAL])
         each = self.count // len(numbers)
         kept = [i for i in range(len(numbers)) if i * each in positions]
@@ -212,5 +215,5 @@ class _Rows:
     def _of(self, value: Any) -> Any:
         """The rows of what has one for each; anything else is shared by all."""
         if isinstance(value, Tensor) and value.ndim and value.shape[0] == self.count:
-            return value.index_select(0, self.index)
+            return taken(value, self.positions)
         return value

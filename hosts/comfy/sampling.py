@@ -11,17 +11,29 @@ import torch
 from torch import Tensor
 
 from ...diffusion.sampling import limited_weight
+from .runs import read_levels
 
 
 class StepLimitedGuider(comfy.samplers.CFGGuider):
-    """Guidance whose weight is what each step can take (``limited_weight``)."""
+    """Guidance whose weight is what each step can take (``limited_weight``).
+
+    The levels of a run are read once, and kept until it ends.
+    """
+
+    _levels: tuple[Tensor, list[float]] | None = None
+
+    def sample(self, *args: Any, **kw: Any) -> Tensor:
+        try:
+            return super().sample(*args, **kw)
+        finally:
+            self._levels = None
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None):
         """The guided clean estimate, (B, C, h, w)."""
         model_options = model_options or {}
-        levels = model_options.get("transformer_options", {}).get("sample_sigmas")
-        sigmas = [] if levels is None else levels.tolist()
-        weight = limited_weight(self.cfg, float(timestep.max()), sigmas)
+        options = model_options.get("transformer_options", {})
+        sigmas = self._of_run(options.get("sample_sigmas"))
+        weight = limited_weight(self.cfg, max(read_levels(options, timestep)[0]), sigmas)
         return comfy.samplers.sampling_function(
             self.inner_model,
             x,
@@ -32,6 +44,14 @@ class StepLimitedGuider(comfy.samplers.CFGGuider):
             model_options=model_options,
             seed=seed,
         )
+
+    def _of_run(self, levels: Tensor | None) -> list[float]:
+        """The levels of a run as numbers; none where they are not known."""
+        if levels is None:
+            return []
+        if self._levels is None or self._levels[0] is not levels:
+            self._levels = (levels, levels.tolist())
+        return self._levels[1]
 
 
 def color_guider(model: Any, conditioning: list, weight: float, step_limit: bool = False) -> Any:

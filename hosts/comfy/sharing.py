@@ -27,19 +27,44 @@ if TYPE_CHECKING:
 _WRAPPER = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
 
 
-def share_branches(executor: Callable, call: UNetCall, options: dict[str, Any], placed: Sequence[PlacedEdit]) -> Tensor:
-    """The UNet's output for a call, what its branches have in common computed once where that is safe.
+def may_share(executor: Callable, call: UNetCall, placed: Sequence[PlacedEdit]) -> bool:
+    """Whether the branches of a call can be run as one, if only their numbers are the same.
+
+    :param placed: the edits in it.
+    """
+    copies, x, context, y = _copies(call), call.x, call.context, call.y
+    if copies < 2 or call.control is not None or call.more or parting_block(call.options, placed) is None:
+        return False
+    if not isinstance(context, Tensor) or x.shape[0] % copies or context.shape[0] != x.shape[0]:
+        return False
+    if y is not None and x.shape[0] != copies:
+        return False  # SDXL's labels come a row a picture and cannot be broadcast
+    return _is_stock(getattr(executor, "class_obj", None))
+
+
+def are_alike(call: UNetCall) -> Tensor:
+    """() of bool, on the device: whether all branches of a call have the same numbers as input."""
+    copies, timesteps = _copies(call), call.timesteps
+    same = [(timesteps == timesteps[0]).all()]
+    for t in (call.x, call.context, call.y):
+        if t is not None:
+            first, *others = t.chunk(copies)
+            same += [(chunk == first).all() for chunk in others]
+    return torch.stack(same).all()
+
+
+def _copies(call: UNetCall) -> int:
+    """How many branches a call has."""
+    return len(call.options.get("cond_or_uncond", ()))
+
+
+def share_branches(executor: Callable, call: UNetCall, options: dict[str, Any], first: int) -> Tensor:
+    """The UNet's output for a call, what its branches have in common computed once.
 
     :param options: the call's, with the edits in them.
-    :param placed: those edits.
+    :param first: block where the branches part, see :func:`parting_block`.
     """
-    x = call.x
-    copies = len(options.get("cond_or_uncond", ()))
-    first = None
-    if copies > 1 and call.control is None and not call.more:
-        first = parting_block(call.options, placed)
-    if first is None or not _is_stock(getattr(executor, "class_obj", None)) or not _alike(copies, call):
-        return call.handed_to(executor, options=options)
+    x, copies = call.x, _copies(call)
     rows = x.shape[0] // copies
 
     def grow(t: Tensor) -> Tensor:
@@ -90,16 +115,3 @@ def _is_stock(unet: Any) -> bool:
         and "forward" not in vars(one)
         for one in unet.modules()
     )
-
-
-def _alike(copies: int, call: UNetCall) -> bool:
-    """Whether all branches have the same numbers as input."""
-    x, context, timesteps, y = call.x, call.context, call.timesteps, call.y
-    if not isinstance(context, Tensor) or x.shape[0] % copies or context.shape[0] != x.shape[0]:
-        return False
-    if y is not None and x.shape[0] != copies:
-        return False  # SDXL's labels come a row a picture and cannot be broadcast
-    if not bool((timesteps == timesteps[0]).all()):
-        return False
-    inputs = [t for t in (x, context, y) if t is not None]
-    return all(torch.equal(chunk, t.chunk(copies)[0]) for t in inputs for chunk in t.chunk(copies)[1:])

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ...attention.call import CROSS, SELF, UNCONDITIONAL
+from ...attention.constants import Constants
 from ...attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET, ControlledAttention
 from ...diffusion.replay import Replay
 from ...pipelines.prompt_control import PromptControlSettings, blend_words, prompt_control
@@ -29,6 +30,7 @@ from . import model as host
 from .fits import foreign_levels
 from .prompts import prompt_tokens
 from .rows import Prediction, branches_of
+from .runs import read_levels
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ def prompts_fusion(
 class ControlGuider(comfy.samplers.CFGGuider):
     """Classifier-free guidance on a pair of streams, the target's attention under control.
 
-    What is kept while it samples lives for one run (``_run``), and what an edit keeps for one prediction.
+    What is kept while it samples lives for one run (``_run``, ``_sent``), and what an edit keeps for one prediction.
     """
 
     def __init__(self, model: Any, fusion: Fusion, both: bool = False, name: str = "Concept Fusion") -> None:
@@ -96,6 +98,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
         self._layers = edits.layer_widths(model)
         self._run: ControlledRun | None = None
         self._apart, self._rows = False, 0
+        self._sent = Constants()
 
     def set_prompts(self, target: list, negative: list, source: list) -> None:
         """CONDITIONING of the target, of both unconditional predictions, and of the source.
@@ -130,6 +133,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
             samples = super().sample(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
         finally:
             self._run = None
+            self._sent.clear()
         return samples if self.both else samples[:pictures]
 
     def _check(self, run: edits.Sampling) -> None:
@@ -157,22 +161,37 @@ class ControlGuider(comfy.samplers.CFGGuider):
                 f"{self.name} can't work with a sampler that asks for {x.shape[0]} latents at once where {self._rows} "
                 "are sampled: each belongs to a source. Use another sampler."
             )
-        if not bool((timestep == timestep.reshape(-1)[0]).all()):
+        options = model_options.get("transformer_options", {})
+        levels, _ = read_levels(options, timestep)
+        if any(level != levels[0] for level in levels):
             raise ValueError(
                 f"{self.name} can't work with a sampler that has pictures at different noise levels in one batch. Use "
                 "another sampler."
             )
 
         def predict(target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention):
-            return self._predict(target, source, timestep[: len(target)], model_options, edit)
+            conditions, asked = self._conditions(sigma, model_options), timestep
+            if len(timestep) != len(target):
+                asked, run = timestep[: len(target)], options.get(host.KEY, {}).get(host.RUN)
+                if run is not None:
+                    run.know(asked, levels[: len(target)])
+            return self._predict((target, source), asked, conditions, model_options, edit)
 
-        return self._run.denoise(x, float(timestep.reshape(-1)[0]), predict)
+        return self._run.denoise(x, levels[0], predict)
 
     def _predict(
-        self, target: Tensor, source: Tensor, timestep: Tensor, model_options: dict, edit: ControlledAttention
+        self,
+        streams: tuple[Tensor, Tensor],
+        timestep: Tensor,
+        conditions: Conditions,
+        model_options: dict,
+        edit: ControlledAttention,
     ) -> tuple[Tensor, ...]:
-        """Clean estimates of the target, and of the source where there is no replay, (B, C, h, w) each."""
-        conditions = self._conditions(float(timestep[0]), target.device, model_options)
+        """Clean estimates of the target, and of the source where there is no replay, (B, C, h, w) each.
+
+        :param streams: latents of the target and of the source.
+        """
+        target, source = streams
         hooked = any(name in model_options for name in _GUIDANCE)
         edit.source.keep_all = hooked
         options = self._under(model_options, edit, conditions, target)
@@ -219,9 +238,9 @@ class ControlGuider(comfy.samplers.CFGGuider):
         )
         return edits.with_edit(model_options, placed, prediction)
 
-    def _conditions(self, sigma: float, device: torch.device, model_options: dict) -> Conditions:
+    def _conditions(self, sigma: float, model_options: dict) -> Conditions:
         """The prompts of every branch at a sigma."""
-        negative = self._negative(sigma, device)
+        negative = self._negative(sigma)
         if math.isclose(self.cfg, 1.0) and not model_options.get("disable_cfg1_optimization", False):
             negative = None
         return {
@@ -269,13 +288,22 @@ class ControlGuider(comfy.samplers.CFGGuider):
             uncond=negative,
         )
 
-    def _negative(self, sigma: float, device: torch.device) -> list[dict]:
-        """The negative prompt, or this sigma's pivot in its place."""
+    def _negative(self, sigma: float) -> list[dict]:
+        """The negative prompt, or this sigma's pivot in its place.
+
+        It is where the prompt was: ComfyUI runs prompts on different devices one after the other.
+        """
         pivots = self.fusion.pivots
         if pivots is None:
             return self.conds["negative"]
-        context = comfy.conds.CONDCrossAttn(pivots.at(sigma)[None].to(device))
-        return [{**c, "model_conds": {**c["model_conds"], "c_crossattn": context}} for c in self.conds["negative"]]
+
+        def replaced(entry: dict) -> dict:
+            conds = entry["model_conds"]
+            contexts = self._sent.on(conds["c_crossattn"].cond.device, lambda: pivots.contexts, "pivots")
+            context = comfy.conds.CONDCrossAttn(contexts[pivots.index(sigma)][None])
+            return {**entry, "model_conds": {**conds, "c_crossattn": context}}
+
+        return [replaced(entry) for entry in self.conds["negative"]]
 
 
 def _with_latents(options: dict[str, Any], branches: Collection[int], latents: Tensor, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from ...attention.call import CONDITIONAL, CROSS, SELF
+from ...attention.constants import Constants
 from ...attention.instances import Instance, InstanceEdit
 from ...attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from ...diffusion.sampling import guide
@@ -23,12 +24,12 @@ def guided_instances(
 
     :param factor: pixels a latent covers.
     """
-    layers = [info.layer for info in denoiser.layers]
+    layers, sent = [info.layer for info in denoiser.layers], Constants()
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         level = float(sigma.reshape(-1)[0])
         acting = [instance for instance in instances if instance.settings.acts(level)]
-        edit = InstanceEdit(acting, tuple(side * factor for side in x.shape[-2:]))
+        edit = InstanceEdit(acting, tuple(side * factor for side in x.shape[-2:]), sent)
         twice = any(instance.settings.schedule == "official" for instance in acting)
         cache = LogitCache()
         first = KeepLogits(cache) if twice else edit
