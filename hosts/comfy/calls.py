@@ -105,25 +105,9 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     if not placed:
         return call.handed_to(executor)
     sigma, alike = call.read(are_alike(call) if may_share(executor, call, placed) else None)
-    if sigma is None:
-        for one in placed:
-            step_aside(one, call.options, NO_LEVEL)
-        return call.handed_to(executor)
-    placed = [one for one in placed if one.acts(sigma)]
-    if not placed:
-        return call.handed_to(executor)
-    rows = call.rows
-    if rows is None:
-        for one in placed:
-            step_aside(
-                one,
-                call.options,
-                f"a call has {call.x.shape[0]} row(s) that are not the sampler's pictures: another node splits or "
-                "joins the batch",
-            )
-        return call.handed_to(executor)
-    placed = [one for one in placed if _acts_on(one, rows, call.options)]
-    if not placed:
+    rows = None if sigma is None else call.rows
+    placed = _acting(call, placed, sigma, rows)
+    if not placed or sigma is None or rows is None:
         return call.handed_to(executor)
     text = call.context.shape[1] if isinstance(call.context, Tensor) else 0
     options = laid_over(call.options, placed, rows, sigma, getattr(executor, "class_obj", None), text)
@@ -133,6 +117,26 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     if first is None:
         return call.handed_to(executor, options=options)
     return share_branches(executor, call, options, first)
+
+
+def _acting(call: UNetCall, placed: Sequence[PlacedEdit], sigma: float | None, rows: Rows | None) -> list[PlacedEdit]:
+    """The edits that act on a call; those that can't are told why.
+
+    :param sigma: the call's noise level, None where it has none; ``rows`` are None where they are not the sampler's.
+    """
+    if sigma is None:
+        why = NO_LEVEL
+    elif rows is None:
+        placed = [one for one in placed if one.acts(sigma)]
+        why = (
+            f"a call has {call.x.shape[0]} row(s) that are not the sampler's pictures: another node splits or joins "
+            "the batch"
+        )
+    else:
+        return [one for one in placed if one.acts(sigma) and _acts_on(one, rows, call.options)]
+    for one in placed:
+        step_aside(one, call.options, why)
+    return []
 
 
 def laid_over(
