@@ -35,7 +35,7 @@ def check_finite(values: torch.Tensor, name: str, expected: str) -> None:
 
 def is_finite(*tensors: torch.Tensor) -> bool:
     """Whether all numbers of tensors lie below :data:`LARGEST`; each tensor is looked at once, all together."""
-    extremes = [torch.stack(torch.aminmax(values.detach())).double().cpu() for values in tensors if values.numel()]
+    extremes = [torch.stack(torch.aminmax(values.detach())).cpu().double() for values in tensors if values.numel()]
     return not extremes or bool((torch.cat(extremes).abs() < LARGEST).all())  # NaN is below nothing
 
 

@@ -222,8 +222,9 @@ def latent_chroma(latents: Tensor, factors: Sequence[Sequence[float]], bias: Seq
 
 def round_trip_error(original: Tensor, returned: Tensor) -> float:
     """Root mean square of the difference, relative to the original's spread."""
-    difference = (returned.double() - original.double()).pow(2).mean().sqrt()
-    return float(difference / original.double().std().clamp_min(1e-12))
+    returned, original = returned.cpu().double(), original.cpu().double()  # some devices have no float64
+    difference = (returned - original).pow(2).mean().sqrt()
+    return float(difference / original.std().clamp_min(1e-12))
 
 
 def check_same_model(inversion: Inversion, fingerprint: str) -> None:

@@ -33,8 +33,8 @@ def ddim_timesteps(steps: int, train_timesteps: int = 1000) -> list[int]:
 
 
 def sigmas_from_alphas(alphas_cumprod: Tensor) -> Tensor:
-    """Training sigmas, ascending: sqrt(1/ᾱ − 1), computed in float64."""
-    alphas = alphas_cumprod.double()
+    """Training sigmas, ascending: sqrt(1/ᾱ − 1), computed in float64; on the CPU, whose numbers cost nothing to ask."""
+    alphas = alphas_cumprod.cpu().double()
     return ((1 - alphas) / alphas).sqrt().float()
 
 
@@ -44,11 +44,19 @@ def fractional_timestep(sigma_table: Tensor, sigma: Tensor) -> Tensor:
     :param sigma_table: (train timesteps,) ascending sigmas.
     :returns: of sigma's shape and dtype, 0 to the last timestep.
     """
-    table = sigma_table.double().log()
+    table = _finest(sigma_table).log()
     log_sigma = sigma.to(table).log().clamp(table[0], table[-1])
     above = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
     low, high = table[above - 1], table[above]
     return (above - 1 + (log_sigma - low) / (high - low)).to(sigma)
+
+
+def _finest(numbers: Tensor) -> Tensor:
+    """The same in float64, or in float32 where the device has no more (MPS): 1e-4 of a timestep."""
+    try:
+        return numbers.double()
+    except (TypeError, RuntimeError):
+        return numbers.float()
 
 
 def ancestral_sigmas(sigma_table: Tensor, steps: int) -> Tensor:
@@ -59,7 +67,7 @@ def ancestral_sigmas(sigma_table: Tensor, steps: int) -> Tensor:
     """
     if steps < 1:
         raise ValueError(f"The schedule has {steps} steps; it must have at least 1.")
-    table = sigma_table.double().log()
+    table = sigma_table.cpu().double().log()
     timesteps = torch.linspace(len(table) - 1, 0, steps, dtype=torch.float64)
     low = timesteps.floor().long().clamp(max=len(table) - 2)
     sigmas = torch.lerp(table[low], table[low + 1], timesteps - low).exp().to(sigma_table)
@@ -179,7 +187,7 @@ def inversion_plan(
             f"depth is {depth}, but an inversion ({convention}) over {steps} steps can be 1 to {most} deep; lower the "
             "depth or raise the steps."
         )
-    table = [float(s) for s in sigma_table]
+    table = sigma_table.tolist()
     way_back = [table[t] for t in reversed(grid[:depth])]
     if convention != "official":
         lowest = 0.0 if convention == "consistent" else table[0]

@@ -33,9 +33,10 @@ class ComfyDDColor(ManagedNetwork):
 
     def frames_at_once(self, frames: int, height: int, width: int) -> int:
         """How many of some frames to hand over at once: what fits the memory that the loaded network leaves free."""
+        if self.patcher.load_device.type != "cpu":
+            self.load(memory_of(self.network, min(frames, MAKE_ROOM_FOR), height, width))
         if self.device.type == "cpu":
             return 1  # single frames are faster there, as more of their numbers stay in its caches
-        self.load(memory_of(self.network, min(frames, MAKE_ROOM_FOR), height, width))
         free = comfy.model_management.get_free_memory(self.device)
         return fitting(free, self.network, frames, height, width)
 

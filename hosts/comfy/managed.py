@@ -60,8 +60,8 @@ class ManagedNetwork:
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
-        return self.patcher.load_device
+        """Where its weights are, and so where it runs, once it is loaded: under ``--novram`` they stay where they wait."""
+        return next(self.network.parameters()).device
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""
