@@ -1,4 +1,4 @@
-"""The pretended GPU itself: what it refuses, what it counts, whose line it names, and that its numbers are the CPU's."""
+"""The pretended GPU itself: what it refuses, what it counts, whose line it names, and that its numbers are right."""
 
 import copy
 

@@ -60,7 +60,7 @@ class ManagedNetwork:
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are, and so where it runs, once it is loaded: under ``--novram`` they stay where they wait."""
+        """Where its weights are, and so where it runs once loaded: under ``--novram`` they stay where they wait."""
         return next(self.network.parameters()).device
 
     def out_of_memory(self, error: Exception) -> bool:

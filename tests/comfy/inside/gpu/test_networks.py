@@ -28,7 +28,7 @@ def deadiff(nodes, scene, embedded):
 
 
 def lcad(nodes, scene, embedded):
-    model, clip, lcad_vae = nodes("ExemplarLoadLCAD", model_name="embedded")
+    _, clip, lcad_vae = nodes("ExemplarLoadLCAD", model_name="embedded")
     texts = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in ("red apple", "")]
     *_, latent = nodes(
         "ExemplarLCADCondition",
