@@ -87,9 +87,9 @@ class DiffusersHost:
                 disable=True,
                 reads=plan.reads,
                 refinements=refinements,
-                visit=lambda x: trajectory.append(x.cpu()),
+                visit=trajectory.append,
             )
-        return torch.stack(trajectory)
+        return torch.stack(trajectory).cpu()  # at the end: the device is not waited for on the way
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
