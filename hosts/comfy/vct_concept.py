@@ -99,7 +99,11 @@ class ConceptLearner:
 
 def encode_pictures(model: Any, vae: Any, pictures: Tensor) -> Tensor:
     """(P, H, W, 3) in 0..1 -> (P, C, h, w) in the model's latent scale, one picture at a time."""
-    return model.model.process_latent_in(torch.cat([vae.encode(picture[None]) for picture in pictures]))
+    latents = []
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        latents.append(vae.encode(picture[None]))
+    return model.model.process_latent_in(torch.cat(latents))
 
 
 def conditioning_of(clip: Any, tokens: dict[str, list]) -> list:
