@@ -92,7 +92,8 @@ def _open_streams() -> None:
         if getattr(sys, name) is None:  # closed by whoever started the program
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # written to already, and no longer what it was
+                getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _let_go_of_streams() -> None:

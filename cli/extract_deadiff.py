@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from . import options as common
 from .batch import say
@@ -19,10 +18,10 @@ DESCRIPTION = (
 
 def add_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("input and output")
-    group.add_argument("checkpoint", type=Path, help="DEADiff's checkpoint, .ckpt or .safetensors")
+    group.add_argument("checkpoint", type=common.path, help="DEADiff's checkpoint, .ckpt or .safetensors")
     group.add_argument(
         "adapter",
-        type=Path,
+        type=common.path,
         help="the .safetensors file to write; an older adapter is replaced, a file of another kind never",
     )
     group.add_argument(

@@ -185,7 +185,7 @@ def try_folder(folder: Path, name: str) -> None:
             shutil.rmtree(place, ignore_errors=True)
     except OSError as error:
         if error.errno in _FULL:
-            raise OSError(f"{folder}: {_reason(error)}.") from error
+            raise OSError(f"{folder / name} could not be written: {_reason(error)}.") from error
         raise ValueError(
             f"{folder} may not be written to ({error.strerror}); change its rights or choose another place."
         ) from error
