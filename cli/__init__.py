@@ -28,7 +28,8 @@ class Parser(argparse.ArgumentParser):
         """Leave the program, as argparse asks for it."""
         from . import failures
 
-        self.exit(failures.USAGE, f"error: {failures.one_line(message)}; {self.prog} --help lists what there is.\n")
+        line = failures.one_line(f"error: {message.rstrip('.')}; usage: {self.prog} ..., as {self.prog} --help says.")
+        self.exit(failures.USAGE, f"{line}\n")
 
 
 def parser(names: Sequence[str] | None = None) -> Parser:
