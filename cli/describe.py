@@ -44,8 +44,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--tokenizer",
         type=common.place,
         metavar="PLACE",
-        help="for a checkpoint: folder with CLIP's tokenizer, or the name openai/clip-vit-large-patch14 to fetch it from "
-        "the hub (default: what the hub's cache has of it)",
+        help="for a checkpoint: folder with CLIP's tokenizer, or the name openai/clip-vit-large-patch14 to fetch it "
+        "from the hub (default: what the hub's cache has of it)",
     )
     common.add_settings(command, LCADSettings)
     common.add_settings(command, InstanceSettings, prefix=_REGION, title="regions")
