@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -273,6 +274,8 @@ class TestStreams:
             ("| true", 1, "standard output cannot be written to (Broken pipe)"),
             (">/dev/full", 1, "standard output cannot be written to (No space left on device)"),
             (">&-", 0, ""),
+            ("2>&-", 0, ""),
+            ("2>/dev/full", 0, ""),
             ("--help | head -c 1 >/dev/null", None, ""),
         ],
     )
@@ -295,6 +298,22 @@ class TestStreams:
         assert done.returncode == code, done.stderr
         assert [said in line for line in lines] == [True] * bool(said), done.stderr
         assert (place / "out" / "gray_colored.png").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+def test_a_wish_to_stop_that_an_import_takes_for_its_own_failure(place, capsys, monkeypatch):
+    from comfyui_exemplar.networks.ddcolor import load
+
+    def fails(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("a part could not be imported") from error
+
+    monkeypatch.setattr(load, "load_ddcolor", fails)
+    before = signal.getsignal(signal.SIGINT)
+    assert run(*COMMANDS["auto"]) == 130
+    assert capsys.readouterr().err == "stopped\n" and signal.getsignal(signal.SIGINT) is before
 
 
 def test_codes_are_documented(capsys):
