@@ -217,7 +217,7 @@ def _held(path: Path) -> dict[str, Tensor]:
         )
     of_web_ui = next((name for name in found if name.startswith("string_to_param.")), None)
     if of_web_ui is not None:  # it reads the first alone
-        found = {SINGLE: found[of_web_ui]}
+        found = {of_web_ui: found[of_web_ui]}
     return {name: tensor for name, tensor in found.items() if tensor.ndim and tensor.numel()}
 
 

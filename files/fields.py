@@ -19,13 +19,15 @@ class Field:
     """One field.
 
     :param entry: judges a value.
-    :param optional: whether it may be missing or null; nothing is given back then.
+    :param optional: whether it may be missing; nothing is given back then.
+    :param null: whether null is as good as missing.
     :param alone: whether it may be one value.
     :param listed: of how many values a list may be, the fewest and the most; None where none may stand.
     """
 
     entry: Entry
     optional: bool = False
+    null: bool = False
     alone: bool = True
     listed: tuple[int, int] | None = None
 
@@ -68,9 +70,12 @@ def word(*options: str) -> Field:
     return Field(Entry("", str, options, None, About("")))
 
 
-def optional(field: Field) -> Field:
-    """The same, which may be missing or null."""
-    return replace(field, optional=True)
+def optional(field: Field, *, null: bool = False) -> Field:
+    """The same, which may be missing.
+
+    :param null: whether null is as good as missing.
+    """
+    return replace(field, optional=True, null=null)
 
 
 def listed(field: Field, fewest: int, most: int, *, alone: bool = False) -> Field:
@@ -96,13 +101,12 @@ def check_fields(content: Any, fields: Fields, called: str, advice: str) -> dict
         raise ValueError(f"{called} is {_shown(content)}; expected an object. {advice}")
     found = {}
     for name, field in fields.items():
-        value = content.get(name)
-        if value is None and field.optional:
+        if (name not in content and field.optional) or (name in content and content[name] is None and field.null):
             continue
         if name not in content:
             raise ValueError(f"{called} has no {short(name)}. {advice}")
         try:
-            found[name] = field.check(value, f"{called}: {name}")
+            found[name] = field.check(content[name], f"{called}: {name}")
         except ValueError as error:
             raise ValueError(f"{error} {advice}") from error
     return found

@@ -67,7 +67,7 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def short(name: object, longest: int = 80) -> str:
+def short(name: object, longest: int = 160) -> str:
     """Something from a file for a message: on one line, and not too long."""
     text = name if isinstance(name, str) and name.isprintable() else ascii(name)
     return f"`{text if len(text) <= longest else text[: longest - 3] + '...'}`"

@@ -193,4 +193,4 @@ def _check_sizes(file: Path, arguments: Mapping[str, Any]) -> None:
 
 
 def _all_optional(fields: Fields) -> Fields:
-    return {name: optional(field) for name, field in fields.items()}
+    return {name: optional(field, null=True) for name, field in fields.items()}
