@@ -112,6 +112,12 @@ class TestWhole:
         assert (tmp_path / "b.png").read_text() == "another's"
         assert sorted(each.name for each in tmp_path.iterdir()) == ["a.png", "b.png"]
 
+    def test_a_new_file_is_none_where_a_link_leads(self, tmp_path):
+        (tmp_path / "a.png").symlink_to(tmp_path / "elsewhere.png")
+        with pytest.raises(FileExistsError), whole(tmp_path / "a.png", new=True):
+            pass
+        assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
+
 
 class TestDestinations:
     def test_the_folder_is_made(self, tmp_path):
