@@ -51,6 +51,7 @@ class TestFolders:
     def test_only_folders_with_a_model_are_listed(self, models, tiny):
         assert CLIPSEG.models() == []
         (models / "elsewhere" / "empty").mkdir(parents=True)
+        (models / "elsewhere" / "odd" / "config.json").mkdir(parents=True)
         (models / "elsewhere" / "tiny").symlink_to(tiny)
         assert CLIPSEG.models() == ["tiny"]
 
