@@ -273,8 +273,8 @@ def _clip_text(weights: Mapping[str, Tensor], tokenizer: str | Path | None, devi
     words = make_tokenizer(read_words(_tokenizer_folder(tokenizer)))
     if words.eos_token_id != end:
         raise ValueError(
-            f"CLIP's tokenizer was not found (the end mark of {tokenizer or TOKENIZER} is {words.eos_token_id}, expected "
-            f"{end}): {_CURE}"
+            f"CLIP's tokenizer was not found (the end mark of {tokenizer or TOKENIZER} is {words.eos_token_id}, "
+            f"expected {end}): {_CURE}"
         )
 
     @torch.no_grad()
