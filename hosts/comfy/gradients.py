@@ -94,6 +94,7 @@ class DifferentiableUNet:
             recompute(self.base.diffusion_model)
 
     def __call__(self, x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
         rows = len(x)
         sigmas = torch.as_tensor(sigma, dtype=torch.float32, device=self.device).reshape(-1).expand(rows)
         extras = dict(self.extras)

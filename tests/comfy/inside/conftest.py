@@ -6,6 +6,7 @@ import torch
 
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.files.pictures import save_picture
+from comfyui_exemplar.hosts.comfy import vct_concept
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
 from comfyui_exemplar.hosts.comfy.folders import CLIPSEG
 from comfyui_exemplar.nodes import NODES
@@ -129,6 +130,7 @@ def kit(nodes, embedded, scene, source, inverted, tmp_path_factory):
     (places["input"] / "scans").mkdir()
     for path in (places["input"] / "a.png", places["input"] / "scans" / "b.png"):
         save_picture(scene[1], path)
+    steps, vct_concept.SAMPLE_STEPS = vct_concept.SAMPLE_STEPS, 3
     with torch.inference_mode():
         (deadiff,) = nodes("ExemplarLoadDEADiff", model_name="embedded")
         yield Kit(
@@ -144,6 +146,7 @@ def kit(nodes, embedded, scene, source, inverted, tmp_path_factory):
             nodes("ExemplarLoadCLIPSeg", model_name="tiny")[0],
             places["embeddings"],
         )
+    vct_concept.SAMPLE_STEPS = steps
     folder_paths.folder_names_and_paths.update(known)
     for name, path in before.items():
         getattr(folder_paths, f"set_{name}_directory")(path)

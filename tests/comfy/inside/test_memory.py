@@ -11,7 +11,7 @@ import torch
 from comfyui_exemplar.nodes import NODES
 
 from . import work
-from .sampling import difference
+from .sampling import difference, run
 from .work import RUNS, state_of, tensors_of
 
 #: Forms in which memory runs out. The first one ComfyUI's VAE answers by itself, with tiles.
@@ -24,12 +24,13 @@ FORMS = {
 CPU = "CPU"
 
 #: What is halved: node, network, pictures (phrases), the most rows for which there is memory, settings, form.
+#: At a guidance of 1 rounding is not amplified, which shows where colors leave the gamut.
 #: Of the private copies that learn: noised copies of an update, and both predictions of a sample.
 HALVED = [
-    ("ExemplarColorize", "unet", 4, 4, {"passes": 1}, "CUDA"),
-    ("ExemplarColorize", "unet", 3, 3, {"batch": 2}, "Python"),
-    ("ExemplarColorize", "vae encode", 3, 1, {"passes": 1}, "CPU"),
-    ("ExemplarColorize", "vae decode", 3, 1, {"passes": 1}, "cuBLAS"),
+    ("ExemplarColorize", "unet", 4, 4, {"guidance": 1.0, "passes": 1}, "CUDA"),
+    ("ExemplarColorize", "unet", 3, 3, {"guidance": 1.0, "batch": 2}, "Python"),
+    ("ExemplarColorize", "vae encode", 3, 1, {"guidance": 1.0, "passes": 1}, "CPU"),
+    ("ExemplarColorize", "vae decode", 3, 1, {"guidance": 1.0, "passes": 1}, "cuBLAS"),
     ("ExemplarTranslate", "unet", 3, 3, {"pivot_iterations": 0}, "CUDA"),
     ("ExemplarTranslate", "vae encode", 3, 1, {"pivot_iterations": 0}, "Python"),
     ("ExemplarTranslate", "vae decode", 3, 2, {"pivot_iterations": 0}, "CPU"),
@@ -195,17 +196,19 @@ def test_attention_that_is_computed_before_sampling(kit, monkeypatch):
     """Dual-Attention Color Injection, with what the running picture does not enter: for two pictures one by one."""
     from comfyui_exemplar.hosts.comfy import exemplar
 
-    (twice, *_) = work.invert(kit, 2)
+    twice, noised, sigmas, _ = work.invert(kit, 2)
     deep = {"gamma_shallow": 1.0, "gamma_deep": 1.0, "beta_shallow": 0.0, "beta_deep": 0.0}
     three = {"input_inversion": twice, "reference_inversion": twice, "gray_inversion": twice}
-    expected = work.sampled(kit, kit.nodes("ExemplarDualAttentionColor", model=kit.model, **three, **deep))
-    scarce, fused = Scarce(1, CPU), exemplar.fused_attention
+
+    def colored():
+        (model,) = kit.nodes("ExemplarDualAttentionColor", model=kit.model, **three, **deep)
+        return run(model, kit.embedded[3], noised, sigmas)
+
+    expected, fused, scarce = colored(), exemplar.fused_attention, Scarce(1, CPU)
 
     def attention(options):
         attend = fused(options)
         return lambda q, k, v, heads: scarce(len(q)) or attend(q, k, v, heads)
 
     monkeypatch.setattr(exemplar, "fused_attention", attention)
-    made = kit.nodes("ExemplarDualAttentionColor", model=kit.model, **three, **deep)
-    assert max(scarce.rows) == 2 and scarce.rows.count(2) == 1
-    assert difference(expected, work.sampled(kit, made)) < 1e-4
+    assert difference(expected, colored()) < 1e-4 and scarce.rows.count(2) == 1

@@ -1,17 +1,16 @@
 """Every node of the pack at work on tiny models: how it is run, and through which networks its long work goes."""
 
-import hashlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import comfy.samplers
 import torch
 
 from .pairs import encode
-from .sampling import run, run_guider
 
 
 @dataclass
@@ -68,7 +67,9 @@ class Kit:
         """Call ``before`` with the number of rows of every call of a network; its private copies are watched too."""
         module, method = self.networks()[name]
         if method == "forward":
-            hook = module.register_forward_pre_hook(lambda _, args, kw: before(rows_of(args, kw)), with_kwargs=True)
+            hook = module.register_forward_pre_hook(
+                lambda _, args, kw: before(rows_of(args, kw)) and None, with_kwargs=True
+            )
             try:
                 yield
             finally:
@@ -105,10 +106,8 @@ Run = Callable[..., tuple]
 def _colorize(kit, pictures, **settings):
     model, _, vae, empty = kit.embedded
     few = {"guidance": 3.0, "passes": 2, "depth": 2, "steps": 50, "resolution": 64}
-    inputs = {"model": model, "vae": vae, "conditioning": empty}
-    return kit.nodes(
-        "ExemplarColorize", **inputs, image=kit.grays(pictures), reference=kit.scene[1], **{**few, **settings}
-    )
+    inputs = {"model": model, "vae": vae, "conditioning": empty, "image": kit.grays(pictures)}
+    return kit.nodes("ExemplarColorize", **{**inputs, "reference": kit.scene[1], **few, **settings})
 
 
 def _translate(kit, pictures, **settings):
@@ -294,26 +293,34 @@ RUNS: dict[str, Run] = {
 }
 
 
-def sampled(kit, made, *, pictures=1):
-    """What a sampler draws with what a node gave: a MODEL, a GUIDER, or L-CAD's prompts with their latent."""
-    first = made[0]
-    _, noised, sigmas, _ = kit.source
+def _as_the_server(*_):
+    """What the sampler nodes' progress bars do at every step."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def sampled(kit, made):
+    """What a sampler draws with what a node gave: a MODEL, a GUIDER, a SAMPLER, or L-CAD's prompts with their
+    latent."""
+    first, noised, sigmas = made[0], *kit.source[1:3]
+    model = kit.lcad[0] if isinstance(first, list) else kit.model
+    guider, sampler = comfy.samplers.CFGGuider(model), comfy.samplers.sampler_object("euler")
+    guider.set_conds(kit.embedded[3], kit.embedded[3])
+    latent = noised["samples"]
     if isinstance(first, comfy.samplers.CFGGuider):
-        return run_guider(first, noised, sigmas)
-    if isinstance(first, list):
-        positive, negative, latent = made
-        noise = torch.randn(latent["samples"].shape, generator=torch.Generator().manual_seed(3))
-        return run(kit.lcad[0], positive, {**latent, "samples": noise * float(sigmas[0])}, sigmas, 3.0, negative)
-    if isinstance(first, comfy.samplers.KSAMPLER):
-        guider = comfy.samplers.CFGGuider(kit.model)
+        guider = first
+    elif isinstance(first, list):
+        guider.set_conds(*made[:2])
+        latent = torch.randn(made[2]["samples"].shape, generator=torch.Generator().manual_seed(3)) * float(sigmas[0])
+    elif isinstance(first, comfy.samplers.KSAMPLER):
+        sampler, sigmas = first, made[1][-5:]
+    else:
+        latent, sigmas = kit.inverted["input"][1]["samples"], kit.inverted["input"][2]
+        guider = comfy.samplers.CFGGuider(first)
         guider.set_conds(kit.embedded[3], kit.embedded[3])
-        noise, zeros = (
-            torch.randn(noised["samples"].shape, generator=torch.Generator().manual_seed(3)),
-            noised["samples"] * 0,
-        )
-        return guider.sample(noise, zeros, first, made[1][-4:], disable_pbar=True, seed=0)
-    _, noised, sigmas, _ = kit.inverted["input"]
-    return run(first, kit.embedded[3], noised, sigmas)
+    guider.set_cfg(3.0)
+    return guider.sample(
+        torch.zeros_like(latent), latent, sampler, sigmas, callback=_as_the_server, disable_pbar=True, seed=0
+    )
 
 
 def tensors_of(value):
@@ -335,7 +342,10 @@ def state_of(kit):
     model, clip, vae, _ = kit.embedded
     patchers = [model, clip.patcher, vae.patcher, kit.lcad[0], kit.lcad[1].patcher]
     patchers += [each.patcher for each in (kit.lcad[2], kit.ddcolor, kit.deadiff, kit.referring)]
-    return [_patcher_state(patcher) for patcher in patchers]
+    inversions = [kit.source[0], *(made[0] for made in kit.inverted.values())]
+    kept = [tensor for each in inversions for tensor in (each.trajectory, *(entry[3] for entry in each.bank.items()))]
+    shared = [*kit.scene, *kept, *kit.latents.values(), *kit.tokens.tokens.values(), kit.embedded[3][0][0]]
+    return [[_patcher_state(patcher) for patcher in patchers], [_bits(tensor) for tensor in shared]]
 
 
 def _patcher_state(patcher):
@@ -347,7 +357,12 @@ def _patcher_state(patcher):
 
 
 def _bits(tensor):
-    return hashlib.sha256(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy()).hexdigest()
+    """A number of a tensor's bits, and of every third part of them; fast, as it is made of all weights again and
+    again."""
+    flat = tensor.detach().cpu().reshape(-1)
+    kind = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
+    bits = flat.contiguous().view(kind)
+    return tuple(tensor.shape), int(bits.sum()), int(bits[::3].sum())
 
 
 def _shape_of(value):
