@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from comfy_api.latest import io
 
-from ..color import check_masks
 from ..pipelines.vct import TranslateSettings, learn, translate
 from .common import CATEGORY, StepProgress
 from .inputs import expect, optional_mask, picture
@@ -130,8 +129,8 @@ class Translate(io.ComfyNode):
         if concept is not None:
             check_conditioning(concept, title(cls), "concept", model=model, levels=levels)
             check_shared(concept, title(cls), "concept")
-        image, mask = picture(cls, image, "image"), optional_mask(cls, mask, "mask")
-        check_masks(mask, len(image))  # learning comes first, and takes minutes
+        image = picture(cls, image, "image")
+        mask = optional_mask(cls, mask, "mask", len(image))  # learning comes first, and takes minutes
         progress = TranslateProgress(model, settings, len(image), learning=concept is None)
         host = ComfyTranslator(model, clip, vae, on_step=progress.on_step)
         if concept is None:

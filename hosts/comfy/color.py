@@ -60,6 +60,11 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
 
     def before_sampling(run: Sampling) -> None:
         shape = run.shape
+        if shape[0] % len(gray):
+            raise ValueError(
+                f"gray_image: found {len(gray)} picture(s) for {shape[0]} latent(s), expected one for all, or one for "
+                "each."
+            )
         size = (shape[-2] * factor, shape[-1] * factor)
         if size not in encoded:
             encoded[size] = model.model.process_latent_in(vae.encode(resize(gray, size)))

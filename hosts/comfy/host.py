@@ -125,6 +125,7 @@ class ComfyHost:
                 visit=lambda latent: trajectory.append(latent.float().cpu()),
             )
 
+        climb.climbs = True
         # weight 1: one branch only, the conditional one
         guider = sampling.color_guider(model, self.conditioning, 1.0)
         sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step)

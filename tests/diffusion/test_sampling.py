@@ -256,7 +256,7 @@ class TestInversionValue:
 
     def test_another_model(self):
         check_same_model(self.inversion(), "abc")
-        with pytest.raises(ValueError, match=r"another model \(abc; this one is xyz\)"):
+        with pytest.raises(ValueError, match=r"another model \(abc\), expected one of this model \(xyz\)"):
             check_same_model(self.inversion(), "xyz")
 
 

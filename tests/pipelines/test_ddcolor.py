@@ -273,9 +273,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "mask, match",
         [
-            (torch.ones(3, 8, 8), r"3 masks for 2 picture\(s\)"),
+            (torch.ones(3, 8, 8), "mask: found 3 for 2 picture"),
             (torch.ones(8, 8), "found shape"),
-            (torch.ones(2, 8, 8), "2 masks for 1"),
+            (torch.ones(2, 8, 8), "mask: found 2 for 1"),
         ],
     )
     def test_masks(self, mask, match):

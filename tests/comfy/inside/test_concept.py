@@ -252,7 +252,7 @@ def test_places_are_tried_before_learning(nodes, embedded, folder, scene, monkey
 def test_bad_input(nodes, embedded, folder, scene):
     with pytest.raises(ValueError, match="cannot be the name of an embedding"):
         learn(nodes, embedded, scene[1], name="../evil")
-    with pytest.raises(ValueError, match="has room for 8 vectors; 9 were asked for"):
+    with pytest.raises(ValueError, match="vectors is 9, expected 1 to 8"):
         learn(nodes, embedded, scene[1], vectors=9)
     with pytest.raises(ValueError, match=r"initial word '\.\.\.' has no tokens"):
         learn(nodes, embedded, scene[1], word="...")
