@@ -98,7 +98,7 @@ def test_kills(writers, folder):
     for name, what in WRITERS.items():
         for _ in range(KILLS):
             (status,), _ = writers(what=what, path=place / name, after=moments.uniform(0, 0.05))
-            assert os.WTERMSIG(status) == 9
+            assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9, status
             left = leftovers(place)
             assert len(left) <= 1  # those before were cleaned on the way
             assert {path.name for path in place.iterdir()} - {path.name for path in left} == names
