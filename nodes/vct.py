@@ -113,7 +113,6 @@ class Translate(io.ComfyNode):
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.model import require_unet
-        from ..hosts.comfy.prompt_rows import check_shared
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct import ComfyTranslator
 
@@ -127,8 +126,7 @@ class Translate(io.ComfyNode):
         settings = resolved(cls, TranslateSettings, recommended(model, "vct"), values)
         levels = inversion_levels(model, settings.steps, settings.steps, settings.convention)
         if concept is not None:
-            check_conditioning(concept, title(cls), "concept", model=model, levels=levels)
-            check_shared(concept, title(cls), "concept")
+            check_conditioning(concept, title(cls), "concept", model=model, levels=levels, pictures=1)
         image = picture(cls, image, "image")
         mask = optional_mask(cls, mask, "mask", len(image))  # learning comes first, and takes minutes
         progress = TranslateProgress(model, settings, len(image), learning=concept is None)

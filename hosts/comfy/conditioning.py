@@ -21,6 +21,7 @@ from ...diffusion.pivot import Pivots
 from ...diffusion.schedule import Convention, inversion_plan
 from .fits import check_levels
 from .model import sigma_table
+from .prompt_rows import rows_in_turn
 from .sampling_checks import check_run
 
 #: Under which the check of a sampling stands in a MODEL.
@@ -60,7 +61,8 @@ def check_conditioning(
     :param model: whose prompts they must be; None where the node has no MODEL.
     :param levels: sigmas at each of which some prompt must act; () where they are not known yet: then one must act at
         any time.
-    :param pictures: how many there are, among whom rows of prompts are handed out in turn; 0 where that is not known.
+    :param pictures: how many there are, among whom rows of prompts are handed out in turn; 0 where that is not known, 1
+        where batches hold other pictures beside the user's, so that all must have one prompt.
     :param whole_picture: every place of the picture must have a prompt, and none may be for an area.
     :param always_active: some prompt must act at every level.
     :raises ValueError: it is not, saying what was found, what was expected and what to do.
@@ -167,13 +169,18 @@ def _check_entries(conditioning: Any, asked: str) -> None:
 
 def _check_rows(conditioning: list, asked: str, pictures: int) -> None:
     """:raises ValueError: rows of prompts that pictures do not take all in turn."""
-    for context, extras in conditioning:
-        for tensor in (context, extras.get("pooled_output"), extras.get("mask")):
-            if isinstance(tensor, Tensor) and tensor.ndim > 2 - (tensor is not context) and pictures % len(tensor):
-                raise ValueError(
-                    f"{asked}: found prompts for {len(tensor)} pictures, expected one for all of {pictures}, or one "
-                    "for each; encode as many, or one."
-                )
+    wrong = next((rows for rows in rows_in_turn(conditioning, hints=pictures == 1) if pictures % rows), None)
+    if wrong is None:
+        return
+    if pictures == 1:
+        raise ValueError(
+            f"{asked}: found prompts for {wrong} pictures, expected one prompt for all; work on the pictures one by "
+            "one, each with its own prompt."
+        )
+    raise ValueError(
+        f"{asked}: found prompts for {wrong} pictures, expected one for all of {pictures}, or one for each; encode as "
+        "many, or one."
+    )
 
 
 def _check_options(extras: dict[str, Any], asked: str) -> None:

@@ -133,7 +133,7 @@ def kit(nodes, embedded, scene, source, inverted, tmp_path_factory):
     steps, vct_concept.SAMPLE_STEPS = vct_concept.SAMPLE_STEPS, 3
     with torch.inference_mode():
         (deadiff,) = nodes("ExemplarLoadDEADiff", model_name="embedded")
-        yield Kit(
+        made = Kit(
             nodes,
             embedded,
             scene,
@@ -146,6 +146,9 @@ def kit(nodes, embedded, scene, source, inverted, tmp_path_factory):
             nodes("ExemplarLoadCLIPSeg", model_name="tiny")[0],
             places["embeddings"],
         )
+        for pictures in range(1, 6):
+            made.latent(pictures)
+        yield made
     vct_concept.SAMPLE_STEPS = steps
     folder_paths.folder_names_and_paths.update(known)
     for name, path in before.items():

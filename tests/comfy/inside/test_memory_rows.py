@@ -59,8 +59,6 @@ def masked(pictures):
 PROMPTS = {
     "shared": lambda: prompt("sd1"),
     "own": lambda: own_prompts(PICTURES),
-    "in turn": lambda: own_prompts(2),
-    "more than pictures": lambda: own_prompts(PICTURES + 2),
     "own masks": lambda: masked(PICTURES),
     "a ControlNet": lambda: under_control(prompt("sd1"), control_net("sd1", (64, 64))),
     "own ControlNet pictures": lambda: hinted(PICTURES),
