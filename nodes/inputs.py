@@ -12,7 +12,7 @@ from torch import Tensor
 from ..color import as_picture, check_masks
 from ..hosts.comfy.latents import as_latents, check_unmasked
 from ..settings import shown
-from .widgets import title
+from .widgets import check_widgets, title
 
 Found = TypeVar("Found")
 
@@ -136,7 +136,7 @@ def choice(
 
 
 def naming(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """The node itself; what the work below it refuses is told under its name.
+    """The node itself: its widgets are looked at first, and what the work refuses is told under its name.
 
     Pipelines know what an input is called, not which node asks.
     """
@@ -144,6 +144,7 @@ def naming(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
     @wraps(execute)
     def named(cls: type[io.ComfyNode], *args: Any, **inputs: Any) -> io.NodeOutput:
+        check_widgets(cls, inputs)
         try:
             return execute(cls, *args, **inputs)
         except (ValueError, LookupError) as error:

@@ -58,7 +58,7 @@ def _odd(node_id, item):
     kind = item.get_io_type()
     if hasattr(item, "setting"):
         table = {name: constant(value) for name, value in odd_for(item.setting).items()}
-        return table if item.setting.about.auto else table | {"nothing": constant(None)}
+        return table | {"nothing": constant(None)}
     if kind == "COMBO":
         return {name: constant(value) for name, value in NAMES.items()}
     if kind == "STRING":

@@ -82,7 +82,7 @@ PROMPTS = {
 def numbers(entry, value):
     """Of a setting of numbers: the same number as other programs have it."""
     if entry.about.auto and value < 0:
-        others = {"less": -7, "a share of 1": -0.5, "numpy's": np.float32(-1), "nothing": None, "far less": -1e6}
+        others = {"less": -7, "a share of 1": -0.5, "numpy's": np.float32(-1), "far less": -1e6}
         return {name: (lambda _, other=other: other, 0) for name, other in others.items()}
     made = {"double": np.float64(value)}
     if float(value).is_integer():
