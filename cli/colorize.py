@@ -50,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
         sheets=not options.no_sheet,
         pictures={"--reference": options.reference},
         files={"--model": path},
+        folders=["--model"],
     )
     reference = load_picture(options.reference)
     model = load_standalone(path, **common.checkpoint(options))

@@ -6,7 +6,7 @@ import argparse
 
 from . import options as common
 from .batch import say
-from .names import check_collisions
+from .names import check_collisions, check_read
 
 NAME = "extract-deadiff"
 HELP = "write what is new in DEADiff's checkpoint as a small file"
@@ -34,8 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     from ..networks.deadiff.load import extract
 
-    if not options.checkpoint.exists():
-        raise FileNotFoundError(f"{options.checkpoint} does not exist; give DEADiff's checkpoint.")
+    check_read("the checkpoint", options.checkpoint)
     check_collisions([], [("the checkpoint", options.checkpoint)], [("the adapter", options.adapter)])
     done = extract(options.checkpoint, options.adapter, getattr(torch, options.dtype))
     trunks = "both branches' image trunks are the same and kept once" if done["shared_trunk"] else "two image trunks"

@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         "translated",
         pictures={"--reference": options.reference},
         files={"--concept": options.concept, "--model": path},
+        folders=["--model"],
         concept=options.save_concept,
     )
     place = OwnPlace(options.save_concept, VECTORS_KEY, "--save-concept") if options.save_concept else None

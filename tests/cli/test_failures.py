@@ -273,10 +273,8 @@ class TestStreams:
         [
             ("| true", 1, "standard output cannot be written to (Broken pipe)"),
             (">/dev/full", 1, "standard output cannot be written to (No space left on device)"),
-            (">&-", 0, ""),
+            (">&- 2>/dev/full", 0, ""),
             ("2>&-", 0, ""),
-            ("2>/dev/full", 0, ""),
-            ("--help | head -c 1 >/dev/null", None, ""),
         ],
     )
     def test_standard_output(self, place, redirect, code, said):
@@ -292,9 +290,6 @@ class TestStreams:
         )
         lines = [line for line in done.stderr.splitlines() if "%|" not in line and line.strip()]
         assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
-        if code is None:
-            assert done.returncode in (0, 1) and not lines
-            return
         assert done.returncode == code, done.stderr
         assert [said in line for line in lines] == [True] * bool(said), done.stderr
         assert (place / "out" / "gray_colored.png").is_file()

@@ -31,7 +31,7 @@ WRITERS = {
     "concept.safetensors": "concept",
     "adapter.safetensors": "adapter",
 }
-KILLS = 6
+KILLS = 4
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_kills(writers, folder):
             hits += len(left)
         assert writers(what=what, path=place / name, version=1)[0] == [0]
         assert not leftovers(place) and content(place / name) == versions[name][1]
-    assert len(WRITERS) * KILLS >= 40 and hits >= 15, hits
+    assert len(WRITERS) * KILLS >= 40 and hits >= 10, hits
 
 
 @pytest.mark.parametrize("name", WRITERS)
