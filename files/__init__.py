@@ -7,6 +7,7 @@ says of itself, its recommended settings among it; :mod:`.ldm` reads sizes off c
 Behind :mod:`.pictures`: :mod:`.tiff` (with :mod:`.tiff_tags` and :mod:`.tiff_strips`), :mod:`.raster_formats` (what
 Pillow decodes; :mod:`.png` has what it halves), :mod:`.deep`, :mod:`.exr` and :mod:`.netpbm` make a
 :class:`.raster.Raster` of a page; :mod:`.profiles` turns it into sRGB; :mod:`.capture` and :mod:`.photographs` hold
-what the file said; :mod:`.saving` writes. :mod:`.masks` reads masks, and :mod:`.output` gives files their names when
-they are whole.
+what the file said; :mod:`.saving` writes. :mod:`.masks` reads masks. :mod:`.output` gives files their names when they
+are whole and tries places before work, :mod:`.writers` keeps several writers apart and cleans up after them, and
+:mod:`.owned` leaves what somebody else made.
 """
