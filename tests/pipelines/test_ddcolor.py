@@ -251,6 +251,15 @@ class TestInTurn:
     def test_without_frames(self):
         assert list(auto_color_in_turn(Painter(), [], SETTINGS, count=0)) == []
 
+    @pytest.mark.parametrize("steady", [0, 1])
+    def test_what_memory_has_room_for_is_remembered(self, steady, caplog):
+        network, frames = Painter(at_once=8, most=3), picture(13)
+        found = auto_color_in_turn(network, frames.split(1), changed(steady=steady), count=13)
+        whole = auto_color(Painter(at_once=13, most=13), frames, changed(steady=steady))
+        assert torch.equal(torch.cat(list(found)), whole)
+        assert [call[0] for call in network.calls] == [8, 4, 2, 2, 2, 2, 2, 2, 1]
+        assert caplog.text.count("Out of memory") == 1
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
