@@ -237,11 +237,11 @@ class TestPictures:
     def test_devices(self, place, capsys, command, device):
         fail([*COMMANDS[command], "--device", device], capsys, place, f"--device {device} can't be used here")
 
-    def test_the_reference(self, place, capsys, command):
-        if "--reference" not in COMMANDS[command]:
-            pytest.skip("none is read")
-        for name in ("words.png", "sub", "none.png"):
-            fail(replaced(command, "reference.png", name), capsys, place, name)
+
+@pytest.mark.parametrize("command", ["colorize", "translate"])
+@pytest.mark.parametrize("name", ["words.png", "sub", "none.png"])
+def test_the_reference(place, capsys, command, name):
+    fail(replaced(command, "reference.png", name), capsys, place, name)
 
 
 class TestConcept:
