@@ -29,7 +29,8 @@ class Outcome:
 
     def __init__(self, right, node_id: str, inputs: Mapping[str, Any], draw: bool = True) -> None:
         self.right, self.inputs, self.parts, self.pictures = right, inputs, {}, set()
-        self.draw, self.drawing = draw, None
+        # what a loader gives may need prompts of its own
+        self.draw, self.drawing = draw and not node_id.startswith("ExemplarLoad"), None
         schema = BY_ID[node_id].define_schema()
         made = BY_ID[node_id].execute(**inputs)
         for output, value in zip(schema.outputs, made.result or (), strict=True):
@@ -100,12 +101,16 @@ class Outcome:
         return ""
 
     def difference(self, other: Outcome) -> tuple[float, str]:
-        """The largest difference to another outcome, and where; infinite where shapes or parts differ."""
-        if self.parts.keys() != other.parts.keys():
-            return float("inf"), f"{sorted(self.parts.keys() ^ other.parts.keys())}"
+        """The largest difference to another outcome, and where; infinite where shapes differ, or a part is missing.
+
+        What this one has beside, such as a LATENT's other keys, is handed on as it came.
+        """
+        missing = sorted(other.parts.keys() - self.parts.keys())
+        if missing:
+            return float("inf"), f"{missing}"
         worst = (0.0, "")
-        for name, part in self.parts.items():
-            theirs = other.parts[name]
+        for name, theirs in other.parts.items():
+            part = self.parts[name]
             if part.shape != theirs.shape:
                 return float("inf"), f"{name}: {tuple(part.shape)} is not {tuple(theirs.shape)}"
             if part.numel():

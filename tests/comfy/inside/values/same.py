@@ -33,8 +33,8 @@ def _tensors(floats):
 
 
 #: Half precision rounds the pictures that come back as well.
-PICTURES = _tensors((1e-5, 2e-3, 1e-2)) | {
-    "with alpha": (lambda good: torch.cat([good, torch.rand(*good.shape[:3], 1)], -1), 0),
+PICTURES = _tensors((1e-5, 2e-3, 2e-2)) | {
+    "with an opaque alpha": (lambda good: torch.cat([good, torch.ones(*good.shape[:3], 1)], -1), 0),
 }
 
 #: Of gray pictures.
@@ -43,7 +43,7 @@ GRAY = {
     "expanded": (lambda good: good[..., :1].expand(good.shape), 0),
 }
 
-MASKS = _tensors((1e-5, 2e-3, 1e-2)) | {
+MASKS = _tensors((1e-5, 2e-3, 2e-2)) | {
     "without batch": (lambda good: good[0], 0),
     "channel first": (lambda good: good[:, None], 0),
     "channel last": (lambda good: good[..., None], 0),
