@@ -141,18 +141,18 @@ class Entry:
             )
         if not (low is None or number >= low) or not (high is None or number <= high):
             raise ValueError(f"{called} is {shown(value)}; {_range(low, high)}.")
-        right = isinstance(value, int) or (self.kind is float and isinstance(value, float))
-        return value if right else self.kind(value)
+        return value if type(value) in (int, self.kind) else self.kind(value)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any) -> int | float | None:
     """A value as a number, None for what is none: digits in quotes are a text, on and off are no numbers."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     try:
-        return float(value)
+        number = float(value)
     except OverflowError:  # a whole number of more than 300 digits
         return math.inf
+    return int(value) if isinstance(value, numbers.Integral) else number  # a float has 16 digits of it only
 
 
 def shown(value: Any, most: int = 60) -> str:

@@ -152,7 +152,7 @@ def concept_control(
         raise ValueError(f"weight_place is '{weight_place}'; expected one of {', '.join(get_args(WeightPlace))}.")
     room = columns[1] - 2 * first
     if not 1 <= vectors <= room:
-        raise ValueError(f"The concept has {vectors} vectors; a prompt of {columns[1]} columns holds 1 to {room}.")
+        raise ValueError(f"vectors is {vectors}, expected 1 to {room}, what a prompt of {columns[1]} columns holds.")
     # any numbers do as ids, as long as the concept's are new
     begin, end = ([0], [1]) if first else ([], [])
     refine = refinement([*begin, *end], [*begin, *range(2, 2 + vectors), *end], columns)

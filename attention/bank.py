@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ..color.tensors import FLOATS, check_tensor, is_finite
+from ..diffusion.levels import same_levels
 from .layers import Layer
 from .rows import taken
 
@@ -91,6 +93,38 @@ class FeatureBank:
     def _projections(self, layer: Layer) -> list[str]:
         names = {name for _, at, name, _ in self.items() if at == layer}
         return [name for name in PROJECTIONS if name in names]
+
+    def check(self, name: str, pictures: int, sigmas: Sequence[float], widths: Mapping[Layer, int]) -> None:
+        """Whether the features are of these pictures, whole, and finite. An empty bank is.
+
+        :param name: what the user calls the inversion that kept them; messages start with it.
+        :param sigmas: at which features are kept, all or none.
+        :param widths: channels of the model's layers.
+        :raises ValueError: they are not.
+        """
+        kept = list(self.items())
+        if not kept:
+            return
+        each = {(at, letter) for _, at, letter, _ in kept}
+        if not same_levels(self.sigmas, sigmas) or len(kept) != len(each) * len(sigmas):
+            raise ValueError(
+                f"{name}: found {len(kept)} kept features at {len(self.sigmas)} level(s), expected {len(each)} at each "
+                f"of {len(sigmas)}; invert the picture again."
+            )
+        for _, layer, letter, tensor in kept:
+            expected = (pictures, math.prod(self.grid(layer)), widths.get(layer, 0))
+            said = f"{name}: its {letter} of {layer.name}"
+            check_tensor(tensor, said, f"floats {expected}")
+            if tuple(tensor.shape) != expected or tensor.dtype not in FLOATS:
+                raise ValueError(
+                    f"{said}: found {tensor.dtype} of shape {tuple(tensor.shape)}, expected floats {expected}; invert "
+                    "the picture again."
+                )
+        if not is_finite(*(tensor for _, _, _, tensor in kept)):
+            raise ValueError(
+                f"{name}: found NaN, infinite or huge values in its features, expected finite ones; invert the picture "
+                "again, in float32 if the MODEL runs in half precision."
+            )
 
     def take(self, pictures: Iterable[int]) -> FeatureBank:
         """A bank of some of the pictures, in that order. A single run of pictures shares memory with this one."""

@@ -141,8 +141,8 @@ class DualAttentionColor:
     ) -> None:
         self.settings, self.layers, self.banks = settings, dict(layers), banks
         banks.check({layer: settings.needs(shallow) for layer, shallow in self.layers.items()})
-        check_masks(source_mask, banks.source.pictures, "input")
-        check_masks(reference_mask, banks.reference.pictures, "reference")
+        check_masks(source_mask, banks.source.pictures, "input_mask")
+        check_masks(reference_mask, banks.reference.pictures, "reference_mask")
         self._source_mask = source_mask
         self._key_tokens = self._select_keys(reference_mask)
         self._fixed: dict[tuple[float, Layer], Tensor] = {}

@@ -57,8 +57,8 @@ class DualBanks:
         empty = [role for role, bank in needed.items() if not bank.pictures]
         if empty:
             raise ValueError(
-                f"The inversion of the {', '.join(empty)} kept no attention features; put an Attention Capture node on "
-                "the MODEL that DDIM Inversion uses."
+                f"{', '.join(f'{role}_inversion' for role in empty)}: found no attention features, expected some to "
+                "have been kept; put an Attention Capture node on the MODEL that DDIM Inversion uses."
             )
         counts: dict[Role, int] = {role: bank.pictures for role, bank in needed.items()}
         _check_counts(counts)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 _MODULES = [import_module(f".{module.name}", __name__) for module in iter_modules(__path__)]
 COMMANDS = tuple(module for module in _MODULES if hasattr(module, "NAME"))
@@ -28,7 +29,8 @@ class Parser(argparse.ArgumentParser):
         """Leave the program, as argparse asks for it."""
         from . import failures
 
-        self.exit(failures.USAGE, f"error: {failures.one_line(message)}; {self.prog} --help lists what there is.\n")
+        line = failures.one_line(f"error: {message.rstrip('.')}; usage: {self.prog} ..., as {self.prog} --help says.")
+        self.exit(failures.USAGE, f"{line}\n")
 
 
 def parser(names: Sequence[str] | None = None) -> Parser:
@@ -65,44 +67,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the return code, see :mod:`.failures`; what is not 0 comes with one line on standard error.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    _open_streams()
-    shows_traceback = "--traceback" in arguments
-    try:
-        options = parser(arguments).parse_args(arguments)
-        with _warnings_shown():
-            code = options.run(options)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # whatever it is, it is one line
-        from .failures import told
+    with _streams(), _Interrupt() as interrupt:
+        try:
+            options = parser(arguments).parse_args(arguments)
+            with _warnings_shown():
+                return options.run(options)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # whatever it is, it is one line
+            from .failures import told
 
-        if shows_traceback:
-            import traceback
+            if "--traceback" in arguments:
+                import traceback
 
-            traceback.print_exception(error)
-        code, line = told(error)
-        with suppress(OSError, ValueError):  # nobody reads it
+                traceback.print_exception(error)
+            code, line = told(KeyboardInterrupt() if interrupt.came else error)
             print(line, file=sys.stderr, flush=True)
-    finally:
-        _let_go_of_streams()
-    return code
+            return code
 
 
-def _open_streams() -> None:
+class _Interrupt:
+    """The user's wish to stop, remembered: imports turn what it raises within them into errors of their own."""
+
+    came = False
+
+    def __enter__(self) -> _Interrupt:
+        self._before = None
+        with suppress(ValueError):  # not in the main thread, where no wish arrives
+            self._before = signal.signal(signal.SIGINT, self._stop)
+        return self
+
+    def _stop(self, *_: object) -> NoReturn:
+        self.came = True
+        raise KeyboardInterrupt
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+class _Forgiving:
+    """Standard error that can always be written to: no work ends because nobody sees its progress."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or don't."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is held back, or don't."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
     """Standard output and error that are there, and take names that their encoding does not have."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the program
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")
-
-
-def _let_go_of_streams() -> None:
-    """What can't be written any more is dropped here, not by Python at its end with words of its own."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            with suppress(OSError):  # written to already, and no longer what it was
+                getattr(sys, name).reconfigure(errors="backslashreplace")
+    shown, sys.stderr = sys.stderr, cast("TextIO", _Forgiving(sys.stderr))
+    try:
+        yield
+    finally:
+        sys.stderr = shown
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # dropped here, not by Python at its end with words of its own
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Warnings(logging.Handler):
@@ -113,8 +155,7 @@ class _Warnings(logging.Handler):
 
         from .failures import one_line
 
-        with suppress(OSError, ValueError):
-            tqdm.write(f"{record.levelname.lower()}: {one_line(record.getMessage())}", file=sys.stderr)
+        tqdm.write(f"{record.levelname.lower()}: {one_line(record.getMessage())}", file=sys.stderr)
 
 
 @contextmanager

@@ -30,12 +30,13 @@ def run(options: argparse.Namespace) -> int:
     from ..demo import ddcolor_path
     from ..networks.ddcolor.load import load_ddcolor
     from ..pipelines.ddcolor import AutoColorSettings, auto_color, auto_color_in_turn
+    from ..pipelines.recommended import SYSTEMS
 
     chosen = common.chosen(options, AutoColorSettings)
     steady = AutoColorSettings.resolve(**chosen).steady  # what is out of range is refused before anything is read
     path = options.model or ddcolor_path()
     batch = plan(options, files={"--model": path}, one_size="--steady" if steady else "")
-    network = load_ddcolor(path, **common.placement(options))
+    network = load_ddcolor(path, systems=SYSTEMS, **common.placement(options))
     settings = AutoColorSettings.resolve(network.recommended, **chosen)
     jobs, count = batch.jobs, len(batch.jobs)
     pictures = map(batch.read, jobs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -145,6 +145,7 @@ def plan(
     sheets: bool = False,
     pictures: Mapping[str, Path | None] | None = None,
     files: Mapping[str, Path | None] | None = None,
+    folders: Sequence[str] = (),
     concept: Path | None = None,
     one_size: str = "",
 ) -> Batch:
@@ -152,7 +153,8 @@ def plan(
 
     :param what: the word that results have in their names.
     :param sheets: whether each result has a contact sheet beside it.
-    :param pictures: other pictures that are read, by the names of their options. ``files``: other files, or folders.
+    :param pictures: other pictures that are read, by the names of their options. ``files``: other files.
+    :param folders: the options of files that may name a folder.
     :param concept: an embedding file to be written as well.
     :param one_size: the option that wants all pictures to have one size.
     :raises FileNotFoundError: something is missing.
@@ -162,8 +164,8 @@ def plan(
 
     results = names.results(options.inputs, options.output, what)
     for option, path in (files or {}).items():
-        if path is not None and not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; look at what is named after {option}.")
+        if path is not None:
+            names.check_read(option, path, folders=option in folders)
     sizes = [picture_size(path) for path in options.inputs]
     for path in (pictures or {}).values():
         if path is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from . import options as common
 from .batch import Job, plan
@@ -24,7 +23,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
     group = common.add_inputs(command, "gray picture(s)")
     group.add_argument(
-        "--reference", required=True, type=Path, help="color picture with the same kinds of things (required)"
+        "--reference", required=True, type=common.path, help="color picture with the same kinds of things (required)"
     )
     group.add_argument("--no-sheet", action="store_true", help="no contact sheet (default: one beside each result)")
     common.add_checkpoint(command)
@@ -51,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
         sheets=not options.no_sheet,
         pictures={"--reference": options.reference},
         files={"--model": path},
+        folders=["--model"],
     )
     reference = load_picture(options.reference)
     model = load_standalone(path, **common.checkpoint(options))

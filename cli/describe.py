@@ -42,9 +42,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     model = common.add_model(command, "L-CAD's checkpoint (default: the embedded one, made for drawings)")
     model.add_argument(
         "--tokenizer",
+        type=common.place,
         metavar="PLACE",
-        help="for a checkpoint: folder with CLIP's tokenizer, or its name on the hub, from which it is fetched "
-        "(default: openai/clip-vit-large-patch14 from the hub's cache)",
+        help="for a checkpoint: folder with CLIP's tokenizer, or the name openai/clip-vit-large-patch14 to fetch it "
+        "from the hub (default: what the hub's cache has of it)",
     )
     common.add_settings(command, LCADSettings)
     common.add_settings(command, InstanceSettings, prefix=_REGION, title="regions")

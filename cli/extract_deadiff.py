@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from . import options as common
 from .batch import say
-from .names import check_collisions
+from .names import check_collisions, check_read
 
 NAME = "extract-deadiff"
 HELP = "write what is new in DEADiff's checkpoint as a small file"
@@ -19,10 +18,10 @@ DESCRIPTION = (
 
 def add_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("input and output")
-    group.add_argument("checkpoint", type=Path, help="DEADiff's checkpoint, .ckpt or .safetensors")
+    group.add_argument("checkpoint", type=common.path, help="DEADiff's checkpoint, .ckpt or .safetensors")
     group.add_argument(
         "adapter",
-        type=Path,
+        type=common.path,
         help="the .safetensors file to write; an older adapter is replaced, a file of another kind never",
     )
     group.add_argument(
@@ -35,8 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     from ..networks.deadiff.load import extract
 
-    if not options.checkpoint.exists():
-        raise FileNotFoundError(f"{options.checkpoint} does not exist; give DEADiff's checkpoint.")
+    check_read("the checkpoint", options.checkpoint)
     check_collisions([], [("the checkpoint", options.checkpoint)], [("the adapter", options.adapter)])
     done = extract(options.checkpoint, options.adapter, getattr(torch, options.dtype))
     trunks = "both branches' image trunks are the same and kept once" if done["shared_trunk"] else "two image trunks"

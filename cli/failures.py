@@ -21,10 +21,10 @@ class UnexpectedError(Exception):
 
 def told(error: BaseException) -> tuple[int, str]:
     """Return code and line for what ended a command."""
-    from ..color.batches import ran_out
-
     if isinstance(error, KeyboardInterrupt):
         return STOPPED, "stopped"
+    from ..color.batches import ran_out
+
     if ran_out(error):
         return FAILED, f"error: {one_line(str(error) if MEMORY in str(error) else MEMORY)}"
     if isinstance(error, UnexpectedError):

@@ -35,6 +35,21 @@ def results(inputs: list[Path], output: str | None, what: str) -> list[Path]:
     return [place / name for name in names]
 
 
+def check_read(option: str, path: Path, *, folders: bool = False) -> None:
+    """Whether there is what an option names.
+
+    :param folders: whether it may be a folder, too.
+    :raises FileNotFoundError: there is nothing.
+    :raises ValueError: it is something else.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; look at what is named after {option}.")
+    if path.is_dir() and not folders:
+        raise ValueError(f"{path} is a folder; {option} wants a file: name one in it.")
+    if not path.is_dir() and not path.is_file():
+        raise ValueError(f"{path} is no ordinary file; {option} wants one.")
+
+
 def check_collisions(inputs: list[Path], reads: Iterable[Named], writes: Iterable[Named]) -> None:
     """Whether no file is written over one that is read, or twice.
 

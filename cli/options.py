@@ -16,6 +16,22 @@ DTYPES = ("float32", "float16", "bfloat16")
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
+def path(text: str) -> Path:
+    """A path that an option names.
+
+    :raises argparse.ArgumentTypeError: no file can have the name.
+    """
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file or folder")
+    return Path(text)
+
+
+def place(text: str) -> str:
+    """The same as a text, for where a slash at its end counts."""
+    path(text)
+    return text
+
+
 def add_settings(
     command: argparse.ArgumentParser,
     settings: type[Settings],
@@ -38,7 +54,7 @@ def add_settings(
         called = ", ".join(["advanced " * entry.about.advanced + title, *entry.path])
         if called not in groups:
             groups[called] = command.add_argument_group(called)
-        flag, about = "--" + (prefix + name).replace("_", "-"), entry.about
+        flag, about = _flag(prefix + name), entry.about
         left_out = "the model's recommendation, else " if about.auto else ""
         default = (defaults or {}).get(name, entry.default)
         text = f"{about.help} (default: {left_out}{_shown(default)})".replace("%", "%%")
@@ -51,9 +67,20 @@ def add_settings(
 
 
 def chosen(options: argparse.Namespace, settings: type[Settings], prefix: str = "") -> dict[str, Any]:
-    """The settings that the command line names."""
-    values = {name: getattr(options, prefix + name, None) for name in entries(settings)}
-    return {name: value for name, value in values.items() if value is not None}
+    """The settings that the command line names.
+
+    :raises ValueError: a value that a setting cannot have, under the option's name.
+    """
+    values = {}
+    for name, entry in entries(settings).items():
+        value = getattr(options, prefix + name, None)
+        if not entry.left_alone(value):
+            values[name] = entry.check(value, _flag(prefix + name))
+    return values
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _shown(default: Any) -> str:
@@ -68,9 +95,10 @@ def add_inputs(command: argparse.ArgumentParser, help: str) -> argparse._Argumen
     :returns: the group of these options, for a command's own.
     """
     group = command.add_argument_group("input and output")
-    group.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=help)
+    group.add_argument("inputs", nargs="+", type=path, metavar="INPUT", help=help)
     group.add_argument(
         "--output",
+        type=place,
         metavar="PLACE",
         help="file for one input, folder for several or with a slash at its end. Older results are replaced, inputs "
         "never (default: beside each input)",
@@ -93,7 +121,9 @@ def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = F
     :returns: the group of these options, for a command's own.
     """
     group = command.add_argument_group("model")
-    group.add_argument("--model", type=Path, metavar="PLACE", required=required, help=f"{help} (required)" if required else help)
+    group.add_argument(
+        "--model", type=path, metavar="PLACE", required=required, help=f"{help} (required)" if required else help
+    )
     group.add_argument("--device", default="cpu", help="cpu, cuda, mps ... (default: cpu)")
     group.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's weights (default: float32)")
     return group
@@ -134,7 +164,7 @@ def _device(name: str) -> torch.device:
 
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # and back: some devices hold no numbers
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name} can't be used here ({reason}); use --device cpu.") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from . import options as common
 from .batch import plan, say
@@ -22,14 +21,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     group = common.add_inputs(command, "picture(s) whose content is kept")
     concept = group.add_mutually_exclusive_group(required=True)
     concept.add_argument(
-        "--reference", type=Path, help="picture whose concept is learned (this or --concept is required)"
+        "--reference", type=common.path, help="picture whose concept is learned (this or --concept is required)"
     )
     concept.add_argument(
-        "--concept", type=Path, help="embedding file that was learned before, for this model (or --reference)"
+        "--concept", type=common.path, help="embedding file that was learned before, for this model (or --reference)"
     )
     group.add_argument(
         "--save-concept",
-        type=Path,
+        type=common.path,
         metavar="FILE",
         help="write the learned vectors to this .safetensors file; one that this command did not make is never "
         "replaced (default: they are not kept)",
@@ -59,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         "translated",
         pictures={"--reference": options.reference},
         files={"--concept": options.concept, "--model": path},
+        folders=["--model"],
         concept=options.save_concept,
     )
     place = OwnPlace(options.save_concept, VECTORS_KEY, "--save-concept") if options.save_concept else None

@@ -4,7 +4,7 @@ Pure functions of torch tensors. Pictures are ``(B, H, W, C)`` floats in 0..1, m
 and give back the caller's dtype, device and batch. Only :mod:`.official` needs OpenCV, and only when it is called.
 """
 
-from .batches import check_batch, check_masks, in_batches, part_of
+from .batches import check_batch, check_count, check_masks, in_batches, part_of
 from .gray import as_picture, desaturate, drop_alpha, is_gray
 from .lab import fit_gamut, fitted_rgb, lab_to_rgb, luminance, luminance_to_rgb, rgb_to_lab
 from .masks import as_mask
@@ -22,6 +22,7 @@ __all__ = [
     "as_mask",
     "as_picture",
     "check_batch",
+    "check_count",
     "check_masks",
     "check_picture",
     "chroma_of",

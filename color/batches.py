@@ -61,22 +61,33 @@ def check_batch(**pictures: Tensor | None) -> int:
     return batch
 
 
-def check_masks(mask: Tensor | None, pictures: int, role: str = "") -> Tensor | None:
+def check_masks(mask: Tensor | None, pictures: int, name: str = "mask") -> Tensor | None:
     """One mask for all pictures, or one for each.
 
     :param mask: (n, H, W) in 0..1, or what :func:`color.masks.as_mask` takes for it; None for no mask.
     :param pictures: how many pictures there are; 0 where that is not known.
-    :param role: whose masks, for the message: "input", "reference"; "" where there is one kind only.
+    :param name: what the user calls it; messages start with it.
     :returns: (n, H, W).
     :raises ValueError: another number of masks, or not masks.
     """
-    kind = f"{role} " if role else ""
-    mask = as_mask(mask, f"{kind}mask")
-    if mask is not None and pictures and len(mask) not in (1, pictures):
-        raise ValueError(
-            f"There are {len(mask)} {kind}masks for {pictures} {kind}picture(s); use one for all, or one for each."
-        )
+    mask = as_mask(mask, name)
+    if mask is not None and pictures:
+        check_count(len(mask), pictures, name)
     return mask
+
+
+def check_count(found: int, pictures: int, name: str) -> None:
+    """Whether there is one of something for all pictures, or one for each.
+
+    :param name: what the user calls it; the message starts with it.
+    :raises ValueError: another number.
+    """
+    if found not in (1, pictures):
+        expected = "one" if pictures == 1 else f"one for all, or {pictures}"
+        raise ValueError(
+            f"{name}: found {found} for {pictures} picture(s), expected {expected}; select as many as there are "
+            "pictures, or a single one."
+        )
 
 
 def part_of(batch: Tensor | None, part: slice) -> Tensor | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..color.tensors import FLOATS, check_finite, check_tensor
 from ..settings import Settings, setting
 from .schedule import Convention, InversionPlan
 
@@ -106,6 +107,29 @@ class Inversion:
     def size(self) -> tuple[int, int]:
         """(height, width) of the latents."""
         return self.trajectory.shape[-2], self.trajectory.shape[-1]
+
+    def check(self, name: str) -> None:
+        """Whether what travels as an inversion is one: whole, and finite.
+
+        :param name: what the user calls it; messages start with it.
+        :raises ValueError: it is not.
+        """
+        if not isinstance(self.plan, InversionPlan) or not self.plan.is_ordered:
+            raise ValueError(f"{name}: found an inversion without levels that rise, expected one of DDIM Inversion.")
+        steps = len(self.plan.levels)
+        expected = f"latents at {steps} levels, ({steps}, B, C, h, w)"
+        check_tensor(self.trajectory, f"{name}: its way", expected)
+        shape = tuple(self.trajectory.shape)
+        if len(shape) != 5 or 0 in shape or shape[0] != steps or self.trajectory.dtype not in FLOATS:
+            raise ValueError(
+                f"{name}: its way: found {self.trajectory.dtype} of shape {shape}, expected {expected}; invert the "
+                "picture again."
+            )
+        check_finite(self.trajectory, f"{name}: its way", expected)
+        if not hasattr(self.bank, "check"):
+            found = type(self.bank).__name__
+            raise ValueError(f"{name}: its features: found {found}, expected those of DDIM Inversion, or none.")
+        self.bank.check(name, self.pictures, self.plan.kept_sigmas, {info.layer: info.channels for info in self.layers})
 
     def take(self, pictures: range) -> Inversion:
         """The inversion of some of the pictures."""
@@ -231,6 +255,6 @@ def check_same_model(inversion: Inversion, fingerprint: str) -> None:
     """:raises ValueError: an inversion was made by another model."""
     if inversion.model != fingerprint:
         raise ValueError(
-            f"This inversion was made with another model ({inversion.model}; this one is {fingerprint}). Invert the "
-            "picture again with the model that you sample with."
+            f"found an inversion made with another model ({inversion.model}), expected one of this model "
+            f"({fingerprint}); invert the picture again with the model that you sample with."
         )

@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, log
+from itertools import pairwise
+from math import inf, isfinite, log
 
 import torch
 from torch import Tensor
 
+from ..color.tensors import FLOATS, check_finite, check_tensor
 from ..settings import Settings, setting
 from .inversion import Inversion, round_trip_error
 from .sampling import guide, to_eps
@@ -143,6 +145,33 @@ class Pivots:
     reconstruction_error: float
     guidance: float
     model: str
+
+    def check(self, name: str) -> None:
+        """Whether what travels as pivots is that: whole, and finite.
+
+        :param name: what the user calls them; messages start with it.
+        :raises ValueError: they are not.
+        """
+        steps = len(self.levels) - 1
+        for what, tensor, axes, count in (
+            ("contexts", self.contexts, 3, steps),
+            ("way", self.trajectory, 5, steps + 1),
+        ):
+            said, expected = f"{name}: their {what}", f"{count} of them, in {axes} axes"
+            check_tensor(tensor, said, expected)
+            if tensor.ndim != axes or 0 in tensor.shape or len(tensor) != count or tensor.dtype not in FLOATS:
+                raise ValueError(
+                    f"{said}: found {tensor.dtype} of shape {tuple(tensor.shape)}, expected {expected}; find them "
+                    f"again "
+                    "with Pivot Inversion."
+                )
+            check_finite(tensor, said, expected)
+        falling = all(low < high < inf for high, low in pairwise(self.levels)) and steps > 0 and self.levels[-1] >= 0
+        if not falling or not isfinite(self.guidance) or self.guidance <= 0:
+            raise ValueError(
+                f"{name}: found levels that do not fall, or guidance {self.guidance}, expected those of Pivot "
+                "Inversion; find them again."
+            )
 
     @property
     def sigmas(self) -> tuple[float, ...]:

@@ -115,6 +115,7 @@ def invert_ddim(  # the head that all samplers have, and three options
 
     :param x: (B, C, H, W) at ``sigmas[0]``; returned at ``sigmas[-1]``.
     :param sigmas: ascending levels, the first may be 0.
+    :param callback: called after every model call.
     :param reads: sigma at which the model is read in each step; default: the upper level.
     :param visit: called with the latent at every level, the first included.
     """
@@ -133,11 +134,12 @@ def invert_ddim(  # the head that all samplers have, and three options
         x_hat = rescale(x, sigma, sigma_hat)
         denoised = model(x_hat, sigma_hat * ones, **extra_args)
         x_next = x + to_eps(x_hat, sigma_hat, denoised) * (sigma_next - sigma)
-        for _ in range(refinements):
-            denoised = model(x_next, sigma_hat * ones, **extra_args)
-            x_next = x + to_eps(x_next, sigma_hat, denoised) * (sigma_next - sigma)
-        if callback is not None:
-            callback({"x": x, "i": i, "sigma": sigma_next, "sigma_hat": sigma_next, "denoised": denoised})
+        for left in range(refinements, -1, -1):
+            if callback is not None:  # after every call: progress counts them, and a user may cancel between two
+                callback({"x": x, "i": i, "sigma": sigma_next, "sigma_hat": sigma_next, "denoised": denoised})
+            if left:
+                denoised = model(x_next, sigma_hat * ones, **extra_args)
+                x_next = x + to_eps(x_next, sigma_hat, denoised) * (sigma_next - sigma)
         x = x_next
         if visit is not None:
             visit(x)

@@ -137,6 +137,14 @@ class InversionPlan:
     sigmas: tuple[float, ...]
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether there are levels, finite ones, that rise on the way up and fall on the way back."""
+        ways = (self.levels, self.sigmas[::-1])
+        return bool(self.reads) and all(
+            len(way) > 1 and way[0] >= 0 and all(low < high < math.inf for low, high in pairwise(way)) for way in ways
+        )
+
+    @property
     def kept_sigmas(self) -> tuple[float, ...]:
         """Levels at which the way back reads the network, so where features are worth keeping."""
         return self.sigmas[:-1]
@@ -184,8 +192,8 @@ def inversion_plan(
         raise ValueError(f"An official inversion needs a schedule of at least 2 steps; this one has {steps}.")
     if not 1 <= depth <= most:
         raise ValueError(
-            f"depth is {depth}, but an inversion ({convention}) over {steps} steps can be 1 to {most} deep; lower the "
-            "depth or raise the steps."
+            f"depth is {depth}, expected 1 to {most}, as an inversion ({convention}) over {steps} steps can be; lower "
+            "the depth or raise the steps."
         )
     table = sigma_table.tolist()
     way_back = [table[t] for t in reversed(grid[:depth])]

@@ -13,22 +13,27 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..diffusion.concept import ConceptState
+from . import plain_json
+from .fields import check_fields, listed, real, word
+from .fields import whole as number
+from .ldm import listed as listed_names
 from .output import whole
-from .pickles import StandIn, module_tensors
-from .tensors import is_safetensors_inside, read_pickle, read_tensors, unreadable
+from .plain_json import short
+from .sound import check_numbers, is_finite
+from .tensors import layout_of, read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +41,14 @@ SINGLE = "emb_params"
 HEADER = "exemplar"
 #: Bytes of a name: file systems take 255 with the ending, and what is written first has a longer one.
 _LONGEST = 200
+#: What a concept's header says, beside the settings that it was learned with.
+_RECORDED = {
+    "encoders": listed(word(), 1, 3),
+    "updates": number(0, 100_000_000),
+    "losses": listed(real(0, 1e30), 0, 10_000_000),
+    "first": listed(word(), 1, 3),
+    "second": listed(word(), 1, 3),
+}
 #: What a prompt can name after ``embedding:``.
 NAME = re.compile(r"\w([\w.-]*\w)?")
 
@@ -108,39 +121,57 @@ def read_concept(path: Path) -> ConceptFile | None:
 
     :raises ValueError: the file is damaged, or its header does not fit the tensors.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            # copies: no part of a file that may change
-            held = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(unreadable(path, error)) from error
+    header = layout_of(path).metadata.get(HEADER)
     if header is None:
         return None
+    held = read_tensors(path)
+    called, advice = f"{path}: {short(HEADER)} in the header", "Learn it anew."
     try:
-        return _recorded(json.loads(header), held)
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{path} is a concept whose header does not fit its {len(held)} tensors ({error}): learn it anew."
-        ) from error
+        recorded = plain_json.parse(header)
+    except ValueError as error:
+        raise ValueError(f"{called} {error}. {advice}") from error
+    fields = check_fields(recorded, _RECORDED, called, advice)
+    fields["settings"] = _settings(recorded.get("settings"), f"{called}: settings", advice)
+    try:
+        return _concept(fields, held)
+    except ValueError as error:
+        raise ValueError(f"{path} is a concept whose header does not fit its tensors ({error}). {advice}") from error
 
 
-def _recorded(recorded: dict[str, Any], held: dict[str, Tensor]) -> ConceptFile:
+def _settings(recorded: Any, called: str, advice: str) -> dict[str, Any]:
+    """What was learned and how: texts and numbers by their names."""
+    plain = isinstance(recorded, dict) and all(
+        isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+        for value in recorded.values()
+    )
+    if not plain:
+        raise ValueError(f"{called} holds other things than names with texts and numbers. {advice}")
+    return recorded
+
+
+def _concept(fields: dict[str, Any], held: dict[str, Tensor]) -> ConceptFile:
     """A concept from its header and its vectors.
 
-    :raises ValueError: they do not fit, as :class:`LookupError` or :class:`TypeError` may say, too.
+    :raises ValueError: they do not fit.
     """
-    encoders = tuple(recorded["encoders"])
+    encoders = fields["encoders"]
     names = tensor_names(encoders)
     if sorted(held) != sorted(names):
-        raise ValueError(f"it holds {sorted(held)}, the header says {sorted(names)}")
-    vectors = tuple(held[name] for name in names)
-    moments = {
-        key: tuple(_unpacked(text, v) for text, v in zip(recorded[key], vectors, strict=True))
-        for key in ("first", "second")
-    }
-    state = ConceptState(vectors, **moments, updates=recorded["updates"])
-    return ConceptFile(encoders, state, recorded["settings"], recorded["losses"])
+        raise ValueError(f"it holds {listed_names(held)}, the header says {listed_names(names)}")
+    check_numbers(held)
+    for name, vectors in held.items():
+        if vectors.ndim != 2 or not vectors.numel():
+            raise ValueError(f"{short(name)} has the shape {tuple(vectors.shape)}, expected (vectors, width)")
+    vectors = tuple(held[name].float() for name in names)
+    moments = {}
+    for key in ("first", "second"):
+        if len(fields[key]) != len(names):
+            raise ValueError(f"{key} holds {len(fields[key])} texts, expected {len(names)}")
+        moments[key] = tuple(_unpacked(key, text, v) for text, v in zip(fields[key], vectors, strict=True))
+    if any(bool((moment < 0).any()) for moment in moments["second"]):
+        raise ValueError("second holds negative numbers, and squares are expected")
+    state = ConceptState(vectors, **moments, updates=fields["updates"])
+    return ConceptFile(encoders, state, fields["settings"], list(fields["losses"]))
 
 
 def read_vectors(path: Path, encoders: Sequence[str], widths: Sequence[int]) -> tuple[Tensor, ...]:
@@ -154,7 +185,7 @@ def read_vectors(path: Path, encoders: Sequence[str], widths: Sequence[int]) -> 
     vectors = []
     for encoder, name, width in zip(encoders, names, widths, strict=True):
         fitting = {called: tensor for called, tensor in held.items() if tensor.shape[-1] == width}
-        named = next((fitting[called] for called in (name, f"clip_{encoder}") if called in fitting), None)
+        named = next(((called, fitting[called]) for called in (name, f"clip_{encoder}") if called in fitting), None)
         if named is None and not fitting:
             has = ", ".join(f"{called} {tuple(tensor.shape)}" for called, tensor in held.items()) or "none"
             raise ValueError(
@@ -163,51 +194,46 @@ def read_vectors(path: Path, encoders: Sequence[str], widths: Sequence[int]) -> 
             )
         if named is None and len(fitting) > 1:
             log.warning("%s has the embeddings %s; %s is used.", path, ", ".join(fitting), next(iter(fitting)))
-        chosen = next(iter(fitting.values())) if named is None else named
+        called, chosen = next(iter(fitting.items())) if named is None else named
+        try:
+            check_numbers({called: chosen})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         vectors.append(chosen.reshape(-1, width).float())
-    if not all(bool(torch.isfinite(group).all()) for group in vectors):
-        raise ValueError(f"{path} has vectors with NaN or infinite values: learn it anew, or get another one.")
     return tuple(vectors)
 
 
 def _held(path: Path) -> dict[str, Tensor]:
-    """All tensors of an embedding file that could be vectors, as copies, under the names that they have there.
+    """All tensors of an embedding file that could be vectors, under the names that they have there.
 
     :raises ValueError: they are a network's.
     """
-    if is_safetensors_inside(path):
-        found = read_tensors(path)
-    else:
-        found = {name: tensor.detach().clone() for name, tensor in _vectors_in(read_pickle(path)).items()}
+    found = read_tensors(path)
     layers = sum(name.endswith((".weight", ".bias", ".alpha")) for name in found)
     if layers > 1:
         raise ValueError(
             f"{path} is no embedding: it holds {layers} weights of a network's layers, as a checkpoint or a LoRA does. "
             "Choose a file with learned vectors."
         )
+    of_web_ui = next((name for name in found if name.startswith("string_to_param.")), None)
+    if of_web_ui is not None:  # it reads the first alone
+        found = {of_web_ui: found[of_web_ui]}
     return {name: tensor for name, tensor in found.items() if tensor.ndim and tensor.numel()}
-
-
-def _vectors_in(loaded: Any) -> dict[str, Tensor]:
-    """Named tensors of what a pickled embedding holds. A ``ParameterDict`` is a network that was pickled whole."""
-    if isinstance(loaded, Tensor):
-        return {SINGLE: loaded}
-    if isinstance(loaded, StandIn):
-        return module_tensors(loaded)
-    if isinstance(loaded, (list, tuple)):
-        return {name: tensor for entry in loaded for name, tensor in _vectors_in(entry).items()}
-    if not isinstance(loaded, Mapping):
-        return {}
-    if "string_to_param" in loaded:
-        first = next(iter(_vectors_in(loaded["string_to_param"]).values()), None)
-        return {} if first is None else {SINGLE: first}
-    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
 
 
 def _packed(tensor: Tensor) -> str:
     return base64.b64encode(tensor.float().contiguous().cpu().numpy().tobytes()).decode("ascii")
 
 
-def _unpacked(text: str, like: Tensor) -> Tensor:
-    values = np.frombuffer(base64.b64decode(text), dtype=np.float32).copy()
-    return torch.from_numpy(values).reshape(like.shape)
+def _unpacked(key: str, text: str, like: Tensor) -> Tensor:
+    """:raises ValueError: what is packed has another size, or is no finite numbers."""
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"{key} holds other letters than base64 has") from error
+    if len(content) != 4 * like.numel():
+        raise ValueError(f"{key} holds {len(content)} bytes where {4 * like.numel()} were expected")
+    values = torch.from_numpy(np.frombuffer(content, dtype=np.float32).copy()).reshape(like.shape)
+    if not is_finite(values):
+        raise ValueError(f"{key} has NaN or infinite values")
+    return values

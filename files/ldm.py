@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .sound import check_numbers
+
 Module = TypeVar("Module", bound=nn.Module)
 
 UNET = "model.diffusion_model."
@@ -32,6 +34,15 @@ GROUPS = 32  # of every GroupNorm in the LDM programs
 _SD1_HEADS = 8  # SD 1.x fixes the number of heads ...
 HEAD_WIDTH = 64  # ... SD 2.x, SDXL and all their text encoders fix the width of a head
 _TIME_ID_WIDTH = 256  # SDXL: Fourier features for each of the six size numbers
+
+#: How many axes tensors have, by the ends of their names; the first that fits counts.
+_AXES = (
+    (("bias",), (1,)),
+    (("norm.weight", "norm1.weight", "norm2.weight", "norm3.weight"), (1,)),
+    (("in_proj_weight", "text_projection", "embedding.weight", "positional_embedding"), (2,)),
+    ((".q.weight", ".k.weight", ".v.weight", ".proj_out.weight"), (2, 4)),
+    ((".weight",), (1, 2, 4)),
+)
 
 # What other files look like; the first pattern that any key matches names the file.
 _KINDS = (
@@ -96,6 +107,39 @@ def text_family(names: Iterable[str]) -> tuple[Family, tuple[str, ...]] | None:
         return "sd1", (SD1_TEXT,)
     prefix = next(filter(has, _SD2_TEXT), None)
     return None if prefix is None else ("sd2", (prefix,))
+
+
+def size(weights: Mapping[str, Tensor], name: str, axis: int, axes: int, prefix: str = "") -> int:
+    """How long an axis of a tensor is, which tells a size of its network.
+
+    :param axes: how many the tensor must have.
+    :param prefix: what stands before the name in the file.
+    :raises ValueError: the tensor is missing, has other axes, or is empty.
+    """
+    if name not in weights:
+        raise ValueError(f"`{prefix}{name}` is missing: the file is incomplete; get the full one.")
+    shape = tuple(weights[name].shape)
+    if len(shape) != axes or 0 in shape:
+        raise ValueError(f"`{prefix}{name}` has the shape {shape}, expected {axes} axes: get the original file.")
+    return shape[axis]
+
+
+def check_source(weights: Mapping[str, Tensor], prefix: str) -> None:
+    """Whether tensors have the axes that their names promise, and hold numbers that a network can use.
+
+    diffusers' converters take this for granted.
+
+    :param weights: in LDM, transformers' or OpenCLIP's names, less ``prefix``.
+    :raises ValueError: naming the first that does not.
+    """
+    for name, tensor in weights.items():
+        axes = next((axes for ends, axes in _AXES if name.endswith(ends)), ())
+        if (axes and tensor.ndim not in axes) or not tensor.numel():
+            expected = f"expected {' or '.join(map(str, axes))} axes" if axes else "expected numbers"
+            raise ValueError(
+                f"`{prefix}{name}` has the shape {tuple(tensor.shape)}, {expected}: get the original file."
+            )
+    check_numbers(weights, prefix)
 
 
 def check_fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
@@ -182,15 +226,15 @@ def unet_config(
     linear = weights["middle_block.1.proj_in.weight"].ndim == 2
     heads_by_level = _heads(channels, linear, heads, head_dim)
     config: dict[str, Any] = {
-        "in_channels": weights["input_blocks.0.0.weight"].shape[1],
-        "out_channels": weights["out.2.weight"].shape[0],
+        "in_channels": size(weights, "input_blocks.0.0.weight", 1, 4, UNET),
+        "out_channels": size(weights, "out.2.weight", 0, 4, UNET),
         "block_out_channels": tuple(channels),
         "layers_per_block": len(depths[0]),
         "down_block_types": tuple("CrossAttnDownBlock2D" if level[0] else "DownBlock2D" for level in depths),
         "up_block_types": tuple("CrossAttnUpBlock2D" if level[0] else "UpBlock2D" for level in reversed(depths)),
         # diffusers takes the middle's depth from the last level, also where that level has no transformer itself.
         "transformer_layers_per_block": (*(level[0] or 1 for level in depths[:-1]), mid_depth),
-        "cross_attention_dim": weights[context].shape[1],
+        "cross_attention_dim": size(weights, context, 1, 2, UNET),
         # diffusers' name is historical: what it calls the heads' width is their number.
         "attention_head_dim": heads_by_level,
         "use_linear_projection": linear,
@@ -201,7 +245,7 @@ def unet_config(
         config |= {
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": _TIME_ID_WIDTH,
-            "projection_class_embeddings_input_dim": weights["label_emb.0.0.weight"].shape[1],
+            "projection_class_embeddings_input_dim": size(weights, "label_emb.0.0.weight", 1, 2, UNET),
         }
     return config
 
@@ -270,14 +314,14 @@ def _levels(weights: Mapping[str, Tensor]) -> tuple[list[int], list[list[int]]]:
         if f"input_blocks.{i}.0.op.weight" in weights:  # a downsampling convolution ends the level
             depths.append([])
             continue
-        convolution = weights.get(f"input_blocks.{i}.0.out_layers.3.weight")
-        if convolution is None:
+        convolution = f"input_blocks.{i}.0.out_layers.3.weight"
+        if convolution not in weights:
             raise ValueError(
-                f"UNet: missing `input_blocks.{i}.0.out_layers.3.weight` (neither residual block nor downsampling): "
+                f"UNet: missing `{convolution}` (neither residual block nor downsampling): "
                 "the file is incomplete; get the full checkpoint."
             )
         if not depths[-1]:
-            channels.append(convolution.shape[0])
+            channels.append(size(weights, convolution, 0, 4, UNET))
         depths[-1].append(count(weights, f"input_blocks.{i}.1.transformer_blocks."))
     if not all(depths):
         raise ValueError("UNet: a level without residual blocks was found: the file is incomplete; get it again.")
@@ -309,11 +353,17 @@ def _clip_sizes(
     missing = [prefix + name for name in (tokens, positions, feed_forward) if name not in weights]
     if missing:
         raise ValueError(f"text encoder: missing {missing}: the file is incomplete; get the full checkpoint.")
-    vocabulary, width = weights[tokens].shape
+    width = size(weights, tokens, 1, 2, prefix)
+    heads = max(1, width // HEAD_WIDTH)
+    if width % heads:
+        raise ValueError(
+            f"text encoder: `{prefix}{tokens}` is {width} wide, which cannot be split into {heads} heads: get the "
+            "original file."
+        )
     return {
-        "vocab_size": vocabulary,
+        "vocab_size": size(weights, tokens, 0, 2, prefix),
         "hidden_size": width,
-        "max_position_embeddings": weights[positions].shape[0],
-        "intermediate_size": weights[feed_forward].shape[0],
-        "num_attention_heads": max(1, width // HEAD_WIDTH),
+        "max_position_embeddings": size(weights, positions, 0, 2, prefix),
+        "intermediate_size": size(weights, feed_forward, 0, 2, prefix),
+        "num_attention_heads": heads,
     }

@@ -30,7 +30,9 @@ def whole(path: str | Path, *, new: bool = False) -> Iterator[Path]:
     :raises OSError: it cannot be written; the message names the file and says why. Other errors of the block as they
         are.
     """
-    path = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)  # where it leads is meant, not the link
+    path = Path(path)
+    if not new and path.is_symlink():  # where it leads is meant, not the link
+        path = Path(os.path.realpath(path))
     place = None
     try:
         place = writers.new_folder(path.parent)
@@ -185,7 +187,7 @@ def try_folder(folder: Path, name: str) -> None:
             shutil.rmtree(place, ignore_errors=True)
     except OSError as error:
         if error.errno in _FULL:
-            raise OSError(f"{folder}: {_reason(error)}.") from error
+            raise OSError(f"{folder / name} could not be written: {_reason(error)}.") from error
         raise ValueError(
             f"{folder} may not be written to ({error.strerror}); change its rights or choose another place."
         ) from error

@@ -14,7 +14,7 @@ import re
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ _TYPING = re.compile(r"typing\.[A-Z]\w*")
 _UNKNOWN = re.compile(r"\bGLOBAL ([\w.]+) was not an allowed global")
 _ITEMS = re.compile(r"Can only SETITEMS? for dict.* but got <class '([\w.]+)'>")
 _LIST = re.compile(r"Can only (?:append to|extend) lists, but got <class '([\w.]+)'>")
-#: No checkpoint mentions more names.
-_MOST_NAMES = 500
+#: No checkpoint mentions more names, and no network has more levels.
+_MOST_NAMES, _MOST_LEVELS = 500, 50
 
 
 class StandIn:
@@ -92,31 +92,65 @@ class Mention:
         raise pickle.UnpicklingError(f"GLOBAL {cls.__module__}.{cls.__qualname__} is called")
 
 
-def load_pickle(path: Path) -> Any:
-    """What a pickled checkpoint holds; tensors are on the CPU and *mapped* from the file where its format allows it.
+def load_pickle(path: Path, choose: Callable[[Any], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What is chosen of all that a pickled checkpoint holds, on the CPU.
 
+    The file is read twice: first what it is made of, without the tensors' numbers, then the numbers of those that were
+    chosen. Nothing is mapped into memory, so that a file that is cut off meanwhile is an error.
+
+    :param choose: called with the whole, stand-ins included; it may look at names and shapes, not at numbers.
     :raises pickle.UnpicklingError: it names what is no plain data; other errors of torch's where it is damaged.
     """
-    if path.suffix.lower() in (".safetensors", ".sft"):
-        # by this name torch would read another format, and a mapped file has to be named
-        with path.open("rb") as file:
-            return _load(file, False)
-    # mapped, so that what nobody wants stays on disk; the format of before 2020 can't be
-    return _load(path, zipfile.is_zipfile(path))
+    known: dict[str, type] = {}
+    skip = getattr(torch.serialization, "skip_data", None)  # torch 2.6 and newer
+    if skip is None or not zipfile.is_zipfile(path):  # the format of before 2020 is read from beginning to end
+        return _own(choose(_load(path, known)))
+    storages: list[torch.UntypedStorage] = []
+
+    def note(storage: torch.UntypedStorage, _place: str) -> torch.UntypedStorage:
+        storages.append(storage)
+        return storage
+
+    with skip():
+        chosen = choose(_load(path, known, note, storages.clear))
+    needed = {tensor.untyped_storage().data_ptr() for tensor in chosen.values()}
+    answers = iter([storage.data_ptr() in needed for storage in storages])
+
+    def keep(storage: torch.UntypedStorage, _place: str) -> torch.UntypedStorage:
+        return storage if next(answers, True) else torch.UntypedStorage(storage.nbytes(), device="meta")
+
+    return _own(choose(_load(path, known, keep)))
 
 
-def _load(source: Any, mapped: bool) -> Any:
-    """What torch's reader gives, once it knows a stand-in for every harmless name that it meets."""
-    stand_ins: dict[str, type] = {}
-    while True:
-        try:
-            with _known_only(list(stand_ins.values())):
-                return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
-        except pickle.UnpicklingError as error:
-            if len(stand_ins) > _MOST_NAMES or not _learn(str(error), stand_ins):
-                raise
-            if not isinstance(source, Path):
-                source.seek(0)
+def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory: what is a part of something larger, or there twice, is copied."""
+    seen: set[int] = set()
+    made = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        alone = storage.data_ptr() not in seen and storage.nbytes() == tensor.nbytes
+        seen.add(storage.data_ptr())
+        made[name] = tensor.detach() if alone else tensor.detach().clone()
+    return made
+
+
+def _load(path: Path, stand_ins: dict[str, type], place: Any = "cpu", again: Callable[[], Any] = lambda: None) -> Any:
+    """What torch's reader gives, once it knows a stand-in for every harmless name that it meets.
+
+    :param stand_ins: those that are known; more are added.
+    :param place: torch's ``map_location``.
+    :param again: called before every attempt.
+    """
+    with path.open("rb") as file:  # by the file's name torch would guess another format
+        while True:
+            again()
+            file.seek(0)
+            try:
+                with _known_only(list(stand_ins.values())):
+                    return torch.load(file, map_location=place, weights_only=True, mmap=False)
+            except pickle.UnpicklingError as error:
+                if len(stand_ins) > _MOST_NAMES or not _learn(str(error), stand_ins):
+                    raise
 
 
 @contextmanager
@@ -153,8 +187,14 @@ def _learn(said: str, stand_ins: dict[str, type]) -> bool:
     return False
 
 
-def module_tensors(module: StandIn, prefix: str = "") -> dict[str, Tensor]:
-    """Parameters and buffers of a network that was pickled whole, by the names that its state dict has."""
+def module_tensors(module: StandIn, prefix: str = "", depth: int = _MOST_LEVELS) -> dict[str, Tensor]:
+    """Parameters and buffers of a network that was pickled whole, by the names that its state dict has.
+
+    :param depth: how many levels of modules are looked at; a file may say that one is inside itself.
+    :raises ValueError: there are more.
+    """
+    if not depth:
+        raise ValueError(f"it holds a network of more than {_MOST_LEVELS} levels of modules")
     state = module.state if isinstance(module.state, Mapping) else {}
     tensors: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
@@ -164,7 +204,7 @@ def module_tensors(module: StandIn, prefix: str = "") -> dict[str, Tensor]:
     children = state.get("_modules")
     for name, child in children.items() if isinstance(children, Mapping) else ():
         if isinstance(child, StandIn):
-            tensors |= module_tensors(child, f"{prefix}{name}.")
+            tensors |= module_tensors(child, f"{prefix}{name}.", depth - 1)
     return tensors
 
 

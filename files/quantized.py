@@ -6,12 +6,16 @@ are multiplied by. Integers and four-bit floats need the program that packed the
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from . import plain_json
+from .plain_json import short
 
 _EIGHT_BITS = tuple(
     getattr(torch, name)
@@ -38,6 +42,8 @@ _PACKED = (
     ("integers (quanto)", re.compile(r"\.weight\._(data|scale)$")),
     ("integers (torchao)", re.compile(r"\.weight\._qdata$")),
 )
+#: Bytes of a description of one weight's packing.
+_LONGEST_FORMAT = 10_000
 _ADVICE = "this program reads float32, float16, bfloat16 and fp8: get the weights in one of these"
 
 
@@ -53,8 +59,9 @@ def check_packing(names: Iterable[str]) -> None:
     """
     names = list(names)
     for what, pattern in _PACKED:
-        if any(pattern.search(name) for name in names):
-            raise ValueError(f"the weights are quantized to {what}; {_ADVICE}.")
+        packed = next(filter(pattern.search, names), None)
+        if packed is not None:
+            raise ValueError(f"the weights are quantized to {what}, as {short(packed)} tells; {_ADVICE}.")
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,31 +76,38 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         stem = name.removesuffix(".weight")
         if f"{stem}.comfy_quant" in tensors:
-            _check_format(tensors[f"{stem}.comfy_quant"])
+            _check_format(f"{stem}.comfy_quant", tensors[f"{stem}.comfy_quant"])
         scale = next((tensors[f"{stem}.{kind}"] for kind in _SCALES if f"{stem}.{kind}" in tensors), None)
         plain[name] = _value(name, tensor, scale)
     return plain
 
 
-def _check_format(described: Tensor) -> None:
+def _check_format(name: str, described: Tensor) -> None:
     """:raises ValueError: a format other than eight-bit floats is described, in JSON."""
-    try:
-        form = json.loads(bytes(described.flatten().tolist()).decode("utf-8")).get("format", "")
-    except (ValueError, AttributeError):
-        form = "an unknown format"
-    if not str(form).startswith("float8"):
-        raise ValueError(f"the weights are quantized to {form}; {_ADVICE}.")
+    form: Any = None
+    if described.dtype == torch.uint8 and described.numel() <= _LONGEST_FORMAT:
+        with suppress(ValueError):
+            form = plain_json.parse(bytes(described.flatten().tolist()))
+    kind = str(form.get("format", "")) if isinstance(form, dict) else "an unknown format"
+    if not kind.startswith("float8"):
+        raise ValueError(f"the weights are quantized to {kind:.60}, as {short(name)} tells; {_ADVICE}.")
 
 
 def _value(name: str, tensor: Tensor, scale: Tensor | None) -> Tensor:
     if tensor.dtype in _EIGHT_BITS:
         if scale is None:
             return tensor.to(torch.float16)  # exact: all their values are float16's, too
+        if not scale.is_floating_point() or not tensor.ndim or scale.numel() not in (1, tensor.shape[0]):
+            raise ValueError(
+                f"{short(name)} has the shape {tuple(tensor.shape)} and a scale of {scale.dtype} with "
+                f"{scale.numel()} numbers, expected one, or one for each row: get the file again."
+            )
         # a scale for each row stands before all other axes
         value = tensor.float() * scale.float().reshape(scale.numel(), *[1] * (tensor.ndim - 1))
         half = value.half()
         return half if bool(torch.isfinite(half).all()) else value
     packed = tensor.dtype in (torch.int8, torch.uint8) and tensor.ndim > 1 and name.endswith("weight")
     if packed or str(tensor.dtype).startswith(("torch.float4", "torch.float8")):
-        raise ValueError(f"the weights are quantized to {str(tensor.dtype).removeprefix('torch.')}; {_ADVICE}.")
+        packing = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"the weights are quantized to {packing}, as {short(name)} is; {_ADVICE}.")
     return tensor

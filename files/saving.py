@@ -22,7 +22,7 @@ from .tiff_strips import DEFLATE, directory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Exif
+    from PIL.Image import Exif, Image
 
 log = logging.getLogger(__name__)
 
@@ -164,11 +164,11 @@ def _write_lossy(
     if found := _resolution(facts):
         options["dpi"] = found
     if suffix == ".bmp":
-        image.save(file, "BMP", **options)
+        _write_image(file, image, "BMP", **options)
         return
     exif = _exif(facts, texts, resolution=True).tobytes() if texts or facts else b""
     if suffix == ".webp":
-        image.save(file, "WEBP", lossless=True, exif=exif, **options)
+        _write_image(file, image, "WEBP", lossless=True, exif=exif, **options)
         return
     if len(exif) > 65533 and texts:
         log.warning("The workflow does not fit into a JPEG file (64 kB of metadata) and is left out.")
@@ -176,7 +176,26 @@ def _write_lossy(
     if len(exif) > 65533:
         log.warning("The capture metadata does not fit into a JPEG file (64 kB) and is left out.")
         exif = b""
-    image.save(file, "JPEG", quality=quality, subsampling=0, exif=exif, **options)
+    _write_image(file, image, "JPEG", quality=quality, subsampling=0, exif=exif, **options)
+
+
+def save_image(image: Image, path: str | Path, **options: Any) -> None:
+    """Write a picture of Pillow's as a file, such as a chart or a sheet; the suffix chooses the format.
+
+    :param options: of Pillow's format.
+    :raises OSError: it cannot be written; an older file is as it was.
+    """
+    from PIL import Image
+
+    with whole(path) as beside, beside.open("wb") as file:
+        _write_image(file, image, Image.registered_extensions()[beside.suffix.lower()], **options)
+
+
+def _write_image(file: BinaryIO, image: Image, kind: str, **options: Any) -> None:
+    """Through memory: Pillow does not notice where a full disk takes only a part of what it writes itself."""
+    made = io.BytesIO()
+    image.save(made, kind, **options)
+    file.write(made.getbuffer())
 
 
 def _write_png(
@@ -195,7 +214,7 @@ def _write_png(
     if facts is not None and facts.exif:
         options["exif"] = _exif(facts, {}, resolution=False)
     if bits == 8:
-        Image.fromarray(levels).save(file, "PNG", **options)
+        _write_image(file, Image.fromarray(levels), "PNG", **options)
         return
     small = io.BytesIO()
     Image.new("RGB", (1, 1)).save(small, "PNG", **options)

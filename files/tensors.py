@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import re
+import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from . import plain_json
+from .layout import LONGEST_HEADER, Layout, read_layout
 from .names import plain_names
 from .pickles import StandIn, load_pickle, module_tensors
+from .plain_json import short
 from .quantized import owner, unpacked
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -34,10 +37,13 @@ _OTHER_FILES = (
     (b"\x1f\x8b", "a gzip archive: unpack it"),
 )
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
+#: Bytes of a configuration or an index of shards in JSON.
+_LONGEST_JSON = 16_000_000
 #: What torch's reader raises for a file that it cannot read.
-DAMAGED = (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
-#: Bytes of a safetensors header, by the format's own limit; a larger number means that this is another kind of file.
-LONGEST_HEADER = 100_000_000
+DAMAGED = (
+    *(pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, AssertionError, MemoryError, struct.error, zipfile.BadZipFile),
+)
 
 
 def digest(weight: Tensor, extra: str = "") -> str:
@@ -49,11 +55,12 @@ def digest(weight: Tensor, extra: str = "") -> str:
 def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, or of a pickled checkpoint, on the CPU; what kind it is its content says.
 
-    They are copies: a file that changes later changes nothing. Names are those of the model alone, without what wraps
-    it; averaged copies (``model_ema.*``) are left out unless a UNet's are all that there is. Eight-bit floats become
+    They are memory of their own, and nothing of the file is mapped, not even meanwhile: a file that changes later
+    changes nothing, and one that changes now is an error. Names are those of the model alone, without what wraps it;
+    averaged copies (``model_ema.*``) are left out unless a UNet's are all that there is. Eight-bit floats become
     float16 (``files.quantized``), all others stay as stored.
 
-    :param wanted: whether a tensor is, by its name; the others are not read from disk where the format allows it.
+    :param wanted: whether a tensor is, by its name; the others are not kept, and not read where the format allows it.
     :raises ValueError: the file is damaged, wants code to run, or is quantized in a way that cannot be read.
     """
     _check_kind(path)
@@ -65,52 +72,80 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
 
 
 def _stored(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """Copies of a file's tensors, in its own precisions, with what belongs to those that are wanted."""
-    from safetensors import SafetensorError, safe_open
+    """A file's tensors, in its own precisions, with what belongs to those that are wanted."""
+    if is_safetensors_inside(path):
+        layout = layout_of(path)
+        chosen = _chosen(layout.tensors, wanted)
+        try:
+            with path.open("rb") as file:
+                return {said: layout.read(file, name) for name, said in chosen.items()}
+        except (ValueError, OSError) as error:
+            raise ValueError(unreadable(path, error)) from error
+
+    chosen: dict[str, str] = {}
+
+    def choose(loaded: Any) -> dict[str, Tensor]:
+        found = weights_in(loaded)
+        if not chosen:
+            chosen.update(_chosen(found, wanted))
+        return {said: found[name] for name, said in chosen.items()}
 
     try:
-        if is_safetensors_inside(path):
-            with safe_open(str(path), framework="pt", device="cpu") as file:
-                return _copies(list(file.keys()), file.get_tensor, wanted)
-        found = weights_in(load_pickle(path))
-        return _copies(list(found), found.__getitem__, wanted)
-    except (SafetensorError, *DAMAGED) as error:
-        raise ValueError(unreadable(path, error)) from error
-
-
-def _copies(names: list[str], get: Callable[[str], Tensor], wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The wanted ones, under plain names. Readers map a file; a copy lives on when the file is cut or written over."""
-    plain = plain_names(names)
-    present = set(plain.values())
-    owners = {said: of if (of := owner(said)) in present else said for said in present}
-    chosen = {of: wanted(of) for of in dict.fromkeys(owners[said] for said in plain.values())}
-    return {said: get(name).detach().clone() for name, said in plain.items() if chosen[owners[said]]}
-
-
-def read_pickle(path: Path) -> Any:
-    """All that a pickled file holds, as ``files.pickles`` gives it, its tensors *mapped* from the file.
-
-    :raises ValueError: the file is damaged, of another kind, or wants code to run.
-    """
-    _check_kind(path)
-    try:
-        return load_pickle(path)
+        return load_pickle(path, choose)
     except DAMAGED as error:
         raise ValueError(unreadable(path, error)) from error
 
 
+def layout_of(path: Path) -> Layout:
+    """The header of a safetensors file.
+
+    :raises ValueError: it has none, or it does not fit the file; the file is named.
+    """
+    try:
+        return read_layout(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(unreadable(path, error)) from error
+
+
+def _chosen(names: Iterable[str], wanted: Callable[[str], bool]) -> dict[str, str]:
+    """Stored names of what is read -> names without wrappers: the wanted ones, and what scales or describes them.
+
+    :raises ValueError: two tensors have one name then.
+    """
+    plain = plain_names(names)
+    present = set(plain.values())
+    if len(present) < len(plain):
+        seen: set[str] = set()
+        twice = next(said for said in plain.values() if said in seen or seen.add(said))
+        raise ValueError(f"it has {short(twice)} twice, in different wrappers")
+    owners = {said: of if (of := owner(said)) in present else said for said in present}
+    chosen = {of: wanted(of) for of in dict.fromkeys(owners[said] for said in plain.values())}
+    return {name: said for name, said in plain.items() if chosen[owners[said]]}
+
+
 def weights_in(loaded: Any, depth: int = 4) -> dict[str, Tensor]:
-    """The tensors of what a pickled file holds: a network's, or those of the mapping that training programs keep."""
+    """The tensors of what a pickled file holds: one, a network's, or those of the mapping that training programs keep.
+
+    A tensor alone is called ``emb_params``, as the embedding is that it must be.
+    """
+    if isinstance(loaded, Tensor):
+        return {"emb_params": loaded}
     if isinstance(loaded, StandIn):
         return module_tensors(loaded)
-    if not isinstance(loaded, Mapping) or not depth:
-        return {}
+    if isinstance(loaded, (list, tuple)) and depth:
+        return {name: tensor for entry in loaded for name, tensor in weights_in(entry, depth - 1).items()}
+    return _weights_of(loaded, depth) if isinstance(loaded, Mapping) and depth else {}
+
+
+def _weights_of(loaded: Mapping[Any, Any], depth: int) -> dict[str, Tensor]:
+    """:func:`weights_in` of a mapping."""
     if "string_to_param" in loaded:  # an embedding of the web UI, under names that tell
         vectors = weights_in(loaded["string_to_param"], depth - 1)
         return {f"string_to_param.{name}": tensor for name, tensor in vectors.items()}
     nested = [loaded[name] for name in _NESTS if name in loaded] + (list(loaded.values()) if len(loaded) == 1 else [])
     for inner in nested:
-        if found := weights_in(inner, depth - 1):
+        found = {} if isinstance(inner, Tensor) else weights_in(inner, depth - 1)
+        if found:
             return found
     return {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
 
@@ -133,8 +168,11 @@ def _check_kind(path: Path) -> None:
     if _PAGE.match(start):
         kind = "a page of the web, not weights: download the file itself, logged in where that is asked for"
     elif start.startswith(b"PK") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            inside = archive.namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                inside = archive.namelist()
+        except DAMAGED as error:
+            raise ValueError(unreadable(path, error)) from error
         if any(name.endswith("/constants.pkl") for name in inside):
             kind = "a TorchScript program, not weights: get the weights themselves"
         elif not any(name.endswith("data.pkl") for name in inside):
@@ -144,20 +182,22 @@ def _check_kind(path: Path) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> str:
-    """What to say about a file that a reader gave up on, in one line."""
+    """What to say about a file that a reader gave up on, in one line.
+
+    :param error: a phrase of ours, as a :class:`ValueError`; what torch says is not for users.
+    """
     code = re.search(r"\bGLOBAL ([\w.]+)", str(error))  # what torch's reader was asked to call and did not
     if code:
         return (
-            f"{path} is a pickle with code in it: it wants to run {code[1]}, which is refused. Download the weights "
-            "from where they were published, as .safetensors if there is one."
+            f"{path} is a pickle with code in it: it wants to run {code[1][-100:]}, which is refused. Download the "
+            "weights from where they were published, as .safetensors if there is one."
         )
-    said = re.search(r"WeightsUnpickler error:\s*(\S.*)", str(error))  # behind advice that nobody should follow
-    lines = [said[1]] if said else str(error).strip().splitlines()
-    return (
-        f"{path} ({path.stat().st_size} bytes) could not be read as plain weights "
-        f"({lines[0] if lines else type(error).__name__}): it is cut off, damaged, or a pickle with code in it; "
-        "download it again, as .safetensors if there is one."
-    )
+    if type(error) is ValueError and str(error).startswith(("it ", "its ", "the header", "`__")):
+        why = f": {error}. It is cut off, damaged or another kind of file"
+    else:
+        why = ": it is cut off, damaged, or a pickle with code in it"
+    size = f" ({path.stat().st_size} bytes)" if path.is_file() else ""
+    return f"{path}{size} could not be read as plain weights{why}; download it again, as .safetensors if there is one."
 
 
 @contextmanager
@@ -186,10 +226,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing: give a complete diffusers folder (unet, vae, text_encoder, scheduler).")
+    if path.stat().st_size > _LONGEST_JSON:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than any configuration: download it again.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = plain_json.parse(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): download the folder again.") from error
+        raise ValueError(f"{path} {error}: download the folder again.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected an object: download the folder again.")
     return content
@@ -217,13 +259,21 @@ def read_component(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    weight_map = read_json(index).get("weight_map", {})
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) and name for name in weight_map.values()):
+        raise ValueError(f"{index} has no `weight_map` from tensors to names of files: download the folder again.")
     # Only names beside the index: a path in it must not lead out of the folder.
-    shards = [index.parent / Path(str(name)).name for name in sorted(set(weight_map.values()))]
+    shards = [index.parent / Path(name).name for name in sorted(set(weight_map.values()))]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing or not shards:
-        raise ValueError(f"{index} lists shards {missing or weight_map} that are missing: download the folder again.")
+        raise ValueError(
+            f"{index} lists the shards [{', '.join(missing[:5])}], which are missing: download the folder again."
+        )
     tensors: dict[str, Tensor] = {}
     for shard in shards:
-        tensors |= read_tensors(shard)
+        found = read_tensors(shard)
+        twice = found.keys() & tensors.keys()
+        if twice:
+            raise ValueError(f"{shard} has {short(min(twice))}, as another shard does: download the folder again.")
+        tensors |= found
     return tensors

@@ -20,8 +20,10 @@ from . import (
     vct_control,
     vct_pivot,
 )
+from .inputs import naming
+from .memory import telling
 
-NODES = [
+_ALL = [
     *exemplar.NODES,
     *vct.NODES,
     *inversion.NODES,
@@ -41,3 +43,5 @@ NODES = [
     *embedded.NODES,
     *photographs.NODES,
 ]
+
+NODES = [naming(telling(node)) for node in _ALL]

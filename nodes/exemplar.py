@@ -143,19 +143,20 @@ class Colorize(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
-        from ..hosts.comfy.fits import check_vae
+        from ..hosts.comfy.fits import check_inversion, check_vae
         from ..hosts.comfy.host import ComfyHost
         from ..hosts.comfy.model import require_unet
-        from ..hosts.comfy.prompt_rows import check_shared
         from ..hosts.comfy.recommended import recommended
 
         expect(cls, model=model, vae=vae, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
         require_unet(model, title(cls))
         check_vae(vae, model, title(cls))
+        for name, inversion in (("reference_inversion", reference_inversion), ("gray_inversion", gray_inversion)):
+            if inversion is not None:
+                check_inversion(inversion, model, title(cls), name)
         settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
-        check_conditioning(conditioning, title(cls), model=model, levels=levels)
-        check_shared(conditioning, title(cls))
+        check_conditioning(conditioning, title(cls), model=model, levels=levels, pictures=1)
         image, fallback = picture(cls, image, "image"), optional_picture(cls, fallback, "fallback")
         mask = optional_mask(cls, mask, "mask")
         reference_mask = optional_mask(cls, reference_mask, "reference_mask")

@@ -89,12 +89,19 @@ class DualAttentionColorInjection(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.exemplar import with_color_injection
+        from ..hosts.comfy.fits import check_inversion
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
-        expect(cls, model=model, input_inversion=input_inversion)
-        expect(cls, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
+        inversions = {
+            "input_inversion": input_inversion,
+            "reference_inversion": reference_inversion,
+            "gray_inversion": gray_inversion,
+        }
+        expect(cls, model=model, **inversions)
         require_unet(model, title(cls))
+        for name, inversion in inversions.items():
+            check_inversion(inversion, model, title(cls), name)
         settings = resolved(cls, DualAttentionSettings, recommended(model, "exemplar"), values)
         return io.NodeOutput(
             with_color_injection(
@@ -103,8 +110,8 @@ class DualAttentionColorInjection(io.ComfyNode):
                 reference_inversion,
                 gray_inversion,
                 settings,
-                source_mask=optional_mask(cls, input_mask, "input_mask"),
-                reference_mask=optional_mask(cls, reference_mask, "reference_mask"),
+                source_mask=optional_mask(cls, input_mask, "input_mask", input_inversion.pictures),
+                reference_mask=optional_mask(cls, reference_mask, "reference_mask", reference_inversion.pictures),
             )
         )
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, TypeVar
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..color import as_mask, as_picture
+from ..color import as_picture, check_masks
 from ..hosts.comfy.latents import as_latents, check_unmasked
 from ..settings import shown
-from .widgets import title
+from .widgets import check_widgets, title
 
 Found = TypeVar("Found")
 
@@ -32,8 +32,12 @@ _KINDS: dict[str, tuple[str, str]] = {
 }
 
 
+#: Types of the pack's own that can look at themselves.
+_CHECKED = ("INVERSION", "PIVOTS", "DEADIFF_TOKENS")
+
+
 def expect(node: type[io.ComfyNode], **sockets: Any) -> None:
-    """Whether what came in is of the sockets' types: a link without a type carries anything.
+    """Whether what came in is of the sockets' types, whole and finite: a link without a type carries anything.
 
     :param sockets: inputs by their ids; IMAGE, MASK, LATENT and CONDITIONING have checks of their own.
     :raises ValueError: something else, or nothing where the input must be connected.
@@ -47,6 +51,8 @@ def expect(node: type[io.ComfyNode], **sockets: Any) -> None:
         if not hasattr(value, feature) and feature not in {parent.__name__ for parent in type(value).__mro__}:
             found = "nothing" if value is None else type(value).__name__
             raise ValueError(f"{title(node)}: {name}: found {found}, expected {kind}; connect {source}.")
+        if kind in _CHECKED:
+            value.check(f"{title(node)}: {name}")
 
 
 def picture(node: type[io.ComfyNode], image: Any, name: str) -> Tensor:
@@ -62,12 +68,13 @@ def optional_picture(node: type[io.ComfyNode], image: Any, name: str) -> Tensor 
     return None if image is None else picture(node, image, name)
 
 
-def optional_mask(node: type[io.ComfyNode], mask: Any, name: str) -> Tensor | None:
+def optional_mask(node: type[io.ComfyNode], mask: Any, name: str, pictures: int = 0) -> Tensor | None:
     """(B, H, W) of a MASK, see ``color.as_mask``; None where the input is unconnected.
 
-    :raises ValueError: not a mask, or empty, NaN, or on another scale than 0..1.
+    :param pictures: how many there are to have one mask for all, or one for each; 0 where that is not known.
+    :raises ValueError: not a mask, or empty, NaN, or on another scale than 0..1; or not as many as pictures.
     """
-    return as_mask(mask, f"{title(node)}: {name}")
+    return check_masks(mask, pictures, f"{title(node)}: {name}")
 
 
 def mask(node: type[io.ComfyNode], mask: Any, name: str) -> Tensor:
@@ -128,16 +135,23 @@ def choice(
         raise ValueError(f"{asked} is {shown(value, 200)}, expected one of the listed: {error}") from None
 
 
-@contextmanager
-def telling(node: type[io.ComfyNode]) -> Iterator[None]:
-    """A stretch of work whose refusals are the node's: its name stands before what the work says.
+def naming(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The node itself: its widgets are looked at first, and what the work refuses is told under its name.
 
-    :raises ValueError: what was raised inside, with the name; likewise LookupError and FileNotFoundError.
+    Pipelines know what an input is called, not which node asks.
     """
-    name = title(node)
-    try:
-        yield
-    except (ValueError, LookupError, FileNotFoundError) as error:
-        if type(error) not in (ValueError, LookupError, FileNotFoundError) or str(error).startswith(name):
-            raise
-        raise type(error)(f"{name}: {error}") from error
+    execute = node.__dict__["execute"].__func__
+
+    @wraps(execute)
+    def named(cls: type[io.ComfyNode], *args: Any, **inputs: Any) -> io.NodeOutput:
+        check_widgets(cls, inputs)
+        try:
+            return execute(cls, *args, **inputs)
+        except (ValueError, LookupError) as error:
+            # those of Python itself (a KeyError, a UnicodeDecodeError) are no refusals
+            if type(error) not in (ValueError, LookupError) or str(error).startswith(f"{title(cls)}"):
+                raise
+            raise type(error)(f"{title(cls)}: {error}") from error
+
+    node.execute = classmethod(named)
+    return node

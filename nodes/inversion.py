@@ -95,8 +95,8 @@ class DDIMInversion(io.ComfyNode):
         require_unet(model, title(cls))
         settings = resolved(cls, InversionSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
-        check_conditioning(conditioning, title(cls), model=model, levels=levels)
         samples = latent_samples(cls, latent, "latent")
+        check_conditioning(conditioning, title(cls), model=model, levels=levels, pictures=len(samples))
         check_latent(samples, model, title(cls))
         masks = "connect the mask to input_mask of Dual-Attention Color Injection, or to mask of Concept Fusion"
         without_mask(cls, latent, "latent", masks)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from comfy_api.latest import io
 
-from ..color import check_masks
 from ..pipelines.vct import TranslateSettings, learn, translate
 from .common import CATEGORY, StepProgress
 from .inputs import expect, optional_mask, picture
@@ -114,7 +113,6 @@ class Translate(io.ComfyNode):
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.model import require_unet
-        from ..hosts.comfy.prompt_rows import check_shared
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct import ComfyTranslator
 
@@ -128,10 +126,9 @@ class Translate(io.ComfyNode):
         settings = resolved(cls, TranslateSettings, recommended(model, "vct"), values)
         levels = inversion_levels(model, settings.steps, settings.steps, settings.convention)
         if concept is not None:
-            check_conditioning(concept, title(cls), "concept", model=model, levels=levels)
-            check_shared(concept, title(cls), "concept")
-        image, mask = picture(cls, image, "image"), optional_mask(cls, mask, "mask")
-        check_masks(mask, len(image))  # learning comes first, and takes minutes
+            check_conditioning(concept, title(cls), "concept", model=model, levels=levels, pictures=1)
+        image = picture(cls, image, "image")
+        mask = optional_mask(cls, mask, "mask", len(image))  # learning comes first, and takes minutes
         progress = TranslateProgress(model, settings, len(image), learning=concept is None)
         host = ComfyTranslator(model, clip, vae, on_step=progress.on_step)
         if concept is None:

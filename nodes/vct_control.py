@@ -87,7 +87,8 @@ class ConceptFusion(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        from ..hosts.comfy.conditioning import check_conditioning
+        from ..hosts.comfy.conditioning import check_conditioning, check_pivots
+        from ..hosts.comfy.fits import check_inversion
         from ..hosts.comfy.model import attention_layers, fingerprint, require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_control import first_column, pair_guider, text_columns
@@ -95,10 +96,14 @@ class ConceptFusion(io.ComfyNode):
         expect(cls, model=model, inversion=inversion, pivots=pivots)
         require_unet(model, title(cls))
         settings = resolved(cls, ConceptFusionSettings, recommended(model, "vct"), values)
+        check_inversion(inversion, model, title(cls))
+        if pivots is not None:
+            check_pivots(pivots, model, title(cls))
         replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
         for name, prompt in (("concept", concept), ("source", source)):
-            check_conditioning(prompt, title(cls), name, model=model, levels=inversion.plan.kept_sigmas)
-        mask = optional_mask(cls, mask, "mask")
+            levels, pictures = inversion.plan.kept_sigmas, inversion.pictures
+            check_conditioning(prompt, title(cls), name, model=model, levels=levels, pictures=pictures)
+        mask = optional_mask(cls, mask, "mask", inversion.pictures)
         columns = (text_columns(source, "source"), text_columns(concept, "concept"))
         control = settings.control(columns, settings.vectors, first_column(concept, source), attention_layers(model))
         if settings.source_stream == "sampled":
@@ -177,22 +182,30 @@ class PromptControlNode(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        from ..hosts.comfy.conditioning import check_conditioning, checked_when_sampled
+        from ..hosts.comfy.conditioning import check_conditioning, check_pivots, checked_when_sampled
+        from ..hosts.comfy.fits import check_inversion
         from ..hosts.comfy.model import fingerprint, require_unet
         from ..hosts.comfy.vct_control import pair_guider, prompts_fusion
 
         expect(cls, model=model, clip=clip, inversion=inversion, pivots=pivots)
         require_unet(model, title(cls))
         if pivots is not None and inversion is None:
-            raise ValueError("Pivots belong to an inverted picture: connect its inversion as well.")
+            raise ValueError(
+                f"{title(cls)}: inversion: found nothing beside pivots, expected the inverted picture that they belong "
+                "to; connect it as well."
+            )
         settings = resolved(cls, PromptControlSettings, {}, values)
         source, target = text(cls, source, "source"), text(cls, target, "target")
-        check_conditioning(negative, title(cls), "negative", model=model)
+        pictures = 0 if inversion is None else inversion.pictures
+        check_conditioning(negative, title(cls), "negative", model=model, pictures=pictures)
         model = checked_when_sampled(model, negative, title(cls), "negative")
-        mask = optional_mask(cls, mask, "mask")
+        mask = optional_mask(cls, mask, "mask", pictures)
         fusion, positive, original = prompts_fusion(model, clip, source, target, settings)
         replay = None
         if inversion is not None:
+            check_inversion(inversion, model, title(cls))
+            if pivots is not None:
+                check_pivots(pivots, model, title(cls))
             replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
         fusion = dataclasses.replace(fusion, replay=replay, pivots=pivots, mask=mask)
         return io.NodeOutput(

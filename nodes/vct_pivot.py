@@ -83,6 +83,7 @@ class PivotInversion(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, conditioning: list, inversion: Inverted, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning
+        from ..hosts.comfy.fits import check_inversion
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_pivot import find_pivots, unconditional_schedule
@@ -90,6 +91,7 @@ class PivotInversion(io.ComfyNode):
         expect(cls, model=model, inversion=inversion)
         require_unet(model, title(cls))
         settings = resolved(cls, PivotSettings, recommended(model, "vct"), values)
+        check_inversion(inversion, model, title(cls))
         check_conditioning(conditioning, title(cls), model=model, levels=inversion.plan.kept_sigmas)
         progress = PivotChart(len(inversion.plan.sigmas) - 1, settings.search.iterations)
         pivots = find_pivots(

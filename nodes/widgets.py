@@ -81,11 +81,12 @@ def resolved(
     """Settings from a node's widgets; what auto took goes to the log and to the node's progress text.
 
     :param recommended: the model's section for this system, {} where it recommends nothing.
-    :param values: widget values by their ids.
+    :param values: widget values by their ids, see :func:`check_widgets`.
     :param more: other fields of the settings.
-    :raises ValueError: a value that the setting cannot have, see :func:`checked`; or settings that do not go together.
+    :raises ValueError: settings that do not go together.
     """
-    chosen = checked(node, settings, values)
+    names = {entry.widget: name for name, entry in entries(settings).items()}
+    chosen = {names.get(key, key): value for key, value in values.items()}
     try:
         made = settings.resolve(recommended, **chosen, **more)
     except ValueError as error:  # of a file's recommendation, or of values that do not go together
@@ -96,29 +97,33 @@ def resolved(
     return made
 
 
-def checked(node: type[io.ComfyNode], settings: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A node's widget values under their settings' names.
+def check_widgets(node: type[io.ComfyNode], values: Mapping[str, Any]) -> None:
+    """Whether a node's widgets hold what their settings can have.
 
     The page keeps widgets within their bounds, but a value that comes through a link, or in a prompt sent to the
     server, may be anything.
 
+    :param values: by the widgets' ids; other inputs are passed over.
     :raises ValueError: a value that its setting cannot have; node and widget are named.
     """
-    known = {entry.widget: (name, entry) for name, entry in entries(settings).items()}
-    chosen = {}
-    for key, value in values.items():
-        name, entry = known.get(key, (key, None))
-        if entry is not None and (value is None or not entry.left_alone(value)):
-            value = entry.check(value, f"{title(node)}: {key}")
-        chosen[name] = value
-    return chosen
+    for item in _schema(node).inputs:
+        entry: Entry | None = getattr(item, "setting", None)
+        if entry is None or item.id not in values:
+            continue
+        value = values[item.id]
+        if value is None or not entry.left_alone(value):
+            entry.check(value, f"{title(node)}: {item.id}")
 
 
 def title(node: type[io.ComfyNode]) -> str:
     """A node's name as the user sees it."""
-    # GET_SCHEMA would write to a class that is locked while it runs
-    schema = getattr(node, "SCHEMA", None) or node.define_schema()
+    schema = _schema(node)
     return schema.display_name or schema.node_id
+
+
+def _schema(node: type[io.ComfyNode]) -> io.Schema:
+    # GET_SCHEMA would write to a class that is locked while it runs
+    return getattr(node, "SCHEMA", None) or node.define_schema()
 
 
 def announce(node: type[io.ComfyNode], text: str) -> None:

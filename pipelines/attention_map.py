@@ -127,7 +127,8 @@ def shared_layers(source: Inversion, target: Inversion, expression: str) -> tupl
     chosen = tuple(i for i in select_layers(expression, source.layers) if i.layer in with_q & with_k)
     if not chosen:
         raise ValueError(
-            f"None of the layers '{expression}' has both the input's q and the reference's k. Kept q: "
+            f"layers is '{expression}': found none of them with both q in input_inversion and k in "
+            "reference_inversion, expected one at least. Kept q: "
             f"{', '.join(sorted(at.name for at in with_q)) or 'none'}; kept k: "
             f"{', '.join(sorted(at.name for at in with_k)) or 'none'}. Connect the gray reference's inversion, choose "
             "other layers, or keep more with Attention Capture."

@@ -27,7 +27,8 @@ class LoadSettings(Settings):
     allow_download: bool = setting(
         False,
         "Off: nothing is ever fetched. On: the choice from the hub is, if it isn't there yet (about 600 MB, kept in "
-        "models/clipseg).",
+        "models/clipseg) and the server's owner allows downloads, too: EXEMPLAR_ALLOW_DOWNLOADS=1 in ComfyUI's "
+        "environment.",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..color import adain, desaturate, merge_luminance, official_merge, resize, to_uint8
+from ..color import adain, check_batch, check_count, desaturate, merge_luminance, official_merge, resize, to_uint8
 from ..color.merge import Gamut, Upsampling
 from ..color.sizes import size_of
 from ..settings import Settings, setting, share
@@ -97,6 +97,7 @@ def luminance_merge(
     :returns: (B, H, W, 3) in 0..1.
     :raises ValueError: shapes or batches that do not fit, or no reference for the official arithmetic.
     """
+    check_batch(color_image=color_image, gray_image=gray_image, reference=reference, mask=mask)
     if settings.arithmetic == "exact":
         return merge_luminance(
             color_image,
@@ -143,9 +144,10 @@ def match_latents(latent: Tensor, reference: Tensor, settings: StatisticsMatchSe
     :returns: (B, C, h, w).
     :raises ValueError: other channels, or a number of references that does not fit.
     """
-    if latent.shape[1] != reference.shape[1] or reference.shape[0] not in (1, latent.shape[0]):
+    if latent.shape[1] != reference.shape[1]:
         raise ValueError(
-            f"The latents are {tuple(latent.shape)} and {tuple(reference.shape)}; they need the same channels, and one "
-            "reference for all or one for each."
+            f"reference: found a latent of {reference.shape[1]} channels, expected {latent.shape[1]}, as the latent "
+            "has; make both with one VAE."
         )
+    check_count(len(reference), len(latent), "reference")
     return adain(latent, reference.to(latent), strength=settings.strength)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..attention.correspondence import confidence
 from ..attention.dual import tokens_in_mask
 from ..attention.layers import LayerInfo, select_layers
-from ..color import check_batch, chroma_of, desaturate, merge_chroma, resize
+from ..color import check_count, check_masks, chroma_of, desaturate, merge_chroma, resize
 from ..color.heat import over_picture
 from ..color.sizes import size_of
 from ..diffusion.inversion import Inversion
@@ -68,12 +68,15 @@ def confidence_blend(
     :param source: inversion of the inputs; ``target`` of the reference, as for :func:`match_confidence`.
     :raises ValueError: numbers of pictures that do not fit, or inversions without what is needed.
     """
-    check_batch(color_image=color_image, fallback=fallback)
     if source.pictures != len(color_image):
         raise ValueError(
-            f"color_image has {len(color_image)} picture(s), but {source.pictures} were inverted; connect the "
-            "inversion of these pictures (Exemplar Colorize keeps that of its first batch only: raise its batch)."
+            f"input_inversion: found {source.pictures} inverted picture(s), expected {len(color_image)}, as many as "
+            "color_image has; connect the inversion of these pictures (Exemplar Colorize keeps that of its first batch "
+            "only: raise its batch)."
         )
+    check_count(len(fallback), len(color_image), "fallback")
+    check_count(target.pictures, len(color_image), "reference_inversion")
+    check_masks(reference_mask, target.pictures, "reference_mask")
     sure = match_confidence(source, target, reference_mask)
     size = size_of(color_image)
     shown = over_picture(desaturate(color_image).cpu(), full_size(sure, size))

@@ -23,7 +23,6 @@ from torch import Tensor
 from ..color import (
     as_picture,
     check_masks,
-    in_batches,
     luminance,
     luminance_to_rgb,
     merge_chroma,
@@ -34,6 +33,7 @@ from ..color import (
     steady_chroma,
     to_uint8,
 )
+from ..color.batches import Batches
 from ..color.merge import Gamut, Upsampling
 from ..color.sizes import size_of, working_size
 from ..networks.ddcolor.model import MULTIPLE
@@ -150,12 +150,14 @@ def auto_color(
     *,
     mask: Tensor | None = None,
     on_frames: OnFrames | None = None,
+    batches: Batches | None = None,
 ) -> Tensor:
     """Color pictures, or the frames of a video, from nothing but themselves.
 
     :param image: (B, H, W, 3) in 0..1; only luminance is used.
     :param mask: (1 or B, *, *) in 0..1, where the new color goes; elsewhere the picture stays as it is.
     :param on_frames: called after every network call with the number of frames that are done.
+    :param batches: of earlier calls, which know how many frames memory has room for; None begins anew.
     :returns: (B, H, W, 3), at the pictures' own size, dtype and device.
     :raises ValueError: pictures, masks or settings that do not fit, before the network runs.
     """
@@ -164,10 +166,10 @@ def auto_color(
     if mask is not None:
         _check_mask(mask, image)
     if settings.arithmetic == "official":
-        return _official(network, image, settings, on_frames)
+        return _official(network, image, settings, on_frames, batches)
     if settings.strength == 0:
         return image
-    return _merged(predict_chroma(network, image, settings, on_frames), image, settings, mask)
+    return _merged(predict_chroma(network, image, settings, on_frames, batches), image, settings, mask)
 
 
 def auto_color_in_turn(
@@ -189,30 +191,38 @@ def auto_color_in_turn(
     :raises ValueError: pictures or settings that do not fit.
     """
     waiting: deque[Tensor] = deque()
+    batches = Batches(settings.batch or MOST_IN_TURN, network.out_of_memory)
 
     def predicted() -> Iterator[tuple[Tensor, Tensor]]:
-        for image, progress in _calls(network, frames, settings, count, on_frames):
+        for image, progress in _calls(network, frames, settings, count, on_frames, batches):
             waiting.extend(image.split(1))
-            chroma, lightness = _predict(network, image, settings, progress)
+            chroma, lightness = _predict(network, image, settings, progress, batches)
             if lightness is not None:
                 yield from zip(chroma, lightness, strict=True)
 
     if settings.arithmetic == "official" or settings.strength == 0 or not settings.steady:  # no frame knows another
-        for image, progress in _calls(network, frames, settings, count, on_frames):
-            yield from auto_color(network, image, settings, on_frames=progress).split(1)
+        for image, progress in _calls(network, frames, settings, count, on_frames, batches):
+            yield from auto_color(network, image, settings, on_frames=progress, batches=batches).split(1)
         return
     for chroma in steadied(predicted(), settings.steady):
         yield _merged(chroma[None], waiting.popleft(), settings)
 
 
 def _calls(
-    network: ColorNetwork, frames: Iterable[Tensor], settings: AutoColorSettings, count: int, on_frames: OnFrames | None
+    network: ColorNetwork,
+    frames: Iterable[Tensor],
+    settings: AutoColorSettings,
+    count: int,
+    on_frames: OnFrames | None,
+    batches: Batches,
 ) -> Iterator[tuple[Tensor, OnFrames]]:
     """Frames in batches of a network call, (n, H, W, 3), each with what to call with its number of done frames."""
     source, done = iter(frames), 0
     for first in source:
         size = network_size(*size_of(as_picture(first, "image")), settings)
-        at_once = settings.batch or min(network.frames_at_once(count - done, *size), MOST_IN_TURN)
+        at_once = batches.at_once
+        if not settings.batch:
+            at_once = min(network.frames_at_once(count - done, *size), at_once)
         image = as_picture(torch.cat([first, *islice(source, at_once - 1)]) if at_once > 1 else first, "image")
 
         def progress(frames: int, before: int = done) -> None:
@@ -237,19 +247,27 @@ def _merged(chroma: Tensor, image: Tensor, settings: AutoColorSettings, mask: Te
 
 
 def predict_chroma(
-    network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None = None
+    network: ColorNetwork,
+    image: Tensor,
+    settings: AutoColorSettings,
+    on_frames: OnFrames | None = None,
+    batches: Batches | None = None,
 ) -> Tensor:
     """Chroma at the network's size, steadied over frames where that is asked for.
 
     :param image: (B, H, W, 3) in 0..1.
     :returns: (B, h, w, 2) float32 on the CPU, a and b in Lab units.
     """
-    chroma, lightness = _predict(network, image, settings, on_frames)
+    chroma, lightness = _predict(network, image, settings, on_frames, batches)
     return chroma if lightness is None else steady_chroma(chroma, lightness, settings.steady)
 
 
 def _predict(
-    network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None
+    network: ColorNetwork,
+    image: Tensor,
+    settings: AutoColorSettings,
+    on_frames: OnFrames | None,
+    batches: Batches | None,
 ) -> tuple[Tensor, Tensor | None]:
     """What the network says of each frame, (B, h, w, 2), and if it is to be steadied, its lightness, (B, h, w)."""
     size = network_size(*size_of(image), settings)
@@ -262,7 +280,7 @@ def _predict(
             kept.append(lightness)
         return gray
 
-    chroma = run_in_chunks(network, image, size, prepare, settings.batch, on_frames).movedim(1, -1)
+    chroma = run_in_chunks(network, image, size, prepare, batches or settings.batch, on_frames).movedim(1, -1)
     return chroma, torch.cat(kept) if kept else None
 
 
@@ -271,13 +289,13 @@ def run_in_chunks(
     image: Tensor,
     size: tuple[int, int],
     prepare: Callable[[Tensor], Tensor],
-    batch: int = 0,
+    batch: int | Batches = 0,
     on_frames: OnFrames | None = None,
 ) -> Tensor:
     """The network on all frames, as many at once as memory allows, never on parts of a picture: colors would differ.
 
     :param prepare: frames (n, H, W, 3) -> what the network is given, (n, 3, h, w); called once a frame.
-    :param batch: most frames in one call; 0 asks the network.
+    :param batch: most frames in one call; 0 asks the network. Or the batches of earlier calls.
     :returns: (B, 2, h, w).
     :raises RuntimeError: what the network raises, if one frame alone is already too much.
     """
@@ -292,23 +310,30 @@ def run_in_chunks(
         ready = ready[len(chroma) :]
         return chroma
 
-    at_once = batch or network.frames_at_once(len(image), *size)
+    if not isinstance(batch, Batches):
+        batch = Batches(batch or network.frames_at_once(len(image), *size), network.out_of_memory)
     chroma = []
-    for part, colored in in_batches(len(image), at_once, color, network.out_of_memory):
+    for part, colored in batch.of(len(image), color):
         chroma.append(colored)
         if on_frames is not None:
             on_frames(part.stop)
     return torch.cat(chroma)
 
 
-def _official(network: ColorNetwork, image: Tensor, settings: AutoColorSettings, on_frames: OnFrames | None) -> Tensor:
+def _official(
+    network: ColorNetwork,
+    image: Tensor,
+    settings: AutoColorSettings,
+    on_frames: OnFrames | None,
+    batches: Batches | None,
+) -> Tensor:
     """The published steps, for any number of pictures."""
     size = network_size(*size_of(image), settings)
 
     def prepare(frames: Tensor) -> Tensor:
         return official_input(frames, size)
 
-    chroma = run_in_chunks(network, image, size, prepare, settings.batch, on_frames)
+    chroma = run_in_chunks(network, image, size, prepare, batches or settings.batch, on_frames)
     out = torch.empty_like(image)
     for index, frame in enumerate(image):
         out[index] = official_output(frame[None], chroma[index : index + 1])[0]

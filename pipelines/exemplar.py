@@ -25,6 +25,7 @@ from ..attention.dual_banks import DualBanks
 from ..color import (
     adain,
     as_picture,
+    check_count,
     check_masks,
     desaturate,
     merge_chroma,
@@ -168,23 +169,19 @@ def check_colorize(
             "Matching chroma statistics needs the reference picture itself beside its inversions: connect it, or set "
             "match_chroma to 0."
         )
-    for count in counts:
-        if count not in (1, len(inputs)):
-            raise ValueError(
-                f"There are {len(inputs)} input(s) and {count} reference(s); use one reference for all inputs, or one "
-                "for each."
-            )
-    check_masks(source_mask, len(inputs), "input")
-    check_masks(reference_mask, counts[-1], "reference")
+    if prepared is not None:
+        check_count(prepared.pictures, len(inputs), "reference_inversion")
+        check_count(prepared.gray.pictures, prepared.pictures, "gray_inversion")
+    if reference is not None:
+        check_count(len(reference), len(inputs), "reference")
+    check_masks(source_mask, len(inputs), "mask")
+    check_masks(reference_mask, counts[-1], "reference_mask")
     if reference_mask is not None:
         check_reference_mask(reference_mask)
 
 
 def _check_fallback(fallback: Tensor, inputs: Tensor, settings: ColorizeSettings) -> None:
-    if len(fallback) not in (1, len(inputs)):
-        raise ValueError(
-            f"There are {len(inputs)} input(s) and {len(fallback)} fallback picture(s); use one for each input."
-        )
+    check_count(len(fallback), len(inputs), "fallback")
     if settings.postprocess == "official" and settings.fallback_below > 0:
         raise ValueError("A fallback needs the exact postprocessing; the official one knows one source of color only.")
 

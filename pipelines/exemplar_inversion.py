@@ -77,13 +77,14 @@ class Inverter:
 
         :raises ValueError: another model, plan, or features that are missing.
         """
-        for inversion in (prepared.color, prepared.gray):
+        for name, inversion in (("reference_inversion", prepared.color), ("gray_inversion", prepared.gray)):
             check_same_model(inversion, self.host.fingerprint)
             if inversion.plan != self.plan:
                 raise ValueError(
-                    f"The reference was inverted {inversion.plan.depth} of {inversion.plan.steps} steps deep "
-                    f"({inversion.plan.convention}); this run asks for {self.plan.depth} of {self.plan.steps} "
-                    f"({self.plan.convention}). Use the same settings, or invert the reference again."
+                    f"{name}: found one {inversion.plan.depth} of {inversion.plan.steps} steps deep "
+                    f"({inversion.plan.convention}), expected {self.plan.depth} of {self.plan.steps} "
+                    f"({self.plan.convention}), as this run asks for; use the same settings, or invert the reference "
+                    "again."
                 )
         self._check_kept("reference", prepared.color)
         self._check_kept("gray", prepared.gray)
@@ -92,8 +93,10 @@ class Inverter:
         for layer, letters in capture_spec(role, self.layers, self.settings).keep.items():
             if not all(inversion.bank.has(s, layer, letter) for s in self.plan.kept_sigmas for letter in letters):
                 raise ValueError(
-                    f"The {role} inversion did not keep '{letters}' of {layer.name}, which these settings need: it was "
-                    "made with other layers, gamma or beta. Use the same settings, or invert the reference again."
+                    f"{role}_inversion: found no '{letters}' of {layer.name}, expected it to have been kept, since "
+                    f"these "
+                    "settings need it: it was made with other layers, gamma or beta. Use the same settings, or invert "
+                    "the reference again."
                 )
 
     def invert(

@@ -109,7 +109,7 @@ def save_photographs(
     :returns: the files, in order.
     :raises ValueError: the format does not hold what is asked for.
     """
-    settings.check()
+    check_format(settings.suffix, settings.depth, (images.shape[1], images.shape[2]))
     save = partial(
         save_picture,
         bits=settings.depth,

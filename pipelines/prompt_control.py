@@ -104,7 +104,7 @@ def prompt_control(
         tuple(edits),
         settings.cross_ratio,
         settings.self_ratio,
-        _numbers(read, after, settings.word_ratios, "word_ratios"),
+        _numbers(read, after, settings.word_ratios, "word_ratios", (0.0, 1.0)),
         **self_layer_options(settings.self_layers, layers),
     )
 
@@ -153,15 +153,24 @@ def parse_words(text: str) -> dict[str, float | None]:
     return numbers
 
 
-def _numbers(read: ReadPrompt, prompt: PromptTokens, text: str, field: str) -> dict[int, float]:
+def _numbers(
+    read: ReadPrompt,
+    prompt: PromptTokens,
+    text: str,
+    field: str,
+    bounds: tuple[float, float] = (-LARGEST_NUMBER, LARGEST_NUMBER),
+) -> dict[int, float]:
     """Column of a prompt -> the number that a text gives to its word.
 
-    :raises ValueError: a word without a number, or one that the prompt lacks.
+    :raises ValueError: a word without a number, or with one out of bounds, or one that the prompt lacks.
     """
     numbers: dict[int, float] = {}
+    low, high = bounds
     for word, number in parse_words(text).items():
         columns = prompt.columns_of(read(word))
         if number is None:
             raise ValueError(f"{field} needs a number for each word, such as 'apple=2'.")
+        if not low <= number <= high:
+            raise ValueError(f"{field} is '{word}={number:g}'; numbers must lie between {low:g} and {high:g}.")
         numbers |= dict.fromkeys(columns, number)
     return numbers

@@ -158,15 +158,18 @@ def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, gui
         return way
     if pivots.model != fingerprint:
         raise ValueError(
-            f"The pivots were found with another model ({pivots.model}; this one is {fingerprint}). Find them again "
-            "with the model that you sample with."
+            f"pivots: found some of another model ({pivots.model}), expected those of this model ({fingerprint}); find "
+            "them again with the model that you sample with."
         )
     pinned = Replay.of_pivots(pivots)
-    if pinned.levels != way.levels or pinned.size != way.size or way.pictures != 1:
+    channels = {latents.shape[-3] for latents in (pivots.trajectory, inversion.trajectory)}
+    if pinned.levels != way.levels or pinned.size != way.size or way.pictures != 1 or len(channels) != 1:
         raise ValueError(
-            f"The pivots were found for {len(pinned.levels) - 1} steps at {pinned.size[1]} x {pinned.size[0]}, the "
-            f"inversion has {way.pictures} picture(s), {len(way.levels) - 1} steps at {way.size[1]} x {way.size[0]}: "
-            "connect the inversion that Pivot Inversion used."
+            f"pivots: found {len(pinned.levels) - 1} steps from sigma {pinned.levels[0]:.3f} at {pinned.size[1]} x "
+            f"{pinned.size[0]}, expected those of the inversion, {way.pictures} picture(s), {len(way.levels) - 1} "
+            f"steps "
+            f"from sigma {way.levels[0]:.3f} at {way.size[1]} x {way.size[0]}; connect the inversion that Pivot "
+            "Inversion used."
         )
     if abs(pivots.guidance - guidance) > 1e-6:
         log.warning("cfg is %g, but the pivots hold the picture at %g; use that.", guidance, pivots.guidance)

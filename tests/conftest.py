@@ -18,6 +18,7 @@ SLOW = (
     "hosts/test_checkpoint_errors.py",
     "hosts/test_diffusers.py",
     "hosts/test_on_a_gpu.py",
+    "hosts/test_wrong_models.py",
     "parity/test_ddcolor.py",
     "parity/test_ddcolor_pipeline.py",
     "parity/test_deadiff_unet.py",

@@ -1,7 +1,10 @@
 """Settings: one field, and everything that is made from it."""
 
+import fractions
 import importlib
+import itertools
 import pkgutil
+import random
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +13,8 @@ import pytest
 
 import comfyui_exemplar.pipelines
 from comfyui_exemplar.settings import AUTO, Settings, entries, setting, share
+
+from .fixtures.odd import odd_for
 
 
 @dataclass(frozen=True)
@@ -103,29 +108,49 @@ def every_setting():
     ]
 
 
-NUMBERS = [float("nan"), float("inf"), float("-inf"), "3", True, [1], {}, 1j]
-ODD = {
-    int: [*NUMBERS, 2.5],
-    float: NUMBERS,
-    bool: [1, "on", 0.0],
-    str: [3, 1.5, b"x", ["x"]],
-    "word": ["no such word", "", 3, ["x"]],
-}
-
-
 @pytest.mark.parametrize(("known", "entry"), every_setting())
 def test_every_setting_of_the_package_refuses_what_it_cannot_have(known, entry):
-    """The kinds of odd values that come through links, one by one."""
-    odd, about = ODD["word" if entry.options else entry.kind], entry.about
+    """The kinds of odd values that come through links, one by one; the message is one short line."""
     if entry.kind in (int, float):
+        about = entry.about
         assert about.low is not None and about.high is not None, f"{entry.name} has no bounds"
-        odd = [*odd, about.high + 1, *([] if about.auto else [about.low - 1])]
-    for value in odd:
-        with pytest.raises(ValueError, match=r"^here is .*; (expected|it must)"):
+    for name, value in odd_for(entry).items():
+        with pytest.raises(ValueError, match=r"^here is .*; (expected|it must)") as refused:
             entry.check(value, "here")
+        assert len(str(refused.value)) < 700 and "\n" not in str(refused.value), name
         with pytest.raises(ValueError, match=f"^{entry.name} is "):
             known.resolve({}, **{entry.name: value})
     assert entry.check(entry.default) is entry.default
+
+
+@pytest.mark.parametrize(("known", "entry"), every_setting())
+def test_every_setting_of_the_package_takes_what_means_the_same(known, entry):
+    """The bounds themselves, and numbers as other programs have them: the value is the plain one, of the plain type."""
+    if entry.kind not in (int, float):
+        return
+    about = entry.about
+    for value in (about.low, about.high):
+        plain = entry.check(entry.kind(value))
+        others = [np.float64(value), float(value)] if float(value) == value else []
+        if float(value).is_integer():
+            others += [int(value), np.int64(value), *([fractions.Fraction(int(value))] if others else [])]
+        for other in others:
+            made = entry.check(other)
+            assert made == plain and type(made) in (entry.kind, int), (other, made)
+    if about.auto:
+        for left in (None, -1, -0.5, np.float32(-3), -(10**9)):
+            assert entry.left_alone(left)
+        assert not entry.left_alone(0) and not entry.left_alone(-0.0)
+
+
+@pytest.mark.parametrize("known", sorted(set(every_class()), key=lambda known: known.__qualname__))
+def test_two_odd_values_at_once(known):
+    """One of them is named."""
+    chosen = random.Random(known.__qualname__)
+    for one, other in itertools.combinations(entries(known).values(), 2):
+        values = {entry.name: chosen.choice(list(odd_for(entry).values())) for entry in (one, other)}
+        with pytest.raises(ValueError, match=f"^({one.name}|{other.name}) is .*; (expected|it must)"):
+            known.resolve({}, **values)
 
 
 def test_auto_needs_room_below():

@@ -15,7 +15,7 @@ def write() -> int:
     made, hindrances = outputs(read())
     for path, text in made.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8", newline="\n")
+            locales.write(path, text)
             print(f"wrote {path.relative_to(ROOT)}")
     print("\n".join(hindrances), end="\n" if hindrances else "", file=sys.stderr)
     return 1 if hindrances else 0
@@ -58,7 +58,7 @@ def main() -> int:
                 raise ValueError("Name keys, or give --all.")
             return accept(options.language, None if options.all else options.keys)
         return write() if options.command == "write" else check()
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from comfyui_exemplar.files.output import whole
+
 from . import pages
 from .schemas import ROOT, Nodes
 
@@ -37,7 +39,13 @@ def as_json(tree: Mapping[str, Any]) -> str:
 
 
 def save(language: str, file: str, tree: Mapping[str, Any]) -> None:
-    path(language, file).write_text(as_json(tree), encoding="utf-8", newline="\n")
+    write(path(language, file), as_json(tree))
+
+
+def write(where: Path, text: str) -> None:
+    """A text as a file, whole or not at all."""
+    with whole(where) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def readable(identifier: str) -> str:

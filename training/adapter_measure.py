@@ -19,8 +19,9 @@ from comfyui_exemplar.attention.call import CROSS
 from comfyui_exemplar.attention.image_tokens import SEMANTICS, STYLE, ImageTokens, project_tokens, route
 from comfyui_exemplar.color import rgb_to_lab
 from comfyui_exemplar.diffusion.sampling import sample_ddim
-from comfyui_exemplar.files.headers import load_state_dict
 from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.files.saving import save_image
+from comfyui_exemplar.files.tensors import read_tensors
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 from comfyui_exemplar.networks.deadiff.load import DEADiffAdapter, load_deadiff
@@ -49,7 +50,7 @@ class Sampler:
     def __init__(self, model: Path, adapter: DEADiffAdapter) -> None:
         outer = self
         self.model, self.adapter = load_standalone(model), adapter
-        words = {n.removeprefix("text."): t for n, t in load_state_dict(model).items() if n.startswith("text.")}
+        words = {n.removeprefix("text."): t for n, t in read_tensors(Path(model)).items() if n.startswith("text.")}
         self.words = HashedWords.from_state_dict(words, tokens=adapter.text_tokens)
 
         class Denoiser(UNetDenoiser):
@@ -186,7 +187,6 @@ def evaluate_adapter(folder: Path, model: Path, adapter: Path, out: Path) -> dic
     with whole(out / "adapter.json") as beside:
         beside.write_text(json.dumps(numbers, indent=1) + "\n")
     rows = torch.cat([torch.cat(list(pictures[:SHOWN]), 2) for pictures in (cases.references, *made.values())], 1)
-    with whole(out / "adapter.jpg") as beside:
-        Image.fromarray((rows.permute(1, 2, 0) * 255).round().byte().numpy()).save(beside, quality=90)
+    save_image(Image.fromarray((rows.permute(1, 2, 0) * 255).round().byte().numpy()), out / "adapter.jpg", quality=90)
     print(json.dumps(numbers, indent=1))
     return numbers

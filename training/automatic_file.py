@@ -15,6 +15,7 @@ from torch import Tensor
 from comfyui_exemplar.color import ab_error, desaturate, rgb_to_lab
 from comfyui_exemplar.files.headers import RECOMMENDED_KEY
 from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.files.saving import save_image
 from comfyui_exemplar.networks.ddcolor.load import encoder_name, load_ddcolor
 from comfyui_exemplar.networks.ddcolor.weights import color_decoder_names, published_shapes
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color
@@ -171,5 +172,4 @@ def _sheet(truth: Tensor, ways: dict[str, Callable[[Tensor], Tensor]], path: Pat
     for half in (slice(None, columns), slice(columns, None)):
         rows += [torch.cat(list(p[half]), 1) for p in (gray, ways[EMBEDDED](gray), chosen) if len(p[half])]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as beside:
-        Image.fromarray((torch.cat(rows[:6]) * 255).round().byte().numpy()).save(beside, quality=90)
+    save_image(Image.fromarray((torch.cat(rows[:6]) * 255).round().byte().numpy()), path, quality=90)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from comfyui_exemplar.color import luminance, luminance_to_rgb, rgb_to_lab
 from comfyui_exemplar.diffusion.sampling import sample_ddim
 from comfyui_exemplar.diffusion.schedule import sampling_sigmas
-from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.files.saving import save_image
 from comfyui_exemplar.hosts.diffusers.lcad import DiffusersLCAD, LCADDenoiser, load_lcad
 
 from .drawings import SIDE, Drawings
@@ -93,5 +93,4 @@ def _sheet(gray: Tensor, shown: list[Tensor], prompts: list[list[str]], path: Pa
             pen.text((x + 2, y + 1), (prompts[at - 1][i] or "(nothing)") if at else "gray", fill="black", font_size=9)
             sheet.paste(Image.fromarray((picture[i] * 255).round().byte().numpy()), (x, y + head))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as beside:
-        sheet.save(beside, quality=88)
+    save_image(sheet, path, quality=88)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.files.saving import save_image
 
 from .measure import Outcome
 from .pairs import EvaluationPairs
@@ -100,7 +101,8 @@ def plot(outcomes: dict[str, Outcome], count: Tensor, full: str, against: tuple[
         better = float((outcomes[full].inside < outcomes[other].inside).float().mean())
         axes.set_title(f"below the line: better ({better:.0%} of pairs)", fontsize=9)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with whole(path) as beside:
+        figure.savefig(beside, dpi=110)
     plt.close(figure)
 
 
@@ -122,5 +124,4 @@ def contact_sheet(pairs: EvaluationPairs, shown: dict[str, Tensor], path: Path, 
             pixels = (pictures[row] * 255).round().byte().numpy()
             sheet.paste(Image.fromarray(pixels), (x + i * (side + gap), y))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as beside:
-        sheet.save(beside, quality=90)
+    save_image(sheet, path, quality=90)

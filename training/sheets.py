@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.files.saving import save_image
 from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 from .model import SCHEDULE, Net, signal_levels
@@ -58,5 +58,4 @@ def words_sheet(
     half = (len(pixels) + 1) // 2
     rows = [torch.cat(list(row), 1) for row in (pixels[:half], pixels[half:])]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as beside:
-        Image.fromarray(torch.cat(rows, 0).numpy()).save(beside)
+    save_image(Image.fromarray(torch.cat(rows, 0).numpy()), path)

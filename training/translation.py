@@ -35,6 +35,7 @@ from comfyui_exemplar.diffusion.sampling import guide, sample_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.files.saving import save_image
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
 from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser
@@ -275,5 +276,4 @@ def contact_sheet(found: Cases, ways: dict[str, list[Tensor]], path: Path) -> No
         for column, picture in enumerate(shown):
             image = Image.fromarray(to_uint8(picture).numpy())
             sheet.paste(image, (column * (side + gap), head + row * (side + gap)))
-    with whole(path) as beside:
-        sheet.save(beside, quality=88)
+    save_image(sheet, path, quality=88)

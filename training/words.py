@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comfyui_exemplar.color import rgb_to_lab
-from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.files.saving import save_image
 from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder
 
 from .drawings import Drawings, world
@@ -124,5 +124,4 @@ def _sheet(pictures: Tensor, captions: list[str], path: Path) -> None:
         pen.text((x + 4, y + 1), caption, fill="black")
         sheet.paste(Image.fromarray(picture), (x, y + head))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as beside:
-        sheet.save(beside, quality=88)
+    save_image(sheet, path, quality=88)

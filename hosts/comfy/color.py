@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -28,10 +29,12 @@ def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: floa
     latent = latent.expand(max(len(latent), len(gray)), -1, -1, -1)
 
     def pulled(part: slice) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
         decoded = vae.decode(latent[part])
         own = part_of(gray, part)
         lightness = resize(gray if own is None else own, tuple(decoded.shape[1:3]))
         merged = merge_luminance(decoded[..., :3], lightness.to(decoded.device))
+        comfy.model_management.throw_exception_if_processing_interrupted()
         return latent[part] + strength * (vae.encode(merged).to(latent) - latent[part])
 
     return torch.cat([made for _, made in in_batches(len(latent), len(latent), pulled, out_of_memory)])
@@ -61,6 +64,11 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
 
     def before_sampling(run: Sampling) -> None:
         shape = run.shape
+        if shape[0] % len(gray):
+            raise ValueError(
+                f"gray_image: found {len(gray)} picture(s) for {shape[0]} latent(s), expected one for all, or one for "
+                "each."
+            )
         size = (shape[-2] * factor, shape[-1] * factor)
         if size not in encoded:
             encoded[size] = model.model.process_latent_in(vae.encode(resize(gray, size)))

@@ -17,9 +17,12 @@ from torch import Tensor
 
 from ...color import as_mask
 from ...color.tensors import FLOATS, LARGEST, check_finite, check_tensor
+from ...diffusion.pivot import Pivots
 from ...diffusion.schedule import Convention, inversion_plan
 from .fits import check_levels
 from .model import sigma_table
+from .prompt_rows import rows_in_turn
+from .sampling_checks import check_run
 
 #: Under which the check of a sampling stands in a MODEL.
 _KEY = "exemplar.conditioning"
@@ -48,6 +51,7 @@ def check_conditioning(
     *,
     model: Any = None,
     levels: Sequence[float] = (),
+    pictures: int = 0,
     whole_picture: bool = True,
     always_active: bool = True,
 ) -> None:
@@ -57,6 +61,8 @@ def check_conditioning(
     :param model: whose prompts they must be; None where the node has no MODEL.
     :param levels: sigmas at each of which some prompt must act; () where they are not known yet: then one must act at
         any time.
+    :param pictures: how many there are, among whom rows of prompts are handed out in turn; 0 where that is not known, 1
+        where batches hold other pictures beside the user's, so that all must have one prompt.
     :param whole_picture: every place of the picture must have a prompt, and none may be for an area.
     :param always_active: some prompt must act at every level.
     :raises ValueError: it is not, saying what was found, what was expected and what to do.
@@ -65,6 +71,8 @@ def check_conditioning(
     _check_entries(conditioning, asked)
     if model is not None:
         _check_family(conditioning, asked, model)
+    if pictures:
+        _check_rows(conditioning, asked, pictures)
     if whole_picture and any("area" in extras or _bounds_itself(extras) for _, extras in conditioning):
         raise ValueError(
             f"{asked}: found a prompt for an area of the picture, expected prompts for the whole picture; connect it "
@@ -83,18 +91,28 @@ def check_conditioning(
             )
 
 
-def checked_when_sampled(model: Any, conditioning: list, node: str, name: str = "conditioning") -> Any:
-    """A clone of a MODEL that looks at a CONDITIONING again when the levels are known, before sampling starts.
+def check_pivots(pivots: Pivots, model: Any, node: str, name: str = "pivots") -> None:
+    """Whether PIVOTS are prompts that a MODEL reads.
 
-    :returns: the MODEL itself where every prompt acts always.
+    :raises ValueError: they are not.
     """
-    if not any(_range(extras) for _, extras in conditioning):
-        return model
+    found, expected = pivots.contexts.shape[2], context_width(model)
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{node}: {name}: found contexts {found} wide, expected {expected} for this MODEL "
+            f"({type(model.model).__name__}); find them again with Pivot Inversion."
+        )
+
+
+def checked_when_sampled(model: Any, conditioning: list, node: str, name: str = "conditioning") -> Any:
+    """A clone of a MODEL that looks at what is sampled, and at a CONDITIONING again, before sampling starts."""
     clone = model.clone()
+    ranged = any(_range(extras) for _, extras in conditioning)
 
     def wrapper(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kw: Any):
+        check_run(model, noise, latent, sampler, sigmas, node)
         levels = [sigma for sigma in sigmas.tolist()[:-1] if sigma > 0]
-        check_conditioning(conditioning, node, name, model=model, levels=levels)
+        check_conditioning(conditioning, node, name, model=model, levels=levels if ranged else (), pictures=len(latent))
         return executor(noise, latent, sampler, sigmas, *args, **kw)
 
     clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, _KEY, wrapper)
@@ -147,6 +165,22 @@ def _check_entries(conditioning: Any, asked: str) -> None:
             )
         _check_options(extras, asked)
         check_finite(context, asked, "an encoded text")
+
+
+def _check_rows(conditioning: list, asked: str, pictures: int) -> None:
+    """:raises ValueError: rows of prompts that pictures do not take all in turn."""
+    wrong = next((rows for rows in rows_in_turn(conditioning, hints=pictures == 1) if pictures % rows), None)
+    if wrong is None:
+        return
+    if pictures == 1:
+        raise ValueError(
+            f"{asked}: found prompts for {wrong} pictures, expected one prompt for all; work on the pictures one by "
+            "one, each with its own prompt."
+        )
+    raise ValueError(
+        f"{asked}: found prompts for {wrong} pictures, expected one for all of {pictures}, or one for each; encode as "
+        "many, or one."
+    )
 
 
 def _check_options(extras: dict[str, Any], asked: str) -> None:

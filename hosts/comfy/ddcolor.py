@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ... import demo
 from ...networks.ddcolor.load import LoadedDDColor, fitting, load_ddcolor, memory_of
+from ...pipelines.recommended import SYSTEMS
 from .folders import DDCOLOR
 from .managed import ManagedNetwork
 
@@ -47,4 +48,4 @@ def load(name: str, dtype: torch.dtype) -> ComfyDDColor:
     :raises FileNotFoundError: no folder has it.
     :raises ValueError: it cannot be read as plain weights, or they are not DDColor's.
     """
-    return ComfyDDColor(load_ddcolor(DDCOLOR.path(name, demo.ddcolor_path()), dtype=dtype))
+    return ComfyDDColor(load_ddcolor(DDCOLOR.path(name, demo.ddcolor_path()), dtype=dtype, systems=SYSTEMS))

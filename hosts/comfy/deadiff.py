@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ... import demo
-from ...attention.image_tokens import ImageTokens, project_tokens, route
+from ...attention.image_tokens import KINDS, ImageTokens, project_tokens, route
 from ...attention.layers import Layer
+from ...color.tensors import FLOATS, check_tensor, is_finite
 from ...networks.deadiff.load import DEADiffAdapter, load_deadiff
 from ...pipelines.deadiff import (
     AUTO,
@@ -48,6 +49,28 @@ class DEADiffTokens:
     split: tuple[str, str]
     name: str
 
+    def check(self, name: str) -> None:
+        """Whether what travels as tokens is that: whole, and finite.
+
+        :param name: what the user calls them; messages start with it.
+        :raises ValueError: they are not.
+        """
+        expected = f"style or semantics, floats (pictures, tokens, {self.hidden})"
+        if not self.tokens or set(self.tokens) - set(KINDS):
+            raise ValueError(f"{name}: found tokens of {list(self.tokens)}, expected {expected}; use DEADiff Encode.")
+        for kind, tensor in self.tokens.items():
+            check_tensor(tensor, f"{name}: {kind}", expected)
+            shape = tuple(tensor.shape)
+            if len(shape) != 3 or 0 in shape or shape[2] != self.hidden or tensor.dtype not in FLOATS:
+                raise ValueError(
+                    f"{name}: {kind}: found {tensor.dtype} of shape {shape}, expected {expected}; use DEADiff Encode."
+                )
+        weights = [weight for pair in self.projections.values() for weight in pair]
+        if not weights or not is_finite(*self.tokens.values(), *weights):
+            raise ValueError(
+                f"{name}: found NaN, infinite or huge values, or none, expected {expected}; use DEADiff Encode."
+            )
+
     def joined(self, other: DEADiffTokens) -> DEADiffTokens:
         """These and the other's: one kind from each.
 
@@ -56,15 +79,22 @@ class DEADiffTokens:
         twice = sorted(set(self.tokens) & set(other.tokens))
         if twice:
             raise ValueError(
-                f"Both sets of tokens have {' and '.join(twice)}; join style with semantics. For several references of "
+                f"tokens: found {' and '.join(twice)} in both sets, expected one of each kind; join style with "
+                f"semantics. For several references of "
                 "one kind, put them into one batch and choose how they are combined."
             )
         if self.name != other.name or self.hidden != other.hidden:
-            raise ValueError(f"The tokens come from {self.name} and from {other.name}; make both with one file.")
+            raise ValueError(
+                f"tokens: found some of {other.name}, {other.hidden} wide, expected those of {self.name}, "
+                f"{self.hidden} "
+                "wide; make both with one file."
+            )
         counts = {len(t) for t in (*self.tokens.values(), *other.tokens.values())} - {1}
         if len(counts) > 1:
             raise ValueError(
-                f"The tokens are for {' and '.join(map(str, sorted(counts)))} pictures; use as many, or one."
+                f"tokens: found some for {' and '.join(map(str, sorted(counts)))} pictures, expected one number; use "
+                f"as "
+                "many, or one."
             )
         return replace(self, tokens={**other.tokens, **self.tokens})
 

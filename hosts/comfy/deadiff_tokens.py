@@ -34,8 +34,9 @@ def check_model(model: Any, widths: dict[Layer, int], token_width: int, node: st
     if found != widths or prompts != {token_width}:
         wide = ", ".join(map(str, sorted(prompts)))
         raise ValueError(
-            f"{node}: these tokens are for a model with {_described(widths)} and prompts {token_width} wide; this "
-            f"MODEL ({type(model.model).__name__}) has {_described(found)} and prompts {wide} wide. DEADiff's own "
+            f"{node}: tokens: found some for a model with {_described(widths)} and prompts {token_width} wide, "
+            f"expected "
+            f"{_described(found)} and prompts {wide} wide for this MODEL ({type(model.model).__name__}). DEADiff's own "
             "belong to Stable Diffusion 1.x, the embedded ones to the embedded model: use such a MODEL, or load the "
             "other file."
         )
@@ -59,8 +60,8 @@ def install_tokens(model: Any, edit: ImageTokens, start_percent: float, end_perc
         for what, pictures in (("tokens", edit.pictures), ("masks", 1 if edit.mask is None else len(edit.mask))):
             if count % pictures:
                 raise ValueError(
-                    f"The latent batch has {count} picture(s), but Apply DEADiff has {what} for {pictures}: use as "
-                    "many, a divisor of that, or one for all."
+                    f"latent: found {count} picture(s), expected {pictures}, as there are {what}, or a multiple; use "
+                    "as many, or one for all."
                 )
 
     placed = PlacedEdit(

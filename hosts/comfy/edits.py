@@ -20,6 +20,7 @@ from . import calls
 from .model import EDITS, KEY, PART, PREDICTION, RUN, attention_layers
 from .rows import Part, Prediction, guider_branches, guider_ranks, list_places
 from .runs import Run
+from .sampling_checks import check_run
 
 if TYPE_CHECKING:
     from .calls import UNetCall
@@ -189,11 +190,16 @@ def _sampling(
     _innermost(options)
     edits = placed_edits(options)
     sampling = Sampling(noise, latent_image, sampler, sigmas, denoise_mask, guider, run, options[KEY].get(PART))
+    if edits:
+        check_run(guider.model_patcher, noise, latent_image, sampler, sigmas, edits[0].name)
     for placed in edits:
-        if placed.whole_pictures:
-            _check_areas(placed, sampling)
-        if placed.check is not None:
-            placed.check(sampling)
+        try:
+            if placed.whole_pictures:
+                _check_areas(placed, sampling)
+            if placed.check is not None:
+                placed.check(sampling)
+        except ValueError as error:
+            raise ValueError(str(error) if str(error).startswith(placed.name) else f"{placed.name}: {error}") from None
     try:
         made = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kw)
     finally:

@@ -7,7 +7,9 @@ and count them.
 from __future__ import annotations
 
 import logging
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from ... import demo
-from ...files import headers
 from ...files.embeddings import read_vectors
-from ...files.ldm import part
+from ...files.tensors import reading
 from ...networks.embedded.autoencoder import LinearAutoencoder, preview_factors
+from ...networks.embedded.parts import read_embedded
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
+from ...pipelines.recommended import read_recommended
 from .managed import clip_options, managed, reloadable
 from .recommended import recommend
 from .unet import build_model, model_config, unet_options
@@ -50,13 +53,12 @@ def load_demo(path: Path | None = None, *, disable_dynamic: bool = False) -> tup
     :raises ValueError: a file that is not an embedded model, or one whose tensors do not fit its configuration.
     """
     path = path or demo.model_path()
-    config = headers.read_config(path)
-    tensors = headers.load_state_dict(path)
-    autoencoder = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
-    model = load_unet(config, part(tensors, "unet."), autoencoder, paged=not disable_dynamic)
-    recommend(model, headers.read_recommended(path))
-    clip = load_clip(config, part(tensors, "text."), disable_dynamic=disable_dynamic)
-    vae = _load_vae(autoencoder)
+    read, recommended = read_embedded(path), read_recommended(path)
+    with reading(path, "reinstall the pack to restore it"):
+        model = load_unet(read.config, read.unet, read.autoencoder, paged=not disable_dynamic)
+    recommend(model, recommended)
+    clip = load_clip(read.words, disable_dynamic=disable_dynamic)
+    vae = _load_vae(read.autoencoder)
     for index, patcher in enumerate((model, clip.patcher, vae.patcher)):
         reloadable(patcher, _reload, path, index)
     return model, clip, vae
@@ -69,7 +71,7 @@ def _reload(path: Path, index: int, disable_dynamic: bool = False) -> Any:
 
 
 def load_unet(
-    config: dict[str, Any],
+    config: Mapping[str, Any],
     weights: dict[str, Tensor],
     autoencoder: LinearAutoencoder,
     model_class: type[comfy.model_base.BaseModel] = comfy.model_base.BaseModel,
@@ -114,12 +116,11 @@ def _rename(weights: dict[str, Tensor], unet_config: dict[str, Any]) -> dict[str
     return {names[name]: tensor for name, tensor in weights.items()}
 
 
-def load_clip(config: dict[str, Any], weights: dict[str, Tensor], *, disable_dynamic: bool = False) -> Any:
+def load_clip(words: HashedWords, *, disable_dynamic: bool = False) -> Any:
     """A CLIP around the word table of an embedded file.
 
     :param disable_dynamic: weights stay where they are, see :func:`.managed.reloadable`.
     """
-    words = HashedWords.from_state_dict(weights, tokens=config["text"]["tokens"])
 
     class Target:
         params: dict[str, Any] = {}
@@ -139,9 +140,9 @@ def load_clip(config: dict[str, Any], weights: dict[str, Tensor], *, disable_dyn
 def embedding_file(name: str, folders: list[str]) -> Path | None:
     """Where an embedding of a name is, below any of some folders, with or without its ending; None where it is not."""
     for folder in map(Path, comfy.sd1_clip.expand_directory_list(folders)):
+        listed = set(os.listdir(folder)) if folder.is_dir() else ()
         for ending in ("", ".safetensors", ".pt", ".bin"):
-            path = folder / f"{name}{ending}"
-            if path.is_file() and path.parent == folder:
+            if f"{name}{ending}" in listed and (path := folder / f"{name}{ending}").is_file():
                 return path
     return None
 

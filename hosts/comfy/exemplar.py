@@ -20,7 +20,6 @@ from ...color.batches import in_batches
 from ...diffusion.inversion import (
     Inversion,
     InversionSettings,
-    check_same_model,
     latent_chroma,
     role_warnings,
     round_trip_error,
@@ -34,7 +33,7 @@ from .attention import fused_attention
 from .fits import foreign_levels
 from .host import ComfyHost
 from .memory import out_of_memory
-from .model import attention_layers, fingerprint, sigma_table
+from .model import attention_layers, sigma_table
 from .prompt_rows import why_together
 from .runs import say
 from .sampling_checks import sampling_warnings
@@ -171,11 +170,9 @@ def with_color_injection(
     :param source: inversion of the gray input(s); ``reference`` of the color reference(s), ``gray`` of the same without
         color.
     :param source_mask: (B or 1, H, W), where color may go; ``reference_mask`` where it may come from.
-    :raises ValueError: inversions or masks that do not fit each other or the MODEL.
+    :raises ValueError: inversions or masks that do not fit each other.
     :raises LookupError: an inversion that kept too little.
     """
-    for inversion in (source, reference, gray):
-        check_same_model(inversion, fingerprint(model))
     infos = attention_layers(model)
     layers = color_layers(infos, settings.layers)
     banks = DualBanks(source.bank, reference.bank, gray.bank)
@@ -213,12 +210,12 @@ def injection_check(
         shape = run.shape
         if tuple(shape[-2:]) != tuple(size):
             raise ValueError(
-                f"The latent to sample is {shape[-1]} x {shape[-2]}, but the input was inverted at {size[1]} x "
-                f"{size[0]}. Sample the latent that DDIM Inversion gave, or invert at this size."
+                f"latent: found one of {shape[-1]} x {shape[-2]}, expected {size[1]} x {size[0]}, as the input was "
+                "inverted; sample the latent that DDIM Inversion gave, or invert at this size."
             )
         if shape[0] % pictures:
             raise ValueError(
-                f"The latent batch has {shape[0]} picture(s), but {pictures} were inverted; use as many, or a multiple."
+                f"latent: found {shape[0]} picture(s), expected {pictures}, as were inverted, or a multiple."
             )
         adds_noise = bool(run.noise.any())
         start = to_model(run.latent.float())
@@ -231,8 +228,8 @@ def injection_check(
         unknown = [s for s in visited if min(abs(s - k) for k in kept) > 0.02 * s]
         if len(unknown) == len(visited) and not any(min(kept) * 0.5 <= s <= max(kept) * 1.5 for s in visited):
             raise ValueError(
-                f"The sampler visits sigmas {visited[0]:.3f} to {visited[-1]:.3f}, but attention was kept from "
-                f"{max(kept):.3f} to {min(kept):.3f} only. Use the sigmas output of DDIM Inversion, or invert deeper."
+                f"sigmas: found {visited[0]:.3f} to {visited[-1]:.3f}, expected some from {max(kept):.3f} to "
+                f"{min(kept):.3f}, where attention was kept; use the sigmas output of DDIM Inversion, or invert deeper."
             )
         other = foreign_levels(run.guider.model_patcher, source.plan.levels)
         for text in (*([] if other is None else [other]), *sampling_warnings(run, source, kept, to_model)):

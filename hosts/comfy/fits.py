@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...diffusion.inversion import Inversion, check_same_model
 from ...diffusion.levels import TOLERANCE
-from .model import sigma_table
+from .model import attention_layers, fingerprint, sigma_table
 
 
 def check_vae(vae: Any, model: Any, node: str, name: str = "vae") -> None:
@@ -51,6 +52,24 @@ def check_latent(samples: Tensor, model: Any, node: str, name: str = "latent") -
         raise ValueError(
             f"{node}: {name}: found a latent of {samples.shape[1]} channels, expected {latents.latent_channels} for "
             f"this MODEL ({type(model.model).__name__}); encode the picture with the VAE that comes with the model."
+        )
+
+
+def check_inversion(inversion: Inversion, model: Any, node: str, name: str = "inversion") -> None:
+    """Whether an INVERSION was made with a MODEL.
+
+    :raises ValueError: it was made with another one, or its latents are none of this MODEL's.
+    """
+    try:
+        check_same_model(inversion, fingerprint(model))
+    except ValueError as error:
+        raise ValueError(f"{node}: {name}: {error}") from None
+    infos = attention_layers(model)
+    check_latent(inversion.trajectory[0], model, node, name)
+    if inversion.layers and inversion.layers != infos:
+        raise ValueError(
+            f"{node}: {name}: found features of {len(inversion.layers)} attention layers, expected those of this "
+            f"MODEL's {len(infos)}; invert the picture again with the model that you sample with."
         )
 
 

@@ -121,8 +121,8 @@ class HubFolder:
 
     def models(self) -> list[str]:
         """Names of the folders that hold a model. One that is still being fetched has a name that begins with a dot."""
-        found = [path.parent.name for root in self.roots() if root.is_dir() for path in root.glob(f"*/{self.MARK}")]
-        return sorted({name for name in found if not name.startswith(".")})
+        found = [path for root in self.roots() if root.is_dir() for path in root.glob(f"*/{self.MARK}")]
+        return sorted({path.parent.name for path in found if path.is_file() and not path.parent.name.startswith(".")})
 
     def is_there(self) -> bool:
         """Whether the published model need not be fetched."""

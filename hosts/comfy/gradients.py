@@ -94,6 +94,7 @@ class DifferentiableUNet:
             recompute(self.base.diffusion_model)
 
     def __call__(self, x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
         rows = len(x)
         if not isinstance(sigma, Tensor):
             sigma = torch.full((rows,), sigma, device=self.device)  # made there: nothing is sent

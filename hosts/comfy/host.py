@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -86,10 +87,12 @@ class ComfyHost:
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, H, W, 3) in 0..1 -> (B, C, h, w) in the model's latent scale."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
         return self.model.model.process_latent_in(self.vae.encode(image[..., :3]))
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, H, W, 3) in 0..1."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
         return self.vae.decode(self.model.model.process_latent_out(latent))
 
     def only(self, part: slice, pictures: int) -> ComfyHost:
@@ -122,6 +125,7 @@ class ComfyHost:
                 visit=lambda latent: trajectory.append(latent.float()),
             )
 
+        climb.climbs = True
         # weight 1: one branch only, the conditional one
         guider = sampling.color_guider(model, self.conditioning, 1.0)
         sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step)

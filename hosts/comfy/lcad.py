@@ -19,11 +19,13 @@ from torch import Tensor
 
 from ... import demo
 from ...color import resize
-from ...files.headers import read_recommended
 from ...files.ldm import clip_sizes, listed, unet_config
+from ...files.tensors import reading
+from ...networks.embedded.words import HashedWords
 from ...networks.lcad.load import read_lcad
 from ...networks.lcad.model import LCADAutoencoder, working_bytes
 from ...pipelines.lcad import BatchSettings, LoadSettings, prepare
+from ...pipelines.recommended import read_recommended
 from .embedded import load_clip as load_words
 from .embedded import load_unet as load_embedded_unet
 from .folders import LCAD
@@ -203,19 +205,17 @@ def load_file(path: Path, *, disable_dynamic: bool = False) -> tuple[Any, Any, C
 
     :param disable_dynamic: weights stay where they are, see :func:`.managed.reloadable`.
     """
-    read = read_lcad(path)
-    try:
+    read, recommended = read_lcad(path), read_recommended(path)
+    with reading(path, "give L-CAD's checkpoint"):
         if read.config is not None:
             model = load_embedded_unet(
                 read.config, read.unet, read.autoencoder.base, LCADModel, paged=not disable_dynamic
             )
-            clip = load_words(read.config, read.text, disable_dynamic=disable_dynamic)
+            words = HashedWords.from_state_dict(read.text, tokens=read.config["text"]["tokens"])
+            clip = load_words(words, disable_dynamic=disable_dynamic)
         else:
             model = load_unet(read.unet, paged=not disable_dynamic)
             clip = load_text(read.text, disable_dynamic=disable_dynamic)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    recommended = read_recommended(path)
     recommend(model, recommended)
     reloadable(model, _reload, path, 0)
     reloadable(clip.patcher, _reload, path, 1)

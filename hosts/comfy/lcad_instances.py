@@ -137,8 +137,8 @@ class _Instances:
         wrong = [n for n in (len(instance.masks) for instance in self.instances) if run.shape[0] % n]
         if wrong:
             raise ValueError(
-                f"The latent batch has {run.shape[0]} picture(s), but a phrase has masks for {wrong[0]}: give each "
-                "phrase one mask for all pictures, or one for each."
+                f"latent: found {run.shape[0]} picture(s), expected {wrong[0]}, as a phrase has masks, or a multiple; "
+                "give each phrase one mask for all pictures, or one for each."
             )
 
     def __call__(self, run: Callable[[UNetCall], Tensor], call: UNetCall) -> Tensor:

@@ -21,18 +21,17 @@ def is_shared(conditioning: list) -> bool:
     return all(count == 1 for count in _counts(conditioning)) and _foreign_control(conditioning) is None
 
 
-def check_shared(conditioning: list, node: str, name: str = "conditioning") -> None:
-    """For nodes whose batches hold other pictures beside the user's.
+def rows_in_turn(conditioning: list, *, hints: bool = True) -> Iterator[int]:
+    """How many rows the prompts, their pooled texts and masks, and the pictures of ControlNets have.
 
-    :param node: display name of the asking node; ``name`` is its input's.
-    :raises ValueError: prompts with a row for each picture.
+    :param hints: the ControlNets' too, of which ComfyUI takes any number.
     """
-    most = max(_counts(conditioning), default=1)
-    if most > 1:
-        raise ValueError(
-            f"{node}: {name}: found prompts for {most} pictures, expected one prompt for all; work on the pictures one "
-            "by one, each with its own prompt."
-        )
+    for context, extras in conditioning:
+        yield len(context)
+        yield from (count for key in _IN_TURN for count in _rows(extras.get(key)))
+    if hints:
+        for control in _chain(conditioning):
+            yield from _rows(getattr(control, "cond_hint_original", None))
 
 
 def why_together(conditioning: list, pictures: int) -> str | None:
@@ -104,13 +103,11 @@ def _foreign_control(conditioning: list) -> str | None:
 
 def _counts(conditioning: list) -> Iterator[int]:
     """How many rows everything in some prompts has."""
-    for context, extras in conditioning:
-        yield len(context)
-        for key, value in extras.items():
-            if key != "control":
-                yield from _rows(value)
-    for control in _chain(conditioning):
-        yield from _rows([getattr(control, "cond_hint_original", None), *getattr(control, "extra_concat_orig", ())])
+    yield from rows_in_turn(conditioning)
+    yield from (
+        count for _, extras in conditioning for key in extras.keys() - {"control"} for count in _rows(extras[key])
+    )
+    yield from (count for control in _chain(conditioning) for count in _rows(getattr(control, "extra_concat_orig", ())))
 
 
 def _rows(value: Any) -> Iterator[int]:

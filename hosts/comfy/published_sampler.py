@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import comfy.k_diffusion.sampling
@@ -14,6 +15,7 @@ from ...diffusion.schedule import ancestral_sigmas, sampling_sigmas
 from ...pipelines.published_sampler import PublishedSamplerSettings
 from .fits import check_levels
 from .model import require_unet, sigma_table
+from .sampling_checks import check_run
 
 
 def published_sampling(model: Any, settings: PublishedSamplerSettings, node: str) -> tuple[Any, Tensor]:
@@ -37,4 +39,27 @@ def published_sampling(model: Any, settings: PublishedSamplerSettings, node: str
     noise = float(sigmas[0])
     if math.isclose(noise, float(table[-1]), rel_tol=1e-5):
         noise = math.hypot(1, noise)  # ComfyUI's noise at the largest level
-    return comfy.samplers.KSAMPLER(scaled_ends(loop, large / noise, last)), sigmas
+    return _CheckedSampler(scaled_ends(loop, large / noise, last), model, node), sigmas
+
+
+class _CheckedSampler(comfy.samplers.KSAMPLER):
+    """A sampler that looks at latents and levels before it begins."""
+
+    def __init__(self, loop: Callable[..., Tensor], model: Any, node: str) -> None:
+        super().__init__(loop)
+        self.model, self.node = model, node
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Any,
+        extra_args: Any,
+        callback: Any,
+        noise: Any,
+        latent_image: Any = None,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        """What ComfyUI's own makes of them."""
+        check_run(self.model, noise, noise if latent_image is None else latent_image, self, sigmas, self.node)
+        return super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, *args, **kw)

@@ -1,19 +1,57 @@
-"""What is said, once a run, of a sampler and its levels under color injection."""
+"""What a sampling must begin with, and what is said, once a run, of a sampler and its levels under color injection."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 from torch import Tensor
 
+from ...color.tensors import FLOATS, check_finite, check_tensor
 from ...diffusion.inversion import Inversion
 from ...diffusion.sampler_checks import latent_level, level_warnings, sampler_warnings
+from .fits import check_latent
+from .latents import as_latents
 from .sampling import StepLimitedGuider
 
 if TYPE_CHECKING:
     from .edits import Sampling
+
+
+def check_run(model: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, node: str) -> None:
+    """Whether latents and levels are ones that a MODEL can sample.
+
+    :param node: display name of the node that takes part, for messages.
+    :raises ValueError: latents of another family or not finite, or levels that do not fall.
+    """
+    for name, samples in (("latent", latent), ("noise", noise)):
+        as_latents({"samples": samples}, f"{node}: {name}")
+        check_latent(samples, model, node, name)
+    if not getattr(getattr(sampler, "sampler_function", None), "climbs", False):  # an inversion's own goes up
+        check_levels_fall(sigmas, node)
+
+
+def check_levels_fall(sigmas: Any, node: str) -> None:
+    """Whether sigmas are levels that a sampler can go down.
+
+    :param sigmas: (N+1,); with a single one, or none, nothing is sampled.
+    :raises ValueError: they are not.
+    """
+    asked, expected = f"{node}: sigmas", "levels that fall, none below 0"
+    check_tensor(sigmas, asked, expected)
+    if sigmas.ndim != 1 or sigmas.dtype not in FLOATS:
+        raise ValueError(
+            f"{asked}: found {sigmas.dtype} of shape {tuple(sigmas.shape)}, expected {expected}; connect a scheduler."
+        )
+    levels = sigmas.tolist()
+    check_finite(sigmas, asked, expected)
+    if any(high < low for high, low in pairwise(levels)) or any(level < 0 for level in levels):
+        raise ValueError(
+            f"{asked}: found {', '.join(f'{level:.3g}' for level in levels[:8])}{' ...' if len(levels) > 8 else ''}, "
+            f"expected {expected}; connect a scheduler, or the sigmas of DDIM Inversion."
+        )
 
 
 def sampling_warnings(

@@ -109,8 +109,9 @@ def build_model(weights: Mapping[str, Tensor], config: Any, what: str, *, paged:
     parameters = sum(tensor.numel() for tensor in weights.values())
     dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=[torch.float16, torch.bfloat16, torch.float32])
     config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device))
+    # without memory first: a file may say sizes that its tensors do not have
+    check_fit(config.get_model({}, "", device="meta").diffusion_model, weights, what)
     model = config.get_model({}, "", device=offload)
-    check_fit(model.diffusion_model, weights, what)
     model.diffusion_model.load_state_dict(dict(weights), strict=True)
     model.eval().requires_grad_(False)
     return managed(model, device, offload, paged=paged)

@@ -42,7 +42,7 @@ class ConceptLearner:
         self.text = DifferentiableText(clip, settings.word)
         if settings.vectors > self.text.room:
             raise ValueError(
-                f"This text encoder has room for {self.text.room} vectors; {settings.vectors} were asked for."
+                f"vectors is {settings.vectors}, expected 1 to {self.text.room}, what this text encoder has room for."
             )
         self.unet = DifferentiableUNet(model, checkpointing=settings.gradient_checkpointing)
         self.device = self.unet.device
@@ -78,7 +78,6 @@ class ConceptLearner:
         rows = Batches(2, out_of_memory, "prediction(s)")
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
-            comfy.model_management.throw_exception_if_processing_interrupted()
             twice, sigmas = torch.cat([x, x]), sigma.repeat(2)
             asked = rows.of(2, lambda part: self.unet(twice[part], sigmas[part], *(each[part] for each in both)))
             plain, steered = torch.cat([answer for _, answer in asked]).chunk(2)
@@ -99,7 +98,11 @@ class ConceptLearner:
 
 def encode_pictures(model: Any, vae: Any, pictures: Tensor) -> Tensor:
     """(P, H, W, 3) in 0..1 -> (P, C, h, w) in the model's latent scale, one picture at a time."""
-    return model.model.process_latent_in(torch.cat([vae.encode(picture[None]) for picture in pictures]))
+    latents = []
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        latents.append(vae.encode(picture[None]))
+    return model.model.process_latent_in(torch.cat(latents))
 
 
 def conditioning_of(clip: Any, tokens: dict[str, list]) -> list:

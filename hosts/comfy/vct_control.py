@@ -31,6 +31,7 @@ from .fits import foreign_levels
 from .prompts import prompt_tokens
 from .rows import Prediction, branches_of
 from .runs import read_levels
+from .sampling_checks import check_run
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +117,12 @@ class ControlGuider(comfy.samplers.CFGGuider):
     def sample(
         self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None
     ):
+        check_run(self.model_patcher, noise, latent_image, sampler, sigmas, self.name)
         if len(sigmas) < 2:
             return latent_image
         pictures, replay = latent_image.shape[0], self.fusion.replay
         if replay is not None:
-            _check_start(replay, latent_image, sigmas)
+            _check_start(replay, latent_image, sigmas, self.name)
         self._run = ControlledRun(self.fusion, sigmas.tolist(), self._infos)
         self._rows = pictures if replay is not None else 2 * pictures
         self._apart = any("control" in c for conds in self.original_conds.values() for c in conds)
@@ -348,24 +350,24 @@ def _targets_only(callback: Callable | None, pictures: int) -> Callable | None:
     return lambda step, denoised, x, total: callback(step, denoised[:pictures], x[:pictures], total)
 
 
-def _check_start(replay: Replay, latent: Tensor, sigmas: Tensor) -> None:
+def _check_start(replay: Replay, latent: Tensor, sigmas: Tensor, node: str) -> None:
     """:raises ValueError: a latent or levels that the source's way does not fit."""
     if tuple(latent.shape[-2:]) != replay.size:
         height, width = replay.size
         raise ValueError(
-            f"The latent to sample is {latent.shape[-1]} x {latent.shape[-2]}, but the source was inverted at {width} "
-            f"x {height}. Sample the latent that DDIM Inversion gave, or invert at this size."
+            f"{node}: latent: found one of {latent.shape[-1]} x {latent.shape[-2]}, expected {width} x {height}, as "
+            "the source was inverted; sample the latent that DDIM Inversion gave, or invert at this size."
         )
     if latent.shape[0] % replay.pictures:
         raise ValueError(
-            f"The latent batch has {latent.shape[0]} picture(s), but {replay.pictures} were inverted; use as many, or "
-            "a multiple."
+            f"{node}: latent: found {latent.shape[0]} picture(s), expected {replay.pictures}, as were inverted, or a "
+            "multiple."
         )
     first, top = float(sigmas[0]), replay.levels[0]
     if abs(first - top) > 0.02 * top:
         raise ValueError(
-            f"Sampling starts at sigma {first:.3f}, but the source was inverted up to {top:.3f}. Use the sigmas output "
-            "of DDIM Inversion."
+            f"{node}: sigmas: found a first level of {first:.3f}, expected {top:.3f}, up to which the source was "
+            "inverted; use the sigmas output of DDIM Inversion."
         )
 
 
@@ -376,7 +378,7 @@ def text_columns(conditioning: list, name: str) -> int:
     """
     lengths = {context.shape[1] for context, _ in conditioning}
     if len(lengths) != 1:
-        raise ValueError(f"The {name} CONDITIONING has prompts of {sorted(lengths)} columns; one length is needed.")
+        raise ValueError(f"{name}: found prompts of {sorted(lengths)} columns, expected one length; encode one text.")
     return lengths.pop()
 
 

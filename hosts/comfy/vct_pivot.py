@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from ...diffusion.inversion import Inversion, check_same_model
+from ...diffusion.inversion import Inversion
 from ...diffusion.learning import HALF_SCALE, drain
 from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
-from . import model as host
 from .gradients import DifferentiableUNet, clone_for_autograd, gradients
 
 
@@ -28,9 +27,8 @@ def find_pivots(
 
     :param conditioning: what the inversion was made under; its first entry is used.
     :param on_iteration: called after every iteration; what it raises ends the search.
-    :raises ValueError: another model's inversion, several prompts, or what the search refuses.
+    :raises ValueError: several prompts, or what the search refuses.
     """
-    check_same_model(inversion, host.fingerprint(model))
     context, extras = single_prompt(conditioning)
     with gradients():
         unet = DifferentiableUNet(model, extras, checkpointing)

@@ -8,7 +8,6 @@ file. The text encoders are run once, on the empty prompt (the only one that the
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +17,19 @@ import torch
 from torch import Tensor
 
 from ...files import headers, ldm
-from ...files.tensors import digest, is_safetensors_inside, read_component, read_json, read_tensors
+from ...files.tensors import digest, is_safetensors_inside, read_tensors, reading
 from ...networks.embedded.autoencoder import LinearAutoencoder
-from ...networks.embedded.words import HashedWords
+from ...networks.embedded.parts import read_embedded
+from ...pipelines.recommended import read_recommended
+from . import folder
 from . import text_encoders as text
+from .folder import UNSUPPORTED
 from .ldm import unet_from_ldm, vae_from_ldm
 from .prediction import PREDICTIONS, Prediction, guess_prediction
 
 __all__ = ["StandaloneModel", "alphas_cumprod", "fingerprint", "load_standalone", "unet_from_ldm"]
 
 _SD_SCALE, _SDXL_SCALE = 0.18215, 0.13025
-_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
-_UNSUPPORTED = "SD 1.x, 2.x or SDXL is needed: a diffusers folder, or a checkpoint with UNet, VAE and text encoder."
 
 
 class KLCodec:
@@ -135,7 +134,7 @@ def alphas_cumprod(
     elif schedule == "linear":
         betas = torch.linspace(start, end, steps, dtype=torch.float64)
     else:
-        raise ValueError(f"beta schedule {schedule!r} was found, scaled_linear or linear expected: {_UNSUPPORTED}")
+        raise ValueError(f"beta schedule {schedule!r} was found, scaled_linear or linear expected: {UNSUPPORTED}")
     alphas = torch.cumprod(1 - betas, dim=0)
     if zero_terminal_snr:
         roots = alphas.sqrt()
@@ -184,7 +183,7 @@ def load_standalone(
     if len(set(channels)) != 1:
         raise ValueError(
             f"{path}: the UNet reads {channels[0]} and writes {channels[1]} channels but the VAE has {channels[2]} (an "
-            f"inpainting, editing or upscaling model?); {_UNSUPPORTED}"
+            f"inpainting, editing or upscaling model?); {UNSUPPORTED}"
         )
     if context.shape[-1] != unet.config.cross_attention_dim:
         raise ValueError(
@@ -208,48 +207,43 @@ def load_standalone(
 
 def _check_conditions(path: Path, config: Any, added: dict[str, Tensor] | None) -> None:
     """Refuse UNets that need inputs which no supported model has."""
-    extras = {key: config.get(key) for key in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")}
-    extras = {key: value for key, value in extras.items() if value is not None}
     kind = config.get("addition_embed_type")
-    if extras or kind not in (None, "text_time"):
-        raise ValueError(f"{path}: the UNet wants other conditions ({extras or kind}); {_UNSUPPORTED}")
     if (kind is None) != (added is None):
         raise ValueError(
             f"{path}: the UNet {'takes' if kind else 'does not take'} SDXL's conditions but {'no' if kind else 'a'} "
-            f"second text encoder was found: the parts are from different models; {_UNSUPPORTED}"
+            f"second text encoder was found: the parts are from different models; {UNSUPPORTED}"
         )
     if added is not None:
         width = config["projection_class_embeddings_input_dim"]
-        pooled, time_ids = added["text_embeds"].shape[-1], 6 * config["addition_time_embed_dim"]
+        pooled, time_ids = added["text_embeds"].shape[-1], 6 * (config["addition_time_embed_dim"] or 0)
         if width != pooled + time_ids:
             raise ValueError(
                 f"{path}: the UNet's added conditions are {width} wide, SDXL's are {pooled} + {time_ids} (is this the "
-                f"refiner?); {_UNSUPPORTED}"
+                f"refiner?); {UNSUPPORTED}"
             )
 
 
 def _load_embedded(path: Path, device: torch.device) -> dict[str, Any]:
     """The pack's own file; its header says what no shape does (heads, norm groups, schedule)."""
-    config, tensors = headers.read_config(path), headers.load_state_dict(path)
-    unexpected = [name for name in tensors if not name.startswith(("unet.", "vae.", "text."))]
-    if unexpected:
-        raise ValueError(f"{path}: unexpected {ldm.listed(unexpected)}: reinstall the pack to restore the file.")
-    unet = embedded_unet(config, ldm.part(tensors, "unet."), f"{path}: UNet")
-    words = HashedWords.from_state_dict(ldm.part(tensors, "text."), tokens=config["text"]["tokens"])
-    schedule = config["schedule"]
+    read, recommended = read_embedded(path), read_recommended(path)
+    config = read.config
+    with reading(path, "reinstall the pack to restore it"):
+        unet = embedded_unet(config, read.unet, "UNet")
     return {
         "unet": unet,
-        "vae": LinearCodec(
-            LinearAutoencoder.from_state_dict(ldm.part(tensors, "vae.")), config["latent"]["scale_factor"]
-        ),
-        "alphas_cumprod": alphas_cumprod(
-            schedule["type"], schedule["beta_start"], schedule["beta_end"], schedule["steps"]
-        ).to(device),
-        "prediction": _prediction(path, schedule["prediction"]),
-        "context": words.encode([""]),
+        "vae": LinearCodec(read.autoencoder, config["latent"]["scale_factor"]),
+        "alphas_cumprod": embedded_alphas(config).to(device),
+        "prediction": config["schedule"]["prediction"],
+        "context": read.words.encode([""]),
         "added": None,
-        "recommended": headers.read_recommended(path),
+        "recommended": recommended,
     }
+
+
+def embedded_alphas(config: Mapping[str, Any]) -> Tensor:
+    """:func:`alphas_cumprod` of an embedded file's configuration."""
+    schedule = config["schedule"]
+    return alphas_cumprod(schedule["type"], schedule["beta_start"], schedule["beta_end"], schedule["steps"])
 
 
 def embedded_unet(config: Mapping[str, Any], weights: Mapping[str, Tensor], what: str) -> Any:
@@ -259,75 +253,32 @@ def embedded_unet(config: Mapping[str, Any], weights: Mapping[str, Tensor], what
     """
     from diffusers import UNet2DConditionModel
 
-    arguments = {key: value for key, value in config["unet"].items() if key not in ("class", "key_prefix", "note")}
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(**arguments)
-    return ldm.load_strictly(unet, weights, what)
-
-
-def _prediction(path: Path, name: str) -> str:
-    if name not in ("epsilon", "v_prediction"):
-        raise ValueError(
-            f"{path}: prediction type {name!r} was found, epsilon or v_prediction expected; {_UNSUPPORTED}"
-        )
-    return name
+    return ldm.build(lambda: UNet2DConditionModel(**config["unet"]), weights, what)
 
 
 def _load_folder(path: Path, device: torch.device) -> dict[str, Any]:
-    """A diffusers folder, its components built from their config.json and loaded strictly.
-
-    ``from_pretrained`` would fill missing weights with random numbers and only warn.
-    """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig
-
-    if not (path / "unet" / "config.json").is_file():
-        found = sorted(entry.name for entry in path.iterdir())
-        raise ValueError(f"{path} has no unet/config.json (found {found[:12]}); {_UNSUPPORTED}")
-    modules = {}
-    for name, cls in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
-        config = read_json(path / name / "config.json")
-        if config.get("_class_name") != cls.__name__:
-            raise ValueError(f"{path / name} is a {config.get('_class_name')}, expected {cls.__name__}; {_UNSUPPORTED}")
-        weights = read_component(path / name)
-        if name == "vae":  # folders of 2022 have the attention's old names
-            weights = {_OLD_ATTENTION.sub(lambda m: _NEW_ATTENTION[m[1]], key): w for key, w in weights.items()}
-        with torch.device("meta"):
-            module = cls.from_config(config)
-        modules[name] = ldm.load_strictly(module, weights, str(path / name))
-
-    def encoder(name: str, projection: bool) -> Any:
-        config = read_json(path / name / "config.json")
-        if config.get("model_type") not in ("clip_text_model", "clip"):
-            raise ValueError(f"{path / name} is a {config.get('model_type')} model, expected CLIP; {_UNSUPPORTED}")
-        weights = read_component(path / name)
-        return text.clip_model(CLIPTextConfig.from_dict(config), weights, str(path / name), projection=projection)
-
-    first, added = encoder("text_encoder", False), None
+    """A diffusers folder."""
+    unet, vae = folder.load_unet(path), folder.load_vae(path)
+    first, added = folder.load_text(path, "text_encoder", projection=False), None
     if (path / "text_encoder_2").is_dir():
-        context, added = text.encode_empty_sdxl(first, encoder("text_encoder_2", True), device)
+        second = folder.load_text(path, "text_encoder_2", projection=True)
+        context, added = text.encode_empty_sdxl(first, second, device)
     else:
         # OpenAI's CLIP (SD 1.x) and OpenCLIP (SD 2.x) differ in how they pad; their activation tells them apart.
         openai = first.config.hidden_act == "quick_gelu"
         context, _ = text.encode_empty(first, device, layer=None, pad_with_end=openai)
-    scheduler = read_json(path / "scheduler" / "scheduler_config.json")
-    kind = str(scheduler.get("_class_name"))
-    if "Flow" in kind or "EDM" in kind or scheduler.get("trained_betas") is not None:
-        raise ValueError(
-            f"{path} has the scheduler {kind}, whose noise levels are not Stable Diffusion's; {_UNSUPPORTED}"
-        )
+    scheduler = folder.read_scheduler(path)
     return {
-        "unet": modules["unet"],
-        "vae": KLCodec(modules["vae"]),
+        "unet": unet,
+        "vae": KLCodec(vae),
         "alphas_cumprod": alphas_cumprod(
-            # What a scheduler_config.json leaves out has diffusers' defaults, which are not Stable Diffusion's.
-            scheduler.get("beta_schedule", "linear"),
-            scheduler.get("beta_start", 0.0001),
-            scheduler.get("beta_end", 0.02),
-            scheduler.get("num_train_timesteps", 1000),
-            zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr")),
+            scheduler["beta_schedule"],
+            scheduler["beta_start"],
+            scheduler["beta_end"],
+            scheduler["num_train_timesteps"],
+            zero_terminal_snr=scheduler["rescale_betas_zero_snr"],
         ).to(device),
-        "prediction": _prediction(path, scheduler.get("prediction_type", "epsilon")),
+        "prediction": scheduler["prediction_type"],
         "context": context,
         "added": added,
     }
@@ -342,17 +293,17 @@ def _load_single_file(path: Path, device: torch.device) -> dict[str, Any]:
     """A checkpoint in LDM naming; the text encoder's name tells the family."""
     tensors = read_tensors(path)
     if ldm.UNET + "input_blocks.0.0.weight" not in tensors:
-        raise ValueError(f"{path} holds {ldm.describe(tensors)} ({len(tensors)} tensors); {_UNSUPPORTED}")
+        raise ValueError(f"{path} holds {ldm.describe(tensors)} ({len(tensors)} tensors); {UNSUPPORTED}")
     edm = [name for name in ("edm_mean", "edm_vpred.sigma_max") if name in tensors]
     if edm:
-        raise ValueError(f"{path} is an EDM model ({edm[0]} found), which has other noise levels; {_UNSUPPORTED}")
+        raise ValueError(f"{path} is an EDM model ({edm[0]} found), which has other noise levels; {UNSUPPORTED}")
 
     added = None
     try:
         refined = any(name.startswith(ldm.UNET + "label_emb.") for name in tensors)
         known = ldm.text_family(tensors)
         if refined and known is not None and known[0] == "sd2":
-            raise ValueError(f"an SDXL refiner was found; {_UNSUPPORTED}")
+            raise ValueError(f"an SDXL refiner was found; {UNSUPPORTED}")
         family, encoders = text.text_encoders(tensors)
         if family == "sdxl":
             context, added = text.encode_empty_sdxl(*encoders, device)

@@ -15,13 +15,15 @@ from ...attention.instances import Instance
 from ...attention.phrases import PromptTokens, find_phrases
 from ...diffusion.sampling import guide, sample_ddim
 from ...diffusion.schedule import sigmas_from_alphas
-from ...files.headers import read_recommended
 from ...files.ldm import place
+from ...files.tensors import reading
+from ...networks.clip.words import MERGES, WORDS, has_words, make_tokenizer, read_words
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
-from ...networks.lcad.load import read_lcad
+from ...networks.lcad.load import LCADFile, read_lcad
 from ...networks.lcad.model import LCADAutoencoder
 from ...networks.lcad.weights import TEXT
-from .checkpoint import StandaloneModel, alphas_cumprod, embedded_unet, fingerprint
+from ...pipelines.recommended import read_recommended
+from .checkpoint import StandaloneModel, alphas_cumprod, embedded_alphas, embedded_unet, fingerprint
 from .denoiser import UNetDenoiser
 from .host import StepCallback
 from .lcad_instances import guided_instances
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 #: The published text encoder's tokenizer, by its name on the hub.
 TOKENIZER = "openai/clip-vit-large-patch14"
+#: The state of it that is fetched.
+REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
+_CURE = f"give --tokenizer a folder with {WORDS} and {MERGES}, or the name {TOKENIZER} to fetch it from the hub."
 SCALE = 0.18215  # of Stable Diffusion 1.x's latents
 
 
@@ -162,23 +167,38 @@ def load_lcad(
     """The embedded L-CAD or a published checkpoint, ready to run.
 
     :param dtype: of the UNet; gray encoder, decoder and text stay float32.
-    :param tokenizer: for published checkpoints: a folder with CLIP's tokenizer, or its name on the hub, from which it
-        is fetched. None takes what the hub's cache has.
+    :param tokenizer: for published checkpoints: a folder with CLIP's tokenizer, or :data:`TOKENIZER` to fetch that
+        one from the hub. None takes what the hub's cache has.
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: it is not L-CAD's, or there is no tokenizer.
     """
     path = Path(path)
-    read = read_lcad(path)
+    read, recommended = read_lcad(path), read_recommended(path)
+    with reading(path, "give L-CAD's checkpoint"):
+        return _build(path, read, recommended, torch.device(device), dtype, tokenizer)
+
+
+def _build(
+    path: Path,
+    read: LCADFile,
+    recommended: Mapping[str, Any],
+    device: torch.device,
+    dtype: torch.dtype,
+    tokenizer: str | Path | None,
+) -> DiffusersLCAD:
+    """What :func:`load_lcad` gives, of what was read.
+
+    :raises ValueError: the parts do not fit.
+    """
     if read.config is None:
         unet, (encode, words_of) = unet_from_ldm(read.unet, dtype=None), _clip_text(read.text, tokenizer, device)
         alphas, prediction, scale = alphas_cumprod(), "epsilon", SCALE
     else:
-        unet = embedded_unet(read.config, read.unet, f"{path}: UNet")
+        unet = embedded_unet(read.config, read.unet, "UNet")
         words = HashedWords.from_state_dict(read.text, tokens=read.config["text"]["tokens"]).to(device)
         encode, words_of = _hashed_text(words)
-        schedule, scale = read.config["schedule"], read.config["latent"]["scale_factor"]
-        alphas = alphas_cumprod(schedule["type"], schedule["beta_start"], schedule["beta_end"], schedule["steps"])
-        prediction = schedule["prediction"]
+        scale, alphas = read.config["latent"]["scale_factor"], embedded_alphas(read.config)
+        prediction = read.config["schedule"]["prediction"]
     identity = fingerprint(unet.conv_in.weight, unet.config)
     place(unet, device=device, dtype=dtype)
     model = StandaloneModel(
@@ -191,9 +211,7 @@ def load_lcad(
         name=path.stem,
         fingerprint=identity,
     )
-    return DiffusersLCAD(
-        model, read.autoencoder.to(device), encode, words_of, scale, read_recommended(path).get("lcad", {})
-    )
+    return DiffusersLCAD(model, read.autoencoder.to(device), encode, words_of, scale, dict(recommended.get("lcad", {})))
 
 
 #: A text encoder, a prompt -> (1, tokens, width), and its reading of a prompt.
@@ -213,28 +231,50 @@ def _hashed_text(words: HashedWords) -> _Text:
     return encode, words_of
 
 
+def _tokenizer_folder(place: str | Path | None) -> Path:
+    """The folder with CLIP's words: the one that is named, or the published one, which is fetched if it is.
+
+    :raises ValueError: there is none.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        if place is not None and Path(place).is_dir():
+            folder = Path(place)
+        elif place is None or str(place) == TOKENIZER:
+            # without a token: the files are public
+            found = snapshot_download(
+                TOKENIZER,
+                revision=REVISION,
+                allow_patterns=[WORDS, MERGES],
+                local_files_only=place is None,
+                token=False,
+            )
+            folder = Path(found)
+        else:
+            raise ValueError(f"{place} is no folder")
+        if not has_words(folder):
+            raise ValueError(f"{folder} has no {WORDS} and {MERGES}")
+    except (OSError, ValueError) as error:  # the network's errors are among them
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"CLIP's tokenizer was not found ({said}): {_CURE}") from error
+    return folder
+
+
 def _clip_text(weights: Mapping[str, Tensor], tokenizer: str | Path | None, device: str | torch.device) -> _Text:
     """A published text encoder, and its reading of a text, whose first word stands behind the begin mark.
 
     77 tokens padded with the end mark, no mask, the normed last layer.
     """
-    from transformers import CLIPTokenizer
-
     if not weights:
         raise ValueError("the file has no text encoder (cond_stage_model.*): get the full checkpoint.")
     encoder = clip_from_ldm({TEXT + name: tensor for name, tensor in weights.items()}, TEXT).to(device)
     length, end = encoder.config.max_position_embeddings, encoder.config.vocab_size - 1
-    cure = (
-        f"give --tokenizer a folder with vocab.json and merges.txt, or the name {TOKENIZER} to fetch it from the hub."
-    )
-    try:
-        # a name that is given may be fetched; the usual one must be there
-        words = CLIPTokenizer.from_pretrained(str(tokenizer or TOKENIZER), local_files_only=tokenizer is None)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"CLIP's tokenizer was not found ({str(error).splitlines()[0]}): {cure}") from error
-    if words.eos_token_id != end:  # a folder without one gives an empty one
+    words = make_tokenizer(read_words(_tokenizer_folder(tokenizer)))
+    if words.eos_token_id != end:
         raise ValueError(
-            f"CLIP's tokenizer was not found (its end mark is {words.eos_token_id}, expected {end}): {cure}"
+            f"CLIP's tokenizer was not found (the end mark of {tokenizer or TOKENIZER} is {words.eos_token_id}, "
+            f"expected {end}): {_CURE}"
         )
 
     @torch.no_grad()

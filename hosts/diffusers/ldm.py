@@ -8,7 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...files.ldm import GROUPS, UNET, VAE, count, describe, listed, load_strictly, part, place, unet_config
+from ...files.ldm import (
+    GROUPS,
+    UNET,
+    VAE,
+    check_source,
+    count,
+    describe,
+    listed,
+    load_strictly,
+    part,
+    place,
+    size,
+    unet_config,
+)
 
 
 def _check_converted(source: Mapping[str, Tensor], converted: Mapping[str, Tensor], what: str) -> None:
@@ -52,6 +65,7 @@ def unet_from_ldm(
             f"no tensor is named `{UNET}*`; {describe(state_dict)} was found: use an SD 1.x, 2.x or SDXL checkpoint."
         )
     config = unet_config(weights, heads=heads, head_dim=head_dim)
+    check_source(weights, UNET)
     converted = convert_ldm_unet_checkpoint({UNET + name: tensor for name, tensor in weights.items()}, config)
     _check_converted(weights, converted, "UNet")
     with torch.device("meta"):
@@ -79,12 +93,18 @@ def vae_from_ldm(state_dict: Mapping[str, Tensor], scaling_factor: float) -> Any
             f"the checkpoint has no complete VAE (missing {missing or VAE + 'encoder.down.*'}): use a checkpoint with "
             "its VAE baked in, or a diffusers folder."
         )
+    check_source(weights, VAE)
+    channels = tuple(size(weights, name, 0, 4, VAE) for name in sizes[1:])
+    if any(width % GROUPS for width in channels):
+        raise ValueError(
+            f"VAE channels {list(channels)} are not multiples of the {GROUPS} norm groups: this is no LDM VAE."
+        )
     config = {
-        "block_out_channels": tuple(weights[name].shape[0] for name in sizes[1:]),
+        "block_out_channels": channels,
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "layers_per_block": count(weights, "encoder.down.0.block."),
-        "latent_channels": weights["decoder.conv_in.weight"].shape[1],
+        "latent_channels": size(weights, "decoder.conv_in.weight", 1, 4, VAE),
         "norm_num_groups": GROUPS,
         "scaling_factor": scaling_factor,
     }

@@ -13,7 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...files.ldm import Family, _clip_sizes, clip_sizes, count, listed, load_strictly, part, text_family
+from ...files.ldm import (
+    Family,
+    _clip_sizes,
+    check_source,
+    clip_sizes,
+    count,
+    listed,
+    load_strictly,
+    part,
+    size,
+    text_family,
+)
+from ...files.sound import check_numbers
 
 _BEGIN, _END = 49406, 49407  # CLIP's marks for the begin and end of a text, the last two of its 49,408 ids
 _OPENCLIP_H_LAYERS = 24  # SD 2.x's text encoder, whose last layer is not used
@@ -43,6 +55,10 @@ def clip_model(config: Any, weights: Mapping[str, Tensor], what: str, *, project
         if name not in ignored
     }
     load_strictly(model, named, what)
+    try:
+        check_numbers(named)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
     # The index buffer is not in the state dict, so it is still on the meta device.
     inner.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
     return model.float()
@@ -53,6 +69,7 @@ def clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str) -> Any:
     from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint
     from transformers import CLIPTextConfig
 
+    check_source(_used(part(state_dict, prefix)), prefix)
     weights = convert_ldm_clip_checkpoint({name: t for name, t in state_dict.items() if name.startswith(prefix)})
     config = CLIPTextConfig(**clip_sizes(weights, prefix), hidden_act="quick_gelu")
     return clip_model(config, weights, f"text encoder {prefix}*")
@@ -84,17 +101,23 @@ def open_clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str, *, project
     unexpected = [name for name in weights if not name.startswith("transformer.") and name not in known]
     if unexpected:
         raise ValueError(f"text encoder {prefix}*: unexpected keys {listed(unexpected)}: use the plain checkpoint.")
+    check_source(_used(weights), prefix)
     config = CLIPTextConfig(
         **sizes,
         num_hidden_layers=layers,
         hidden_act="gelu",
-        projection_dim=weights["text_projection"].shape[1] if projection else sizes["hidden_size"],
+        projection_dim=size(weights, "text_projection", 1, 2, prefix) if projection else sizes["hidden_size"],
     )
     # A neutral prefix: the converter has a list of SD 2.x keys, by full name, that it leaves out on its own.
     converted = convert_open_clip_checkpoint(
         SimpleNamespace(config=config), {"openclip." + name: tensor for name, tensor in weights.items()}, "openclip."
     )
     return clip_model(config, converted, f"text encoder {prefix}*", projection=projection)
+
+
+def _used(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a text encoder's tensors is read: not the places, the scale of similarities and the mask of full CLIP."""
+    return {n: t for n, t in weights.items() if not n.endswith(("position_ids", "logit_scale", "attn_mask"))}
 
 
 def text_encoders(state_dict: Mapping[str, Tensor]) -> tuple[Family, list[Any]]:

@@ -16,7 +16,10 @@ from torch import Tensor
 
 from ...files import embeddings, headers, ldm
 from ...files.output import whole
-from ...files.tensors import read_component, read_json, read_tensors
+from ...files.tensors import read_component, read_tensors
+from ...networks.clip.sizes import text_configuration
+from ...networks.clip.words import make_tokenizer, read_words
+from ...networks.embedded.parts import read_embedded
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from . import text_encoders as text
 
@@ -171,11 +174,7 @@ def load_concept_text(path: Path, device: str | torch.device = "cpu") -> Concept
     if path.is_dir():
         return _from_folder(path, device)
     if headers.is_embedded(path):
-        tensors = headers.load_state_dict(path)
-        words = HashedWords.from_state_dict(
-            ldm.part(tensors, "text."), tokens=headers.read_config(path)["text"]["tokens"]
-        )
-        return WordTable(words.to(device))
+        return WordTable(read_embedded(path).words.to(device))
     tensors = read_tensors(path)
     if not any(name.startswith(ldm.UNET) for name in tensors):
         raise ValueError(f"{path} holds {ldm.describe(tensors)} ({len(tensors)} tensors). {_UNSUPPORTED}.")
@@ -188,15 +187,13 @@ def load_concept_text(path: Path, device: str | torch.device = "cpu") -> Concept
 
 
 def _from_folder(path: Path, device: str | torch.device) -> ConceptText:
-    from transformers import CLIPTextConfig, CLIPTokenizer
-
     def encoder(name: str, projection: bool) -> Any:
-        config = CLIPTextConfig.from_dict(read_json(path / name / "config.json"))
+        config = text_configuration(path / name / "config.json")
         loaded = text.clip_model(config, read_component(path / name), str(path / name), projection=projection)
         return _frozen(loaded, device)
 
     first = encoder("text_encoder", False)
-    tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer") if (path / "tokenizer").is_dir() else None
+    tokenizer = make_tokenizer(read_words(path / "tokenizer")) if (path / "tokenizer").is_dir() else None
     if (path / "text_encoder_2").is_dir():
         return XLText(first, encoder("text_encoder_2", True), tokenizer)
     return ClipText(first, first.config.hidden_act == "quick_gelu", tokenizer)

@@ -1,1 +1,1 @@
-"""CLIP's tokenizer, which several systems share (Radford et al., ICML 2021). Start at :mod:`.words`."""
+"""What several systems share of CLIP (Radford et al., ICML 2021): its tokenizer, :mod:`.words`, and :mod:`.sizes`."""

@@ -1,73 +1,77 @@
-"""What a CLIPSeg folder's JSON files say about the network: its sizes and its pictures, and nothing else.
-
-A configuration of transformers may also name classes, other repositories, attention kernels, adapters and ways to
-quantize. None of that is read: a new configuration is made from the numbers below, each within bounds.
-"""
+"""What a CLIPSeg folder's JSON files say about the network: its sizes and its pictures, and nothing else."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...files.fields import Fields, check_fields, flag, listed, real, whole
 from ...files.tensors import read_json
-from ...settings import About, Entry
+from ..clip.sizes import ACTIVATIONS, AGAIN, EPSILON, TEXT, TEXT_DEFAULTS, check_heads, sizes
 from ..clip.words import END, Words
 
 CONFIG, PREPROCESSING = "config.json", "preprocessor_config.json"
 
-_AGAIN = "Download the folder again."
-
-
-def _entry(kind: type, default: Any, low: float | None = None, high: float | None = None, *options: str) -> Entry:
-    return Entry("", kind, options, default, About("", low, high))
-
-
-def _whole(default: int, high: int, low: int = 1) -> Entry:
-    return _entry(int, default, low, high)
-
-
-_ACTIVATION = _entry(str, "quick_gelu", None, None, "quick_gelu", "gelu", "gelu_new", "relu", "silu")
-_EPSILON = _entry(float, 1e-5, 1e-12, 1e-2)
-
-#: Sizes by transformers' names. A missing one has transformers' default, which versions before 5 did not write down.
-_TEXT = {
-    "vocab_size": _whole(49408, 1_000_000),
-    "hidden_size": _whole(512, 8192),
-    "intermediate_size": _whole(2048, 65536),
-    "num_hidden_layers": _whole(12, 128),
-    "num_attention_heads": _whole(8, 256),
-    "max_position_embeddings": _whole(77, 4096, low=3),
-    "hidden_act": _ACTIVATION,
-    "layer_norm_eps": _EPSILON,
+_VISION: Fields = {
+    "hidden_size": whole(1, 8192),
+    "intermediate_size": whole(1, 65536),
+    "num_hidden_layers": whole(1, 128),
+    "num_attention_heads": whole(1, 256),
+    "num_channels": whole(3, 3),
+    "image_size": whole(1, 4096),
+    "patch_size": whole(1, 256),
+    "hidden_act": ACTIVATIONS,
+    "layer_norm_eps": EPSILON,
 }
-_VISION = {
-    "hidden_size": _whole(768, 8192),
-    "intermediate_size": _whole(3072, 65536),
-    "num_hidden_layers": _whole(12, 128),
-    "num_attention_heads": _whole(12, 256),
-    "num_channels": _whole(3, 3, low=3),
-    "image_size": _whole(224, 4096),
-    "patch_size": _whole(32, 256),
-    "hidden_act": _ACTIVATION,
-    "layer_norm_eps": _EPSILON,
+_VISION_DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
 }
-_DECODER = {
-    "projection_dim": _whole(512, 8192),
-    "reduce_dim": _whole(64, 8192, low=2),
-    "decoder_num_attention_heads": _whole(4, 256),
-    "decoder_intermediate_size": _whole(2048, 65536),
-    "conditional_layer": _whole(0, 127, low=0),
-    "use_complex_transposed_convolution": _entry(bool, False),
+_DECODER: Fields = {
+    "projection_dim": whole(1, 8192),
+    "reduce_dim": whole(2, 8192),
+    "decoder_num_attention_heads": whole(1, 256),
+    "decoder_intermediate_size": whole(1, 65536),
+    "conditional_layer": whole(0, 127),
+    "use_complex_transposed_convolution": flag(),
 }
-_EXTRACTED = (3, 6, 9)
-
-#: The published side, and ImageNet's statistics.
-_SIDE = _whole(352, 4096)
-_MEAN, _STD = _entry(float, None, -1.0, 1.0), _entry(float, None, 1e-3, 10.0)
-_MEANS, _STDS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_DECODER_DEFAULTS = {
+    "projection_dim": 512,
+    "reduce_dim": 64,
+    "decoder_num_attention_heads": 4,
+    "decoder_intermediate_size": 2048,
+    "conditional_layer": 0,
+    "use_complex_transposed_convolution": False,
+    "extract_layers": [3, 6, 9],
+}
+_PICTURES: Fields = {
+    "do_resize": flag(),
+    "do_rescale": flag(),
+    "do_normalize": flag(),
+    "rescale_factor": real(0.999 / 255, 1.001 / 255),
+    "image_mean": listed(real(-1.0, 1.0), 3, 3),
+    "image_std": listed(real(1e-3, 10.0), 3, 3),
+}
+#: As published, with ImageNet's statistics.
+_PICTURES_DEFAULTS = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "rescale_factor": 1 / 255,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "size": 352,
+}
+_SIDE = whole(1, 4096)
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Architecture:
         if last >= self.text["vocab_size"]:
             raise ValueError(
                 f"{words.path}: the id of {word!r} is {last}, but text_config.vocab_size in {self.path.name} is "
-                f"{self.text['vocab_size']}: they are of two models. {_AGAIN}"
+                f"{self.text['vocab_size']}: they are of two models. {AGAIN}"
             )
         end = words.ids[END]
         marks = {"bos_token_id": None, "pad_token_id": end, "eos_token_id": end}
@@ -116,29 +120,29 @@ def read_architecture(folder: Path) -> Architecture:
     """
     path = folder / CONFIG
     config = read_json(path)
-    text = _numbers(_section(config, "text_config", path), _TEXT, path, "text_config.")
-    vision = _numbers(_section(config, "vision_config", path), _VISION, path, "vision_config.")
-    decoder = _numbers(config, _DECODER, path)
-    layers = _extracted(config.get("extract_layers", list(_EXTRACTED)), vision["num_hidden_layers"], path)
+    text = sizes(_section(config, "text_config", path), TEXT, TEXT_DEFAULTS, f"{path}: text_config")
+    vision = sizes(_section(config, "vision_config", path), _VISION, _VISION_DEFAULTS, f"{path}: vision_config")
+    depth = vision["num_hidden_layers"]
+    layers = listed(whole(0, depth - 1), 1, depth, alone=False)
+    decoder = sizes(config, {**_DECODER, "extract_layers": layers}, _DECODER_DEFAULTS, str(path))
     for called, width, heads in (
-        ("text_config.num_attention_heads", text["hidden_size"], text["num_attention_heads"]),
-        ("vision_config.num_attention_heads", vision["hidden_size"], vision["num_attention_heads"]),
+        ("text_config: num_attention_heads", text["hidden_size"], text["num_attention_heads"]),
+        ("vision_config: num_attention_heads", vision["hidden_size"], vision["num_attention_heads"]),
         ("decoder_num_attention_heads", decoder["reduce_dim"], decoder["decoder_num_attention_heads"]),
     ):
-        if width % heads:
-            raise ValueError(f"{path}: {called} is {heads}; expected a divisor of the width {width}. {_AGAIN}")
-    if decoder["conditional_layer"] >= len(layers):
+        check_heads(width, heads, f"{path}: {called}")
+    if decoder["conditional_layer"] >= len(decoder["extract_layers"]):
         raise ValueError(
-            f"{path}: conditional_layer is {decoder['conditional_layer']}; expected one of the {len(layers)} of "
-            f"extract_layers, counted from 0. {_AGAIN}"
+            f"{path}: conditional_layer is {decoder['conditional_layer']}; expected one of the "
+            f"{len(decoder['extract_layers'])} of extract_layers, counted from 0. {AGAIN}"
         )
     patch = vision["patch_size"]
     if decoder["use_complex_transposed_convolution"] and (patch // 4) ** 2 != patch:
         raise ValueError(
-            f"{path}: vision_config.patch_size is {patch}; with use_complex_transposed_convolution it must be 16. "
-            f"{_AGAIN}"
+            f"{path}: vision_config: patch_size is {patch}; with use_complex_transposed_convolution it must be 16. "
+            f"{AGAIN}"
         )
-    return Architecture(path, text, vision, {**decoder, "extract_layers": layers})
+    return Architecture(path, text, vision, {**decoder, "extract_layers": list(decoder["extract_layers"])})
 
 
 def read_preprocessing(folder: Path, patch: int) -> Preprocessing:
@@ -148,62 +152,33 @@ def read_preprocessing(folder: Path, patch: int) -> Preprocessing:
     :raises ValueError: a side of no whole patches, or numbers that are none.
     """
     path = folder / PREPROCESSING
-    said = read_json(path) if path.is_file() else {}
+    said = {**_PICTURES_DEFAULTS, **(read_json(path) if path.is_file() else {})}
+    found = check_fields(said, _PICTURES, str(path), AGAIN)
     for name in ("do_resize", "do_rescale", "do_normalize"):
-        if said.get(name, True) is not True:
-            raise ValueError(f"{path}: {name} is {said[name]!r:.60}; expected on, as for every CLIPSeg. {_AGAIN}")
-    factor = said.get("rescale_factor", 1 / 255)
-    if isinstance(factor, bool) or not isinstance(factor, float) or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
-        raise ValueError(f"{path}: rescale_factor is {factor!r:.60}; expected 1/255. {_AGAIN}")
-    size = said.get("size", _SIDE.default)
-    sides = (
-        [size] if not isinstance(size, dict) else [size[n] for n in ("height", "width", "shortest_edge") if n in size]
-    )
-    side, *others = [_checked(_SIDE, each, f"{path}: size") for each in sides or [None]]
-    if any(other != side for other in others):
-        raise ValueError(f"{path}: size is {size}; expected a square. {_AGAIN}")
+        if not found[name]:
+            raise ValueError(f"{path}: {name} is off; expected on, as for every CLIPSeg. {AGAIN}")
+    size = said["size"]
+    if isinstance(size, Mapping):
+        sides = {name: size[name] for name in ("height", "width", "shortest_edge") if name in size}
+    else:
+        sides = {"side": size}
+    checked = check_fields(sides, dict.fromkeys(sides, _SIDE), f"{path}: size", AGAIN)
+    if len(set(checked.values())) != 1:
+        raise ValueError(f"{path}: size is {checked or 'empty'}; expected a square. {AGAIN}")
+    side = next(iter(checked.values()))
     if side % patch:
         raise ValueError(
             f"{path}: pictures of side {side} are no whole number of patches of {patch}, which is "
-            f"vision_config.patch_size in {CONFIG}. {_AGAIN}"
+            f"vision_config.patch_size in {CONFIG}. {AGAIN}"
         )
-    mean = _three(said.get("image_mean", list(_MEANS)), _MEAN, f"{path}: image_mean")
-    return Preprocessing(side, mean, _three(said.get("image_std", list(_STDS)), _STD, f"{path}: image_std"))
+    return Preprocessing(side, found["image_mean"], found["image_std"])
 
 
 def _section(config: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
     """A part of the configuration; the oldest files have it under another name, which then counts."""
     for called in (f"{name}_dict", name):
         section = config.get(called)
-        if isinstance(section, dict):
-            return section
         if section is not None:
-            raise ValueError(f"{path}: {called} is a {type(section).__name__}; expected an object. {_AGAIN}")
+            check_fields(section, {}, f"{path}: {called}", AGAIN)
+            return section
     return {}
-
-
-def _numbers(section: Mapping[str, Any], known: Mapping[str, Entry], path: Path, prefix: str = "") -> dict[str, Any]:
-    return {
-        name: _checked(entry, section.get(name, entry.default), f"{path}: {prefix}{name}")
-        for name, entry in known.items()
-    }
-
-
-def _checked(entry: Entry, value: Any, called: str) -> Any:
-    try:
-        return entry.check(value, called)
-    except ValueError as error:
-        raise ValueError(f"{error} {_AGAIN}") from None
-
-
-def _three(values: Any, entry: Entry, called: str) -> tuple[float, ...]:
-    if not isinstance(values, list) or len(values) != 3:
-        raise ValueError(f"{called} is {values!r:.60}; expected three numbers. {_AGAIN}")
-    return tuple(_checked(entry, value, called) for value in values)
-
-
-def _extracted(values: Any, layers: int, path: Path) -> list[int]:
-    if not isinstance(values, list) or not 1 <= len(values) <= layers:
-        raise ValueError(f"{path}: extract_layers is {values!r:.60}; expected 1 to {layers} layers. {_AGAIN}")
-    entry = _whole(0, layers - 1, low=0)
-    return [_checked(entry, value, f"{path}: extract_layers") for value in values]

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...color.batches import freed
-from ...files.headers import read_recommended
+from ...files.headers import Systems, read_recommended
 from ...files.ldm import build as build_strictly
+from ...files.sound import check_numbers
 from ...files.tensors import read_tensors, reading
 from .model import ConvNeXtMaps, DDColor, DDColorSizes, working_bytes
 from .weights import NAMES, check_weights, fold, read_sizes
@@ -78,18 +79,24 @@ def memory_of(network: DDColor, frames: int, height: int, width: int) -> int:
 
 
 def load_ddcolor(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    systems: Systems | None = None,
 ) -> LoadedDDColor:
     """Read a published DDColor file: .pth, .pt, .bin or .safetensors, the weights bare or nested.
 
+    :param systems: by which settings the file's recommendation is judged, see ``files.headers.read_recommended``.
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: it cannot be read as plain weights, or they are not DDColor's; the file is named.
     """
     path = Path(path)
     with reading(path, "give one of DDColor's files, such as ddcolor_modelscope.pth"):
+        recommended = read_recommended(path, systems).get("ddcolor", {})
         network, variant = build(read_tensors(path))
     network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-    return LoadedDDColor(network, variant, path.name, read_recommended(path).get("ddcolor", {}))
+    return LoadedDDColor(network, variant, path.name, recommended)
 
 
 def build(weights: Mapping[str, Tensor]) -> tuple[DDColor, str]:
@@ -101,6 +108,7 @@ def build(weights: Mapping[str, Tensor]) -> tuple[DDColor, str]:
     check_weights(weights, sizes)
     encoder, rest = fold(weights, sizes)
     renamed = {f"encoder.{encoder_name(name)}": tensor for name, tensor in encoder.items()}
+    check_numbers(renamed | rest)  # what was folded may have become too large
     network = build_strictly(lambda: DDColor(ConvNeXtMaps(sizes), sizes), renamed | rest, "DDColor")
     return network, variant_name(sizes)
 

@@ -13,11 +13,13 @@ power iteration, and batch norms beside them. At inference all of these are cons
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from ...files.ldm import count, listed, size
+from ...files.sound import check_numbers
 from .model import DDColorSizes
 
 #: What the two published architectures are called, by their encoder.
@@ -44,23 +46,24 @@ def read_sizes(weights: Mapping[str, Tensor]) -> DDColorSizes:
         found = f"tensors named like {example}" if example else "no tensors"
         raise ValueError(f"these are not DDColor's weights: found {found}, {_WANTED}; choose such a file.")
 
-    def rows(name: str, axis: int = 0) -> int:
-        if name not in weights or weights[name].ndim <= axis:
-            raise ValueError(f"DDColor's weights are incomplete: `{name}` is missing, {_WANTED}; download it again.")
-        return weights[name].shape[axis]
+    def rows(name: str, axis: int = 0, axes: int = 4) -> int:
+        try:
+            return size(weights, name, axis, axes)
+        except ValueError as error:
+            raise ValueError(f"DDColor's weights are incomplete: {str(error)[:-1]}; {_WANTED}.") from error
 
     stages = range(_SCALES + 1)
     layers = [f"decoder.layers.{i}." for i in range(_SCALES)]
     return DDColorSizes(
-        depths=tuple(_children(weights, f"{_ENCODER}stages.{i}.") for i in stages),
-        widths=tuple(rows(f"{_ENCODER}norm{i}.weight") for i in stages),
+        depths=tuple(count(weights, f"{_ENCODER}stages.{i}.") for i in stages),
+        widths=tuple(rows(f"{_ENCODER}norm{i}.weight", axes=1) for i in stages),
         enlarged=tuple(rows(f"{layer}shuf.conv.0.weight_orig") // 4 for layer in layers),
         decoded=tuple(rows(f"{layer}conv.0.weight_orig") for layer in layers),
         last=rows("decoder.last_shuf.conv.0.weight_orig") // _LAST_FACTOR**2,
-        hidden=rows(f"{_COLOR}query_feat.weight", 1),
-        feedforward=rows(f"{_COLOR}transformer_ffn_layers.0.linear1.weight"),
-        queries=rows(f"{_COLOR}query_feat.weight"),
-        layers=_children(weights, f"{_COLOR}transformer_cross_attention_layers."),
+        hidden=rows(f"{_COLOR}query_feat.weight", 1, 2),
+        feedforward=rows(f"{_COLOR}transformer_ffn_layers.0.linear1.weight", axes=2),
+        queries=rows(f"{_COLOR}query_feat.weight", axes=2),
+        layers=count(weights, f"{_COLOR}transformer_cross_attention_layers."),
         outputs=rows("refine_net.0.0.weight_orig"),
     )
 
@@ -130,8 +133,8 @@ def _pixel_decoder_shapes(shapes: _Shapes, sizes: DDColorSizes) -> None:
 
 def _color_decoder_shapes(shapes: _Shapes, sizes: DDColorSizes) -> None:
     hidden = sizes.hidden
-    for name, count in (("query_feat", sizes.queries), ("query_embed", sizes.queries), ("level_embed", _SCALES)):
-        shapes[f"{_COLOR}{name}.weight"] = (count, hidden)
+    for name, rows in (("query_feat", sizes.queries), ("query_embed", sizes.queries), ("level_embed", _SCALES)):
+        shapes[f"{_COLOR}{name}.weight"] = (rows, hidden)
     for k in range(sizes.layers):
         for kind, attention in (("cross", "multihead_attn"), ("self", "self_attn")):
             layer = f"{_COLOR}transformer_{kind}_attention_layers.{k}."
@@ -157,7 +160,7 @@ def check_weights(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> None:
     missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     if missing or unexpected:
         raise ValueError(
-            f"DDColor's weights do not fit: missing {_some(missing)}, unexpected {_some(unexpected)} among "
+            f"DDColor's weights do not fit: missing {listed(missing)}, unexpected {listed(unexpected)} among "
             f"{len(weights)} tensors where {len(expected)} were expected; {_WANTED}; download it again."
         )
     wrong = {
@@ -168,13 +171,19 @@ def check_weights(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> None:
     if sizes.layers % _SCALES or sizes.hidden % 8 or not all(sizes.depths):
         wrong.add(f"{sizes.layers} color decoder layers of width {sizes.hidden}, encoder depths {sizes.depths}")
     if wrong:
-        raise ValueError(f"DDColor's weights do not fit: {_some(wrong)}; {_WANTED}; download it again.")
+        raise ValueError(f"DDColor's weights do not fit: {listed(wrong)}; {_WANTED}; download it again.")
+    check_numbers(weights)
+    for name, tensor in weights.items():
+        negative = name.endswith(".running_var") and bool((tensor < 0).any())
+        if negative or (name == "std" and not bool((tensor > 0).all())):
+            raise ValueError(f"`{name}` holds {float(tensor.min()):g}, which is no deviation: download the file again.")
 
 
 def fold(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Published weights with every constant norm folded.
 
     :param weights: as :func:`check_weights` accepts them.
+    :raises ValueError: numbers that no norm can be made of.
     :returns: (encoder, rest), float32. The encoder's keep their names without prefix and have lost ``gamma`` and the
         final norm, which nothing reads; the rest has the names of :class:`~.ddcolor.DDColor`.
     """
@@ -259,7 +268,10 @@ def _spectral(given: Mapping[str, Tensor], name: str) -> Tensor:
     """The weight that a spectrally normalized convolution works with."""
     weight = given[f"{name}.weight_orig"]
     u, v = given[f"{name}.weight_u"].double(), given[f"{name}.weight_v"].double()
-    return weight / float(u @ (weight.flatten(1).double() @ v))
+    norm = float(u @ (weight.flatten(1).double() @ v))
+    if not norm:
+        raise ValueError(f"`{name}.weight_orig`, `weight_u` and `weight_v` give a norm of 0: download the file again.")
+    return weight / norm
 
 
 def _batch_norm(given: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
@@ -272,12 +284,3 @@ def _read_scaled(weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tens
     """A 1x1 convolution that is handed ``x`` and gives what it gave for ``scale * x + shift``."""
     shifted = weight.flatten(1) @ shift
     return weight * scale[:, None, None], shifted if bias is None else shifted + bias
-
-
-def _children(weights: Iterable[str], prefix: str) -> int:
-    return len({name[len(prefix) :].split(".", 1)[0] for name in weights if name.startswith(prefix)})
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = sorted(names)
-    return f"[{', '.join(names[:limit])}{f' ... ({len(names)} in all)' if len(names) > limit else ''}]"

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...attention.image_tokens import PUBLISHED_SPLIT
-from ...attention.layers import Layer
+from ...attention.image_tokens import PUBLISHED_SPLIT, route
+from ...attention.layers import BLOCKS, Layer, LayerInfo
 from ...files import headers
+from ...files.fields import check_fields, listed, optional, whole, word
 from ...files.ldm import load_strictly
-from ...files.output import whole
+from ...files.output import whole as whole_file
 from ...files.owned import OwnPlace
 from ...files.tensors import is_safetensors_inside, read_tensors, reading
 from . import weights as published
@@ -29,6 +30,16 @@ _ADVICE = "give DEADiff's checkpoint, or an adapter made from it"
 
 #: Key of an adapter's header, for what shapes don't tell.
 ABOUT_KEY = "exemplar.deadiff"
+
+#: What a header may say beside its words, and what to do where it says something else.
+_ABOUT = {
+    "text_tokens": optional(whole(1, 4096)),
+    "trunk_heads": optional(whole(1, 256)),
+    "heads": optional(whole(1, 256)),
+    "split": optional(listed(word(), 2, 2)),
+}
+_ANEW = "Get the file again, or extract it anew."
+_MOST_WORDS = 1000
 
 #: Words of the BERT uncased vocabulary as ids, between its [CLS] and [SEP].
 WORDS = {"style": (101, 2806, 102), "content": (101, 4180, 102), "painting": (101, 4169, 102)}
@@ -81,17 +92,40 @@ def load_deadiff(
     with reading(path, _ADVICE):
         weights, about = read_own(path)
         sizes, weights = _checked(path, weights, about, trunk_heads, heads)
-    with torch.device("meta"):
-        encoder = new_encoder(sizes, shared_trunk=published.shares_trunk(weights))
-    fill_encoder(encoder, weights)
+        projections = {
+            Layer(*place): (pair["k"].to(dtype), pair["v"].to(dtype))
+            for place, pair in published.read_projections(weights).items()
+        }
+        words = _words(about, sizes.vocabulary)
+        split = _split(about, projections)
+        with torch.device("meta"):
+            encoder = new_encoder(sizes, shared_trunk=published.shares_trunk(weights))
+        fill_encoder(encoder, weights)
     encoder.to(dtype)
-    projections = {
-        Layer(*place): (pair["k"].to(dtype), pair["v"].to(dtype))
-        for place, pair in published.read_projections(weights).items()
-    }
-    words = {word: tuple(ids) for word, ids in about.get("words", WORDS).items()}
-    split = tuple(about.get("split", PUBLISHED_SPLIT))
-    return DEADiffAdapter(encoder, projections, sizes, words, int(about.get("text_tokens", 77)), split, path.name)
+    return DEADiffAdapter(encoder, projections, sizes, words, about.get("text_tokens", 77), split, path.name)
+
+
+def _words(about: Mapping[str, Any], vocabulary: int) -> dict[str, tuple[int, ...]]:
+    """The words of a header with their token ids, or those of the published file."""
+    said = about.get("words", {})
+    if not isinstance(said, dict) or len(said) > _MOST_WORDS:
+        raise ValueError(f"`{ABOUT_KEY}` in the header: words is no object of up to {_MOST_WORDS} words. {_ANEW}")
+    ids = dict.fromkeys(said, listed(whole(0, vocabulary - 1), 1, 64))
+    return check_fields(said, ids, f"`{ABOUT_KEY}` in the header: words", _ANEW) or dict(WORDS)
+
+
+def _split(about: Mapping[str, Any], projections: Mapping[Layer, tuple[Tensor, Tensor]]) -> tuple[str, str]:
+    """The layers that a header names for semantics and for style, which must be some of the file's own."""
+    semantic, style = about.get("split", PUBLISHED_SPLIT)
+    widths = {layer: len(pair[0]) for layer, pair in projections.items()}
+    coarse = sorted(set(widths.values()))  # the wider, the coarser: near enough to tell names of layers from others
+    order = sorted(widths, key=lambda layer: (BLOCKS.index(layer.block), layer.index, layer.depth))
+    infos = [LayerInfo(layer, widths[layer], 1, 2 ** coarse.index(widths[layer])) for layer in order]
+    try:
+        route(infos, semantic, style)
+    except ValueError as error:
+        raise ValueError(f"`{ABOUT_KEY}` in the header: split: {error} {_ANEW}") from error
+    return semantic, style
 
 
 def read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -99,9 +133,9 @@ def read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     :raises ValueError: the file can't be read, or none of its tensors is DEADiff's.
     """
-    about = {}
-    if is_safetensors_inside(path):
-        about = json.loads(headers.read_metadata(path).get(ABOUT_KEY, "{}"))
+    about = headers.read_object(path, ABOUT_KEY) if is_safetensors_inside(path) else {}
+    checked = check_fields(about, _ABOUT, f"`{ABOUT_KEY}` in the header", _ANEW)
+    about = {key: value for key, value in about.items() if key not in _ABOUT} | checked
     names: list[str] = []
 
     def is_ours(name: str) -> bool:
@@ -174,7 +208,7 @@ def extract(source: Path, output: Path, dtype: torch.dtype = torch.float16) -> d
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
 
     def save(path: Path, new: bool) -> None:
-        with whole(path, new=new) as beside:
+        with whole_file(path, new=new) as beside:
             save_file(weights, beside, metadata={"format": "pt", ABOUT_KEY: json.dumps(about)})
 
     place.write(save)

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...files.ldm import count, listed, part, size
+from ...files.sound import check_numbers
+
 BRANCHES = ("style", "content")
 
 UNET = "model.diffusion_model."
@@ -76,25 +79,26 @@ def read_sizes(weights: Mapping[str, Tensor], trunk_heads: int | None = None, he
         found = f"tensors named like {example}" if example else "no tensors"
         raise ValueError(f"these are not DEADiff's weights: found {found}, {_WANTED}; choose such a file.")
 
-    def length(name: str, axis: int = 0) -> int:
-        if name not in weights or weights[name].ndim <= axis:
-            raise ValueError(f"DEADiff's weights are incomplete: `{name}` is missing, {_WANTED}; get it again.")
-        return weights[name].shape[axis]
+    def length(name: str, axis: int = 0, axes: int = 2) -> int:
+        try:
+            return size(weights, name, axis, axes)
+        except ValueError as error:
+            raise ValueError(f"DEADiff's weights are incomplete: {str(error)[:-1]}; {_WANTED}.") from error
 
     trunk, bert = "style_blip.visual_encoder.", "style_blip.Qformer.bert."
-    width, hidden = length(f"{trunk}class_embedding"), length("style_blip.query_tokens", 2)
+    width, hidden = length(f"{trunk}class_embedding", axes=1), length("style_blip.query_tokens", 2, 3)
     return DEADiffSizes(
         width=width,
-        blocks=_children(weights, f"{trunk}transformer.resblocks."),
-        patch=length(f"{trunk}conv1.weight", 2),
+        blocks=count(weights, f"{trunk}transformer.resblocks."),
+        patch=length(f"{trunk}conv1.weight", 2, 4),
         vectors=length(f"{trunk}positional_embedding"),
         trunk_inner=length(f"{trunk}transformer.resblocks.0.mlp.c_fc.weight"),
         hidden=hidden,
-        layers=_children(weights, f"{bert}encoder.layer."),
+        layers=count(weights, f"{bert}encoder.layer."),
         inner=length(f"{bert}encoder.layer.0.intermediate.dense.weight"),
         vocabulary=length(f"{bert}embeddings.word_embeddings.weight"),
         positions=length(f"{bert}embeddings.position_embeddings.weight"),
-        queries=length("style_blip.query_tokens", 1),
+        queries=length("style_blip.query_tokens", 1, 3),
         projection=length("style_proj_layer.dense1.weight"),
         trunk_heads=trunk_heads or max(1, width // _HEAD_WIDTH),
         heads=heads or max(1, hidden // _HEAD_WIDTH),
@@ -176,8 +180,8 @@ def check_weights(weights: Mapping[str, Tensor], sizes: DEADiffSizes) -> set[str
     missing = expected.keys() - weights.keys()
     if missing or lone:
         raise ValueError(
-            f"DEADiff's weights are incomplete: missing {_some(missing) if missing else ''}"
-            f"{f' a half of the projections of {_some(lone)}' if lone else ''}; {_WANTED}; get it again."
+            f"DEADiff's weights are incomplete: missing {listed(missing) if missing else ''}"
+            f"{f' a half of the projections of {listed(lone)}' if lone else ''}; {_WANTED}; get it again."
         )
     wrong = {
         f"{name} {tuple(weights[name].shape)} instead of {shape}"
@@ -193,7 +197,8 @@ def check_weights(weights: Mapping[str, Tensor], sizes: DEADiffSizes) -> set[str
     if sizes.width % sizes.trunk_heads or sizes.hidden % sizes.heads:
         wrong.add(f"widths {sizes.width} and {sizes.hidden} for {sizes.trunk_heads} and {sizes.heads} heads")
     if wrong:
-        raise ValueError(f"DEADiff's weights do not fit: {_some(wrong)}; {_WANTED}; get it again.")
+        raise ValueError(f"DEADiff's weights do not fit: {listed(wrong)}; {_WANTED}; get it again.")
+    check_numbers({name: tensor for name, tensor in weights.items() if name in expected or _PROJECTED.match(name)})
     return {name for name in weights if name not in expected and not _PROJECTED.match(name)}
 
 
@@ -224,7 +229,7 @@ def projection_name(place: Place, letter: str) -> str:
 
 def trunk_weights(weights: Mapping[str, Tensor], branch: str) -> dict[str, Tensor]:
     """A branch's trunk under transformers' names for CLIP's vision model: packed q, k and v are taken apart."""
-    given = _part(weights, f"{branch}_blip.visual_encoder.")
+    given = part(weights, f"{branch}_blip.visual_encoder.")
     found = {
         "embeddings.class_embedding": given.pop("class_embedding"),
         "embeddings.position_embedding.weight": given.pop("positional_embedding"),
@@ -253,7 +258,7 @@ def trunk_weights(weights: Mapping[str, Tensor], branch: str) -> dict[str, Tenso
 def qformer_weights(weights: Mapping[str, Tensor], branch: str) -> dict[str, Tensor]:
     """A branch's Q-Former under the names of transformers' InstructBLIP Q-Former."""
     renamed = {}
-    for name, tensor in _part(weights, f"{branch}_blip.Qformer.bert.").items():
+    for name, tensor in part(weights, f"{branch}_blip.Qformer.bert.").items():
         name = name.replace("embeddings.LayerNorm", "embeddings.layernorm")
         renamed[name.replace("attention.self.", "attention.attention.")] = tensor
     return renamed
@@ -262,18 +267,5 @@ def qformer_weights(weights: Mapping[str, Tensor], branch: str) -> dict[str, Ten
 def branch_weights(weights: Mapping[str, Tensor], branch: str) -> dict[str, Tensor]:
     """What a :class:`~.deadiff.Branch` has besides its Q-Former."""
     own = {"query_tokens": weights[f"{branch}_blip.query_tokens"]}
-    own |= {f"ln_vision.{name}": t for name, t in _part(weights, f"{branch}_blip.ln_vision.").items()}
-    return own | {f"proj_layer.{name}": t for name, t in _part(weights, f"{branch}_proj_layer.").items()}
-
-
-def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: tensor for name, tensor in weights.items() if name.startswith(prefix)}
-
-
-def _children(weights: Iterable[str], prefix: str) -> int:
-    return len({name[len(prefix) :].split(".", 1)[0] for name in weights if name.startswith(prefix)})
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = sorted(names)
-    return f"[{', '.join(names[:limit])}{f' ... ({len(names)} in all)' if len(names) > limit else ''}]"
+    own |= {f"ln_vision.{name}": t for name, t in part(weights, f"{branch}_blip.ln_vision.").items()}
+    return own | {f"proj_layer.{name}": t for name, t in part(weights, f"{branch}_proj_layer.").items()}

@@ -11,9 +11,9 @@ from torch import Tensor
 from ...files import headers
 from ...files.ldm import build, part
 from ...files.tensors import read_tensors, reading
-from ..embedded.autoencoder import LinearAutoencoder
+from ..embedded.parts import take_apart as take_embedded_apart
 from .model import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
-from .weights import LCADParts, take_apart
+from .weights import LCADParts, check_channels, take_apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +45,18 @@ def read_lcad(path: Path) -> LCADFile:
 
 
 def _read_embedded(path: Path) -> LCADFile:
-    config, tensors = headers.read_config(path), headers.load_state_dict(path)
+    config = headers.read_config(path)
     described = config.get("lcad")
     if described is None:
         raise ValueError("this is the embedded model of another system; choose L-CAD's checkpoint.")
-    sizes = LCADSizes(
-        tuple(described["widths"]), described["blocks"], config["latent"]["channels"], 3, described["groups"]
-    )
+    tensors = read_tensors(path)
+    read = take_embedded_apart(config, tensors, ("gray.", "decoder."))
+    sizes = LCADSizes(described["widths"], described["blocks"], config["latent"]["channels"], 3, described["groups"])
+    check_channels(config["unet"]["in_channels"], sizes)
     encoder = build(lambda: GrayEncoder(sizes), part(tensors, "gray."), "the embedded gray encoder")
     decoder = build(lambda: GuidedDecoder(sizes), part(tensors, "decoder."), "the embedded decoder")
-    base = LinearAutoencoder.from_state_dict(part(tensors, "vae."))
-    autoencoder = LCADAutoencoder(encoder, decoder, base).float()
-    return LCADFile(autoencoder, part(tensors, "unet."), part(tensors, "text."), config)
+    autoencoder = LCADAutoencoder(encoder, decoder, read.autoencoder).float()
+    return LCADFile(autoencoder, read.unet, part(tensors, "text."), config)
 
 
 def build_autoencoder(parts: LCADParts) -> LCADAutoencoder:

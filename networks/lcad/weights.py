@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...files.ldm import count, size
+from ...files.sound import check_numbers
 from .model import LCADSizes
 
 UNET = "model.diffusion_model."
@@ -87,9 +89,12 @@ def take_apart(weights: Mapping[str, Tensor]) -> LCADParts:
     if unexpected:
         raise ValueError(f"unexpected {sorted(unexpected)[:5]} ({len(unexpected)} in all): {_WANTED}.")
     sizes = read_sizes(parts[GRAY], parts[DECODER])
-    _check_unet(parts[UNET], sizes)
+    check_channels(size(parts[UNET], "input_blocks.0.0.weight", 1, 4, UNET), sizes)
     _check_encoder(parts[ENCODER], parts[LATENT_OUT], parts[GRAY])
     gray = {name: tensor for name, tensor in parts[GRAY].items() if not name.startswith(_UNUSED)}
+    for prefix, used in ((UNET, parts[UNET]), (TEXT, parts[TEXT]), (GRAY, gray), (DECODER, parts[DECODER])):
+        check_numbers(used, prefix)
+    check_numbers(parts[LATENT_IN], LATENT_IN)
     decoder = parts[DECODER] | {f"post_quant_conv.{name}": tensor for name, tensor in parts[LATENT_IN].items()}
     return LCADParts(parts[UNET], parts[TEXT], gray, decoder, sizes)
 
@@ -99,29 +104,31 @@ def read_sizes(gray: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> LCA
 
     :raises ValueError: a tensor that tells a size is missing.
     """
-    levels = _count(gray, "down.")
-    blocks = _count(gray, "down.0.block.")
+    levels = count(gray, "down.")
+    blocks = count(gray, "down.0.block.")
     telling = [f"down.{level}.block.0.conv1.weight" for level in range(levels)]
     missing = [GRAY + name for name in telling if name not in gray]
     missing += [DECODER + name for name in ("conv_in.weight", "conv_out.weight") if name not in decoder]
     if missing or not blocks:
         raise ValueError(f"missing {missing or GRAY + 'down.*'}: the file is incomplete; download it again.")
     return LCADSizes(
-        widths=tuple(gray[name].shape[0] for name in telling),
+        widths=tuple(size(gray, name, 0, 4, GRAY) for name in telling),
         blocks=blocks,
-        latent=decoder["conv_in.weight"].shape[1],
-        pictures=decoder["conv_out.weight"].shape[0],
+        latent=size(decoder, "conv_in.weight", 1, 4, DECODER),
+        pictures=size(decoder, "conv_out.weight", 0, 4, DECODER),
     )
 
 
-def _check_unet(unet: Mapping[str, Tensor], sizes: LCADSizes) -> None:
-    first = unet.get("input_blocks.0.0.weight")
+def check_channels(found: int, sizes: LCADSizes) -> None:
+    """Whether a UNet's first convolution reads latent and gray features.
+
+    :raises ValueError: it reads other channels.
+    """
     wanted = sizes.latent + sizes.features
-    if first is None or first.shape[1] != wanted:
-        found = "none" if first is None else f"{first.shape[1]} channels"
+    if found != wanted:
         raise ValueError(
-            f"the UNet's first convolution reads {found}, but latent and gray features together are {wanted}: the "
-            "parts are from different models; get the original file."
+            f"the UNet's first convolution reads {found} channels, but latent and gray features together are {wanted}: "
+            "the parts are from different models; get the original file."
         )
 
 
@@ -136,8 +143,3 @@ def _check_encoder(encoder: Mapping[str, Tensor], quant: Mapping[str, Tensor], g
             f"the ordinary encoder ({ENCODER}*, {LATENT_OUT}*) has other tensors than it should: {odd[:5]} ({len(odd)} "
             "in all); the file is incomplete or another model's."
         )
-
-
-def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
-    """How many numbered children there are under a prefix."""
-    return len({name[len(prefix) :].split(".", 1)[0] for name in weights if name.startswith(prefix)})

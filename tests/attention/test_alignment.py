@@ -88,7 +88,7 @@ class TestConcept:
         assert len(concept_control((6, 6), 2, 1, weight=1).edits) == 1
 
     def test_bad_numbers(self):
-        with pytest.raises(ValueError, match="holds 1 to 4"):
+        with pytest.raises(ValueError, match="expected 1 to 4"):
             concept_control((6, 6), 5, 1)
         with pytest.raises(ValueError, match="weight_place is 'x'"):
             concept_control((6, 6), 1, 1, weight_place="x")

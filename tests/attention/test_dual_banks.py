@@ -18,7 +18,7 @@ class TestRefusals:
         three = list(banks())
         three[empty] = FeatureBank()
         role = ("input", "reference", "gray")[empty]
-        with pytest.raises(ValueError, match=rf"inversion of the {role} kept no attention features.*Attention Capture"):
+        with pytest.raises(ValueError, match=rf"{role}_inversion: found no attention features.*Attention Capture"):
             make(FULL, three)
 
     @pytest.mark.parametrize("sigmas", [(2.0,), (2.0, 1.0, 0.5), (2.0, 1.001)])

@@ -83,5 +83,5 @@ class TestReferenceMask:
         check(found[1], formula(FULL, three, asked, 1, key_tokens=[5, 6, 7]))
 
     def test_one_mask_for_each_reference_or_for_all(self):
-        with pytest.raises(ValueError, match=r"2 reference masks for 1 reference"):
+        with pytest.raises(ValueError, match="reference_mask: found 2 for 1 picture"):
             make(FULL, banks(2, 1), reference_mask=torch.ones(2, 4, 4))

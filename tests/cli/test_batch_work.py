@@ -145,15 +145,29 @@ class TestFailures:
         (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error")]
         assert "a.png" in line and "memory ran out" in line
 
-    def test_a_mistake_of_ours_keeps_its_traceback(self, place, monkeypatch):
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("size mismatch\nfor a"),
+            KeyError("weight"),
+            TypeError("no"),
+            AssertionError(),
+            ArithmeticError("x"),
+        ],
+    )
+    @pytest.mark.parametrize("traceback", [False, True])
+    def test_a_mistake_of_ours_has_a_code_of_its_own(self, place, capfd, monkeypatch, error, traceback):
         from comfyui_exemplar.pipelines import ddcolor
 
         def fails(*_, **__):
-            raise RuntimeError("size mismatch")
+            raise error
 
         monkeypatch.setattr(ddcolor, "auto_color", fails)
-        with pytest.raises(RuntimeError, match="size mismatch"):
-            run("auto", "a.png", *SMALL)
+        assert run("auto", "a.png", *SMALL, *["--traceback"] * traceback) == 3
+        said = capfd.readouterr().err
+        (line,) = [line for line in said.splitlines() if line.startswith("error")]
+        assert f"a.png: unexpected {type(error).__name__}" in line and "--traceback shows where" in line
+        assert ("Traceback" in said and "in fails" in said) is traceback
 
 
 class TestSaid:
@@ -232,14 +246,18 @@ class TestWeights:
         with pytest.raises(OSError):
             save_concept(old, ConceptFile(("l",), ConceptState.fresh([torch.ones(2, 4)]), {}))
 
-    def test_adapter(self, old, tmp_path_factory):
+    def test_adapter(self, old, tmp_path_factory, monkeypatch):
         from safetensors import numpy as saver
 
+        from comfyui_exemplar.files import owned
         from comfyui_exemplar.networks.deadiff import load
 
         from ..fixtures.deadiff import small_weights
 
         source = tmp_path_factory.mktemp("source") / "deadiff.safetensors"
         saver.save_file({name: tensor.numpy() for name, tensor in small_weights().items()}, source)
+        with pytest.raises(ValueError, match="does not say that extract-deadiff made it"):
+            load.extract(source, old)
+        monkeypatch.setattr(owned, "read_metadata", lambda _: {load.ABOUT_KEY: "{}"})
         with pytest.raises(OSError):
             load.extract(source, old)

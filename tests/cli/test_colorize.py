@@ -181,7 +181,7 @@ class TestErrors:
         "option, expected",
         [
             (("--passes", "0"), "passes is 0"),
-            (("--gamma-deep", "2"), "gamma_deep is 2.0; it must lie between 0 and 1"),
+            (("--gamma-deep", "2"), "--gamma-deep is 2.0; it must lie between 0 and 1"),
         ],
     )
     def test_settings_out_of_range(self, folder, capsys, option, expected):

@@ -49,7 +49,7 @@ class TestDescribe:
             (("--region", "red apple"), "write PHRASE=MASK"),
             (("--prompt", "red apple", "--region", "pear=gray.png"), "does not contain 'pear'"),
             (("--prompt", "red apple", "--region", "red apple=none.png"), "none.png"),
-            (("--exact-luminance", "2"), "exact_luminance is 2.0"),
+            (("--exact-luminance", "2"), "--exact-luminance is 2.0"),
             (("--model", "none.ckpt"), "none.ckpt does not exist"),
             (("--model", "gray.png"), "could not be read"),
         ],

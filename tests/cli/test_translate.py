@@ -27,7 +27,7 @@ class TestTranslate:
         for arguments, message in (
             (("--reference", "nothing.png"), "no picture nothing.png"),
             (("--reference", "reference.png", "--word", "?"), "no word that the embedded model reads"),
-            (("--reference", "reference.png", "--self-ratio", "2"), "self_ratio is 2.0; it must lie between 0 and 1"),
+            (("--reference", "reference.png", "--self-ratio", "2"), "--self-ratio is 2.0; it must lie between 0 and 1"),
             (("--concept", "reference.png"), "reference.png"),
         ):
             assert run("translate", "reference.png", *arguments, *self.QUICK) == 1

@@ -79,7 +79,7 @@ def test_refused(given, message):
 def test_numbers_of_masks():
     assert check_masks(None, 3) is None
     assert torch.equal(check_masks(GOOD[0], 3), GOOD)
-    with pytest.raises(ValueError, match="2 input masks for 3 input"):
-        check_masks(GOOD.expand(2, 4, 6), 3, "input")
-    with pytest.raises(ValueError, match="reference mask: found values from 0 to 255"):
-        check_masks(GOOD * 255, 3, "reference")
+    with pytest.raises(ValueError, match="input_mask: found 2 for 3 picture"):
+        check_masks(GOOD.expand(2, 4, 6), 3, "input_mask")
+    with pytest.raises(ValueError, match="reference_mask: found values from 0 to 255"):
+        check_masks(GOOD * 255, 3, "reference_mask")

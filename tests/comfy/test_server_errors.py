@@ -49,7 +49,7 @@ def test_inversions_of_different_size(server, stages):
 def test_inversion_without_kept_features(server, stages):
     stages[inversions(stages)["reference"]]["inputs"]["model"] = [only(stages, "ExemplarLoadDemoModel"), 0]
     text = message(server, stages)
-    assert "reference kept no attention features" in text and "Attention Capture" in text
+    assert "reference_inversion: found no attention features" in text and "Attention Capture" in text
 
 
 def test_inversion_without_the_asked_layers(server, stages):
@@ -73,7 +73,7 @@ def test_latent_of_another_size(server, stages):
     }
     sampler["latent_image"] = ["crop", 0]
     text = message(server, stages)
-    assert "The latent to sample is 16 x 8" in text and "inverted at 32 x 32" in text
+    assert "latent: found one of 16 x 8, expected 32 x 32" in text
 
 
 def test_levels_that_were_never_kept(server, stages):

@@ -129,7 +129,7 @@ class TestDepth:
 
     def test_beyond(self, convention, most):
         for depth in (0, -1, most + 1):
-            message = rf"depth is {depth}, .*\b{convention}\b.* over 50 steps can be 1 to {most} deep"
+            message = rf"depth is {depth}, expected 1 to {most}, .*\b{convention}\b.* over 50 steps can be"
             with pytest.raises(ValueError, match=message):
                 plan(depth=depth, convention=convention)
 

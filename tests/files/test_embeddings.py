@@ -140,7 +140,7 @@ def test_damaged_concepts_are_one_line(tmp_path):
     ]
     for header in headers:
         save_file({"emb_params": VECTORS}, path, metadata={"exemplar": header})
-        with pytest.raises(ValueError, match="learn it anew") as error:
+        with pytest.raises(ValueError, match="Learn it anew") as error:
             read_concept(path)
         assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
     for share in (0.1, 0.6, 0.99):

@@ -185,7 +185,7 @@ def test_dtypes(tiny, tmp_path):
 def test_embedded():
     model = load_standalone(demo.model_path())
     config = headers.read_config(demo.model_path())
-    assert list(model.unet.config.block_out_channels) == config["unet"]["block_out_channels"]
+    assert model.unet.config.block_out_channels == config["unet"]["block_out_channels"]
     assert model.unet.config.norm_num_groups == 32
     heads = {info.layer.name: info.channels // info.heads for info in attention_layers(model.unet).values()}
     assert set(heads.values()) == {64}, heads
@@ -216,7 +216,7 @@ def test_embedded_header(tmp_path):
     path = tmp_path / "x.safetensors"
     for content, match in [
         ({"a": "b"}, "not an embedded"),
-        ({"exemplar.format": "2", "exemplar.config": "{}"}, "'2'"),
+        ({"exemplar.format": "2", "exemplar.config": "{}"}, "format `2`"),
         ({"exemplar.format": "1", "exemplar.config": "{}"}, "lacks the sections"),
         ({"exemplar.format": "1", "exemplar.config": "{"}, "not JSON"),
     ]:
@@ -229,7 +229,7 @@ def test_embedded_header(tmp_path):
     assert not headers.is_embedded(path)
     whole = demo.model_path().read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match=r"bytes and \d+ are there.*cut off, damaged"):
         load_standalone(path)
 
 

@@ -132,14 +132,14 @@ def test_bad_folders(tiny, tmp_path):
             load_standalone(folder)
         shutil.rmtree(folder)
 
-    check("is a UNet3DConditionModel", lambda f: edit(f / "unet/config.json", _class_name="UNet3DConditionModel"))
-    check("is a t5 model", lambda f: edit(f / "text_encoder/config.json", model_type="t5"))
+    check("is a `UNet3DConditionModel`", lambda f: edit(f / "unet/config.json", _class_name="UNet3DConditionModel"))
+    check("is a `t5` model", lambda f: edit(f / "text_encoder/config.json", model_type="t5"))
     check(
         "FlowMatch",
         lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"),
     )
-    check("'sample' was found", lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="sample"))
-    check("beta schedule 'cosine'", lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="cosine"))
+    check("prediction_type is 'sample'; expected one of epsilon, v_prediction", lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="sample"))
+    check("beta_schedule is 'cosine'; expected one of scaled_linear, linear", lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="cosine"))
     check("has no weights", lambda f: (f / "vae/diffusion_pytorch_model.safetensors").unlink())
     check("vae.config.json is missing", lambda f: shutil.rmtree(f / "vae"))
     check("scheduler_config.json is missing", lambda f: shutil.rmtree(f / "scheduler"))
@@ -147,7 +147,7 @@ def test_bad_folders(tiny, tmp_path):
     check("shapes differ", lambda f: edit(f / "unet/config.json", cross_attention_dim=32))
     check("missing", lambda f: edit(f / "vae/config.json", layers_per_block=2))
     check(r"text_encoder: missing \[", lambda f: without_one(f / "text_encoder" / "model.safetensors"))
-    check("wants other conditions", lambda f: wrong_condition(f, unet))
+    check("class_embed_type is `timestep`, expected None", lambda f: wrong_condition(f, unet))
     check("64 wide but the UNet expects 32", lambda f: narrow(tiny, f))
 
 

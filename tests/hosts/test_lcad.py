@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from comfyui_exemplar.hosts.diffusers.lcad import load_lcad
+from comfyui_exemplar.hosts.diffusers.lcad import REVISION, TOKENIZER, load_lcad
 from comfyui_exemplar.networks.lcad.load import read_lcad
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
 
@@ -66,6 +66,47 @@ def test_without_a_tokenizer(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match=r"CLIP's tokenizer was not found.*give --tokenizer a folder"):
         load_lcad(checkpoint, tokenizer=tmp_path)
+
+
+class TestTokenizer:
+    """Only a name of the hub is fetched, in one state of it; a folder that is not there is no name."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch, tokenizer):
+        import huggingface_hub
+
+        asked = []
+
+        def snapshot_download(name, **options):
+            asked.append((name, options))
+            return str(tokenizer)
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+        return asked
+
+    @pytest.mark.parametrize("place, local", [(None, True), (TOKENIZER, False)])
+    def test_the_published_one(self, checkpoint, asked, place, local):
+        load_lcad(checkpoint, tokenizer=place)
+        files = ["vocab.json", "merges.txt"]
+        wanted = {"revision": REVISION, "allow_patterns": files, "local_files_only": local, "token": False}
+        assert asked == [(TOKENIZER, wanted)] and len(REVISION) == 40
+
+    @pytest.mark.parametrize("place", ["someone/else", "gone", "openai/clip-vit-large-patch14/", "https://hub/x"])
+    def test_another_name(self, checkpoint, asked, place):
+        with pytest.raises(ValueError, match=r"CLIP's tokenizer was not found \(.* is no folder\): give --tokenizer"):
+            load_lcad(checkpoint, tokenizer=place)
+        assert asked == []
+
+    def test_a_folder_is_not_looked_for_on_the_hub(self, checkpoint, tokenizer, asked):
+        load_lcad(checkpoint, tokenizer=str(tokenizer))
+        assert asked == []
+
+    def test_damaged_words(self, checkpoint, tokenizer, tmp_path):
+        words = json.loads((tokenizer / "vocab.json").read_text("utf-8"))
+        (tmp_path / "vocab.json").write_text(json.dumps({**words, "a": -1}))
+        (tmp_path / "merges.txt").write_text("")
+        with pytest.raises(ValueError, match=r"vocab\.json: the id of 'a' is -1, expected a whole number"):
+            load_lcad(checkpoint, tokenizer=tmp_path)
 
 
 def test_other_files(tmp_path):

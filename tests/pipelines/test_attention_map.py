@@ -84,5 +84,5 @@ class TestLayers:
 
     @pytest.mark.parametrize("source, target, layers", [("k", "k", "coarse"), ("q", "v", "coarse"), ("q", "k", "fine")])
     def test_none(self, source, target, layers):
-        with pytest.raises(ValueError, match=f"None of the layers '{layers}' has both.*Kept q: .*kept k: "):
+        with pytest.raises(ValueError, match=f"layers is '{layers}': found none of them with both.*Kept q: .*kept k: "):
             shared_layers(inversion(source), inversion(target), layers)

@@ -251,6 +251,15 @@ class TestInTurn:
     def test_without_frames(self):
         assert list(auto_color_in_turn(Painter(), [], SETTINGS, count=0)) == []
 
+    @pytest.mark.parametrize("steady", [0, 1])
+    def test_what_memory_has_room_for_is_remembered(self, steady, caplog):
+        network, frames = Painter(at_once=8, most=3), picture(13)
+        found = auto_color_in_turn(network, frames.split(1), changed(steady=steady), count=13)
+        whole = auto_color(Painter(at_once=13, most=13), frames, changed(steady=steady))
+        assert torch.equal(torch.cat(list(found)), whole)
+        assert [call[0] for call in network.calls] == [8, 4, 2, 2, 2, 2, 2, 2, 1]
+        assert caplog.text.count("Out of memory") == 1
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
@@ -273,9 +282,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "mask, match",
         [
-            (torch.ones(3, 8, 8), r"3 masks for 2 picture\(s\)"),
+            (torch.ones(3, 8, 8), "mask: found 3 for 2 picture"),
             (torch.ones(8, 8), "found shape"),
-            (torch.ones(2, 8, 8), "2 masks for 1"),
+            (torch.ones(2, 8, 8), "mask: found 2 for 1"),
         ],
     )
     def test_masks(self, mask, match):

@@ -36,8 +36,8 @@ class TestRefusals:
             (picture(channels=2), picture(), "2 channels"),
             (picture(channels=5), picture(), "5 channels"),
             ((picture() * 255).to(torch.uint8), picture(), "uint8"),
-            (picture(2), picture(3), r"2 input\(s\) and 3 reference\(s\)"),
-            (picture(1), picture(2), r"1 input\(s\) and 2 reference\(s\)"),
+            (picture(2), picture(3), "reference: found 3 for 2 picture"),
+            (picture(1), picture(2), "reference: found 2 for 1 picture"),
             (picture(), None, "There is no reference"),
         ],
     )
@@ -83,9 +83,9 @@ class TestRefusals:
         counted.calls = 0
         other = dataclasses.replace(ready, gray=dataclasses.replace(ready.gray, model="other"))
         cases = [
-            (quick(match_chroma=0.0), picture(3), ready, r"3 input\(s\) and 2 reference\(s\)"),
-            (quick(match_chroma=0.0), picture(2), other, r"made with another model \(other; this one is tiny\)"),
-            (quick(match_chroma=0.0, depth=3), picture(2), ready, "2 of 50 steps deep.*asks for 3 of 50"),
+            (quick(match_chroma=0.0), picture(3), ready, "reference_inversion: found 2 for 3 picture"),
+            (quick(match_chroma=0.0), picture(2), other, r"made with another model \(other\), expected one of this model \(tiny\)"),
+            (quick(match_chroma=0.0, depth=3), picture(2), ready, "2 of 50 steps deep.*expected 3 of 50"),
             (quick(match_chroma=0.0, convention="official"), picture(2), ready, r"\(consistent\).*\(official\)"),
             (QUICK, picture(2), ready, "Matching chroma statistics needs the reference picture"),
             (quick(match_chroma=0.0, postprocess="official"), picture(2), ready, "needs the reference picture"),
@@ -122,6 +122,6 @@ class TestRefusals:
         only_values = DualAttentionSettings(gamma_shallow=1.0, gamma_deep=1.0)
         ready = colorize(host, picture(), picture(seed=1), quick(attention=only_values)).reference
         counted.calls = 0
-        with pytest.raises((ValueError, LookupError), match=r"did not keep 'k.*' of output"):
+        with pytest.raises((ValueError, LookupError), match=r"found no 'k.*' of output"):
             colorize(host, picture(), picture(seed=1), QUICK, prepared=ready)
         assert counted.calls == 0

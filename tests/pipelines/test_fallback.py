@@ -80,7 +80,7 @@ class TestConfidence:
         assert sure[0, :1].min() > 0.99 and sure[0, 1:].max() < 0.01
 
     def test_nothing_kept(self):
-        with pytest.raises(ValueError, match="None of the layers"):
+        with pytest.raises(ValueError, match="found none of them"):
             match_confidence(inversion(own_places(HALF), "k"), inversion(own_places(HALF)))
 
 

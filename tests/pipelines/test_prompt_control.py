@@ -55,7 +55,7 @@ def test_windows_of_words_and_layers():
         ({"weights": "dog"}, "weights needs a number"),
         ({"weights": "dog=much"}, "'dog=much' is not understood"),
         ({"word_ratios": "dog"}, "word_ratios needs a number"),
-        ({"word_ratios": "dog=3"}, "must lie in"),
+        ({"word_ratios": "dog=3"}, "must lie between"),
         ({"words": "swap"}, "words is 'swap'; expected one of refine, replace"),
     ],
 )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save, save_file
 
 from comfyui_exemplar.diffusion.concept import ConceptProgress, ConceptState
 from comfyui_exemplar.files.embeddings import HEADER, ConceptFile, check_name, read_concept, save_concept
@@ -136,6 +137,56 @@ class TestEarlier:
         save_concept(path, ConceptFile(("l",), ConceptState.fresh([torch.zeros(1, 3)]), {}))
         with pytest.raises(ValueError, match=r"\(model, word, vectors"):
             earlier_concept(path, SETTINGS, provenance(SETTINGS, PICTURES, "model"))
+
+
+class TestForeign:
+    """A file that Concept Inversion did not make is never replaced."""
+
+    @pytest.mark.parametrize("mode", ["continue", "start over"])
+    def test_before_learning(self, tmp_path, mode):
+        path, settings = tmp_path / "thing.safetensors", replace(SETTINGS, when_the_file_exists=mode)
+        save_file({"emb_params": torch.zeros(2, 3)}, path)
+        before, learner = path.read_bytes(), Learner()
+        with pytest.raises(ValueError, match=r"its header does not say that Concept Inversion made it"):
+            learner.run(path, settings)
+        assert path.read_bytes() == before and not learner.drawn
+
+    @pytest.mark.parametrize("mode", ["continue", "start over"])
+    @pytest.mark.parametrize("update", [0, 1, SAVE_EVERY - 1, SAVE_EVERY, SAVE_EVERY + 1])
+    def test_during_learning(self, tmp_path, mode, update):
+        path = tmp_path / "thing.safetensors"
+        foreign = save({"emb_params": torch.zeros(2, 3)})
+
+        class Disturbed(Learner):
+            def note(self, run):
+                if run.updates == update:
+                    path.write_bytes(foreign)
+
+        settings = ConceptInversionSettings.resolve(
+            updates=SAVE_EVERY + 2, resolution=16, sample_every=0, when_the_file_exists=mode
+        )
+        with pytest.raises(
+            ValueError, match=r"thing\.safetensors was written by somebody else .* in thing-2\.safetens"
+        ):
+            Disturbed().run(path, settings)
+        assert path.read_bytes() == foreign
+        kept = read_concept(tmp_path / "thing-2.safetensors")
+        assert kept.state.updates == (SAVE_EVERY if update < SAVE_EVERY else SAVE_EVERY + 2)
+        # and it is taken up again under that name
+        assert Learner().run(tmp_path / "thing-2.safetensors", replace(settings, when_the_file_exists="continue"))
+
+    def test_two_learners_of_one_name(self, tmp_path):
+        path = tmp_path / "thing.safetensors"
+
+        class Nested(Learner):
+            def note(self, run):
+                if run.updates == 2:
+                    Learner().run(path)
+
+        with pytest.raises(ValueError, match=r"thing-2\.safetensors"):
+            Nested().run(path, replace(SETTINGS, seed=3))
+        assert read_concept(path).settings["seed"] == 0
+        assert read_concept(tmp_path / "thing-2.safetensors").settings["seed"] == 3
 
 
 def test_a_name_that_no_file_can_have_is_refused():

@@ -59,9 +59,9 @@ class TestReplay:
 
     def test_what_does_not_belong_together(self):
         inversion = inverted()
-        with pytest.raises(ValueError, match="inversion was made with another model"):
+        with pytest.raises(ValueError, match="inversion made with another model"):
             replay_of(inverted(model="n"), None, "m", 7.5)
-        with pytest.raises(ValueError, match="pivots were found with another model"):
+        with pytest.raises(ValueError, match="pivots: found some of another model"):
             replay_of(inversion, pinned(inversion, model="n"), "m", 7.5)
         with pytest.raises(ValueError, match="connect the inversion that Pivot Inversion used"):
             replay_of(inverted(5), pinned(inversion), "m", 7.5)

@@ -1,13 +1,18 @@
 """CLIPSeg in ComfyUI's folders and under its model manager, and the node that asks it."""
 
+import re
+import shutil
+from pathlib import Path
+
 import comfy.model_management
 import folder_paths
 import pytest
 import torch
 
+from comfyui_exemplar.hosts.comfy import downloads
 from comfyui_exemplar.hosts.comfy.folders import CLIPSEG
 from comfyui_exemplar.hosts.comfy.lcad_instances import instances_of
-from comfyui_exemplar.networks.clipseg.load import HUB_NAME
+from comfyui_exemplar.networks.clipseg.load import HUB_FILES, HUB_NAME, HUB_REVISION
 
 from ...fixtures.clipseg import save
 
@@ -46,33 +51,14 @@ class TestFolders:
     def test_only_folders_with_a_model_are_listed(self, models, tiny):
         assert CLIPSEG.models() == []
         (models / "elsewhere" / "empty").mkdir(parents=True)
+        (models / "elsewhere" / "odd" / "config.json").mkdir(parents=True)
         (models / "elsewhere" / "tiny").symlink_to(tiny)
         assert CLIPSEG.models() == ["tiny"]
 
-    def test_nothing_is_fetched_unless_allowed(self, models, nodes, monkeypatch):
-        import huggingface_hub
-
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("fetched"))
-        with pytest.raises(
-            ValueError, match=r"There is no 'clipseg-rd64-refined' .*it is empty.* allow_download on"
-        ):
-            nodes("ExemplarLoadCLIPSeg", model_name=CLIPSEG.from_hub)
-
-    def test_a_download_stays(self, models, tiny, nodes, monkeypatch):
-        import huggingface_hub
-
-        asked = []
-
-        def fetch(name, local_dir, allow_patterns):
-            asked.append((name, allow_patterns))
-            local_dir.parent.mkdir(exist_ok=True)
-            local_dir.symlink_to(tiny)
-
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-        (first,) = nodes("ExemplarLoadCLIPSeg", model_name=CLIPSEG.from_hub, allow_download=True)
-        (again,) = nodes("ExemplarLoadCLIPSeg", model_name=CLIPSEG.from_hub)
-        assert [name for name, _ in asked] == [HUB_NAME] and "model.safetensors" in asked[0][1]
-        assert first.name == again.name == "clipseg-rd64-refined" and CLIPSEG.models() == [first.name]
+    def test_what_is_being_fetched_is_not_listed(self, models, tiny):
+        (models / "clipseg").mkdir()
+        (models / "clipseg" / f".{CLIPSEG.published}.part").symlink_to(tiny)
+        assert CLIPSEG.models() == []
 
     def test_an_unknown_name(self, models):
         from comfyui_exemplar.nodes.clipseg import LoadCLIPSeg
@@ -80,6 +66,142 @@ class TestFolders:
         assert "There is no 'other' in models/clipseg" in LoadCLIPSeg.validate_inputs(model_name="other")
         assert LoadCLIPSeg.validate_inputs(model_name=CLIPSEG.from_hub) is True
         assert LoadCLIPSeg.validate_inputs(model_name=None) is True
+
+
+class Hub:
+    """Stands in for the hub: gives the files of a folder, as many as it is told."""
+
+    def __init__(self, folder):
+        self.folder, self.asked, self.given = folder, [], 100
+
+    def snapshot_download(self, name, *, revision, local_dir, allow_patterns, token):
+        self.asked.append((name, revision, token))
+        local_dir.mkdir(exist_ok=True, parents=True)
+        (local_dir / ".cache").mkdir(exist_ok=True)
+        missing = [file for file in allow_patterns if not (local_dir / file).exists()]
+        for file in missing[: self.given]:
+            shutil.copy(self.folder / file, local_dir / file)
+        if len(missing) > self.given:
+            raise ConnectionError("the line is down\nmore of it")
+
+
+class TestDownload:
+    @pytest.fixture
+    def hub(self, models, tiny, monkeypatch, tmp_path):
+        import huggingface_hub
+
+        hub = Hub(tiny)
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+        monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
+        monkeypatch.delenv(downloads.VARIABLE, raising=False)
+        return hub
+
+    @pytest.fixture
+    def allowed(self, hub, monkeypatch):
+        monkeypatch.setenv(downloads.VARIABLE, "1")
+        return hub
+
+    def owner_says(self, text):
+        path = Path(folder_paths.get_system_user_directory("exemplar")) / "config.ini"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def load(self, nodes, allow_download=True):
+        return nodes("ExemplarLoadCLIPSeg", model_name=CLIPSEG.from_hub, allow_download=allow_download)[0]
+
+    @pytest.mark.parametrize("workflow", [False, True])
+    @pytest.mark.parametrize("owner", ["", "0", "no", "1"])
+    def test_both_must_say_yes(self, hub, nodes, monkeypatch, workflow, owner):
+        if owner:
+            monkeypatch.setenv(downloads.VARIABLE, owner)
+        if workflow and owner == "1":
+            assert self.load(nodes).name == "clipseg-rd64-refined"
+            return
+        said = "the owner of this server does not allow downloads" if workflow else "allow_download is off"
+        with pytest.raises(
+            ValueError, match=rf"There is no 'clipseg-rd64-refined' .*it is empty.* allow_download on.*{said}"
+        ):
+            self.load(nodes, workflow)
+        assert hub.asked == [] and CLIPSEG.models() == []
+
+    def test_the_owner_is_told_what_to_do(self, hub, nodes):
+        with pytest.raises(ValueError, match=r"EXEMPLAR_ALLOW_DOWNLOADS=1 .*__exemplar/config\.ini"):
+            self.load(nodes)
+
+    @pytest.mark.parametrize(
+        "text, fetched",
+        [
+            ("[exemplar]\nallow_downloads = yes\n", True),
+            ("[exemplar]\nallow_downloads = TRUE\n", True),
+            ("[exemplar]\nallow_downloads = off\n", False),
+            ("[exemplar]\nallow_downloads =\n", False),
+            ("[exemplar]\n", False),
+            ("", False),
+        ],
+    )
+    def test_the_owners_file(self, hub, text, fetched):
+        self.owner_says(text)
+        assert downloads.allowed() is fetched
+
+    @pytest.mark.parametrize("text", ["allow_downloads = yes", "[exemplar]\nallow_downloads = perhaps", "[exemplar\n"])
+    def test_a_file_that_says_nothing_clear(self, hub, nodes, text):
+        self.owner_says(text)
+        with pytest.raises(ValueError, match=r"config\.ini (could not be read|is 'perhaps'; expected yes or no)"):
+            self.load(nodes)
+        assert hub.asked == []
+
+    def test_the_environment_counts_first(self, hub, monkeypatch):
+        self.owner_says("[exemplar]\nallow_downloads = yes\n")
+        monkeypatch.setenv(downloads.VARIABLE, "0")
+        assert downloads.allowed() is False
+        monkeypatch.setenv(downloads.VARIABLE, "perhaps")
+        with pytest.raises(ValueError, match="EXEMPLAR_ALLOW_DOWNLOADS is 'perhaps'"):
+            downloads.allowed()
+
+    def test_one_state_is_fetched_and_stays(self, allowed, nodes, models):
+        first, again = self.load(nodes), self.load(nodes, allow_download=False)
+        assert allowed.asked == [(HUB_NAME, HUB_REVISION, False)] and re.fullmatch(r"[0-9a-f]{40}", HUB_REVISION)
+        assert first.name == again.name == "clipseg-rd64-refined" and CLIPSEG.models() == [first.name]
+        assert sorted(path.name for path in (models / "clipseg").iterdir()) == [first.name]
+        assert sorted(path.name for path in (models / "clipseg" / first.name).iterdir()) == sorted(HUB_FILES)
+
+    @pytest.mark.parametrize("given", [0, 1, 2, 4])
+    def test_what_is_begun_is_completed(self, allowed, nodes, models, given):
+        allowed.given = given
+        with pytest.raises(OSError, match=r"could not be fetched \(the line is down\).*run it again to go on") as error:
+            self.load(nodes)
+        assert "\n" not in str(error.value)
+        assert CLIPSEG.models() == []
+        left = models / "clipseg" / f".{CLIPSEG.published}.part"
+        assert len([path for path in left.iterdir() if path.is_file()]) == given
+        allowed.given = 100
+        assert self.load(nodes).name == CLIPSEG.published and not left.exists()
+
+    def test_a_hub_that_gives_too_little(self, allowed, nodes, tiny, monkeypatch, tmp_path):
+        (tmp_path / "few").mkdir()
+        monkeypatch.setattr(allowed, "folder", tmp_path / "few")
+        with pytest.raises(OSError, match=r"could not be fetched"):
+            self.load(nodes)
+        assert CLIPSEG.models() == []
+
+    def test_what_an_earlier_version_left_is_completed(self, allowed, nodes, models, tiny):
+        """It fetched into the folder itself, which was taken for a whole one from then on."""
+        folder = models / "clipseg" / CLIPSEG.published
+        folder.mkdir(parents=True)
+        for name in ("config.json", "vocab.json"):
+            shutil.copy(tiny / name, folder / name)
+        with pytest.raises(ValueError, match=r"lacks vocab\.json or merges\.txt"):
+            self.load(nodes, allow_download=False)
+        assert self.load(nodes).name == CLIPSEG.published
+        assert sorted(path.name for path in folder.parent.iterdir()) == [CLIPSEG.published]
+
+    def test_a_folder_of_ones_own_is_never_fetched(self, allowed, nodes, models, tiny):
+        (models / "elsewhere").mkdir()
+        (models / "elsewhere" / "tiny").symlink_to(tiny)
+        assert nodes("ExemplarLoadCLIPSeg", model_name="tiny", allow_download=True)[0].name == "tiny"
+        with pytest.raises(ValueError, match="There is no 'another'"):
+            nodes("ExemplarLoadCLIPSeg", model_name="another", allow_download=True)
+        assert allowed.asked == []
 
 
 class TestNode:

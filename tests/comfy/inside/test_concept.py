@@ -1,5 +1,7 @@
 """Concept Inversion on ComfyUI's models, and the files that it writes."""
 
+import re
+
 import comfy.model_management
 import comfy.utils
 import folder_paths
@@ -7,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from comfyui_exemplar.files import writers
 from comfyui_exemplar.files.embeddings import read_concept
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
+from comfyui_exemplar.nodes.vct_concept import ConceptInversion
 
 from .models import FlatVAE, text_encoder, tiny
 
@@ -190,15 +194,65 @@ def test_another_concept_is_not_overwritten(nodes, embedded, folder, scene):
     with pytest.raises(ValueError, match=r"holds something else \(word, learning_rate\)"):
         learn(nodes, embedded, scene[1], updates=1, word="tree", learning_rate=1e-3)
     learn(nodes, embedded, scene[0], updates=1, when_the_file_exists="start over")
-    save_file({"emb_params": torch.ones(2, 128)}, folder / "bought.safetensors")
-    with pytest.raises(ValueError, match=r"holds something else \(it is not Concept Inversion's\)"):
-        learn(nodes, embedded, scene[1], name="bought")
+
+
+@pytest.mark.parametrize("mode", ["continue", "start over"])
+@pytest.mark.parametrize(
+    "file",
+    ["bought.safetensors", "bought.pt", "bought.bin", "bought", "more/bought.pt", "more/bought.safetensors", "../b.pt"],
+)
+def test_what_another_program_made_is_not_replaced(nodes, embedded, folder, scene, file, mode, tmp_path_factory):
+    """Nor hidden: ComfyUI looks for these under the same name, in all folders and those within."""
+    if file.startswith(".."):
+        other = tmp_path_factory.mktemp("other")
+        folder_paths.folder_names_and_paths["embeddings"][0].append(str(other))
+        path = other / "bought.pt"
+    else:
+        path = folder / file
+        path.parent.mkdir(exist_ok=True)
+    save_file({"emb_params": torch.ones(2, 128)}, path)
+    before = path.read_bytes()
+    said = r"is there already|would find"
+    verdict = ConceptInversion.validate_inputs(name="bought")
+    assert re.search(said, verdict) and path.name in verdict
+    assert ConceptInversion.validate_inputs(name="another") is True
+    with pytest.raises(ValueError, match=said):
+        learn(nodes, embedded, scene[1], name="bought", when_the_file_exists=mode)
+    assert path.read_bytes() == before and not list(folder.glob(".*"))
+
+
+def test_one_folder_that_is_named_twice(nodes, embedded, folder, scene):
+    """As where a configuration names what is there already."""
+    folder_paths.folder_names_and_paths["embeddings"][0].append(str(folder / "." / "more" / ".."))
+    (folder / "more").mkdir()
+    for _ in range(2):
+        learn(nodes, embedded, scene[0], updates=1)
+
+
+def test_places_are_tried_before_learning(nodes, embedded, folder, scene, monkeypatch):
+    (folder / "thing.safetensors").mkdir()
+    assert "is a folder" in ConceptInversion.validate_inputs(name="thing")
+    with pytest.raises(ValueError, match="is a folder"):
+        learn(nodes, embedded, scene[0])
+    places = folder_paths.folder_names_and_paths["embeddings"][0]
+    places[0] = str(folder / "not" / "there")
+    assert ConceptInversion.validate_inputs(name="thing") is True
+    (folder / "file").touch()
+    places[0] = str(folder / "file")
+    assert "is no folder" in ConceptInversion.validate_inputs(name="thing")
+    places[0] = str(folder)
+    monkeypatch.setattr(
+        writers, "new_folder", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
+    assert "may not be written to" in ConceptInversion.validate_inputs(name="other")
+    with pytest.raises(ValueError, match="may not be written to"):
+        learn(nodes, embedded, scene[0], name="other")
 
 
 def test_bad_input(nodes, embedded, folder, scene):
     with pytest.raises(ValueError, match="cannot be the name of an embedding"):
         learn(nodes, embedded, scene[1], name="../evil")
-    with pytest.raises(ValueError, match="has room for 8 vectors; 9 were asked for"):
+    with pytest.raises(ValueError, match="vectors is 9, expected 1 to 8"):
         learn(nodes, embedded, scene[1], vectors=9)
     with pytest.raises(ValueError, match=r"initial word '\.\.\.' has no tokens"):
         learn(nodes, embedded, scene[1], word="...")

@@ -94,13 +94,13 @@ class TestFusion:
         assert difference(*first.values()) < TOLERANCE
 
     def test_other_latents_and_levels_are_refused(self, embedded, source, fusion):
-        with pytest.raises(ValueError, match="latent to sample is 8 x 8"):
+        with pytest.raises(ValueError, match="latent: found one of 8 x 8"):
             run_guider(fusion(), {"samples": torch.ones(1, 4, 8, 8)}, source[2])
-        with pytest.raises(ValueError, match="inverted up to"):
+        with pytest.raises(ValueError, match="sigmas: found a first level"):
             run_guider(fusion(), source[1], source[2][1:])
 
     def test_bad_input(self, embedded, fusion, nodes, source):
-        with pytest.raises(ValueError, match="holds 1 to 8"):
+        with pytest.raises(ValueError, match="expected 1 to 8"):
             fusion(vectors=9)
         with pytest.raises(ValueError, match="area"):
             fusion(concept=[[embedded[3][0][0], {"area": (8, 8, 0, 0)}]])

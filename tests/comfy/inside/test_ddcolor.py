@@ -281,7 +281,7 @@ class TestReferenceAndFallback:
         assert same is plain[0] and bool((share == 1).all())
 
     def test_inversion_of_other_pictures(self, nodes, inverted, scene):
-        with pytest.raises(ValueError, match=r"color_image has 2 picture\(s\), but 1 were inverted"):
+        with pytest.raises(ValueError, match=r"input_inversion: found 1 inverted picture\(s\), expected 2"):
             nodes(
                 "ExemplarConfidenceBlend",
                 color_image=scene[1].repeat(2, 1, 1, 1),

@@ -147,7 +147,7 @@ class TestEncode:
         semantics = tokens("semantics", image=pictures[1:2])
         both = tokens("style", tokens=semantics)
         assert torch.equal(both.tokens["semantics"], semantics.tokens["semantics"]) and "style" in both.tokens
-        with pytest.raises(ValueError, match="Both sets of tokens have style"):
+        with pytest.raises(ValueError, match="tokens: found style in both sets"):
             tokens("style & semantics", tokens=tokens("style"))
         with pytest.raises(ValueError, match="2 and 3 pictures"):
             two = tokens("semantics", image=pictures[:2], combine="one each")
@@ -299,7 +299,7 @@ class TestApply:
 
     @pytest.mark.parametrize("family", ["sdxl"])
     def test_another_family_is_named(self, tokens, applied, family):
-        with pytest.raises(ValueError, match=r"Apply DEADiff: these tokens are for a model with 16 .*\(SDXL\) has"):
+        with pytest.raises(ValueError, match=r"Apply DEADiff: tokens: found some for a model with 16 .*this MODEL \(SDXL\)"):
             applied(tokens(), model=models.tiny(family))
 
     def test_embedded_tokens_want_the_embedded_model(self, nodes, sd1, embedded, scene):

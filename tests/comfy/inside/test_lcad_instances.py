@@ -209,7 +209,7 @@ class TestBatching:
 
     def test_masks_that_do_not_fit_the_batch(self, embedded, drawn, prompt, masks):
         model = drawn(masks=torch.cat([masks] * 2))
-        with pytest.raises(ValueError, match=r"batch has 3 picture\(s\), but a phrase has masks for 2"):
+        with pytest.raises(ValueError, match=r"latent: found 3 picture\(s\), expected 2, as a phrase has masks"):
             sampled(model, prompt, embedded, start(3))
 
     @pytest.mark.parametrize("family", models.FAMILIES)

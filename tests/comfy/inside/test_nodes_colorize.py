@@ -132,7 +132,7 @@ class TestColorize:
             (torch.zeros(1, 1, 1, 3), torch.rand(1, 8, 8, 3), "found 1 x 1 pixels"),
             (torch.full((1, 8, 8, 3), float("nan")), torch.rand(1, 8, 8, 3), "image: found NaN"),
             (torch.rand(1, 8, 8, 3), torch.full((1, 8, 8, 3), float("inf")), "reference: found NaN"),
-            (torch.rand(3, 8, 8, 3), torch.rand(2, 8, 8, 3), r"3 input\(s\) and 2 reference"),
+            (torch.rand(3, 8, 8, 3), torch.rand(2, 8, 8, 3), r"reference: found 2 for 3 picture"),
         ],
     )
     def test_bad_pictures(self, nodes, embedded, image, reference, message):
@@ -144,8 +144,8 @@ class TestColorize:
         ("counts", "message"),
         [
             ((3, 2, 1, 1), r"3 input\(s\) and 2 reference"),
-            ((3, 1, 2, 1), "2 input masks for 3"),
-            ((3, 3, 1, 2), "2 reference masks"),
+            ((3, 1, 2, 1), r"mask: found 2 for 3 picture"),
+            ((3, 3, 1, 2), "reference_mask: found 2 for 1 picture"),
         ],
     )
     def test_batches_are_checked_before_the_first_round(self, nodes, embedded, scene, counts, message):
@@ -169,7 +169,7 @@ class TestColorize:
 
     def test_pair_of_another_run(self, nodes, embedded, scene, inverted):
         pair = {"reference_inversion": inverted["reference"][0], "gray_inversion": inverted["gray"][0]}
-        with pytest.raises(ValueError, match="inverted 4 of 50 steps deep"):
+        with pytest.raises(ValueError, match="found one 4 of 50 steps deep"):
             self.run(nodes, embedded, *scene, **pair)
 
     def test_cancel_at_every_step(self, nodes, embedded, scene):

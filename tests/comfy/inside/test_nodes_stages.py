@@ -194,7 +194,7 @@ class TestInjectionErrors:
 
     def test_without_captured_layers(self, nodes, embedded, inverted, scene):
         bare = invert(nodes, embedded[0], embedded[3], embedded[2].encode(scene[0]), capture=False, depth=4)[0]
-        with pytest.raises(ValueError, match=r"kept no attention features.*Attention Capture"):
+        with pytest.raises(ValueError, match=r"found no attention features.*Attention Capture"):
             self.inject(nodes, embedded[0], self.parts(inverted, input=bare))
 
     def test_too_little_captured(self, nodes, embedded, inverted, scene):
@@ -227,13 +227,13 @@ class TestInjectionErrors:
 
     def test_latent_of_another_size(self, nodes, embedded, inverted):
         model = self.inject(nodes, embedded[0], self.parts(inverted))
-        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=r"20 x 16.*inverted at 16 x 16"):
+        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=r"latent: found one of 20 x 16, expected 16 x 16"):
             run(model, embedded[3], {"samples": torch.randn(1, 4, 16, 20)}, inverted["input"][2])
         assert not calls.entered
 
     def test_sampler_far_from_what_was_kept(self, nodes, embedded, inverted):
         model = self.inject(nodes, embedded[0], self.parts(inverted))
-        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=r"visits sigmas 14\.000 to 7"):
+        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=r"sigmas: found 14\.000 to 7"):
             run(model, embedded[3], inverted["input"][1], torch.tensor([14.0, 10.0, 7.0]))
         assert not calls.entered
 

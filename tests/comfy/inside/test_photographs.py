@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 
 import folder_paths
 import numpy as np
@@ -12,6 +13,7 @@ from comfy_api.latest import io
 from PIL import Image
 
 import nodes as core
+from comfyui_exemplar.files import writers
 from comfyui_exemplar.files.pictures import FileFacts, load_picture, read_photograph
 from comfyui_exemplar.nodes.photographs import LoadPhotograph, LoadPhotographFolder, SavePhotograph
 
@@ -127,7 +129,11 @@ class TestFolder:
         (folder,) = [i.options for i in LoadPhotographFolder.define_schema().inputs if i.id == "folder"]
         assert folder == ["scans", "scans/deeper"]
         assert LoadPhotographFolder.validate_inputs(folder="scans") is True
-        for name, said in (("..", "no folder within"), ("gone", "no folder 'gone'"), ("scans/deeper", "holds no pictures")):
+        for name, said in (
+            ("..", "no folder within"),
+            ("gone", "no folder 'gone'"),
+            ("scans/deeper", "holds no pictures"),
+        ):
             assert said in LoadPhotographFolder.validate_inputs(folder=name)
         before = LoadPhotographFolder.fingerprint_inputs(folder="scans")
         gray(scans / "c.png")
@@ -217,6 +223,46 @@ class TestSave:
     def test_nothing_is_written_outside(self, places, prefix):
         with pytest.raises(ValueError, match="leads out"):
             self.run(torch.rand(1, 5, 7, 3), filename_prefix=prefix)
+
+    @pytest.mark.parametrize(
+        "prefix, said",
+        [
+            ("a/b", "is no folder"),
+            ("a/b/c", "is no folder"),
+            ("x" * 300, "names have at most"),
+            ("a\0b", "no file name can have"),
+            ("scans/", "is no name"),
+            ("../a", "leads out"),
+        ],
+    )
+    def test_places_are_tried_before_anything_runs(self, places, prefix, said):
+        (places / "output" / "a").write_text("a file")
+        assert said in SavePhotograph.validate_inputs(filename_prefix=prefix)
+        with pytest.raises(ValueError, match=said):
+            self.run(torch.rand(1, 5, 7, 3), filename_prefix=prefix)
+        assert [path.name for path in (places / "output").iterdir()] == ["a"]
+
+    def test_a_folder_that_its_numbers_name(self, places):
+        (places / "output" / "w7").write_text("a file")
+        with pytest.raises(ValueError, match="filename_prefix 'w%width%/a' cannot be used"):
+            self.run(torch.rand(1, 5, 7, 3), filename_prefix="w%width%/a")
+        self.run(torch.rand(1, 5, 8, 3), filename_prefix="w%width%/a")
+        assert (places / "output" / "w8" / "a_00001_.png").is_file()
+
+    @pytest.mark.parametrize("number, said", [(28, "the disk is full"), (30, "may not be written to")])
+    def test_a_folder_that_cannot_be_written_to(self, places, monkeypatch, number, said):
+        def fails(_):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(writers, "new_folder", fails)
+        assert said in SavePhotograph.validate_inputs(filename_prefix="scans/a")
+        with pytest.raises((ValueError, OSError), match=said):
+            self.run(torch.rand(1, 5, 7, 3))
+
+    def test_good_places(self, places):
+        for prefix in (None, "a", "scans/a", "%year%-%month%/a", "deep/er/a"):
+            assert SavePhotograph.validate_inputs(filename_prefix=prefix) is True
+        assert not list((places / "output").iterdir())
 
     def test_no_pictures(self):
         with pytest.raises(ValueError, match="NaN"):

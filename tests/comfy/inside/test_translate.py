@@ -97,7 +97,7 @@ class TestTranslate:
         from comfyui_exemplar.hosts.comfy.vct import ComfyTranslator
 
         monkeypatch.setattr(ComfyTranslator, "learn", lambda *_: pytest.fail("it learns first"))
-        with pytest.raises(ValueError, match="3 masks for 1 picture"):
+        with pytest.raises(ValueError, match="mask: found 3 for 1 picture"):
             self.run(nodes, embedded, scene, mask=torch.ones(3, 32, 32))
 
     def test_auto(self, nodes, embedded, scene, caplog):

@@ -1,0 +1,196 @@
+"""The components of a diffusers folder, each built from what its config.json says of sizes and loaded strictly.
+
+``from_pretrained`` would fill missing weights with random numbers and only warn, and ``from_config`` would follow
+whatever a configuration says. Here every value that counts is described with its bounds, and of the others it is
+asked that they say nothing: a network that needs them is no Stable Diffusion.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...files import ldm
+from ...files.fields import Fields, check_fields, flag, listed, optional, real, whole, word
+from ...files.headers import check_levels
+from ...files.plain_json import short
+from ...files.sound import check_numbers
+from ...files.tensors import read_component, read_json
+from ...networks.clip.sizes import text_configuration
+from . import text_encoders as text
+
+UNSUPPORTED = "SD 1.x, 2.x or SDXL is needed: a diffusers folder, or a checkpoint with UNet, VAE and text encoder."
+_AGAIN = "Download the folder again."
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
+
+_WIDTH, _SIDE = whole(1, 16_384), listed(whole(1, 16_384), 2, 2, alone=True)
+_LEVELS = (1, 8)
+_ACTIVATION = word("silu", "swish", "mish", "gelu", "relu")
+_UNET: Fields = {
+    "sample_size": _SIDE,
+    "in_channels": _WIDTH,
+    "out_channels": _WIDTH,
+    "center_input_sample": flag(),
+    "flip_sin_to_cos": flag(),
+    "freq_shift": whole(0, 1),
+    "down_block_types": listed(word("CrossAttnDownBlock2D", "DownBlock2D"), *_LEVELS),
+    "mid_block_type": word("UNetMidBlock2DCrossAttn"),
+    "up_block_types": listed(word("CrossAttnUpBlock2D", "UpBlock2D"), *_LEVELS),
+    "block_out_channels": listed(_WIDTH, *_LEVELS),
+    "layers_per_block": listed(whole(1, 16), *_LEVELS, alone=True),
+    "downsample_padding": whole(0, 1),
+    "mid_block_scale_factor": real(1e-3, 1e3),
+    "dropout": real(0, 1),
+    "act_fn": _ACTIVATION,
+    "norm_num_groups": whole(1, 1024),
+    "norm_eps": real(1e-12, 1e-2),
+    "cross_attention_dim": listed(_WIDTH, *_LEVELS, alone=True),
+    "transformer_layers_per_block": listed(whole(1, 64), *_LEVELS, alone=True),
+    # diffusers' name is historical: what it calls the heads' width is their number
+    "attention_head_dim": listed(whole(1, 1024), *_LEVELS, alone=True),
+    "use_linear_projection": flag(),
+    "upcast_attention": flag(),
+    "resnet_time_scale_shift": word("default", "scale_shift"),
+    "time_cond_proj_dim": whole(1, 16_384),
+    "addition_embed_type": word("text_time"),
+    "addition_time_embed_dim": _WIDTH,
+    "projection_class_embeddings_input_dim": whole(1, 65_536),
+}
+_VAE: Fields = {
+    "in_channels": whole(3, 3),
+    "out_channels": whole(3, 3),
+    "down_block_types": listed(word("DownEncoderBlock2D", "AttnDownEncoderBlock2D"), *_LEVELS),
+    "up_block_types": listed(word("UpDecoderBlock2D", "AttnUpDecoderBlock2D"), *_LEVELS),
+    "block_out_channels": listed(_WIDTH, *_LEVELS),
+    "layers_per_block": whole(1, 16),
+    "act_fn": _ACTIVATION,
+    "latent_channels": whole(1, 256),
+    "norm_num_groups": whole(1, 1024),
+    "sample_size": _SIDE,
+    "scaling_factor": real(1e-4, 1e4),
+    "force_upcast": flag(),
+    "use_quant_conv": flag(),
+    "use_post_quant_conv": flag(),
+    "mid_block_add_attention": flag(),
+}
+#: What is left out has diffusers' defaults, which are not Stable Diffusion's.
+_SCHEDULE = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
+_SCHEDULER: Fields = {
+    "_class_name": word(),
+    "beta_schedule": word("scaled_linear", "linear"),
+    "beta_start": real(1e-6, 0.999),
+    "beta_end": real(1e-6, 0.999),
+    "num_train_timesteps": whole(2, 100_000),
+    "rescale_betas_zero_snr": flag(),
+    "prediction_type": word("epsilon", "v_prediction"),
+}
+
+
+def load_unet(path: Path) -> Any:
+    """The UNet of a folder, dtypes as stored.
+
+    :raises ValueError: it is another network, or incomplete; the message names the file.
+    """
+    from diffusers import UNet2DConditionModel
+
+    file = path / "unet" / "config.json"
+    if not file.is_file():
+        found = sorted(entry.name for entry in path.iterdir())
+        raise ValueError(f"{path} has no unet/config.json (found {found[:12]}); {UNSUPPORTED}")
+    return _load(path / "unet", UNet2DConditionModel, _UNET)
+
+
+def load_vae(path: Path) -> Any:
+    """The autoencoder of a folder; raises as :func:`load_unet`."""
+    from diffusers import AutoencoderKL
+
+    return _load(path / "vae", AutoencoderKL, _VAE)
+
+
+def load_text(path: Path, name: str, *, projection: bool) -> Any:
+    """A CLIP text encoder of a folder, float32; raises as :func:`load_unet`.
+
+    :param name: of its own folder.
+    """
+    file = path / name / "config.json"
+    kind = read_json(file).get("model_type")
+    if kind not in ("clip_text_model", "clip"):
+        raise ValueError(f"{path / name} is a {short(kind)} model, expected CLIP; {UNSUPPORTED}")
+    weights = read_component(path / name)
+    return text.clip_model(text_configuration(file), weights, str(path / name), projection=projection)
+
+
+def read_scheduler(path: Path) -> dict[str, Any]:
+    """What a folder's scheduler says of noise levels and of what is predicted: diffusers' names.
+
+    :raises ValueError: noise levels that are not Stable Diffusion's; the message names the file.
+    """
+    file = path / "scheduler" / "scheduler_config.json"
+    said = read_json(file)
+    kind = str(said.get("_class_name"))
+    if "Flow" in kind or "EDM" in kind or said.get("trained_betas") is not None:
+        raise ValueError(
+            f"{file} describes {short(kind)}, whose noise levels are not Stable Diffusion's; {UNSUPPORTED}"
+        )
+    found = {**_SCHEDULE, "rescale_betas_zero_snr": False, "prediction_type": "epsilon"}
+    found |= check_fields(said, _all_optional(_SCHEDULER), str(file), _AGAIN)
+    if found["beta_start"] > found["beta_end"]:
+        raise ValueError(f"{file}: beta_start is above beta_end, which is {found['beta_end']:g}. {_AGAIN}")
+    return found
+
+
+def _load(folder: Path, cls: Any, fields: Fields) -> Any:
+    """A component, from its own configuration."""
+    file = folder / "config.json"
+    said = read_json(file)
+    if said.get("_class_name") != cls.__name__:
+        raise ValueError(f"{folder} is a {short(said.get('_class_name'))}, expected {cls.__name__}; {UNSUPPORTED}")
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(cls.__init__).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    for name, default in defaults.items():
+        value = said.get(name)
+        if name not in fields and value is not None and (value != default or type(value) is not type(default)):
+            raise ValueError(f"{file}: {name} is {short(value)}, expected {default}; {UNSUPPORTED}")
+    arguments = {name: defaults[name] for name in fields if name in defaults}
+    arguments |= check_fields(said, _all_optional(fields), str(file), _AGAIN)
+    _check_sizes(file, arguments)
+    weights = read_component(folder)
+    if cls.__name__ == "AutoencoderKL":  # folders of 2022 have the attention's old names
+        weights = {_OLD_ATTENTION.sub(lambda m: _NEW_ATTENTION[m[1]], key): w for key, w in weights.items()}
+    try:
+        with torch.device("meta"):
+            module = cls(**arguments)
+    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{file} has values that do not go together. {_AGAIN}") from error
+    loaded = ldm.load_strictly(module, weights, str(folder))
+    try:
+        check_numbers(weights)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    return loaded
+
+
+def _check_sizes(file: Path, arguments: Mapping[str, Any]) -> None:
+    """:raises ValueError: lists that have not an entry for each level, or channels that cannot be split."""
+    channels = arguments["block_out_channels"]
+    try:
+        check_levels({"attention_head_dim": 1, **arguments}, str(file))
+        for name in ("layers_per_block", "cross_attention_dim", "transformer_layers_per_block"):
+            value = arguments.get(name)
+            if isinstance(value, tuple) and len(value) != len(channels):
+                raise ValueError(f"{file}: {name} has {len(value)} values, but block_out_channels has {len(channels)}.")
+    except ValueError as error:
+        raise ValueError(f"{error} {_AGAIN}") from error
+
+
+def _all_optional(fields: Fields) -> Fields:
+    return {name: optional(field, null=True) for name, field in fields.items()}

@@ -1,0 +1,374 @@
+"""Every node of the pack at work on tiny models: how it is run, and through which networks its long work goes."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.samplers
+import torch
+
+from .pairs import encode
+
+
+@dataclass
+class Kit:
+    """What the runs work on. ``pictures`` is how many pictures, references, latents or phrases there are."""
+
+    nodes: Callable
+    embedded: tuple
+    scene: tuple
+    source: tuple
+    inverted: dict
+    lcad: tuple
+    ddcolor: Any
+    deadiff: Any
+    tokens: Any
+    referring: Any
+    folder: Path
+    latents: dict = field(default_factory=dict)
+
+    @property
+    def model(self):
+        return self.embedded[0]
+
+    def latent(self, pictures):
+        """A LATENT of colored pictures, encoded before anything is watched."""
+        if pictures not in self.latents:
+            self.latents[pictures] = self.embedded[2].encode(self.colors(pictures))
+        return {"samples": self.latents[pictures]}
+
+    def grays(self, pictures):
+        return turned(self.scene[0], pictures)
+
+    def colors(self, pictures):
+        return turned(self.scene[1], pictures)
+
+    def networks(self):
+        """Name -> the module that long work goes through, and the name of what is called of it."""
+        model, _, vae, _ = self.embedded
+        gray = self.lcad[2].network
+        return {
+            "unet": (model.model.diffusion_model, "forward"),
+            "vae encode": (vae.first_stage_model, "encode"),
+            "vae decode": (vae.first_stage_model, "decode"),
+            "lcad unet": (self.lcad[0].model.diffusion_model, "forward"),
+            "lcad encode": (gray, "encode"),
+            "lcad decode": (gray, "decode"),
+            "ddcolor": (self.ddcolor.network, "forward"),
+            "deadiff": (self.deadiff.network, "forward"),
+            "referring": (self.referring.loaded.network, "forward"),
+        }
+
+    @contextmanager
+    def watched(self, name, before):
+        """Call ``before`` with the number of rows of every call of a network; its private copies are watched too."""
+        module, method = self.networks()[name]
+        if method == "forward":
+            hook = module.register_forward_pre_hook(
+                lambda _, args, kw: before(rows_of(args, kw)) and None, with_kwargs=True
+            )
+            try:
+                yield
+            finally:
+                hook.remove()
+            return
+        original = getattr(module, method)
+
+        def watched(*args, **kw):
+            before(rows_of(args, kw))
+            return original(*args, **kw)
+
+        setattr(module, method, watched)
+        try:
+            yield
+        finally:
+            delattr(module, method)
+
+
+def turned(picture, count):
+    """(count, H, W, 3): a picture and others like it."""
+    others = [picture, picture.flip(1), picture.flip(2), picture.flip(1).flip(2), picture * 0.8 + 0.1]
+    return torch.cat([others[i % 5] for i in range(count)])
+
+
+def rows_of(args, kw):
+    first = next(value for value in (*args, *kw.values()) if isinstance(value, torch.Tensor))
+    return len(first)
+
+
+#: node -> kit, pictures, settings -> what it gives.
+Run = Callable[..., tuple]
+
+
+def _colorize(kit, pictures, **settings):
+    model, _, vae, empty = kit.embedded
+    few = {"guidance": 3.0, "passes": 2, "depth": 2, "steps": 50, "resolution": 64}
+    inputs = {"model": model, "vae": vae, "conditioning": empty, "image": kit.grays(pictures)}
+    return kit.nodes("ExemplarColorize", **{**inputs, "reference": kit.scene[1], **few, **settings})
+
+
+def _translate(kit, pictures, **settings):
+    model, clip, vae, _ = kit.embedded
+    few = {
+        "steps": 2,
+        "pivot_iterations": 2,
+        "resolution": 64,
+        "updates": 2,
+        "vectors": 2,
+        "word": "flower",
+        "cfg": 3.0,
+    }
+    inputs = {"model": model, "clip": clip, "vae": vae, "image": kit.colors(pictures)}
+    return kit.nodes("ExemplarTranslate", **inputs, **{"reference": kit.scene[1], **few, **settings})
+
+
+def invert(kit, pictures, **settings):
+    model, _, _, empty = kit.embedded
+    (marked,) = kit.nodes("ExemplarAttentionCapture", model=model, layers="color", keep="everything (q, k, v)")
+    inputs = {"model": marked, "conditioning": empty, "latent": kit.latent(pictures)}
+    return kit.nodes("ExemplarDDIMInversion", **{**inputs, "depth": 3, "steps": 50, **settings})
+
+
+def _learn(kit, _, **settings):
+    model, clip, vae, _ = kit.embedded
+    for path in kit.folder.iterdir():
+        path.unlink()
+    few = {"name": "thing", "word": "flower", "vectors": 2, "updates": 3, "resolution": 32, "accumulation": 4}
+    inputs = {"model": model, "clip": clip, "vae": vae, "reference": kit.scene[1]}
+    return kit.nodes("ExemplarConceptInversion", **inputs, **{**few, "sample_every": 0, **settings})
+
+
+def _pivots(kit, _, **settings):
+    inputs = {"model": kit.model, "conditioning": kit.embedded[3], "inversion": kit.source[0]}
+    return kit.nodes("ExemplarPivotInversion", **inputs, **{"guidance": 3.0, "iterations": 2, **settings})
+
+
+def _exact_luminance(kit, pictures, **settings):
+    vae = kit.embedded[2]
+    inputs = {"vae": vae, "gray_image": kit.scene[0], "latent": kit.latent(pictures)}
+    return kit.nodes("ExemplarLatentLuminance", **inputs, **settings)
+
+
+def _ddcolor(kit, pictures, **settings):
+    return kit.nodes("ExemplarDDColor", ddcolor=kit.ddcolor, image=kit.grays(pictures), **{"batch": 5, **settings})
+
+
+def _encode_references(kit, pictures, **settings):
+    return kit.nodes("ExemplarDEADiffEncode", deadiff=kit.deadiff, image=kit.colors(pictures), **settings)
+
+
+def _refer(kit, pictures, **settings):
+    phrases = "\n".join(("red cup", "a hat", "blue heart on the left", "x", "flower")[:pictures])
+    many = {"image": kit.colors(2), "phrases": phrases, "threshold": 0.0, "exclusive": False}
+    return kit.nodes("ExemplarReferringMask", referring=kit.referring, **{**many, **settings})
+
+
+def _condition(kit, pictures, **settings):
+    clip = kit.lcad[1]
+    prompts = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in ("red heart", "")]
+    inputs = {"positive": prompts[0], "negative": prompts[1], "image": kit.grays(pictures), "lcad_vae": kit.lcad[2]}
+    return kit.nodes("ExemplarLCADCondition", **{**inputs, "resolution": 64, **settings})
+
+
+def _decode(kit, pictures, **settings):
+    latent = torch.randn(pictures, 4, 16, 16, generator=torch.Generator().manual_seed(4)) * 0.1
+    latent = latent[:, : kit.lcad[2].channels]
+    inputs = {"latent": {"samples": latent}, "image": kit.grays(pictures), "lcad_vae": kit.lcad[2]}
+    return kit.nodes("ExemplarLCADDecode", **inputs, **settings)
+
+
+def _loader(node_id):
+    return lambda kit, _, **settings: kit.nodes(node_id, **{"model_name": "embedded", **settings})
+
+
+def _plain(node_id, **inputs):
+    """A node that only takes things: each input is made of the kit and a number of pictures."""
+
+    def made(kit, pictures, **settings):
+        return kit.nodes(node_id, **{name: make(kit, pictures) for name, make in inputs.items()}, **settings)
+
+    return made
+
+
+def _as(index):
+    return lambda kit, _: kit.embedded[index]
+
+
+def _of(name):
+    return lambda kit, _: kit.inverted[name][0]
+
+
+def _mask(_, pictures):
+    return torch.ones(pictures, 64, 64)
+
+
+def _save(kit, pictures, **settings):
+    return kit.nodes("ExemplarSavePhotograph", images=kit.colors(pictures), **settings) or ()
+
+
+#: Every node of the pack, run as in a workflow.
+RUNS: dict[str, Run] = {
+    "ExemplarColorize": _colorize,
+    "ExemplarTranslate": _translate,
+    "ExemplarAttentionCapture": _plain("ExemplarAttentionCapture", model=_as(0)),
+    "ExemplarDDIMInversion": invert,
+    "ExemplarConceptInversion": _learn,
+    "ExemplarPivotInversion": _pivots,
+    "ExemplarDualAttentionColor": _plain(
+        "ExemplarDualAttentionColor",
+        model=_as(0),
+        input_inversion=_of("input"),
+        reference_inversion=_of("reference"),
+        gray_inversion=_of("gray"),
+    ),
+    "ExemplarColorGuidance": _plain("ExemplarColorGuidance", model=_as(0), conditioning=_as(3)),
+    "ExemplarMatchLatentStatistics": _plain(
+        "ExemplarMatchLatentStatistics",
+        latent=lambda kit, n: kit.latent(n),
+        reference=lambda kit, _: kit.latent(1),
+    ),
+    "ExemplarPublishedSampler": _plain("ExemplarPublishedSampler", model=_as(0)),
+    "ExemplarDesaturate": _plain("ExemplarDesaturate", image=lambda kit, n: kit.colors(n)),
+    "ExemplarMergeLuminance": _plain(
+        "ExemplarMergeLuminance", color_image=lambda kit, n: kit.colors(n), gray_image=lambda kit, n: kit.grays(n)
+    ),
+    "ExemplarLatentLuminance": _exact_luminance,
+    "ExemplarAttentionMap": _plain(
+        "ExemplarAttentionMap",
+        input_inversion=_of("input"),
+        reference_inversion=_of("gray"),
+        image=lambda kit, n: kit.grays(n),
+        reference=lambda kit, n: kit.colors(n),
+    ),
+    "ExemplarLoadDDColor": _loader("ExemplarLoadDDColor"),
+    "ExemplarDDColor": _ddcolor,
+    "ExemplarConfidenceBlend": _plain(
+        "ExemplarConfidenceBlend",
+        color_image=lambda kit, _: kit.colors(1),
+        fallback=lambda kit, _: kit.grays(1),
+        input_inversion=_of("input"),
+        reference_inversion=_of("gray"),
+    ),
+    "ExemplarLoadLCAD": _loader("ExemplarLoadLCAD"),
+    "ExemplarLCADCondition": _condition,
+    "ExemplarLCADDecode": _decode,
+    "ExemplarLCADInstances": _plain(
+        "ExemplarLCADInstances",
+        model=_as(0),
+        clip=_as(1),
+        masks=_mask,
+        prompt=lambda *_: "red heart",
+        phrases=lambda *_: "red heart",
+    ),
+    "ExemplarLoadCLIPSeg": lambda kit, _, **settings: kit.nodes("ExemplarLoadCLIPSeg", model_name="tiny", **settings),
+    "ExemplarReferringMask": _refer,
+    "ExemplarConceptFusion": _plain(
+        "ExemplarConceptFusion",
+        model=_as(0),
+        inversion=lambda kit, _: kit.source[0],
+        concept=lambda kit, _: encode(kit.embedded, "blue heart"),
+        source=_as(3),
+    ),
+    "ExemplarPromptControl": _plain(
+        "ExemplarPromptControl",
+        model=_as(0),
+        clip=_as(1),
+        source=lambda *_: "red heart",
+        target=lambda *_: "blue heart",
+        negative=_as(3),
+    ),
+    "ExemplarLoadDEADiff": _loader("ExemplarLoadDEADiff"),
+    "ExemplarDEADiffEncode": _encode_references,
+    "ExemplarApplyDEADiff": _plain("ExemplarApplyDEADiff", model=_as(0), tokens=lambda kit, _: kit.tokens),
+    "ExemplarLoadDemoModel": _plain("ExemplarLoadDemoModel"),
+    "ExemplarLoadDemoPictures": _plain("ExemplarLoadDemoPictures"),
+    "ExemplarLoadPhotograph": lambda kit, _, **settings: kit.nodes("ExemplarLoadPhotograph", image="a.png", **settings),
+    "ExemplarLoadPhotographFolder": lambda kit, _, **settings: kit.nodes(
+        "ExemplarLoadPhotographFolder", folder="scans", **settings
+    ),
+    "ExemplarSavePhotograph": _save,
+}
+
+
+def _as_the_server(*_):
+    """What the sampler nodes' progress bars do at every step."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def sampled(kit, made):
+    """What a sampler draws with what a node gave: a MODEL, a GUIDER, a SAMPLER, or L-CAD's prompts with their
+    latent."""
+    first, noised, sigmas = made[0], *kit.source[1:3]
+    model = kit.lcad[0] if isinstance(first, list) else kit.model
+    guider, sampler = comfy.samplers.CFGGuider(model), comfy.samplers.sampler_object("euler")
+    guider.set_conds(kit.embedded[3], kit.embedded[3])
+    latent = noised["samples"]
+    if isinstance(first, comfy.samplers.CFGGuider):
+        guider = first
+    elif isinstance(first, list):
+        guider.set_conds(*made[:2])
+        latent = torch.randn(made[2]["samples"].shape, generator=torch.Generator().manual_seed(3)) * float(sigmas[0])
+    elif isinstance(first, comfy.samplers.KSAMPLER):
+        sampler, sigmas = first, made[1][-5:]
+    else:
+        latent, sigmas = kit.inverted["input"][1]["samples"], kit.inverted["input"][2]
+        guider = comfy.samplers.CFGGuider(first)
+        guider.set_conds(kit.embedded[3], kit.embedded[3])
+    guider.set_cfg(3.0)
+    return guider.sample(
+        torch.zeros_like(latent), latent, sampler, sigmas, callback=_as_the_server, disable_pbar=True, seed=0
+    )
+
+
+def tensors_of(value):
+    """All tensors of what a node gave, in order, detached copies."""
+    if isinstance(value, torch.Tensor):
+        return [value.detach().clone()]
+    if isinstance(value, dict):
+        return [t for each in value.values() for t in tensors_of(each)]
+    if isinstance(value, (list, tuple)):
+        return [t for each in value for t in tensors_of(each)]
+    for name in ("trajectory", "contexts", "tokens", "maps"):
+        if hasattr(value, name):
+            return tensors_of(getattr(value, name))
+    return []
+
+
+def state_of(kit):
+    """Everything of the models that a run must leave as it was: weights bit by bit, patches, options, attachments."""
+    model, clip, vae, _ = kit.embedded
+    patchers = [model, clip.patcher, vae.patcher, kit.lcad[0], kit.lcad[1].patcher]
+    patchers += [each.patcher for each in (kit.lcad[2], kit.ddcolor, kit.deadiff, kit.referring)]
+    inversions = [kit.source[0], *(made[0] for made in kit.inverted.values())]
+    kept = [tensor for each in inversions for tensor in (each.trajectory, *(entry[3] for entry in each.bank.items()))]
+    shared = [*kit.scene, *kept, *kit.latents.values(), *kit.tokens.tokens.values(), kit.embedded[3][0][0]]
+    return [[_patcher_state(patcher) for patcher in patchers], [_bits(tensor) for tensor in shared]]
+
+
+def _patcher_state(patcher):
+    weights = {name: _bits(tensor) for name, tensor in patcher.model.state_dict().items()}
+    hooks = sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in patcher.model.modules())
+    names = ("patches", "object_patches", "model_options", "attachments", "additional_models", "callbacks", "wrappers")
+    more = {name: _shape_of(getattr(patcher, name, None)) for name in (*names, "injections", "hook_patches")}
+    return {"weights": weights, "hooks": hooks, "training": patcher.model.training, **more}
+
+
+def _bits(tensor):
+    """A number of a tensor's bits, and of every third part of them; fast, as it is made of all weights again and
+    again."""
+    flat = tensor.detach().cpu().reshape(-1)
+    kind = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()]
+    bits = flat.contiguous().view(kind)
+    return tuple(tensor.shape), int(bits.sum()), int(bits[::3].sum())
+
+
+def _shape_of(value):
+    """Containers as they are, and which objects stand in them."""
+    if isinstance(value, dict):
+        return {str(key): _shape_of(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shape_of(each) for each in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else id(value)
