@@ -29,9 +29,9 @@ from ..diffusion.concept import ConceptState
 from . import plain_json
 from .fields import array, check_fields, integer, number, string
 from .ldm import listed
+from .numbers import check_numbers
 from .output import whole
 from .plain_json import short
-from .sound import check_numbers, is_finite
 from .tensors import layout_of, read_tensors
 
 log = logging.getLogger(__name__)
@@ -194,10 +194,7 @@ def read_vectors(path: Path, encoders: Sequence[str], widths: Sequence[int]) -> 
         if named is None and len(fitting) > 1:
             log.warning("%s has the embeddings %s; %s is used.", path, ", ".join(fitting), next(iter(fitting)))
         called, chosen = next(iter(fitting.items())) if named is None else named
-        try:
-            check_numbers({called: chosen})
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        check_numbers({called: chosen}, called=str(path))
         vectors.append(chosen.reshape(-1, width).float())
     return tuple(vectors)
 
@@ -233,6 +230,6 @@ def _unpacked(key: str, text: str, like: Tensor) -> Tensor:
     if len(content) != 4 * like.numel():
         raise ValueError(f"{key} holds {len(content)} bytes where {4 * like.numel()} were expected")
     values = torch.from_numpy(np.frombuffer(content, dtype=np.float32).copy()).reshape(like.shape)
-    if not is_finite(values):
+    if not bool(torch.isfinite(values).all()):
         raise ValueError(f"{key} has NaN or infinite values")
     return values

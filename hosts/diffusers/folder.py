@@ -18,8 +18,8 @@ import torch
 from ...files import ldm
 from ...files.fields import Fields, array, boolean, check_fields, integer, number, optional, string
 from ...files.headers import check_levels
+from ...files.numbers import check_numbers
 from ...files.plain_json import short
-from ...files.sound import check_numbers
 from ...files.tensors import read_component, read_json
 from ...networks.clip.sizes import text_configuration
 from . import text_encoders as text
@@ -172,10 +172,7 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{file} has values that do not go together. {_AGAIN}") from error
     loaded = ldm.load_strictly(module, weights, str(folder))
-    try:
-        check_numbers(weights)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+    check_numbers(weights, called=str(folder))
     return loaded
 
 
