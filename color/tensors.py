@@ -7,7 +7,6 @@ import torch
 #: What no number reaches that a network reads: pure noise of the highest level that any schedule has, by hundreds.
 LARGEST = 1e8
 
-
 #: What numbers are kept in between operations; others (whole ones, complex ones, eight bits) are none that come in.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -33,10 +32,13 @@ def check_finite(values: torch.Tensor, name: str, expected: str) -> None:
         )
 
 
-def is_finite(*tensors: torch.Tensor) -> bool:
-    """Whether all numbers of tensors lie below :data:`LARGEST`; each tensor is looked at once, all together."""
+def is_finite(*tensors: torch.Tensor, below: float = LARGEST) -> bool:
+    """Whether all numbers of tensors lie between ``-below`` and ``below``.
+
+    Each tensor is looked at once: its smallest and its largest number, which are NaN where any number is.
+    """
     extremes = [torch.stack(torch.aminmax(values.detach())).cpu().double() for values in tensors if values.numel()]
-    return not extremes or bool((torch.cat(extremes).abs() < LARGEST).all())  # NaN is below nothing
+    return not extremes or bool((torch.cat(extremes).abs() < below).all())  # NaN is below nothing
 
 
 def _other_kind(value: object) -> str:

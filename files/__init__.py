@@ -2,8 +2,8 @@
 
 Start at :mod:`.tensors` (weights from one file or a folder) and :mod:`.pictures`. :mod:`.headers` reads what a file
 says of itself, its recommended settings among it; behind both :mod:`.layout` reads safetensors, :mod:`.pickles` the
-others, :mod:`.plain_json` and :mod:`.fields` judge what is said, :mod:`.sound` the numbers. :mod:`.ldm` reads sizes off
-checkpoints in LDM naming; :mod:`.embeddings` keeps learned word vectors.
+others, :mod:`.plain_json` and :mod:`.fields` judge what is said, :mod:`.numbers` judges weights. :mod:`.ldm` reads
+sizes off checkpoints in LDM naming; :mod:`.embeddings` keeps learned word vectors.
 
 Behind :mod:`.pictures`: :mod:`.tiff` (with :mod:`.tiff_tags` and :mod:`.tiff_strips`), :mod:`.raster_formats` (what
 Pillow decodes; :mod:`.png` has what it halves), :mod:`.deep`, :mod:`.exr` and :mod:`.netpbm` make a

@@ -27,12 +27,11 @@ from torch import Tensor
 
 from ..diffusion.concept import ConceptState
 from . import plain_json
-from .fields import check_fields, listed, real, word
-from .fields import whole as number
-from .ldm import listed as listed_names
+from .fields import array, check_fields, integer, number, string
+from .ldm import listed
+from .numbers import check_numbers
 from .output import whole
 from .plain_json import short
-from .sound import check_numbers, is_finite
 from .tensors import layout_of, read_tensors
 
 log = logging.getLogger(__name__)
@@ -43,11 +42,11 @@ HEADER = "exemplar"
 _LONGEST = 200
 #: What a concept's header says, beside the settings that it was learned with.
 _RECORDED = {
-    "encoders": listed(word(), 1, 3),
-    "updates": number(0, 100_000_000),
-    "losses": listed(real(0, 1e30), 0, 10_000_000),
-    "first": listed(word(), 1, 3),
-    "second": listed(word(), 1, 3),
+    "encoders": array(string(), 1, 3),
+    "updates": integer(0, 100_000_000),
+    "losses": array(number(0, 1e30), 0, 10_000_000),
+    "first": array(string(), 1, 3),
+    "second": array(string(), 1, 3),
 }
 #: What a prompt can name after ``embedding:``.
 NAME = re.compile(r"\w([\w.-]*\w)?")
@@ -157,7 +156,7 @@ def _concept(fields: dict[str, Any], held: dict[str, Tensor]) -> ConceptFile:
     encoders = fields["encoders"]
     names = tensor_names(encoders)
     if sorted(held) != sorted(names):
-        raise ValueError(f"it holds {listed_names(held)}, the header says {listed_names(names)}")
+        raise ValueError(f"it holds {listed(held)}, the header says {listed(names)}")
     check_numbers(held)
     for name, vectors in held.items():
         if vectors.ndim != 2 or not vectors.numel():
@@ -195,10 +194,7 @@ def read_vectors(path: Path, encoders: Sequence[str], widths: Sequence[int]) -> 
         if named is None and len(fitting) > 1:
             log.warning("%s has the embeddings %s; %s is used.", path, ", ".join(fitting), next(iter(fitting)))
         called, chosen = next(iter(fitting.items())) if named is None else named
-        try:
-            check_numbers({called: chosen})
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        check_numbers({called: chosen}, called=str(path))
         vectors.append(chosen.reshape(-1, width).float())
     return tuple(vectors)
 
@@ -234,6 +230,6 @@ def _unpacked(key: str, text: str, like: Tensor) -> Tensor:
     if len(content) != 4 * like.numel():
         raise ValueError(f"{key} holds {len(content)} bytes where {4 * like.numel()} were expected")
     values = torch.from_numpy(np.frombuffer(content, dtype=np.float32).copy()).reshape(like.shape)
-    if not is_finite(values):
+    if not bool(torch.isfinite(values).all()):
         raise ValueError(f"{key} has NaN or infinite values")
     return values

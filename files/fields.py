@@ -1,7 +1,8 @@
 """What the fields of a file's JSON may hold: described once, and judged by the same check as every setting.
 
-A description is a mapping from names to :class:`Field`; :func:`check_fields` gives back what is described of a JSON
-object, and refuses what does not fit by its name.
+A description is a mapping from names to :class:`Field`, made in JSON's own words (:func:`integer`, :func:`string`,
+:func:`array` ...); :func:`check_fields` gives back what is described of a JSON object, and refuses what does not fit by
+its name.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..settings import About, Entry
+from ..settings import About, Entry, shown
 from .plain_json import short
 
 
@@ -42,7 +43,7 @@ class Field:
                 raise ValueError(f"{called} has {len(value)} values; expected {fewest} to {most}.")
             return tuple(self.entry.check(each, f"{called}[{i}]") for i, each in enumerate(value))
         if not self.alone:
-            raise ValueError(f"{called} is {_shown(value)}; expected a list.")
+            raise ValueError(f"{called} is {shown(value)}; expected a list.")
         return self.entry.check(value, called)
 
 
@@ -50,22 +51,22 @@ class Field:
 Fields = Mapping[str, Field]
 
 
-def whole(low: int, high: int) -> Field:
+def integer(low: int, high: int) -> Field:
     """A whole number."""
     return _field(int, low, high)
 
 
-def real(low: float, high: float) -> Field:
+def number(low: float, high: float) -> Field:
     """A number."""
     return _field(float, low, high)
 
 
-def flag() -> Field:
+def boolean() -> Field:
     """On or off."""
     return _field(bool)
 
 
-def word(*options: str) -> Field:
+def string(*options: str) -> Field:
     """One of some words, or any text where none are named."""
     return Field(Entry("", str, options, None, About("")))
 
@@ -78,7 +79,7 @@ def optional(field: Field, *, null: bool = False) -> Field:
     return replace(field, optional=True, null=null)
 
 
-def listed(field: Field, fewest: int, most: int, *, alone: bool = False) -> Field:
+def array(field: Field, fewest: int, most: int, *, alone: bool = False) -> Field:
     """A list of such values.
 
     :param alone: whether one value may stand for all.
@@ -98,7 +99,7 @@ def check_fields(content: Any, fields: Fields, called: str, advice: str) -> dict
     :raises ValueError: it is no object, a field is missing, or holds what it may not.
     """
     if not isinstance(content, Mapping):
-        raise ValueError(f"{called} is {_shown(content)}; expected an object. {advice}")
+        raise ValueError(f"{called} is {shown(content)}; expected an object. {advice}")
     found = {}
     for name, field in fields.items():
         if (name not in content and field.optional) or (name in content and content[name] is None and field.null):
@@ -110,7 +111,3 @@ def check_fields(content: Any, fields: Fields, called: str, advice: str) -> dict
         except ValueError as error:
             raise ValueError(f"{error} {advice}") from error
     return found
-
-
-def _shown(value: Any) -> str:
-    return f"a {type(value).__name__}" if isinstance(value, (Mapping, list, tuple)) else short(value)

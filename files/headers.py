@@ -12,7 +12,7 @@ from typing import Any
 
 from ..settings import Settings, entries
 from . import plain_json
-from .fields import Fields, check_fields, listed, optional, real, whole, word
+from .fields import Fields, array, check_fields, integer, number, optional, string
 from .plain_json import short
 from .tensors import is_safetensors_inside, layout_of
 
@@ -23,38 +23,38 @@ FORMAT = "1"
 #: Recommended settings, a JSON object of sections.
 RECOMMENDED_KEY = "exemplar.recommended"
 
-_WIDTH = whole(1, 16_384)
+_WIDTH = integer(1, 16_384)
 _LEVELS = (1, 8)
 #: What an embedded model's configuration says, section by section; what else stands there is for people. Weights are
 #: compared with it where they are loaded.
 _SECTIONS: Mapping[str, Fields] = {
-    "latent": {"channels": whole(1, 256), "scale_factor": real(1e-4, 1e4)},
+    "latent": {"channels": integer(1, 256), "scale_factor": number(1e-4, 1e4)},
     "unet": {
-        "sample_size": whole(1, 4096),
+        "sample_size": integer(1, 4096),
         "in_channels": _WIDTH,
         "out_channels": _WIDTH,
-        "down_block_types": listed(word("CrossAttnDownBlock2D", "DownBlock2D"), *_LEVELS),
-        "up_block_types": listed(word("CrossAttnUpBlock2D", "UpBlock2D"), *_LEVELS),
-        "block_out_channels": listed(_WIDTH, *_LEVELS),
-        "layers_per_block": whole(1, 16),
+        "down_block_types": array(string("CrossAttnDownBlock2D", "DownBlock2D"), *_LEVELS),
+        "up_block_types": array(string("CrossAttnUpBlock2D", "UpBlock2D"), *_LEVELS),
+        "block_out_channels": array(_WIDTH, *_LEVELS),
+        "layers_per_block": integer(1, 16),
         "cross_attention_dim": _WIDTH,
-        "attention_head_dim": listed(whole(1, 1024), *_LEVELS, alone=True),
-        "norm_num_groups": whole(1, 1024),
+        "attention_head_dim": array(integer(1, 1024), *_LEVELS, alone=True),
+        "norm_num_groups": integer(1, 1024),
     },
-    "text": {"tokens": whole(1, 1024)},
+    "text": {"tokens": integer(1, 1024)},
     "schedule": {
-        "type": word("scaled_linear", "linear"),
-        "beta_start": real(1e-6, 0.999),
-        "beta_end": real(1e-6, 0.999),
-        "steps": whole(2, 100_000),
-        "prediction": word("epsilon", "v_prediction"),
+        "type": string("scaled_linear", "linear"),
+        "beta_start": number(1e-6, 0.999),
+        "beta_end": number(1e-6, 0.999),
+        "steps": integer(2, 100_000),
+        "prediction": string("epsilon", "v_prediction"),
     },
 }
 #: L-CAD's own section, and the side of the pictures that a model was trained on.
-_LCAD: Fields = {"widths": listed(_WIDTH, *_LEVELS), "blocks": whole(1, 16), "groups": whole(0, 1024)}
-_SIDE: Fields = {"image_size": optional(whole(1, 16_384))}
+_LCAD: Fields = {"widths": array(_WIDTH, *_LEVELS), "blocks": integer(1, 16), "groups": integer(0, 1024)}
+_SIDE: Fields = {"image_size": optional(integer(1, 16_384))}
 #: What judges a recommendation for which no settings are known, where it is neither text nor switch.
-_NUMBER = real(0, 1e9)
+_NUMBER = number(0, 1e9)
 _RESTORE = "Reinstall the pack to restore it, or get the file again."
 
 
@@ -135,10 +135,10 @@ def check_levels(unet: Mapping[str, Any], called: str) -> None:
             raise ValueError(f"{called}: {name} has {len(value)} values, but block_out_channels has {len(channels)}.")
     heads = unet["attention_head_dim"]
     heads = heads if isinstance(heads, tuple) else (heads,) * len(channels)
-    for width, number in zip(channels, heads, strict=True):
-        if width % number or width % unet["norm_num_groups"]:
+    for width, count in zip(channels, heads, strict=True):
+        if width % count or width % unet["norm_num_groups"]:
             raise ValueError(
-                f"{called}: block_out_channels has {width}, which cannot be split into {number} heads "
+                f"{called}: block_out_channels has {width}, which cannot be split into {count} heads "
                 f"(attention_head_dim) and {unet['norm_num_groups']} groups (norm_num_groups)."
             )
 

@@ -95,7 +95,8 @@ def read_layout(path: Path) -> Layout:
         raise ValueError(f"it does not start with a safetensors header, which {error}") from error
     if not isinstance(header, dict):
         raise ValueError("it does not start with a safetensors header, which is an object")
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata  # null is as good as none, as for the format's own reader
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError("`__metadata__` of its header holds other things than texts")
     if len(header) > _MOST_TENSORS:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .sound import check_numbers
+from .numbers import check_numbers
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .plain_json import short
+
 #: Names of plain data in Python's own library and in numpy. What other packages call by a capital letter is a class;
 #: here such classes run programs, too, so they are named one by one.
 _DATA = frozenset(
@@ -59,6 +61,8 @@ _ITEMS = re.compile(r"Can only SETITEMS? for dict.* but got <class '([\w.]+)'>")
 _LIST = re.compile(r"Can only (?:append to|extend) lists, but got <class '([\w.]+)'>")
 #: No checkpoint mentions more names, and no network has more levels.
 _MOST_NAMES, _MOST_LEVELS = 500, 50
+#: Bytes that a tensor may take which repeats numbers that the file has once.
+_MOST_REPEATED = 64_000_000
 
 
 class StandIn:
@@ -113,6 +117,7 @@ def load_pickle(path: Path, choose: Callable[[Any], dict[str, Tensor]]) -> dict[
 
     with skip():
         chosen = choose(_load(path, known, note, storages.clear))
+    _check_stored(chosen)
     needed = {tensor.untyped_storage().data_ptr() for tensor in chosen.values()}
     answers = iter([storage.data_ptr() in needed for storage in storages])
 
@@ -124,6 +129,7 @@ def load_pickle(path: Path, choose: Callable[[Any], dict[str, Tensor]]) -> dict[
 
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that share no memory: what is a part of something larger, or there twice, is copied."""
+    _check_stored(tensors)
     seen: set[int] = set()
     made = {}
     for name, tensor in tensors.items():
@@ -132,6 +138,19 @@ def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         seen.add(storage.data_ptr())
         made[name] = tensor.detach() if alone else tensor.detach().clone()
     return made
+
+
+def _check_stored(tensors: Mapping[str, Tensor]) -> None:
+    """Whether all numbers of some tensors are in the file, one after another.
+
+    :raises ValueError: naming one that is described without them, or as many more than there are.
+    """
+    for name, tensor in tensors.items():
+        kind = "sparse" if tensor.layout is not torch.strided else "nested" if tensor.is_nested else ""
+        if kind or tensor.is_meta:
+            raise ValueError(f"its {short(name)} is {kind or 'described without its numbers'}, expected plain numbers")
+        if tensor.nbytes > max(_MOST_REPEATED, tensor.untyped_storage().nbytes()):
+            raise ValueError(f"its {short(name)} has the shape {tuple(tensor.shape)}, for which it holds no numbers")
 
 
 def _load(path: Path, stand_ins: dict[str, type], place: Any = "cpu", again: Callable[[], Any] = lambda: None) -> Any:

@@ -25,7 +25,18 @@ _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16", ".non_ema")  # the full precision first, averages before the others
 #: Under which names training programs keep a model's weights in a pickled file, the one that counts first.
 _NESTS = (
-    *("state_dict", "params", "params_ema", "model_state_dict", "model", "module", "network", "net", "generator"),
+    *(
+        "state_dict",
+        "params",
+        "params_ema",
+        "model_state_dict",
+        "model",
+        "module",
+        "network",
+        "net",
+        "net_g",
+        "generator",
+    ),
     *("weights", "ema", "model_ema", "ema_state_dict", "state_dict_ema"),
 )
 #: Other things that are saved under a file of weights' name, by their first bytes.
@@ -35,8 +46,19 @@ _OTHER_FILES = (
     (b"Rar!", "a RAR archive: unpack it"),
     (b"7z\xbc\xaf", "a 7z archive: unpack it"),
     (b"\x1f\x8b", "a gzip archive: unpack it"),
+    (b"BZh", "a bzip2 archive: unpack it"),
+    (b"\xfd7zXZ", "an xz archive: unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive: unpack it"),
+    (b"\x89PNG", "a picture: get the weights as .safetensors"),
+    (b"\xff\xd8\xff", "a picture: get the weights as .safetensors"),
+    (b"RIFF", "a picture or a video: get the weights as .safetensors"),
+    (b"\x93NUMPY", "an array of numpy: get the weights as .safetensors"),
+    (b"\x89HDF", "an HDF5 file: get the weights as .safetensors"),
+    (b"%PDF", "a PDF, not weights"),
 )
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
+#: A file of a few printable letters, as servers answer in place of one that they do not give; weights have others.
+_TEXT = re.compile(rb"[\t\n\r -~]{1,511}")
 #: Bytes of a configuration or an index of shards in JSON.
 _LONGEST_JSON = 16_000_000
 #: What torch's reader raises for a file that it cannot read.
@@ -167,6 +189,8 @@ def _check_kind(path: Path) -> None:
     kind = next((kind for magic, kind in _OTHER_FILES if start.startswith(magic)), None)
     if _PAGE.match(start):
         kind = "a page of the web, not weights: download the file itself, logged in where that is asked for"
+    elif _TEXT.fullmatch(start):
+        kind = f"a text ({short(start.decode('ascii'))}), not weights: download the file itself"
     elif start.startswith(b"PK") and zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:

@@ -20,8 +20,7 @@ from . import (
     vct_control,
     vct_pivot,
 )
-from .inputs import naming
-from .memory import telling
+from .guard import guarded
 
 _ALL = [
     *exemplar.NODES,
@@ -44,4 +43,4 @@ _ALL = [
     *photographs.NODES,
 ]
 
-NODES = [naming(telling(node)) for node in _ALL]
+NODES = [guarded(node) for node in _ALL]

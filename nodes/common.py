@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..color import is_gray
+from ..hosts.comfy.runs import stop_if_canceled
 from ..settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -70,13 +71,6 @@ def progress_bar(total: int) -> Any:
     import comfy.utils
 
     return comfy.utils.ProgressBar(total)
-
-
-def stop_if_canceled() -> None:
-    """End the run where the user canceled it."""
-    import comfy.model_management
-
-    comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 class FrameProgress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import wraps
 from typing import Any, TypeVar
 
 from comfy_api.latest import io
@@ -12,7 +11,7 @@ from torch import Tensor
 from ..color import as_picture, check_masks
 from ..hosts.comfy.latents import as_latents, check_unmasked
 from ..settings import shown
-from .widgets import check_widgets, title
+from .widgets import title
 
 Found = TypeVar("Found")
 
@@ -30,8 +29,6 @@ _KINDS: dict[str, tuple[str, str]] = {
     "PHOTOGRAPH_FACTS": ("FileFacts", "Load Photograph"),
     "REFERRING": ("ComfyReferring", "Load CLIPSeg"),
 }
-
-
 #: Types of the pack's own that can look at themselves.
 _CHECKED = ("INVERSION", "PIVOTS", "DEADIFF_TOKENS")
 
@@ -133,25 +130,3 @@ def choice(
         return find(value)
     except unlisted as error:
         raise ValueError(f"{asked} is {shown(value, 200)}, expected one of the listed: {error}") from None
-
-
-def naming(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """The node itself: its widgets are looked at first, and what the work refuses is told under its name.
-
-    Pipelines know what an input is called, not which node asks.
-    """
-    execute = node.__dict__["execute"].__func__
-
-    @wraps(execute)
-    def named(cls: type[io.ComfyNode], *args: Any, **inputs: Any) -> io.NodeOutput:
-        check_widgets(cls, inputs)
-        try:
-            return execute(cls, *args, **inputs)
-        except (ValueError, LookupError) as error:
-            # those of Python itself (a KeyError, a UnicodeDecodeError) are no refusals
-            if type(error) not in (ValueError, LookupError) or str(error).startswith(f"{title(cls)}"):
-                raise
-            raise type(error)(f"{title(cls)}: {error}") from error
-
-    node.execute = classmethod(named)
-    return node

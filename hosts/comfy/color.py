@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from ...color import check_batch, desaturate, in_batches, merge_luminance, part_
 from ...diffusion.luminance import luma_direction, pull_luminance
 from .edits import PlacedEdit, Sampling, add_edit
 from .memory import out_of_memory
+from .runs import stop_if_canceled
 
 
 def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: float) -> Tensor:
@@ -29,12 +29,12 @@ def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: floa
     latent = latent.expand(max(len(latent), len(gray)), -1, -1, -1)
 
     def pulled(part: slice) -> Tensor:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         decoded = vae.decode(latent[part])
         own = part_of(gray, part)
         lightness = resize(gray if own is None else own, tuple(decoded.shape[1:3]))
         merged = merge_luminance(decoded[..., :3], lightness.to(decoded.device))
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         return latent[part] + strength * (vae.encode(merged).to(latent) - latent[part])
 
     return torch.cat([made for _, made in in_batches(len(latent), len(latent), pulled, out_of_memory)])

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .attention import attending
 from .edits import placed_edits
-from .runs import say
+from .runs import say, stop_if_canceled
 
 
 @contextmanager
@@ -94,7 +94,7 @@ class DifferentiableUNet:
             recompute(self.base.diffusion_model)
 
     def __call__(self, x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         rows = len(x)
         if not isinstance(sigma, Tensor):
             sigma = torch.full((rows,), sigma, device=self.device)  # made there: nothing is sent

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from .memory import out_of_memory
 from .model import attention_layers, fingerprint, sigma_table
 from .prompt_rows import for_part
 from .rows import Part
+from .runs import stop_if_canceled
 
 if TYPE_CHECKING:
     from ...pipelines.host import Host
@@ -87,12 +87,12 @@ class ComfyHost:
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, H, W, 3) in 0..1 -> (B, C, h, w) in the model's latent scale."""
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         return self.model.model.process_latent_in(self.vae.encode(image[..., :3]))
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, H, W, 3) in 0..1."""
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         return self.vae.decode(self.model.model.process_latent_out(latent))
 
     def only(self, part: slice, pictures: int) -> ComfyHost:
@@ -125,10 +125,9 @@ class ComfyHost:
                 visit=lambda latent: trajectory.append(latent.float()),
             )
 
-        climb.climbs = True
         # weight 1: one branch only, the conditional one
         guider = sampling.color_guider(model, self.conditioning, 1.0)
-        sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step)
+        sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step, climbs=True)
         return torch.stack(trajectory).cpu()  # at the end: the device is not waited for on the way
 
     def sample(

@@ -32,6 +32,7 @@ from .folders import LCAD
 from .lcad_instances import reuse_logits
 from .managed import ManagedNetwork, clip_options, reloadable
 from .recommended import recommend
+from .runs import stop_if_canceled
 from .unet import build_model, model_config, unet_options
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ class ComfyLCADVAE(ManagedNetwork):
 
     def _frames(self, batch: Tensor) -> Iterator[Tensor]:
         for frame in batch:
-            comfy.model_management.throw_exception_if_processing_interrupted()
+            stop_if_canceled()
             yield frame
 
     def _make_room(self, height: int, width: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .memory import out_of_memory
+from .runs import stop_if_canceled
 
 
 def managed(network: nn.Module, load_device: torch.device, offload_device: torch.device, *, paged: bool = False) -> Any:
@@ -72,5 +73,5 @@ class ManagedNetwork:
 
         All of it: its layers are plain ones, which ComfyUI can't fetch one by one.
         """
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         comfy.model_management.load_models_gpu([self.patcher], memory_required=working_bytes, force_full_load=True)

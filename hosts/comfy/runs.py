@@ -1,4 +1,7 @@
-"""One run of a sampler, as a MODEL's edits see it: how many predictions it has made, and what its user was told."""
+"""One run of a sampler, as a MODEL's edits see it: how many predictions it has made, and what its user was told.
+
+And what the user says: :func:`stop_if_canceled`.
+"""
 
 from __future__ import annotations
 
@@ -84,3 +87,10 @@ def say(text: str) -> None:
     server, running = getattr(PromptServer, "instance", None), get_executing_context()
     if server is not None and running is not None:
         server.send_progress_text(text, running.node_id)
+
+
+def stop_if_canceled() -> None:
+    """End the run where the user canceled it."""
+    import comfy.model_management
+
+    comfy.model_management.throw_exception_if_processing_interrupted()

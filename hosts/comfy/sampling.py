@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.sampling import limited_weight
-from .runs import read_levels
+from .runs import read_levels, stop_if_canceled
 
 
 class StepLimitedGuider(comfy.samplers.CFGGuider):
@@ -54,6 +54,10 @@ class StepLimitedGuider(comfy.samplers.CFGGuider):
         return self._levels[1]
 
 
+class Climber(comfy.samplers.KSAMPLER):
+    """The sampler of an inversion, whose levels rise."""
+
+
 def color_guider(model: Any, conditioning: list, weight: float, step_limit: bool = False) -> Any:
     """Colorization guidance as a CFG guider, the stock one but for ``step_limit``.
 
@@ -71,17 +75,20 @@ def run_sampler(
     function: Callable[..., Tensor],
     sigmas: Tensor,
     on_step: Callable[[Tensor], None] | None,
+    *,
+    climbs: bool = False,
 ) -> Tensor:
     """Run a k-diffusion style sampler function through ComfyUI's own sampling.
 
     :param latent: (B, C, h, w) start, in the model's latent scale.
     :param on_step: called with the clean estimate after each step.
+    :param climbs: whether the levels rise, as an inversion's do.
     :returns: (B, C, h, w) in the model's latent scale, on the CPU or wherever ComfyUI keeps intermediates.
     """
     base = guider.model_patcher.model
 
     def callback(_step: int, denoised: Tensor, _x: Tensor, _total: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         if on_step is not None:
             on_step(denoised)
 
@@ -89,7 +96,7 @@ def run_sampler(
     samples = guider.sample(
         torch.zeros_like(start),
         start,
-        comfy.samplers.KSAMPLER(function),
+        (Climber if climbs else comfy.samplers.KSAMPLER)(function),
         sigmas,
         callback=callback,
         disable_pbar=True,

@@ -14,7 +14,7 @@ from ...diffusion.inversion import Inversion
 from ...diffusion.sampler_checks import latent_level, level_warnings, sampler_warnings
 from .fits import check_latent
 from .latents import as_latents
-from .sampling import StepLimitedGuider
+from .sampling import Climber, StepLimitedGuider
 
 if TYPE_CHECKING:
     from .edits import Sampling
@@ -29,7 +29,7 @@ def check_run(model: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, no
     for name, samples in (("latent", latent), ("noise", noise)):
         as_latents({"samples": samples}, f"{node}: {name}")
         check_latent(samples, model, node, name)
-    if not getattr(getattr(sampler, "sampler_function", None), "climbs", False):  # an inversion's own goes up
+    if not isinstance(sampler, Climber):
         check_levels_fall(sigmas, node)
 
 

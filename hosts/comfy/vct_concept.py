@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from ...pipelines.vct_concept import LearningSettings
 from . import model as host
 from .gradients import DifferentiableText, DifferentiableUNet, clone_for_autograd
 from .memory import out_of_memory
+from .runs import stop_if_canceled
 
 #: Steps and guidance of the pictures that show how far learning is.
 SAMPLE_STEPS, SAMPLE_GUIDANCE = 20, 7.5
@@ -100,7 +100,7 @@ def encode_pictures(model: Any, vae: Any, pictures: Tensor) -> Tensor:
     """(P, H, W, 3) in 0..1 -> (P, C, h, w) in the model's latent scale, one picture at a time."""
     latents = []
     for picture in pictures:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_canceled()
         latents.append(vae.encode(picture[None]))
     return model.model.process_latent_in(torch.cat(latents))
 

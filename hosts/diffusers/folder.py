@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from ...files import ldm
-from ...files.fields import Fields, check_fields, flag, listed, optional, real, whole, word
+from ...files.fields import Fields, array, boolean, check_fields, integer, number, optional, string
 from ...files.headers import check_levels
+from ...files.numbers import check_numbers
 from ...files.plain_json import short
-from ...files.sound import check_numbers
 from ...files.tensors import read_component, read_json
 from ...networks.clip.sizes import text_configuration
 from . import text_encoders as text
@@ -29,66 +29,66 @@ _AGAIN = "Download the folder again."
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
 
-_WIDTH, _SIDE = whole(1, 16_384), listed(whole(1, 16_384), 2, 2, alone=True)
+_WIDTH, _SIDE = integer(1, 16_384), array(integer(1, 16_384), 2, 2, alone=True)
 _LEVELS = (1, 8)
-_ACTIVATION = word("silu", "swish", "mish", "gelu", "relu")
+_ACTIVATION = string("silu", "swish", "mish", "gelu", "relu")
 _UNET: Fields = {
     "sample_size": _SIDE,
     "in_channels": _WIDTH,
     "out_channels": _WIDTH,
-    "center_input_sample": flag(),
-    "flip_sin_to_cos": flag(),
-    "freq_shift": whole(0, 1),
-    "down_block_types": listed(word("CrossAttnDownBlock2D", "DownBlock2D"), *_LEVELS),
-    "mid_block_type": word("UNetMidBlock2DCrossAttn"),
-    "up_block_types": listed(word("CrossAttnUpBlock2D", "UpBlock2D"), *_LEVELS),
-    "block_out_channels": listed(_WIDTH, *_LEVELS),
-    "layers_per_block": listed(whole(1, 16), *_LEVELS, alone=True),
-    "downsample_padding": whole(0, 1),
-    "mid_block_scale_factor": real(1e-3, 1e3),
-    "dropout": real(0, 1),
+    "center_input_sample": boolean(),
+    "flip_sin_to_cos": boolean(),
+    "freq_shift": integer(0, 1),
+    "down_block_types": array(string("CrossAttnDownBlock2D", "DownBlock2D"), *_LEVELS),
+    "mid_block_type": string("UNetMidBlock2DCrossAttn"),
+    "up_block_types": array(string("CrossAttnUpBlock2D", "UpBlock2D"), *_LEVELS),
+    "block_out_channels": array(_WIDTH, *_LEVELS),
+    "layers_per_block": array(integer(1, 16), *_LEVELS, alone=True),
+    "downsample_padding": integer(0, 1),
+    "mid_block_scale_factor": number(1e-3, 1e3),
+    "dropout": number(0, 1),
     "act_fn": _ACTIVATION,
-    "norm_num_groups": whole(1, 1024),
-    "norm_eps": real(1e-12, 1e-2),
-    "cross_attention_dim": listed(_WIDTH, *_LEVELS, alone=True),
-    "transformer_layers_per_block": listed(whole(1, 64), *_LEVELS, alone=True),
+    "norm_num_groups": integer(1, 1024),
+    "norm_eps": number(1e-12, 1e-2),
+    "cross_attention_dim": array(_WIDTH, *_LEVELS, alone=True),
+    "transformer_layers_per_block": array(integer(1, 64), *_LEVELS, alone=True),
     # diffusers' name is historical: what it calls the heads' width is their number
-    "attention_head_dim": listed(whole(1, 1024), *_LEVELS, alone=True),
-    "use_linear_projection": flag(),
-    "upcast_attention": flag(),
-    "resnet_time_scale_shift": word("default", "scale_shift"),
-    "time_cond_proj_dim": whole(1, 16_384),
-    "addition_embed_type": word("text_time"),
+    "attention_head_dim": array(integer(1, 1024), *_LEVELS, alone=True),
+    "use_linear_projection": boolean(),
+    "upcast_attention": boolean(),
+    "resnet_time_scale_shift": string("default", "scale_shift"),
+    "time_cond_proj_dim": integer(1, 16_384),
+    "addition_embed_type": string("text_time"),
     "addition_time_embed_dim": _WIDTH,
-    "projection_class_embeddings_input_dim": whole(1, 65_536),
+    "projection_class_embeddings_input_dim": integer(1, 65_536),
 }
 _VAE: Fields = {
-    "in_channels": whole(3, 3),
-    "out_channels": whole(3, 3),
-    "down_block_types": listed(word("DownEncoderBlock2D", "AttnDownEncoderBlock2D"), *_LEVELS),
-    "up_block_types": listed(word("UpDecoderBlock2D", "AttnUpDecoderBlock2D"), *_LEVELS),
-    "block_out_channels": listed(_WIDTH, *_LEVELS),
-    "layers_per_block": whole(1, 16),
+    "in_channels": integer(3, 3),
+    "out_channels": integer(3, 3),
+    "down_block_types": array(string("DownEncoderBlock2D", "AttnDownEncoderBlock2D"), *_LEVELS),
+    "up_block_types": array(string("UpDecoderBlock2D", "AttnUpDecoderBlock2D"), *_LEVELS),
+    "block_out_channels": array(_WIDTH, *_LEVELS),
+    "layers_per_block": integer(1, 16),
     "act_fn": _ACTIVATION,
-    "latent_channels": whole(1, 256),
-    "norm_num_groups": whole(1, 1024),
+    "latent_channels": integer(1, 256),
+    "norm_num_groups": integer(1, 1024),
     "sample_size": _SIDE,
-    "scaling_factor": real(1e-4, 1e4),
-    "force_upcast": flag(),
-    "use_quant_conv": flag(),
-    "use_post_quant_conv": flag(),
-    "mid_block_add_attention": flag(),
+    "scaling_factor": number(1e-4, 1e4),
+    "force_upcast": boolean(),
+    "use_quant_conv": boolean(),
+    "use_post_quant_conv": boolean(),
+    "mid_block_add_attention": boolean(),
 }
 #: What is left out has diffusers' defaults, which are not Stable Diffusion's.
 _SCHEDULE = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
 _SCHEDULER: Fields = {
-    "_class_name": word(),
-    "beta_schedule": word("scaled_linear", "linear"),
-    "beta_start": real(1e-6, 0.999),
-    "beta_end": real(1e-6, 0.999),
-    "num_train_timesteps": whole(2, 100_000),
-    "rescale_betas_zero_snr": flag(),
-    "prediction_type": word("epsilon", "v_prediction"),
+    "_class_name": string(),
+    "beta_schedule": string("scaled_linear", "linear"),
+    "beta_start": number(1e-6, 0.999),
+    "beta_end": number(1e-6, 0.999),
+    "num_train_timesteps": integer(2, 100_000),
+    "rescale_betas_zero_snr": boolean(),
+    "prediction_type": string("epsilon", "v_prediction"),
 }
 
 
@@ -172,10 +172,7 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{file} has values that do not go together. {_AGAIN}") from error
     loaded = ldm.load_strictly(module, weights, str(folder))
-    try:
-        check_numbers(weights)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+    check_numbers(weights, called=str(folder))
     return loaded
 
 

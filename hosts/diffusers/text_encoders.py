@@ -25,7 +25,7 @@ from ...files.ldm import (
     size,
     text_family,
 )
-from ...files.sound import check_numbers
+from ...files.numbers import check_numbers
 
 _BEGIN, _END = 49406, 49407  # CLIP's marks for the begin and end of a text, the last two of its 49,408 ids
 _OPENCLIP_H_LAYERS = 24  # SD 2.x's text encoder, whose last layer is not used
@@ -55,10 +55,7 @@ def clip_model(config: Any, weights: Mapping[str, Tensor], what: str, *, project
         if name not in ignored
     }
     load_strictly(model, named, what)
-    try:
-        check_numbers(named)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from error
+    check_numbers(named, called=what)
     # The index buffer is not in the state dict, so it is still on the meta device.
     inner.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
     return model.float()

@@ -10,23 +10,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files.fields import Fields, check_fields, real, whole, word
+from ...files.fields import Fields, check_fields, integer, number, string
 from ...files.tensors import read_json
 
 #: What to do about a file with a wrong number.
 AGAIN = "Download the folder again."
 
-ACTIVATIONS = word("quick_gelu", "gelu", "gelu_new", "relu", "silu")
-EPSILON = real(1e-12, 1e-2)
+ACTIVATIONS = string("quick_gelu", "gelu", "gelu_new", "relu", "silu")
+EPSILON = number(1e-12, 1e-2)
 
 #: CLIP's text encoder by transformers' names. Below transformers' own values, which its version 4 does not write down.
 TEXT: Fields = {
-    "vocab_size": whole(1, 1_000_000),
-    "hidden_size": whole(1, 8192),
-    "intermediate_size": whole(1, 65536),
-    "num_hidden_layers": whole(1, 128),
-    "num_attention_heads": whole(1, 256),
-    "max_position_embeddings": whole(3, 4096),
+    "vocab_size": integer(1, 1_000_000),
+    "hidden_size": integer(1, 8192),
+    "intermediate_size": integer(1, 65536),
+    "num_hidden_layers": integer(1, 128),
+    "num_attention_heads": integer(1, 256),
+    "max_position_embeddings": integer(3, 4096),
     "hidden_act": ACTIVATIONS,
     "layer_norm_eps": EPSILON,
 }
@@ -64,7 +64,7 @@ def text_configuration(path: Path) -> Any:
     """
     from transformers import CLIPTextConfig
 
-    fields = {**TEXT, "projection_dim": whole(1, 8192)}
+    fields = {**TEXT, "projection_dim": integer(1, 8192)}
     found = sizes(read_json(path), fields, {**TEXT_DEFAULTS, "projection_dim": 512}, str(path))
     check_heads(found["hidden_size"], found["num_attention_heads"], f"{path}: num_attention_heads")
     return CLIPTextConfig(**found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...files.fields import Fields, check_fields, flag, listed, real, whole
+from ...files.fields import Fields, array, boolean, check_fields, integer, number
 from ...files.tensors import read_json
 from ..clip.sizes import ACTIVATIONS, AGAIN, EPSILON, TEXT, TEXT_DEFAULTS, check_heads, sizes
 from ..clip.words import END, Words
@@ -15,13 +15,13 @@ from ..clip.words import END, Words
 CONFIG, PREPROCESSING = "config.json", "preprocessor_config.json"
 
 _VISION: Fields = {
-    "hidden_size": whole(1, 8192),
-    "intermediate_size": whole(1, 65536),
-    "num_hidden_layers": whole(1, 128),
-    "num_attention_heads": whole(1, 256),
-    "num_channels": whole(3, 3),
-    "image_size": whole(1, 4096),
-    "patch_size": whole(1, 256),
+    "hidden_size": integer(1, 8192),
+    "intermediate_size": integer(1, 65536),
+    "num_hidden_layers": integer(1, 128),
+    "num_attention_heads": integer(1, 256),
+    "num_channels": integer(3, 3),
+    "image_size": integer(1, 4096),
+    "patch_size": integer(1, 256),
     "hidden_act": ACTIVATIONS,
     "layer_norm_eps": EPSILON,
 }
@@ -37,12 +37,12 @@ _VISION_DEFAULTS = {
     "layer_norm_eps": 1e-5,
 }
 _DECODER: Fields = {
-    "projection_dim": whole(1, 8192),
-    "reduce_dim": whole(2, 8192),
-    "decoder_num_attention_heads": whole(1, 256),
-    "decoder_intermediate_size": whole(1, 65536),
-    "conditional_layer": whole(0, 127),
-    "use_complex_transposed_convolution": flag(),
+    "projection_dim": integer(1, 8192),
+    "reduce_dim": integer(2, 8192),
+    "decoder_num_attention_heads": integer(1, 256),
+    "decoder_intermediate_size": integer(1, 65536),
+    "conditional_layer": integer(0, 127),
+    "use_complex_transposed_convolution": boolean(),
 }
 _DECODER_DEFAULTS = {
     "projection_dim": 512,
@@ -54,12 +54,12 @@ _DECODER_DEFAULTS = {
     "extract_layers": [3, 6, 9],
 }
 _PICTURES: Fields = {
-    "do_resize": flag(),
-    "do_rescale": flag(),
-    "do_normalize": flag(),
-    "rescale_factor": real(0.999 / 255, 1.001 / 255),
-    "image_mean": listed(real(-1.0, 1.0), 3, 3),
-    "image_std": listed(real(1e-3, 10.0), 3, 3),
+    "do_resize": boolean(),
+    "do_rescale": boolean(),
+    "do_normalize": boolean(),
+    "rescale_factor": number(0.999 / 255, 1.001 / 255),
+    "image_mean": array(number(-1.0, 1.0), 3, 3),
+    "image_std": array(number(1e-3, 10.0), 3, 3),
 }
 #: As published, with ImageNet's statistics.
 _PICTURES_DEFAULTS = {
@@ -71,7 +71,7 @@ _PICTURES_DEFAULTS = {
     "image_std": [0.229, 0.224, 0.225],
     "size": 352,
 }
-_SIDE = whole(1, 4096)
+_SIDE = integer(1, 4096)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def read_architecture(folder: Path) -> Architecture:
     text = sizes(_section(config, "text_config", path), TEXT, TEXT_DEFAULTS, f"{path}: text_config")
     vision = sizes(_section(config, "vision_config", path), _VISION, _VISION_DEFAULTS, f"{path}: vision_config")
     depth = vision["num_hidden_layers"]
-    layers = listed(whole(0, depth - 1), 1, depth, alone=False)
+    layers = array(integer(0, depth - 1), 1, depth, alone=False)
     decoder = sizes(config, {**_DECODER, "extract_layers": layers}, _DECODER_DEFAULTS, str(path))
     for called, width, heads in (
         ("text_config: num_attention_heads", text["hidden_size"], text["num_attention_heads"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ...files.ldm import build
-from ...files.sound import check_numbers
+from ...files.numbers import check_numbers
 from ...files.tensors import read_component, read_json
 from ..clip.words import MERGES, WORDS, check_complete, has_words, make_tokenizer, read_words
 from .architecture import CONFIG, PREPROCESSING, read_architecture, read_preprocessing
@@ -41,10 +41,7 @@ def load_referring(folder: Path) -> LoadedReferring:
     prepared = read_preprocessing(folder, architecture.vision["patch_size"])
     config = architecture.configuration(words)
     tensors = {name: tensor for name, tensor in read_component(folder).items() if not name.endswith(_COMPUTED)}
-    try:
-        check_numbers(tensors)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+    check_numbers(tensors, called=str(folder))
     network = build(lambda: CLIPSegForImageSegmentation(config), tensors, str(folder))
     for name, positions in list(network.named_buffers()):
         if name.endswith(_COMPUTED):  # no weight, so it is still on the meta device

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...color.batches import freed
 from ...files.headers import Systems, read_recommended
 from ...files.ldm import build as build_strictly
-from ...files.sound import check_numbers
+from ...files.numbers import check_numbers
 from ...files.tensors import read_tensors, reading
 from .model import ConvNeXtMaps, DDColor, DDColorSizes, working_bytes
 from .weights import NAMES, check_weights, fold, read_sizes

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...files.ldm import count, listed, size
-from ...files.sound import check_numbers
+from ...files.numbers import check_numbers
 from .model import DDColorSizes
 
 #: What the two published architectures are called, by their encoder.

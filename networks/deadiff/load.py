@@ -15,9 +15,9 @@ from torch import Tensor
 from ...attention.image_tokens import PUBLISHED_SPLIT, route
 from ...attention.layers import BLOCKS, Layer, LayerInfo
 from ...files import headers
-from ...files.fields import check_fields, listed, optional, whole, word
+from ...files.fields import array, check_fields, integer, optional, string
 from ...files.ldm import load_strictly
-from ...files.output import whole as whole_file
+from ...files.output import whole
 from ...files.owned import OwnPlace
 from ...files.tensors import is_safetensors_inside, read_tensors, reading
 from . import weights as published
@@ -33,10 +33,10 @@ ABOUT_KEY = "exemplar.deadiff"
 
 #: What a header may say beside its words, and what to do where it says something else.
 _ABOUT = {
-    "text_tokens": optional(whole(1, 4096)),
-    "trunk_heads": optional(whole(1, 256)),
-    "heads": optional(whole(1, 256)),
-    "split": optional(listed(word(), 2, 2)),
+    "text_tokens": optional(integer(1, 4096)),
+    "trunk_heads": optional(integer(1, 256)),
+    "heads": optional(integer(1, 256)),
+    "split": optional(array(string(), 2, 2)),
 }
 _ANEW = "Get the file again, or extract it anew."
 _MOST_WORDS = 1000
@@ -110,7 +110,7 @@ def _words(about: Mapping[str, Any], vocabulary: int) -> dict[str, tuple[int, ..
     said = about.get("words", {})
     if not isinstance(said, dict) or len(said) > _MOST_WORDS:
         raise ValueError(f"`{ABOUT_KEY}` in the header: words is no object of up to {_MOST_WORDS} words. {_ANEW}")
-    ids = dict.fromkeys(said, listed(whole(0, vocabulary - 1), 1, 64))
+    ids = dict.fromkeys(said, array(integer(0, vocabulary - 1), 1, 64))
     return check_fields(said, ids, f"`{ABOUT_KEY}` in the header: words", _ANEW) or dict(WORDS)
 
 
@@ -208,7 +208,7 @@ def extract(source: Path, output: Path, dtype: torch.dtype = torch.float16) -> d
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
 
     def save(path: Path, new: bool) -> None:
-        with whole_file(path, new=new) as beside:
+        with whole(path, new=new) as beside:
             save_file(weights, beside, metadata={"format": "pt", ABOUT_KEY: json.dumps(about)})
 
     place.write(save)

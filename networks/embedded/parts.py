@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...files.headers import read_config
 from ...files.ldm import listed, part
-from ...files.sound import check_numbers
+from ...files.numbers import check_numbers
 from ...files.tensors import read_tensors, reading
 from .autoencoder import LinearAutoencoder
 from .words import HashedWords

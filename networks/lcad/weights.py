@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...files.ldm import count, size
-from ...files.sound import check_numbers
+from ...files.numbers import check_numbers
 from .model import LCADSizes
 
 UNET = "model.diffusion_model."

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from comfyui_exemplar.files.layout import read_layout
+from comfyui_exemplar.files.numbers import check_numbers
 from comfyui_exemplar.files.plain_json import parse
-from comfyui_exemplar.files.sound import check_numbers, is_finite
 from comfyui_exemplar.files.tensors import read_component, read_tensors
 
 W = {"a.w": torch.rand(300, 300), "a.b": torch.rand(300), "unused": torch.rand(200, 200)}
@@ -155,6 +155,41 @@ def test_as_the_formats_own_reader(tmp_path, dtype, shape):
             assert found.dtype == tensor.dtype and torch.equal(found, tensor)
 
 
+@pytest.mark.parametrize("said", [b"", b'"__metadata__":null,', b'"__metadata__":{},'])
+@pytest.mark.parametrize("behind", [b"", b" ", b" \n " * 9])
+def test_headers_as_other_programs_write_them(tmp_path, said, behind):
+    """Without metadata, and filled up so that the numbers begin where a processor likes it."""
+    header = b"{" + said + b'"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}' + behind
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + torch.tensor([1.0, 2.0]).numpy().tobytes())
+    assert read_layout(path).metadata == {} and torch.equal(read_tensors(path)["x"], torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: torch.zeros(2, 3, device="meta"), "its `x` is described without its numbers"),
+        (lambda: torch.eye(3).to_sparse(), "its `x` is sparse"),
+        (lambda: torch.ones(1, 1).expand(2**31, 768), r"its `x` has the shape \(2147483648, 768\), for which"),
+    ],
+)
+def test_tensors_whose_numbers_are_not_there(tmp_path, made, said, legacy):
+    content = {"w": torch.ones(2, 3), "x": made()}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=said) as error:
+        read_tensors(tmp_path / "a.pt")
+    assert str(tmp_path / "a.pt") in str(error.value)
+    assert torch.equal(read_tensors(tmp_path / "a.pt", lambda name: name == "w")["w"], torch.ones(2, 3)), (
+        "nobody wants the other"
+    )
+
+
+def test_numbers_that_are_there_once_are_repeated(tmp_path):
+    torch.save({"w": torch.arange(3.0).expand(4, 3)}, tmp_path / "a.pt")
+    assert torch.equal(read_tensors(tmp_path / "a.pt")["w"], torch.arange(3.0).repeat(4, 1))
+
+
 def test_json_with_limits():
     deep = "[" * 12 + '"]}[{"' + "]" * 12
     assert parse(deep) and parse('"[[["', depth=0) == "[[[" and parse(r'["\"[", "\\"]', depth=1) == ['"[', "\\"]
@@ -178,10 +213,17 @@ def test_numbers_that_are_not_finite(dtype, bad):
     for size in (1, 7, 64, 1001):
         for place in {0, size // 2, size - 1}:
             tensor = torch.randn(size).to(dtype)
-            assert is_finite(tensor)
+            check_numbers({"w": tensor, "empty": tensor[:0]})
             tensor[place] = bad
-            assert not is_finite(tensor)
-    assert not is_finite(torch.tensor([1e300], dtype=torch.float64)) and is_finite(torch.zeros(0, dtype=dtype))
+            with pytest.raises(ValueError, match=r"^a file: `net\.w` has NaN or infinite values"):
+                check_numbers({"w": tensor}, "net.", "a file")
+
+
+def test_numbers_are_finite_as_float32():
+    largest = torch.finfo(torch.float32).max
+    check_numbers({"w": torch.tensor([largest, -largest]), "v": torch.tensor([largest], dtype=torch.float64)})
+    with pytest.raises(ValueError, match="has NaN or infinite values"):
+        check_numbers({"w": torch.tensor([1e300], dtype=torch.float64)})
 
 
 def test_what_counts_is_whole():

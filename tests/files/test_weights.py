@@ -332,6 +332,13 @@ def test_the_content_tells_the_format(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS"),
         (b"GGUF\x03\0\0\0", "a GGUF file"),
         (b"\x1f\x8b\x08\0", "a gzip archive"),
+        (b"\xfd7zXZ\0", "an xz archive"),
+        (b"\x89PNG\r\n\x1a\n", "a picture"),
+        (b"\xff\xd8\xff\xe0", "a picture"),
+        (b"RIFF\0\0\0\0WEBP", "a picture"),
+        (b"\x93NUMPY", "an array of numpy"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
+        (b"%PDF-1.7", "a PDF"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
@@ -341,6 +348,16 @@ def test_other_files_are_named(tmp_path, content, said, suffix):
     with pytest.raises(ValueError, match=said) as error:
         read_tensors(path)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("said", ["AccessDenied", '{"error":"Invalid username or password."}', "Entry not found\r\n"])
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_an_answer_of_a_server_is_shown(tmp_path, said, suffix):
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(said)
+    with pytest.raises(ValueError, match=rf"a\.{suffix} is a text \(`.*{said[1:6]}.*`\), not weights") as error:
+        read_tensors(path)
+    assert "\n" not in str(error.value)
 
 
 def test_an_archive_of_other_things(tmp_path):

@@ -138,8 +138,14 @@ def test_bad_folders(tiny, tmp_path):
         "FlowMatch",
         lambda f: edit(f / "scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler"),
     )
-    check("prediction_type is 'sample'; expected one of epsilon, v_prediction", lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="sample"))
-    check("beta_schedule is 'cosine'; expected one of scaled_linear, linear", lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="cosine"))
+    check(
+        "prediction_type is 'sample'; expected one of epsilon, v_prediction",
+        lambda f: edit(f / "scheduler/scheduler_config.json", prediction_type="sample"),
+    )
+    check(
+        "beta_schedule is 'cosine'; expected one of scaled_linear, linear",
+        lambda f: edit(f / "scheduler/scheduler_config.json", beta_schedule="cosine"),
+    )
     check("has no weights", lambda f: (f / "vae/diffusion_pytorch_model.safetensors").unlink())
     check("vae.config.json is missing", lambda f: shutil.rmtree(f / "vae"))
     check("scheduler_config.json is missing", lambda f: shutil.rmtree(f / "scheduler"))

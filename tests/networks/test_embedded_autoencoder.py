@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_exemplar import demo
-from comfyui_exemplar.files import headers
+from comfyui_exemplar.files.tensors import read_tensors
 from comfyui_exemplar.networks.embedded.autoencoder import LinearAutoencoder, preview_factors
 
 
@@ -20,7 +20,7 @@ def weights(factor=4, channels=4, neighborhood=5, seed=0):
 
 
 def embedded():
-    tensors = headers.load_state_dict(demo.model_path())
+    tensors = read_tensors(demo.model_path())
     vae = {k.removeprefix("vae."): v for k, v in tensors.items() if k.startswith("vae.")}
     return LinearAutoencoder.from_state_dict(vae)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_exemplar import demo
-from comfyui_exemplar.files import headers
+from comfyui_exemplar.files.tensors import read_tensors
 from comfyui_exemplar.networks.embedded.words import HashedWords, tokenize
 
 
@@ -41,7 +41,7 @@ def test_sizes_come_from_the_table():
 
 
 def test_embedded_table():
-    tensors = headers.load_state_dict(demo.model_path())
+    tensors = read_tensors(demo.model_path())
     model = HashedWords.from_state_dict({"emb.weight": tensors["text.emb.weight"]})
     words = model.encode(["", "red apple", "apple"])
     assert words.shape == (3, 8, 128)

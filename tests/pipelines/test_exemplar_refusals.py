@@ -84,7 +84,12 @@ class TestRefusals:
         other = dataclasses.replace(ready, gray=dataclasses.replace(ready.gray, model="other"))
         cases = [
             (quick(match_chroma=0.0), picture(3), ready, "reference_inversion: found 2 for 3 picture"),
-            (quick(match_chroma=0.0), picture(2), other, r"made with another model \(other\), expected one of this model \(tiny\)"),
+            (
+                quick(match_chroma=0.0),
+                picture(2),
+                other,
+                r"made with another model \(other\), expected one of this model \(tiny\)",
+            ),
             (quick(match_chroma=0.0, depth=3), picture(2), ready, "2 of 50 steps deep.*expected 3 of 50"),
             (quick(match_chroma=0.0, convention="official"), picture(2), ready, r"\(consistent\).*\(official\)"),
             (QUICK, picture(2), ready, "Matching chroma statistics needs the reference picture"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from comfyui_exemplar.demo import model_path
-from comfyui_exemplar.files.headers import load_state_dict, read_metadata
+from comfyui_exemplar.files.headers import read_metadata
+from comfyui_exemplar.files.tensors import read_tensors
 from comfyui_exemplar.networks.deadiff.load import ABOUT_KEY, load_deadiff
 from comfyui_exemplar.pipelines.deadiff import encode
 
@@ -175,7 +176,7 @@ def test_the_embedded_file_belongs_to_the_embedded_model():
     assert {info.layer: info.channels for info in infos} == {
         at: len(pair[0]) for at, pair in loaded.projections.items()
     }
-    assert load_state_dict(model_path())["text.emb.weight"].shape[1] == loaded.sizes.hidden
+    assert read_tensors(model_path())["text.emb.weight"].shape[1] == loaded.sizes.hidden
 
 
 def test_what_the_embedded_tokens_do(styles):

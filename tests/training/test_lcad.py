@@ -53,7 +53,7 @@ def test_things_hear_the_color_before_and_colors_the_thing_after():
 def test_going_on_from_an_exported_file(drawings, tmp_path, monkeypatch):
     """Its weights at its step, its gray encoder and decoder; then on to the end of the plan, and a file again."""
     from comfyui_exemplar.demo import lcad_path, model_path
-    from comfyui_exemplar.files.headers import load_state_dict
+    from comfyui_exemplar.files.tensors import read_tensors
     from training import lcad
     from training.guided import averaged
     from training.lcad_file import export_lcad
@@ -69,9 +69,9 @@ def test_going_on_from_an_exported_file(drawings, tmp_path, monkeypatch):
 
     monkeypatch.setattr(lcad.Trainer, "update", watched)
     lcad.train(tmp_path, model_path(), seed=1, start=(lcad_path(), 7))
-    shipped = load_state_dict(lcad_path())
+    shipped = read_tensors(lcad_path())
     assert list(started) == [7] and torch.equal(started[7], shipped["unet.conv_in.weight"].float())
     kept = averaged(tmp_path).encoder.state_dict()
     assert all(torch.equal(value, shipped[f"gray.{name}"].float()) for name, value in kept.items())
     export_lcad(tmp_path, tmp_path / "again.safetensors")
-    assert load_state_dict(tmp_path / "again.safetensors").keys() == shipped.keys()
+    assert read_tensors(tmp_path / "again.safetensors").keys() == shipped.keys()

@@ -299,7 +299,9 @@ class TestApply:
 
     @pytest.mark.parametrize("family", ["sdxl"])
     def test_another_family_is_named(self, tokens, applied, family):
-        with pytest.raises(ValueError, match=r"Apply DEADiff: tokens: found some for a model with 16 .*this MODEL \(SDXL\)"):
+        with pytest.raises(
+            ValueError, match=r"Apply DEADiff: tokens: found some for a model with 16 .*this MODEL \(SDXL\)"
+        ):
             applied(tokens(), model=models.tiny(family))
 
     def test_embedded_tokens_want_the_embedded_model(self, nodes, sd1, embedded, scene):

@@ -227,7 +227,10 @@ class TestInjectionErrors:
 
     def test_latent_of_another_size(self, nodes, embedded, inverted):
         model = self.inject(nodes, embedded[0], self.parts(inverted))
-        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=r"latent: found one of 20 x 16, expected 16 x 16"):
+        with (
+            Calls(embedded[0]) as calls,
+            pytest.raises(ValueError, match=r"latent: found one of 20 x 16, expected 16 x 16"),
+        ):
             run(model, embedded[3], {"samples": torch.randn(1, 4, 16, 20)}, inverted["input"][2])
         assert not calls.entered
 
