@@ -25,19 +25,8 @@ _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16", ".non_ema")  # the full precision first, averages before the others
 #: Under which names training programs keep a model's weights in a pickled file, the one that counts first.
 _NESTS = (
-    *(
-        "state_dict",
-        "params",
-        "params_ema",
-        "model_state_dict",
-        "model",
-        "module",
-        "network",
-        "net",
-        "net_g",
-        "generator",
-    ),
-    *("weights", "ema", "model_ema", "ema_state_dict", "state_dict_ema"),
+    *("state_dict", "params", "params_ema", "model_state_dict", "model", "module", "network", "net", "net_g"),
+    *("generator", "weights", "ema", "model_ema", "ema_state_dict", "state_dict_ema"),
 )
 #: Other things that are saved under a file of weights' name, by their first bytes.
 _OTHER_FILES = (

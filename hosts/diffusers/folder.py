@@ -158,7 +158,7 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
     }
     for name, default in defaults.items():
         value = said.get(name)
-        if name not in fields and value is not None and (value != default or type(value) is not type(default)):
+        if name not in fields and not _says_nothing(value, default):
             raise ValueError(f"{file}: {name} is {short(value)}, expected {default}; {UNSUPPORTED}")
     arguments = {name: defaults[name] for name in fields if name in defaults}
     arguments |= check_fields(said, _all_optional(fields), str(file), _AGAIN)
@@ -174,6 +174,18 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
     loaded = ldm.load_strictly(module, weights, str(folder))
     check_numbers(weights, called=str(folder))
     return loaded
+
+
+def _says_nothing(value: Any, default: Any) -> bool:
+    """Whether a value is as good as left out: null, off where nothing is the default, or the default, once or a level.
+
+    JSON of other programs does not tell 1 from 1.0.
+    """
+    if isinstance(value, list):
+        return len(value) <= _LEVELS[1] and all(_says_nothing(each, default) for each in value)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return value is None or value is default or (value is False and default is None)
+    return value is None or value == default
 
 
 def _check_sizes(file: Path, arguments: Mapping[str, Any]) -> None:
