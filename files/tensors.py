@@ -14,11 +14,10 @@ from typing import Any
 
 from torch import Tensor
 
-from . import plain_json
 from .layout import LONGEST_HEADER, Layout, read_layout
 from .names import plain_names
 from .pickles import StandIn, load_pickle, module_tensors
-from .plain_json import short
+from .plain_json import read_json, short
 from .quantized import owner, unpacked
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -48,8 +47,6 @@ _OTHER_FILES = (
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
 #: A file of a few printable letters, as servers answer in place of one that they do not give; weights have others.
 _TEXT = re.compile(rb"[\t\n\r -~]{1,511}")
-#: Bytes of a configuration or an index of shards in JSON.
-_LONGEST_JSON = 16_000_000
 #: What torch's reader raises for a file that it cannot read.
 DAMAGED = (
     *(pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
@@ -230,24 +227,6 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         if str(path) in said:
             raise
         raise ValueError(f"{path}: {said}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    :raises ValueError: the file is missing or holds anything else.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: give a complete diffusers folder (unet, vae, text_encoder, scheduler).")
-    if path.stat().st_size > _LONGEST_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than any configuration: download it again.")
-    try:
-        content = plain_json.parse(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} {error}: download the folder again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object: download the folder again.")
-    return content
 
 
 def read_component(folder: Path) -> dict[str, Tensor]:

@@ -19,13 +19,12 @@ from ...files import ldm
 from ...files.fields import Fields, array, boolean, check_fields, integer, number, optional, string
 from ...files.headers import check_levels
 from ...files.numbers import check_numbers
-from ...files.plain_json import short
-from ...files.tensors import read_component, read_json
+from ...files.plain_json import AGAIN, read_json, short
+from ...files.tensors import read_component
 from ...networks.clip.sizes import text_configuration
 from . import text_encoders as text
 
 UNSUPPORTED = "SD 1.x, 2.x or SDXL is needed: a diffusers folder, or a checkpoint with UNet, VAE and text encoder."
-_AGAIN = "Download the folder again."
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
 
@@ -139,9 +138,9 @@ def read_scheduler(path: Path) -> dict[str, Any]:
             f"{file} describes {short(kind)}, whose noise levels are not Stable Diffusion's; {UNSUPPORTED}"
         )
     found = {**_SCHEDULE, "rescale_betas_zero_snr": False, "prediction_type": "epsilon"}
-    found |= check_fields(said, _all_optional(_SCHEDULER), str(file), _AGAIN)
+    found |= check_fields(said, _all_optional(_SCHEDULER), str(file), AGAIN)
     if found["beta_start"] > found["beta_end"]:
-        raise ValueError(f"{file}: beta_start is above beta_end, which is {found['beta_end']:g}. {_AGAIN}")
+        raise ValueError(f"{file}: beta_start is above beta_end, which is {found['beta_end']:g}. {AGAIN}")
     return found
 
 
@@ -161,7 +160,7 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
         if name not in fields and not _says_nothing(value, default):
             raise ValueError(f"{file}: {name} is {short(value)}, expected {default}; {UNSUPPORTED}")
     arguments = {name: defaults[name] for name in fields if name in defaults}
-    arguments |= check_fields(said, _all_optional(fields), str(file), _AGAIN)
+    arguments |= check_fields(said, _all_optional(fields), str(file), AGAIN)
     _check_sizes(file, arguments)
     weights = read_component(folder)
     if cls.__name__ == "AutoencoderKL":  # folders of 2022 have the attention's old names
@@ -170,7 +169,7 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
         with torch.device("meta"):
             module = cls(**arguments)
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise ValueError(f"{file} has values that do not go together. {_AGAIN}") from error
+        raise ValueError(f"{file} has values that do not go together. {AGAIN}") from error
     loaded = ldm.load_strictly(module, weights, str(folder))
     check_numbers(weights, called=str(folder))
     return loaded
@@ -198,7 +197,7 @@ def _check_sizes(file: Path, arguments: Mapping[str, Any]) -> None:
             if isinstance(value, tuple) and len(value) != len(channels):
                 raise ValueError(f"{file}: {name} has {len(value)} values, but block_out_channels has {len(channels)}.")
     except ValueError as error:
-        raise ValueError(f"{error} {_AGAIN}") from error
+        raise ValueError(f"{error} {AGAIN}") from error
 
 
 def _all_optional(fields: Fields) -> Fields:
