@@ -70,8 +70,7 @@ def fetch(hub: HubFolder) -> None:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(
             f"{hub.hub} could not be fetched ({said:.200}). What arrived is kept in {beside}; run it again to go on, "
-            f"or "
-            f"put {', '.join(hub.files)} into {folder} by hand."
+            f"or put {', '.join(hub.files)} into {folder} by hand."
         ) from error
 
 
