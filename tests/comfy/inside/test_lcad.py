@@ -108,7 +108,7 @@ class TestFiles:
         "change, said",
         [
             ("ordinary", r"g_encoder\.\*.*not L-CAD's"),
-            ("extra", r"unexpected \['control_model.x'\]"),
+            ("extra", r"unexpected \[control_model.x\]"),
             ("no text", "no text encoder"),
             ("text key", r"text encoder.*missing \[text_model.final_layer_norm.bias\]"),
             ("unet key", "UNet: missing"),
