@@ -245,9 +245,10 @@ def latent_chroma(latents: Tensor, factors: Sequence[Sequence[float]], bias: Seq
 
 
 def round_trip_error(original: Tensor, returned: Tensor) -> float:
-    """Root mean square of the difference, relative to the original's spread."""
+    """Root mean square of the difference, relative to the original's spread; as it is where that has none."""
     difference = (returned.double() - original.double()).pow(2).mean().sqrt()
-    return float(difference / original.double().std().clamp_min(1e-12))
+    spread = original.double().std()
+    return float(difference / spread if spread > 1e-6 else difference)  # an empty latent, or one of one value
 
 
 def check_same_model(inversion: Inversion, fingerprint: str) -> None:

@@ -19,8 +19,8 @@ from .exemplar_settings import ColorizeSettings
 from .host import Host
 
 NO_REFERENCE = (
-    "There is no reference: connect a color picture, the INVERSION pair of an earlier run, or as fallback an automatic "
-    "coloring of the input."
+    "reference: found nothing, expected a reference; connect a color picture, the INVERSION pair of an earlier run, or "
+    "as fallback an automatic coloring of the input."
 )
 
 

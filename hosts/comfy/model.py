@@ -40,8 +40,8 @@ def require_unet(model: Any, node: str) -> Any:
     is_unet = all(hasattr(unet, part) for part in ("input_blocks", "middle_block", "output_blocks"))
     if not is_unet or not parents & set(_SUPPORTED_SAMPLING) or "EDM" in parents or not attention_layers(model):
         raise ValueError(
-            f"{node} needs a Stable Diffusion 1.x, 2.x or SDXL UNet; this MODEL is {type(model.model).__name__} "
-            f"({type(unet).__name__}). Load one of those checkpoints."
+            f"{node}: model: found {type(model.model).__name__} ({type(unet).__name__}), expected a Stable Diffusion "
+            "1.x, 2.x or SDXL UNet; load one of those checkpoints."
         )
     return unet
 

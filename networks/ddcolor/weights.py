@@ -185,9 +185,9 @@ def fold(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> tuple[dict[str, 
     """Published weights with every constant norm folded.
 
     :param weights: as :func:`check_weights` accepts them.
-    :raises ValueError: numbers that no norm can be made of.
     :returns: (encoder, rest), float32. The encoder's keep their names without prefix and have lost ``gamma`` and the
-        final norm, which nothing reads; the rest has the names of :class:`~.ddcolor.DDColor`.
+        final norm, which nothing reads; the rest has the names of :class:`~.model.DDColor`.
+    :raises ValueError: numbers that no norm can be made of.
     """
     given = {name: tensor.float() for name, tensor in weights.items()}
     encoder = {

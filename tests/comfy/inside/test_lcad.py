@@ -289,5 +289,5 @@ class TestDecode:
         assert torch.equal(decode(nodes, loaded, latent, scene[0]), before)
 
     def test_another_models_latent(self, nodes, loaded, scene):
-        with pytest.raises(ValueError, match=r"16 channels, small\.safetensors decodes 4"):
+        with pytest.raises(ValueError, match=r"16 channels, expected 4 for small\.safetensors"):
             decode(nodes, loaded, {"samples": torch.zeros(1, 16, 8, 8)}, scene[0])

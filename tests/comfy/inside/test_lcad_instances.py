@@ -334,7 +334,7 @@ class TestBadInput:
             def get_model_object(self, name):
                 return object()
 
-        with pytest.raises(ValueError, match="L-CAD Instances needs a Stable Diffusion"):
+        with pytest.raises(ValueError, match=r"L-CAD Instances: model: found .*, expected a Stable Diffusion"):
             drawn(model=Other())
 
     def test_cross_attention_is_what_is_edited(self, embedded, drawn, prompt):

@@ -248,7 +248,7 @@ class TestInjectionErrors:
         assert torch.isfinite(result).all() and "nearest kept features" in caplog.text
 
     def test_empty_reference_mask(self, nodes, embedded, inverted):
-        with pytest.raises(ValueError, match="reference mask is empty"):
+        with pytest.raises(ValueError, match="reference_mask: found a mask with nothing above one half"):
             self.inject(nodes, embedded[0], self.parts(inverted), reference_mask=torch.zeros(1, 64, 64))
 
     def test_unknown_layers(self, nodes, embedded, inverted):
