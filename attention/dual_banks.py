@@ -81,9 +81,8 @@ class DualBanks:
                     except LookupError as error:
                         raise LookupError(
                             f"{role}_inversion: found one that can't serve, expected '{letter}' of {layer.name} at "
-                            f"every "
-                            f"level: {error} Is another inversion meant for this socket, or does its Attention Capture "
-                            "keep too little?"
+                            f"every level: {error} Is another inversion meant for this socket, or does its Attention "
+                            "Capture keep too little?"
                         ) from None
         if need["gray"] and self.reference.grid(layer) != self.gray.grid(layer):
             raise ValueError(

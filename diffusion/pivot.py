@@ -162,8 +162,7 @@ class Pivots:
             if tensor.ndim != axes or 0 in tensor.shape or len(tensor) != count or tensor.dtype not in FLOATS:
                 raise ValueError(
                     f"{said}: found {tensor.dtype} of shape {tuple(tensor.shape)}, expected {expected}; find them "
-                    f"again "
-                    "with Pivot Inversion."
+                    "again with Pivot Inversion."
                 )
             check_finite(tensor, said, expected)
         falling = all(low < high < inf for high, low in pairwise(self.levels)) and steps > 0 and self.levels[-1] >= 0
@@ -227,10 +226,8 @@ def way_back(inversion: Inversion) -> tuple[tuple[float, ...], Tensor]:
     if tuple(reversed(plan.levels)) != plan.sigmas:
         raise ValueError(
             f"inversion: found one of the convention '{plan.convention}', which does not come back down the levels "
-            f"that "
-            "it climbed, so there is nothing to steer toward; expected 'consistent' or 'diffusers': invert again with "
-            "one "
-            "of those."
+            "that it climbed, so there is nothing to steer toward; expected 'consistent' or 'diffusers': invert again "
+            "with one of those."
         )
     return plan.sigmas, inversion.trajectory.flip(0)
 
@@ -261,8 +258,7 @@ def search_pivots(
     if inversion.pictures != 1:
         raise ValueError(
             f"inversion: found one of {inversion.pictures} pictures, expected one picture at a time; invert them one "
-            f"by "
-            "one."
+            "by one."
         )
     context = (conditional if start is None else start).detach().float().clone()
     x = targets[0]

@@ -141,8 +141,7 @@ def level_warnings(sigmas: Sequence[float], kept: Sequence[float], latent_level:
     if rises(sigmas):
         return [
             "the sigmas rise (FlipSigmas, a restarting schedule), so the picture is noised under the reference's "
-            "colors. "
-            "Noise it with DDIM Inversion, and inject on the way back only."
+            "colors. Noise it with DDIM Inversion, and inject on the way back only."
         ]
     warnings = []
     first, last, top = sigmas[0], sigmas[-1], kept[0]

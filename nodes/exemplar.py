@@ -195,8 +195,7 @@ def pair_of(color: KeptInversion | None, gray: KeptInversion | None) -> Referenc
     if color is not None or gray is not None:
         raise ValueError(
             f"{'gray' if gray is None else 'reference'}_inversion: found nothing, expected both reference_inversion "
-            f"and "
-            "gray_inversion of the earlier node, or neither."
+            "and gray_inversion of the earlier node, or neither."
         )
     return None
 

@@ -66,8 +66,7 @@ class Sampling:
         if self.mask is not None and bool((self.mask < 1).any()):
             raise ValueError(
                 "latent: found a noise mask (Set Latent Noise Mask, an inpainting latent), expected none: outside of "
-                "it "
-                f"the noised latent itself would stay. Take it off, and connect the mask to {socket} of {node}."
+                f"it the noised latent itself would stay. Take it off, and connect the mask to {socket} of {node}."
             )
 
 

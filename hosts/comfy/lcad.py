@@ -59,8 +59,7 @@ class LCADModel(comfy.model_base.BaseModel):
         if gray is None:
             raise ValueError(
                 "L-CAD: positive and negative: found prompts without a gray picture, expected those of L-CAD "
-                "Condition; "
-                "put it between the prompts and the sampler, for both."
+                "Condition; put it between the prompts and the sampler, for both."
             )
         first = self.diffusion_model.input_blocks[0][0].weight.shape[1]
         if gray.shape[1] + noise.shape[1] != first:
@@ -157,8 +156,7 @@ class ComfyLCADVAE(ManagedNetwork):
         if samples.shape[1] != self.channels:
             raise ValueError(
                 f"latent: found one of {samples.shape[1]} channels, expected {self.channels} for {self.name}; sample "
-                f"it "
-                "with the model of the same Load L-CAD."
+                "it with the model of the same Load L-CAD."
             )
         if (
             carried is not None

@@ -44,8 +44,7 @@ def draw_phrases(
     if len(masks) % len(names):
         raise ValueError(
             f"masks: found {len(masks)} for {len(names)} phrase(s) ({', '.join(names)}), expected one for each, in "
-            f"this "
-            "order; join masks with Batch Masks or chain one of these nodes a phrase."
+            "this order; join masks with Batch Masks or chain one of these nodes a phrase."
         )
     settings = settings.scheduled(model.get_model_object("model_sampling").percent_to_sigma)
     instances = [

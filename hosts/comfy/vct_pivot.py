@@ -47,8 +47,7 @@ def single_prompt(conditioning: list) -> tuple[torch.Tensor, dict[str, Any]]:
     if len(conditioning) != 1:
         raise ValueError(
             f"conditioning: found {len(conditioning)} prompts (combined, or scheduled over steps), expected one "
-            f"prompt; "
-            "connect a plain CLIP Text Encode."
+            "prompt; connect a plain CLIP Text Encode."
         )
     context, extras = conditioning[0]
     return context, extras
