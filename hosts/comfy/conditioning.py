@@ -17,10 +17,9 @@ from torch import Tensor
 
 from ...color import as_mask
 from ...color.tensors import FLOATS, LARGEST, check_finite, check_tensor
-from ...diffusion.pivot import Pivots
 from ...diffusion.schedule import Convention, inversion_plan
 from .fits import check_levels
-from .model import sigma_table
+from .model import context_width, sigma_table
 from .prompt_rows import rows_in_turn
 from .sampling_checks import check_run
 
@@ -87,22 +86,9 @@ def check_conditioning(
         if whole_picture and acting and not _covers(acting):
             raise ValueError(
                 f"{asked}: found prompts for a part of the picture only, or of negative strength, expected one at "
-                f"every "
-                "place; connect it without Conditioning (Set Mask), or combine it with one for the rest of the picture."
+                "every place; connect it without Conditioning (Set Mask), or combine it with one for the rest of the "
+                "picture."
             )
-
-
-def check_pivots(pivots: Pivots, model: Any, node: str, name: str = "pivots") -> None:
-    """Whether PIVOTS are prompts that a MODEL reads.
-
-    :raises ValueError: they are not.
-    """
-    found, expected = pivots.contexts.shape[2], context_width(model)
-    if expected is not None and found != expected:
-        raise ValueError(
-            f"{node}: {name}: found contexts {found} wide, expected {expected} for this MODEL "
-            f"({type(model.model).__name__}); find them again with Pivot Inversion."
-        )
 
 
 def checked_when_sampled(model: Any, conditioning: list, node: str, name: str = "conditioning") -> Any:
@@ -128,15 +114,6 @@ def inversion_levels(model: Any, steps: int, depth: int, convention: Convention)
     check_levels(model, steps)
     plan = inversion_plan(sigma_table(model), steps, depth, convention)
     return (*plan.reads, *plan.kept_sigmas)
-
-
-def context_width(model: Any) -> int | None:
-    """Width of the prompts that a MODEL's UNet listens to; None where it has no cross-attention."""
-    for module in model.get_model_object("diffusion_model").modules():
-        if type(module).__name__ == "SpatialTransformer":
-            attention = getattr(module.transformer_blocks[0], "attn2", None)
-            return getattr(getattr(attention, "to_k", None), "in_features", None)
-    return None
 
 
 def _check_entries(conditioning: Any, asked: str) -> None:
@@ -197,8 +174,7 @@ def _check_options(extras: dict[str, Any], asked: str) -> None:
         if key in extras and extras[key] is None:  # ComfyUI asks only whether it is there
             raise ValueError(
                 f"{asked}: {key} of a prompt: found nothing, expected one, or no such option; look at the node that "
-                f"made "
-                "it."
+                "made it."
             )
     pooled, mask = extras.get("pooled_output"), extras.get("mask")
     if pooled is not None:

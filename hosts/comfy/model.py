@@ -78,6 +78,15 @@ def sigma_table(model: Any) -> Tensor:
     return model.get_model_object("model_sampling").sigmas.float().cpu()
 
 
+def context_width(model: Any) -> int | None:
+    """Width of the prompts that a MODEL's UNet listens to; None where it has no cross-attention."""
+    for module in model.get_model_object("diffusion_model").modules():
+        if type(module).__name__ == "SpatialTransformer":
+            attention = getattr(module.transformer_blocks[0], "attn2", None)
+            return getattr(getattr(attention, "to_k", None), "in_features", None)
+    return None
+
+
 def fingerprint(model: Any) -> str:
     """Identifies a MODEL's weights: its class and a digest of the first convolution as its file has it.
 
