@@ -176,7 +176,8 @@ def _check_kind(path: Path) -> None:
     if _PAGE.match(start):
         kind = "a page of the web, not weights: download the file itself, logged in where that is asked for"
     elif _TEXT.fullmatch(start):
-        kind = f"a text ({short(start.decode('ascii'))}), not weights: download the file itself"
+        said = short(start.decode("ascii").strip())
+        raise ValueError(f"{path} could not be read as plain weights: it is a text, {said}; download the file itself.")
     elif start.startswith(b"PK") and zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
