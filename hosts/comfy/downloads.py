@@ -40,7 +40,7 @@ def _option(path: Path) -> str:
     read = configparser.ConfigParser(interpolation=None)
     try:
         if path.is_file():
-            read.read_string(path.read_text(encoding="utf-8"))
+            read.read_string(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a mark first
     except (configparser.Error, OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} could not be read ({str(error).splitlines()[0]}); write the lines [{SECTION}] and {OPTION} = yes, "
