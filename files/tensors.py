@@ -189,7 +189,7 @@ def _check_kind(path: Path) -> None:
         elif not any(name.endswith("data.pkl") for name in inside):
             kind = f"a zip archive (with {inside[0] if inside else 'nothing'} in it): unpack it"
     if kind:
-        raise ValueError(f"{path} is {kind}.")
+        raise ValueError(f"{path} could not be read as plain weights: it is {kind}.")
 
 
 def unreadable(path: Path, error: Exception) -> str:
