@@ -53,7 +53,10 @@ def heat(q: Tensor, k: Tensor, heads: int, weight: Tensor) -> Tensor:
     """
     chosen = torch.nonzero(weight > 0).squeeze(1)
     if not len(chosen):
-        raise ValueError("The mask covers nothing; paint where in the input to look from.")
+        raise ValueError(
+            "mask: found one that covers nothing, expected some place in the input to look from; paint one, or "
+            "disconnect the mask."
+        )
     share = (weight[chosen] / weight[chosen].sum()).to(q.device)
     total = torch.zeros(k.shape[0], device=q.device)
     for part, rows in zip(share.split(SLICE), _weights(q[chosen.to(q.device)], k, heads), strict=True):

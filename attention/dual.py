@@ -318,7 +318,10 @@ class DualAttentionColor:
 def check_reference_mask(mask: Tensor) -> None:
     """:raises ValueError: a mask, (B, H, W), that leaves nothing to look at."""
     if not bool((mask > 0.5).any(dim=(1, 2)).all()):
-        raise ValueError("The reference mask is empty (nothing above one half); paint where color may come from.")
+        raise ValueError(
+            "reference_mask: found a mask with nothing above one half, expected some place where color may come from; "
+            "paint one, or disconnect the mask."
+        )
 
 
 def tokens_in_mask(mask: Tensor, grid: tuple[int, int]) -> list[Tensor]:

@@ -65,8 +65,8 @@ class DualBanks:
         for role, bank in needed.items():
             if not same_levels(bank.sigmas, self.sigmas):
                 raise ValueError(
-                    f"The inversions do not visit the same levels: the {role} has {_levels(bank.sigmas)}, the "
-                    f"reference {_levels(self.sigmas)}. Use the same steps, depth and convention for all three."
+                    f"{role}_inversion: found features at {_levels(bank.sigmas)}, expected the same levels as "
+                    f"reference_inversion, {_levels(self.sigmas)}; use the same steps, depth and convention for all."
                 )
         for layer, need in needs.items():
             self._check_layer(layer, need)
@@ -80,13 +80,14 @@ class DualBanks:
                         bank.get(sigma, layer, letter)
                     except LookupError as error:
                         raise LookupError(
-                            f"The {role} inversion can't serve: {error} Is another inversion meant for this socket, or "
-                            "does its Attention Capture keep too little?"
+                            f"{role}_inversion: found one that can't serve, expected '{letter}' of {layer.name} at "
+                            f"every level: {error} Is another inversion meant for this socket, or does its Attention "
+                            "Capture keep too little?"
                         ) from None
         if need["gray"] and self.reference.grid(layer) != self.gray.grid(layer):
             raise ValueError(
-                f"The reference has {self.reference.grid(layer)} tokens at {layer.name} and its gray version "
-                f"{self.gray.grid(layer)}: invert both at the same size."
+                f"gray_inversion: found {self.gray.grid(layer)} tokens at {layer.name}, expected "
+                f"{self.reference.grid(layer)} as reference_inversion has; invert both at the same size."
             )
 
 
@@ -95,8 +96,9 @@ def _check_counts(counts: Mapping[Role, int]) -> None:
     gray, inputs = counts.get("gray", references), counts.get("input")
     if gray != references or (inputs is not None and references not in (1, inputs)):
         raise ValueError(
-            f"Batches do not match: {'any' if inputs is None else inputs} input(s), {references} reference(s), {gray} "
-            "gray reference(s). Use one reference for all inputs, or one for each."
+            f"reference_inversion: found {references} reference(s), {gray} gray one(s) and "
+            f"{'any number of' if inputs is None else inputs} input(s), expected one reference for all inputs, or one "
+            "for each, and as many gray ones; invert as many."
         )
 
 

@@ -121,8 +121,8 @@ class Instance:
             raise ValueError(f"'{self.phrase}' has the tokens {self.tokens} of a prompt of {self.length}.")
         if self.masks.ndim != 3 or 0 in self.masks.shape or not bool((self.masks > 0.5).any(dim=(1, 2)).all()):
             raise ValueError(
-                f"The mask of '{self.phrase}', {tuple(self.masks.shape)}, is empty (nothing above one half): paint "
-                "where its colors belong."
+                f"masks: found nothing above one half in that of '{self.phrase}', {tuple(self.masks.shape)}, expected "
+                "some place where its colors belong; paint one."
             )
 
 

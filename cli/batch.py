@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from . import failures, names
+from .terminal import say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,20 +122,6 @@ class Batch:
         if not self._written:
             return said
         return f"{said.rstrip('.')}. {self._written} of {len(self.jobs)} results are written."
-
-
-def say(what: Path | str) -> None:
-    """A line on standard output, above a progress bar that may stand there.
-
-    :raises OSError: whoever read it is gone, or there is no room for it.
-    """
-    from tqdm import tqdm
-
-    try:
-        tqdm.write(str(what), file=sys.stdout)
-        sys.stdout.flush()
-    except OSError as error:
-        raise OSError(f"standard output cannot be written to ({error.strerror})") from error
 
 
 def plan(

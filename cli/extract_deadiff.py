@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from . import options as common
-from .batch import say
 from .names import check_collisions, check_read
+from .terminal import say
 
 NAME = "extract-deadiff"
 HELP = "write what is new in DEADiff's checkpoint as a small file"

@@ -16,8 +16,11 @@ def results(inputs: list[Path], output: str | None, what: str) -> list[Path]:
 
     :param output: as written by the user; a folder where it is one, where it ends with a slash, and for several inputs.
     :param what: the word that results have in their names.
-    :raises ValueError: one file for several inputs, or a file of a kind that isn't written.
+    :raises ValueError: an input that is a folder, one file for several, or a file of a kind that isn't written.
     """
+    folder = next(filter(Path.is_dir, inputs), None)
+    if folder is not None:
+        raise ValueError(f"{folder} is a folder; an input is a picture: name one in it.")
     names = [f"{path.stem}_{what}.png" for path in inputs]
     if output is None:
         return [path.with_name(name) for path, name in zip(inputs, names, strict=True)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from . import options as common
-from .batch import plan, say
+from .batch import plan
+from .terminal import say
 
 NAME = "translate"
 HELP = "draw pictures again with one reference picture's concept"

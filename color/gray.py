@@ -58,8 +58,8 @@ def as_picture(image: torch.Tensor, name: str) -> torch.Tensor:
     """What a picture must be before long work starts: not empty, in 0..1, with structure; without its alpha channel.
 
     :param image: ``(B, H, W, C)`` in 0..1 with 1, 3 or 4 channels, H and W at least 2. Values that a resize left
-        outside, by 0.25 at most, are clipped, with a line in the log; what lies further out (8-bit values, light of an
-        HDR picture, 1e30) is refused, because clipping would destroy it.
+        outside, by 0.25 at most (a few by 0.5), are clipped, with a line in the log; what lies further out (8-bit
+        values, light of an HDR picture, 1e30) is refused, because clipping would destroy it.
     :param name: what the user calls it; messages start with it.
     :returns: ``(B, H, W, 3)``; the picture itself where nothing has to be changed.
     :raises ValueError: anything else, saying what was found, what was expected and what to do.

@@ -16,6 +16,10 @@ log = logging.getLogger(__name__)
 #: picture), and clipping it would destroy it.
 OVERSHOOT = 0.25
 
+#: How far a few values may: bicubic weights in two directions reach 1.1875 ** 2 + 0.1875 ** 2 = 1.445 where single
+#: pixels alternate, as in a halftone. There one value in a hundred lies beyond ``OVERSHOOT``; of another scale more do.
+_CORNERS, _FEW = 0.5, 0.02
+
 #: Half an 8-bit level: what lies outside by less is no loss.
 _LEVEL = 0.5 / 255
 
@@ -47,7 +51,7 @@ def check_picture(picture: torch.Tensor, name: str, channels: tuple[int, ...] = 
 
 
 def within(values: torch.Tensor, name: str) -> torch.Tensor:
-    """Values in 0..1 from values that are hardly outside, :data:`OVERSHOOT` at most.
+    """Values in 0..1 from values that are hardly outside, :data:`OVERSHOOT` at most, a few of them twice that.
 
     :param values: floats of any shape, not empty. They are looked at once.
     :param name: what the user calls it; messages start with it.
@@ -57,7 +61,7 @@ def within(values: torch.Tensor, name: str) -> torch.Tensor:
     low, high = torch.stack(torch.aminmax(values.detach())).tolist()
     if low >= 0 and high <= 1:
         return values
-    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT) and not _are_corners(values, low, high):
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"{name}: found NaN or infinite values, expected 0..1; look at the node that made it.")
         raise ValueError(
@@ -66,6 +70,14 @@ def within(values: torch.Tensor, name: str) -> torch.Tensor:
     if low < -_LEVEL or high > 1 + _LEVEL:
         log.warning("%s: values from %.3f to %.3f are clipped to 0..1.", name, low, high)
     return values.clamp(0, 1)
+
+
+def _are_corners(values: torch.Tensor, low: float, high: float) -> bool:
+    """Whether only a few values are far outside, and none very far: what a resize leaves of a halftone."""
+    if not (low >= -_CORNERS and high <= 1 + _CORNERS):
+        return False
+    outside = ((values < -OVERSHOOT) | (values > 1 + OVERSHOOT)).float().mean()
+    return float(outside) <= _FEW
 
 
 def _remedy(low: float, high: float) -> str:

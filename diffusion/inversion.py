@@ -245,10 +245,10 @@ def latent_chroma(latents: Tensor, factors: Sequence[Sequence[float]], bias: Seq
 
 
 def round_trip_error(original: Tensor, returned: Tensor) -> float:
-    """Root mean square of the difference, relative to the original's spread."""
+    """Root mean square of the difference, relative to the original's spread; as it is where that has none."""
     returned, original = returned.cpu().double(), original.cpu().double()  # some devices have no float64
-    difference = (returned - original).pow(2).mean().sqrt()
-    return float(difference / original.std().clamp_min(1e-12))
+    difference, spread = (returned - original).pow(2).mean().sqrt(), original.std()
+    return float(difference / spread if spread > 1e-6 else difference)  # an empty latent, or one of one value
 
 
 def check_same_model(inversion: Inversion, fingerprint: str) -> None:

@@ -162,8 +162,7 @@ class Pivots:
             if tensor.ndim != axes or 0 in tensor.shape or len(tensor) != count or tensor.dtype not in FLOATS:
                 raise ValueError(
                     f"{said}: found {tensor.dtype} of shape {tuple(tensor.shape)}, expected {expected}; find them "
-                    f"again "
-                    "with Pivot Inversion."
+                    "again with Pivot Inversion."
                 )
             check_finite(tensor, said, expected)
         falling = all(low < high < inf for high, low in pairwise(self.levels)) and steps > 0 and self.levels[-1] >= 0
@@ -226,8 +225,9 @@ def way_back(inversion: Inversion) -> tuple[tuple[float, ...], Tensor]:
     plan = inversion.plan
     if tuple(reversed(plan.levels)) != plan.sigmas:
         raise ValueError(
-            f"This inversion ({plan.convention}) does not come back down the levels that it climbed, so there is "
-            "nothing to steer toward: invert with the convention 'consistent' or 'diffusers'."
+            f"inversion: found one of the convention '{plan.convention}', which does not come back down the levels "
+            "that it climbed, so there is nothing to steer toward; expected 'consistent' or 'diffusers': invert again "
+            "with one of those."
         )
     return plan.sigmas, inversion.trajectory.flip(0)
 
@@ -256,7 +256,10 @@ def search_pivots(
     steps = len(levels) - 1
     options.check(steps)
     if inversion.pictures != 1:
-        raise ValueError(f"Pivot inversion takes one picture at a time; this inversion has {inversion.pictures}.")
+        raise ValueError(
+            f"inversion: found one of {inversion.pictures} pictures, expected one picture at a time; invert them one "
+            "by one."
+        )
     context = (conditional if start is None else start).detach().float().clone()
     x = targets[0]
     contexts, losses, passed = [], [], [x]

@@ -96,6 +96,11 @@ def sampler_name(function: str) -> str:
     return name.replace("unipc", "uni_pc")
 
 
+def rises(sigmas: Sequence[float]) -> bool:
+    """Whether any level of a sampling is above the one before it."""
+    return any(high < low for high, low in pairwise(sigmas))
+
+
 def sampler_warnings(
     function: str, weight: float | None, sigmas: Sequence[float], *, step_limit: bool = False
 ) -> list[str]:
@@ -133,6 +138,11 @@ def level_warnings(sigmas: Sequence[float], kept: Sequence[float], latent_level:
     """
     if len(sigmas) < 2:
         return []
+    if rises(sigmas):
+        return [
+            "the sigmas rise (FlipSigmas, a restarting schedule), so the picture is noised under the reference's "
+            "colors. Noise it with DDIM Inversion, and inject on the way back only."
+        ]
     warnings = []
     first, last, top = sigmas[0], sigmas[-1], kept[0]
     # a sampling that goes on where another one stopped begins lower, and so do its latents

@@ -30,7 +30,7 @@ from . import plain_json
 from .fields import array, check_fields, integer, number, string
 from .ldm import listed
 from .numbers import check_numbers
-from .output import whole
+from .output import is_device, whole
 from .plain_json import short
 from .tensors import layout_of, read_tensors
 
@@ -77,6 +77,8 @@ def check_name(name: str) -> None:
             f"'{name}' cannot be the name of an embedding: use letters, digits, '-', '_' and '.', without spaces, "
             "folders and ending, so that a prompt can say embedding:name."
         )
+    if is_device(name):
+        raise ValueError(f"'{name}' cannot be the name of an embedding: on Windows it is a device; use another one.")
 
 
 def embedding_path(folder: str | Path, name: str) -> Path:

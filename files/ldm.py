@@ -336,7 +336,7 @@ def clip_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
     :raises ValueError: a tensor that tells a size is missing.
     """
     weights = {name.removeprefix("text_model."): tensor for name, tensor in weights.items()}
-    sizes = _clip_sizes(
+    sizes = text_sizes(
         weights,
         "embeddings.token_embedding.weight",
         "embeddings.position_embedding.weight",
@@ -346,10 +346,15 @@ def clip_sizes(weights: Mapping[str, Tensor], prefix: str) -> dict[str, int]:
     return {**sizes, "num_hidden_layers": count(weights, "encoder.layers.")}
 
 
-def _clip_sizes(
+def text_sizes(
     weights: Mapping[str, Tensor], tokens: str, positions: str, feed_forward: str, prefix: str
 ) -> dict[str, int]:
-    """The sizes of a CLIP text encoder that its shapes tell; its heads are always 64 wide."""
+    """The sizes of a CLIP text encoder that three of its tensors tell, in any spelling; its heads are always 64 wide.
+
+    :param tokens: name of the table of tokens; ``positions`` of that of places, ``feed_forward`` of an inner layer.
+    :param prefix: what stands before the names in the file.
+    :raises ValueError: one is missing, or the width cannot be split into heads.
+    """
     missing = [prefix + name for name in (tokens, positions, feed_forward) if name not in weights]
     if missing:
         raise ValueError(f"text encoder: missing {missing}: the file is incomplete; get the full checkpoint.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,17 @@ from . import writers
 
 #: A full disk, a user's share of one, and the largest file that is allowed.
 _FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+
+#: What Windows takes for a device, whatever stands behind a dot: opening such a name opens no file.
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.IGNORECASE)
+
+
+def is_device(name: str) -> bool:
+    """Whether the name of a file or folder is a device's on Windows, such as ``nul`` and ``com1.safetensors``.
+
+    They are refused in names that travel with workflows on every system alike.
+    """
+    return _DEVICE.fullmatch(name) is not None
 
 
 @contextmanager

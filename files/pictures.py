@@ -154,7 +154,8 @@ def reading(path: str | Path) -> Iterator[None]:
     except MemoryError as error:
         raise ValueError(f"{path} is too large for the memory that is free; make it smaller.") from error
     except DAMAGED as error:
-        said = " ".join(str(error).split())[:300] or "it is damaged"
+        said = " ".join(str(error).split())[:300] if isinstance(error, (ValueError, OSError, RuntimeError)) else ""
+        said = said or "it is damaged, cut off, or something else"  # what others say is for programmers
         raise ValueError(f"{path} is not a picture that can be read ({said}).") from error
 
 

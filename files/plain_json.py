@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 #: What nests, and what begins and ends a text. An escaped character is none of these.
@@ -12,6 +13,10 @@ _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _DIGITS = 400
 #: Levels of the deepest header or configuration that there is, with some to spare.
 DEPTH = 12
+#: Bytes of a configuration, or of an index of shards.
+_LONGEST = 16_000_000
+#: What to do about a wrong file of a folder.
+AGAIN = "Download the folder again."
 
 
 def parse(content: str | bytes, *, depth: int = DEPTH) -> Any:
@@ -32,6 +37,24 @@ def parse(content: str | bytes, *, depth: int = DEPTH) -> Any:
         return json.loads(content, object_pairs_hook=_object, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON (from character {error.pos + 1} on)") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a folder, such as a configuration.
+
+    :raises ValueError: the file is missing or holds anything else.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: give a complete diffusers folder (unet, vae, text_encoder, scheduler).")
+    if path.stat().st_size > _LONGEST:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than any configuration: download it again.")
+    try:
+        content = parse(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} {error}. {AGAIN}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object. {AGAIN}")
+    return content
 
 
 def _levels(text: str, most: int) -> int:

@@ -14,30 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from . import plain_json
 from .layout import LONGEST_HEADER, Layout, read_layout
 from .names import plain_names
 from .pickles import StandIn, load_pickle, module_tensors
-from .plain_json import short
+from .plain_json import read_json, short
 from .quantized import owner, unpacked
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16", ".non_ema")  # the full precision first, averages before the others
 #: Under which names training programs keep a model's weights in a pickled file, the one that counts first.
 _NESTS = (
-    *(
-        "state_dict",
-        "params",
-        "params_ema",
-        "model_state_dict",
-        "model",
-        "module",
-        "network",
-        "net",
-        "net_g",
-        "generator",
-    ),
-    *("weights", "ema", "model_ema", "ema_state_dict", "state_dict_ema"),
+    *("state_dict", "params", "params_ema", "model_state_dict", "model", "module", "network", "net", "net_g"),
+    *("generator", "weights", "ema", "model_ema", "ema_state_dict", "state_dict_ema"),
 )
 #: Other things that are saved under a file of weights' name, by their first bytes.
 _OTHER_FILES = (
@@ -59,8 +47,6 @@ _OTHER_FILES = (
 _PAGE = re.compile(rb"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
 #: A file of a few printable letters, as servers answer in place of one that they do not give; weights have others.
 _TEXT = re.compile(rb"[\t\n\r -~]{1,511}")
-#: Bytes of a configuration or an index of shards in JSON.
-_LONGEST_JSON = 16_000_000
 #: What torch's reader raises for a file that it cannot read.
 DAMAGED = (
     *(pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError),
@@ -190,7 +176,8 @@ def _check_kind(path: Path) -> None:
     if _PAGE.match(start):
         kind = "a page of the web, not weights: download the file itself, logged in where that is asked for"
     elif _TEXT.fullmatch(start):
-        kind = f"a text ({short(start.decode('ascii'))}), not weights: download the file itself"
+        said = short(start.decode("ascii").strip())
+        raise ValueError(f"{path} could not be read as plain weights: it is a text, {said}; download the file itself.")
     elif start.startswith(b"PK") and zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -202,7 +189,7 @@ def _check_kind(path: Path) -> None:
         elif not any(name.endswith("data.pkl") for name in inside):
             kind = f"a zip archive (with {inside[0] if inside else 'nothing'} in it): unpack it"
     if kind:
-        raise ValueError(f"{path} is {kind}.")
+        raise ValueError(f"{path} could not be read as plain weights: it is {kind}.")
 
 
 def unreadable(path: Path, error: Exception) -> str:
@@ -241,24 +228,6 @@ def reading(path: Path, advice: str) -> Iterator[None]:
         if str(path) in said:
             raise
         raise ValueError(f"{path}: {said}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    :raises ValueError: the file is missing or holds anything else.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: give a complete diffusers folder (unet, vae, text_encoder, scheduler).")
-    if path.stat().st_size > _LONGEST_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than any configuration: download it again.")
-    try:
-        content = plain_json.parse(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} {error}: download the folder again.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected an object: download the folder again.")
-    return content
 
 
 def read_component(folder: Path) -> dict[str, Tensor]:

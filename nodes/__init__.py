@@ -1,4 +1,8 @@
-"""What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below."""
+"""What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below.
+
+:mod:`.widgets` makes widgets from settings, :mod:`.inputs` looks at what comes in through sockets, and :mod:`.guard`
+stands around the work of every node.
+"""
 
 from . import (
     attention_map,

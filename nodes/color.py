@@ -142,7 +142,9 @@ class LatentLuminance(io.ComfyNode):
         strength = resolved(cls, LatentLuminanceSettings, {}, values).strength
         gray_image = picture(cls, gray_image, "gray_image")
         if latent is None and model is None:
-            raise ValueError("Latent Luminance has nothing to work on: connect a latent, a model, or both.")
+            raise ValueError(
+                f"{title(cls)}: latent: found nothing to work on, expected a latent, a model, or both; connect one."
+            )
         samples = None if latent is None else latent_samples(cls, latent, "latent")
         if samples is not None:
             check_decodes(samples, vae, title(cls))

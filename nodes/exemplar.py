@@ -193,7 +193,10 @@ def pair_of(color: KeptInversion | None, gray: KeptInversion | None) -> Referenc
     if color is not None and gray is not None:
         return ReferencePair(color, gray)
     if color is not None or gray is not None:
-        raise ValueError("Connect both reference_inversion and gray_inversion of the earlier node, or neither.")
+        raise ValueError(
+            f"{'gray' if gray is None else 'reference'}_inversion: found nothing, expected both reference_inversion "
+            "and gray_inversion of the earlier node, or neither."
+        )
     return None
 
 

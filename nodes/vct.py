@@ -121,7 +121,9 @@ class Translate(io.ComfyNode):
         check_vae(vae, model, title(cls))
         if (reference is None) == (concept is None):
             raise ValueError(
-                "Connect either a reference picture, whose concept is learned, or a concept that was learned before."
+                f"{title(cls)}: reference: found {'nothing' if reference is None else 'a concept beside it'}, expected "
+                "either a reference picture, whose concept is learned, or a concept that was learned before; connect "
+                "one of them."
             )
         settings = resolved(cls, TranslateSettings, recommended(model, "vct"), values)
         levels = inversion_levels(model, settings.steps, settings.steps, settings.convention)

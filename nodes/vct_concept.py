@@ -104,7 +104,7 @@ class ConceptInversion(io.ComfyNode):
         place = embeddings.place(settings.name)
         pictures = training_pictures(reference, settings, vae.spacial_compression_encode())
         origin = provenance(settings, pictures, fingerprint(model))
-        earlier = earlier_concept(place.path, settings, origin)
+        earlier = earlier_concept(place, settings, origin)
         latents = encode_pictures(model, vae, pictures)
         with gradients():
             learner = ConceptLearner(model, clip, latents, settings)

@@ -87,8 +87,8 @@ class ConceptFusion(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        from ..hosts.comfy.conditioning import check_conditioning, check_pivots
-        from ..hosts.comfy.fits import check_inversion
+        from ..hosts.comfy.conditioning import check_conditioning
+        from ..hosts.comfy.fits import check_inversion, check_pivots
         from ..hosts.comfy.model import attention_layers, fingerprint, require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_control import first_column, pair_guider, text_columns
@@ -182,8 +182,8 @@ class PromptControlNode(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        from ..hosts.comfy.conditioning import check_conditioning, check_pivots, checked_when_sampled
-        from ..hosts.comfy.fits import check_inversion
+        from ..hosts.comfy.conditioning import check_conditioning, checked_when_sampled
+        from ..hosts.comfy.fits import check_inversion, check_pivots
         from ..hosts.comfy.model import fingerprint, require_unet
         from ..hosts.comfy.vct_control import pair_guider, prompts_fusion
 

@@ -64,7 +64,7 @@ def refer(
     :raises ValueError: no phrases.
     """
     if not phrases or not all(phrase.strip() for phrase in phrases):
-        raise ValueError("There is no phrase to look for: write one a line.")
+        raise ValueError("phrases: found no phrase to look for, expected one or more; write one a line.")
     masks, at_once = [], Batches(len(phrases), out_of_memory, "phrase(s)")
     for i in range(len(images)):
         image = images[i : i + 1, ..., :3]

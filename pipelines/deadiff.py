@@ -133,17 +133,17 @@ def parse_weights(text: str, references: int) -> list[float]:
     try:
         weights = [float(word) for word in text.replace(";", ",").split(",") if word.strip()]
     except ValueError:
-        raise ValueError(f"The weights are '{text}'; expected numbers, such as '1' or '1, 0.5'.") from None
+        raise ValueError(f"weights: found '{text}', expected numbers, such as '1' or '1, 0.5'.") from None
     if len(weights) == 1:
         weights *= references
     if len(weights) != references:
         raise ValueError(
-            f"There are {references} references and {len(weights)} weights ('{text}'); give one weight for all, or one "
-            "each."
+            f"weights: found {len(weights)} ('{text}') for {references} reference(s), expected one for all, or one "
+            f"each."
         )
     if not all(0 <= weight <= LARGEST_WEIGHT for weight in weights) or max(weights) == 0:
         raise ValueError(
-            f"The weights are '{text}'; they must be 0 or more, {LARGEST_WEIGHT:g} at most, and one of them above 0."
+            f"weights: found '{text}', expected numbers from 0 to {LARGEST_WEIGHT:g}, and one of them above 0."
         )
     return weights
 

@@ -166,8 +166,8 @@ def check_colorize(
         raise ValueError(NO_REFERENCE)
     if reference is None and (settings.match_chroma > 0 or settings.postprocess == "official"):
         raise ValueError(
-            "Matching chroma statistics needs the reference picture itself beside its inversions: connect it, or set "
-            "match_chroma to 0."
+            "reference: found nothing beside its inversions, expected the picture itself, since matching chroma "
+            "statistics needs the reference picture; connect it, or set match_chroma to 0."
         )
     if prepared is not None:
         check_count(prepared.pictures, len(inputs), "reference_inversion")
@@ -183,7 +183,9 @@ def check_colorize(
 def _check_fallback(fallback: Tensor, inputs: Tensor, settings: ColorizeSettings) -> None:
     check_count(len(fallback), len(inputs), "fallback")
     if settings.postprocess == "official" and settings.fallback_below > 0:
-        raise ValueError("A fallback needs the exact postprocessing; the official one knows one source of color only.")
+        raise ValueError(
+            "postprocess is official, which knows one source of color only; expected exact beside a fallback."
+        )
 
 
 def _postprocess(

@@ -19,8 +19,8 @@ from .exemplar_settings import ColorizeSettings
 from .host import Host
 
 NO_REFERENCE = (
-    "There is no reference: connect a color picture, the INVERSION pair of an earlier run, or as fallback an automatic "
-    "coloring of the input."
+    "reference: found nothing, expected a reference; connect a color picture, the INVERSION pair of an earlier run, or "
+    "as fallback an automatic coloring of the input."
 )
 
 
@@ -94,9 +94,8 @@ class Inverter:
             if not all(inversion.bank.has(s, layer, letter) for s in self.plan.kept_sigmas for letter in letters):
                 raise ValueError(
                     f"{role}_inversion: found no '{letters}' of {layer.name}, expected it to have been kept, since "
-                    f"these "
-                    "settings need it: it was made with other layers, gamma or beta. Use the same settings, or invert "
-                    "the reference again."
+                    "these settings need it: it was made with other layers, gamma or beta. Use the same settings, or "
+                    "invert the reference again."
                 )
 
     def invert(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -22,8 +21,8 @@ from ..color import resize, to_uint8
 from ..color.chart import loss_chart
 from ..diffusion.concept import ConceptOptions, ConceptProgress, ConceptState
 from ..diffusion.learning import GradientSettings
-from ..files.embeddings import HEADER, ConceptFile, read_concept, save_concept
-from ..files.owned import OwnPlace, check_owned
+from ..files.embeddings import ConceptFile, read_concept, save_concept
+from ..files.owned import OwnPlace
 from ..settings import setting
 
 if TYPE_CHECKING:
@@ -149,13 +148,13 @@ def provenance(settings: ConceptInversionSettings, pictures: Tensor, fingerprint
     }
 
 
-def earlier_concept(path: Path, settings: ConceptInversionSettings, origin: dict[str, Any]) -> ConceptFile | None:
+def earlier_concept(place: OwnPlace, settings: ConceptInversionSettings, origin: dict[str, Any]) -> ConceptFile | None:
     """The concept in a file, to go on from; None where there is no file, or where it is to be replaced.
 
     :param origin: see :func:`provenance`.
-    :raises ValueError: the file is another program's, which is never replaced, or was learned in another way.
+    :raises ValueError: the file was learned in another way.
     """
-    check_owned(path, HEADER, MAKER)
+    path = place.path
     if not path.exists() or settings.when_the_file_exists == "start over":
         return None
     earlier = read_concept(path)

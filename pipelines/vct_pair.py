@@ -167,8 +167,7 @@ def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, gui
         raise ValueError(
             f"pivots: found {len(pinned.levels) - 1} steps from sigma {pinned.levels[0]:.3f} at {pinned.size[1]} x "
             f"{pinned.size[0]}, expected those of the inversion, {way.pictures} picture(s), {len(way.levels) - 1} "
-            f"steps "
-            f"from sigma {way.levels[0]:.3f} at {way.size[1]} x {way.size[0]}; connect the inversion that Pivot "
+            f"steps from sigma {way.levels[0]:.3f} at {way.size[1]} x {way.size[0]}; connect the inversion that Pivot "
             "Inversion used."
         )
     if abs(pivots.guidance - guidance) > 1e-6:

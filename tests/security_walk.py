@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -19,19 +18,11 @@ LINES = ("socket.", "subprocess.", "ctypes.dlopen")
 TOLD = ("open", "os.", "shutil.", *LINES)
 
 
-def load_package():
-    spec = importlib.util.spec_from_file_location(
-        "comfyui_exemplar", HERE.parent / "__init__.py", submodule_search_locations=[str(HERE.parent)]
-    )
-    package = sys.modules["comfyui_exemplar"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(package)
-    return package
-
-
 def main(folder: Path) -> dict:
     import folder_paths
 
     from tests.fixtures.foreign_names import LOADERS, foreign, make
+    from tests.fixtures.package import load_package
 
     places = make(folder)
     folder_paths.models_dir = str(places.base / "models")

@@ -134,3 +134,23 @@ def test_who_fetches():
     assert found == FETCHERS
     for file, constant in (("networks/clipseg/load.py", "HUB_REVISION"), ("hosts/diffusers/lcad.py", "REVISION")):
         assert re.search(rf'^{constant} = "[0-9a-f]{{40}}"$', (ROOT / file).read_text("utf-8"), re.MULTILINE)
+
+
+def test_recommendations_are_judged_wherever_a_user_names_the_file():
+    """Networks do not know the settings; hosts, commands and nodes do, and hand them to every loader that asks."""
+    trees = {name(path): ast.parse(path.read_text("utf-8")) for path in package()}
+    asking = {
+        node.name
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and "systems" in {each.arg for each in node.args.kwonlyargs}
+    }
+    calls = [
+        (file, node.lineno, {keyword.arg for keyword in node.keywords})
+        for file, tree in trees.items()
+        if file.startswith(("hosts/", "cli/", "nodes/", "pipelines/"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in asking
+    ]
+    assert "load_ddcolor" in asking and len(calls) > 1
+    assert not [(file, line) for file, line, given in calls if "systems" not in given]

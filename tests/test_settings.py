@@ -156,3 +156,18 @@ def test_two_odd_values_at_once(known):
 def test_auto_needs_room_below():
     with pytest.raises(TypeError, match="lower bound"):
         setting(0.0, "x", low=-1.0, auto=True)
+
+
+def test_whatever_a_file_can_recommend_is_judged():
+    """A setting on auto takes what a file says; loaders look at it by the settings of ``pipelines.recommended``."""
+    from comfyui_exemplar.pipelines.recommended import SYSTEMS
+
+    def below(cls):
+        return {each for child in cls.__subclasses__() for each in (child, *below(child))}
+
+    for module in pkgutil.iter_modules(comfyui_exemplar.pipelines.__path__):
+        importlib.import_module(f"{comfyui_exemplar.pipelines.__name__}.{module.name}")
+    ours = {cls for cls in below(Settings) if cls.__module__.startswith(comfyui_exemplar.__name__ + ".p")}
+    auto = {entry.recommended_as for cls in ours for entry in entries(cls).values() if entry.about.auto}
+    judged = {entry.recommended_as for known in SYSTEMS.values() for cls in known for entry in entries(cls).values()}
+    assert auto and auto <= judged

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import random
@@ -15,15 +14,6 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "stand_in"), str(HERE.parent)]
-
-
-def load_package():
-    spec = importlib.util.spec_from_file_location(
-        "comfyui_exemplar", HERE.parent / "__init__.py", submodule_search_locations=[str(HERE.parent)]
-    )
-    package = sys.modules["comfyui_exemplar"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(package)
-    return package
 
 
 def flaw(node, schema, inputs, names):
@@ -40,6 +30,7 @@ def flaw(node, schema, inputs, names):
 
 def main():
     from tests.fixtures.odd import odd_for
+    from tests.fixtures.package import load_package
 
     runs, wrong = 0, []
 

@@ -5,5 +5,9 @@ Start at :mod:`.model` (a MODEL as a denoiser), :mod:`.edits` (attention edits i
 find there in :mod:`.rows`, what is said of it in :mod:`.runs`, what guidance does not compute twice in :mod:`.sharing`.
 :mod:`.managed` and :mod:`.folders` are what every network of the pack's own needs, :mod:`.recommended` what a MODEL
 says of itself, :mod:`.sampling` and :mod:`.gradients` how it is run. :mod:`.photographs` and :mod:`.embeddings` are
-ComfyUI's own folders of those. A file named after a system is that system here.
+ComfyUI's own folders of those, :mod:`.downloads` what the owner lets be fetched.
+
+Whether what comes in goes together says :mod:`.fits` (a VAE, a LATENT, an INVERSION of a MODEL), with :mod:`.latents`
+and :mod:`.conditioning`, and of a run that begins :mod:`.sampling_checks`; :mod:`.prompt_rows` knows which prompt is
+for which picture. A file named after a system is that system here.
 """

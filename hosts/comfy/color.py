@@ -52,7 +52,8 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
     factors = model.model.latent_format.latent_rgb_factors
     if factors is None or model.model.latent_format.latent_dimensions != 2:
         raise ValueError(
-            f"No linear latent-to-color map is known for {type(model.model).__name__}; use the latent input instead."
+            f"model: found {type(model.model).__name__}, expected one with a known linear map from latents to color; "
+            "use the latent input instead."
         )
     pulled = model.clone()
     if strength == 0:

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from ...color import as_mask
 from ...color.tensors import FLOATS, LARGEST, check_finite, check_tensor
-from ...diffusion.pivot import Pivots
 from ...diffusion.schedule import Convention, inversion_plan
 from .fits import check_levels
-from .model import sigma_table
+from .model import context_width, sigma_table
 from .prompt_rows import rows_in_turn
 from .sampling_checks import check_run
 
@@ -86,22 +85,10 @@ def check_conditioning(
             )
         if whole_picture and acting and not _covers(acting):
             raise ValueError(
-                f"{asked}: found prompts for a part of the picture only, expected one at every place; connect it "
-                "without Conditioning (Set Mask), or combine it with one for the rest of the picture."
+                f"{asked}: found prompts for a part of the picture only, or of negative strength, expected one at "
+                "every place; connect it without Conditioning (Set Mask), or combine it with one for the rest of the "
+                "picture."
             )
-
-
-def check_pivots(pivots: Pivots, model: Any, node: str, name: str = "pivots") -> None:
-    """Whether PIVOTS are prompts that a MODEL reads.
-
-    :raises ValueError: they are not.
-    """
-    found, expected = pivots.contexts.shape[2], context_width(model)
-    if expected is not None and found != expected:
-        raise ValueError(
-            f"{node}: {name}: found contexts {found} wide, expected {expected} for this MODEL "
-            f"({type(model.model).__name__}); find them again with Pivot Inversion."
-        )
 
 
 def checked_when_sampled(model: Any, conditioning: list, node: str, name: str = "conditioning") -> Any:
@@ -127,15 +114,6 @@ def inversion_levels(model: Any, steps: int, depth: int, convention: Convention)
     check_levels(model, steps)
     plan = inversion_plan(sigma_table(model), steps, depth, convention)
     return (*plan.reads, *plan.kept_sigmas)
-
-
-def context_width(model: Any) -> int | None:
-    """Width of the prompts that a MODEL's UNet listens to; None where it has no cross-attention."""
-    for module in model.get_model_object("diffusion_model").modules():
-        if type(module).__name__ == "SpatialTransformer":
-            attention = getattr(module.transformer_blocks[0], "attn2", None)
-            return getattr(getattr(attention, "to_k", None), "in_features", None)
-    return None
 
 
 def _check_entries(conditioning: Any, asked: str) -> None:
@@ -186,11 +164,17 @@ def _check_rows(conditioning: list, asked: str, pictures: int) -> None:
 def _check_options(extras: dict[str, Any], asked: str) -> None:
     """:raises ValueError: options of a prompt that are none, or not finite."""
     for key in _NUMBERS:
-        value = extras.get(key)
-        if value is not None and not (isinstance(value, numbers.Real) and abs(value) < LARGEST):
-            found = repr(value) if isinstance(value, numbers.Real) else type(value).__name__
+        value = extras.get(key, 0)
+        if not (isinstance(value, numbers.Real) and abs(value) < LARGEST):
+            found = repr(value) if value is None or isinstance(value, numbers.Real) else type(value).__name__
             raise ValueError(
                 f"{asked}: {key} of a prompt: found {found}, expected a finite number; look at the node that made it."
+            )
+    for key in ("mask", "area"):
+        if key in extras and extras[key] is None:  # ComfyUI asks only whether it is there
+            raise ValueError(
+                f"{asked}: {key} of a prompt: found nothing, expected one, or no such option; look at the node that "
+                "made it."
             )
     pooled, mask = extras.get("pooled_output"), extras.get("mask")
     if pooled is not None:
@@ -278,16 +262,17 @@ def _acting(conditioning: list, model: Any, levels: Sequence[float]) -> list[tup
 
 
 def _covers(acting: list[dict[str, Any]]) -> bool:
-    """Whether entries together leave no place without a prompt."""
-    masks = [extras.get("mask") for extras in acting if extras.get("mask_strength", 1.0) != 0]
-    if any(mask is None for mask in masks):
-        return True
-    places = [_places(mask) for mask in masks]
+    """Whether entries together leave no place without a prompt: ComfyUI divides by what their strengths add up to."""
+    places = [_weights(extras) for extras in acting]
     if len({len(each) for each in places} - {1}) > 1:
         places = [each.amin(0, keepdim=True) for each in places]
-    return bool(places) and bool((torch.stack(torch.broadcast_tensors(*places)).sum(0) > 0).all())
+    return bool((torch.stack(torch.broadcast_tensors(*places)).sum(0) > 0).all())
 
 
-def _places(mask: Tensor) -> Tensor:
-    """(B, h, w): how much of a mask, (B, H, W) or (H, W), lies in each place of a coarse grid."""
-    return F.adaptive_avg_pool2d(mask.detach().abs().float().reshape(-1, *mask.shape[-2:]), _GRID)
+def _weights(extras: dict[str, Any]) -> Tensor:
+    """(B, h, w): how much an entry counts in each place of a coarse grid."""
+    mask, strength = extras.get("mask"), float(extras.get("strength", 1.0))
+    if mask is None:
+        return torch.full((1, _GRID, _GRID), strength)
+    covered = F.adaptive_avg_pool2d(mask.detach().float().clamp_min(0).reshape(-1, *mask.shape[-2:]), _GRID)
+    return covered.cpu() * (strength * float(extras.get("mask_strength", 1.0)))

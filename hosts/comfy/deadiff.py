@@ -80,21 +80,19 @@ class DEADiffTokens:
         if twice:
             raise ValueError(
                 f"tokens: found {' and '.join(twice)} in both sets, expected one of each kind; join style with "
-                f"semantics. For several references of "
-                "one kind, put them into one batch and choose how they are combined."
+                "semantics. For several references of one kind, put them into one batch and choose how they are "
+                "combined."
             )
         if self.name != other.name or self.hidden != other.hidden:
             raise ValueError(
                 f"tokens: found some of {other.name}, {other.hidden} wide, expected those of {self.name}, "
-                f"{self.hidden} "
-                "wide; make both with one file."
+                f"{self.hidden} wide; make both with one file."
             )
         counts = {len(t) for t in (*self.tokens.values(), *other.tokens.values())} - {1}
         if len(counts) > 1:
             raise ValueError(
                 f"tokens: found some for {' and '.join(map(str, sorted(counts)))} pictures, expected one number; use "
-                f"as "
-                "many, or one."
+                "as many, or one."
             )
         return replace(self, tokens={**other.tokens, **self.tokens})
 

@@ -35,10 +35,9 @@ def check_model(model: Any, widths: dict[Layer, int], token_width: int, node: st
         wide = ", ".join(map(str, sorted(prompts)))
         raise ValueError(
             f"{node}: tokens: found some for a model with {_described(widths)} and prompts {token_width} wide, "
-            f"expected "
-            f"{_described(found)} and prompts {wide} wide for this MODEL ({type(model.model).__name__}). DEADiff's own "
-            "belong to Stable Diffusion 1.x, the embedded ones to the embedded model: use such a MODEL, or load the "
-            "other file."
+            f"expected {_described(found)} and prompts {wide} wide for this MODEL ({type(model.model).__name__}). "
+            "DEADiff's own belong to Stable Diffusion 1.x, the embedded ones to the embedded model: use such a MODEL, "
+            "or load the other file."
         )
 
 

@@ -40,7 +40,7 @@ def _option(path: Path) -> str:
     read = configparser.ConfigParser(interpolation=None)
     try:
         if path.is_file():
-            read.read_string(path.read_text(encoding="utf-8"))
+            read.read_string(path.read_text(encoding="utf-8-sig"))  # editors on Windows put a mark first
     except (configparser.Error, OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} could not be read ({str(error).splitlines()[0]}); write the lines [{SECTION}] and {OPTION} = yes, "
@@ -70,8 +70,7 @@ def fetch(hub: HubFolder) -> None:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OSError(
             f"{hub.hub} could not be fetched ({said:.200}). What arrived is kept in {beside}; run it again to go on, "
-            f"or "
-            f"put {', '.join(hub.files)} into {folder} by hand."
+            f"or put {', '.join(hub.files)} into {folder} by hand."
         ) from error
 
 

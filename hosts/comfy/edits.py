@@ -65,8 +65,8 @@ class Sampling:
         """
         if self.mask is not None and bool((self.mask < 1).any()):
             raise ValueError(
-                "The latent to sample has a noise mask (Set Latent Noise Mask, an inpainting latent): outside of it "
-                f"the noised latent itself would stay. Take it off, and connect the mask to {socket} of {node}."
+                "latent: found a noise mask (Set Latent Noise Mask, an inpainting latent), expected none: outside of "
+                f"it the noised latent itself would stay. Take it off, and connect the mask to {socket} of {node}."
             )
 
 
@@ -277,7 +277,7 @@ def _check_areas(placed: PlacedEdit, sampling: Sampling) -> None:
         for entry in entries or ():
             if "area" in entry or entry.get("set_area_to_bounds"):
                 raise ValueError(
-                    f"{placed.name} works on whole pictures, but a prompt is for an area of the picture only "
-                    "(Conditioning Set Area, or a mask's bounds). Use Conditioning (Set Mask) with 'default' in place "
-                    "of it."
+                    f"{placed.name}: conditioning: found a prompt for an area of the picture only (Conditioning Set "
+                    "Area, or a mask's bounds), expected prompts for the whole picture; use Conditioning (Set Mask) "
+                    "with 'default' in place of it."
                 )

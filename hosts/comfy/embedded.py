@@ -7,7 +7,6 @@ and count them.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +31,7 @@ from ...networks.embedded.autoencoder import LinearAutoencoder, preview_factors
 from ...networks.embedded.parts import read_embedded
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from ...pipelines.recommended import read_recommended
+from .embeddings import embedding_file
 from .managed import clip_options, managed, reloadable
 from .recommended import recommend
 from .unet import build_model, model_config, unet_options
@@ -135,16 +135,6 @@ def load_clip(words: HashedWords, *, disable_dynamic: bool = False) -> Any:
 
     folders = folder_paths.get_folder_paths("embeddings")
     return comfy.sd.CLIP(Target, embedding_directory=folders, **clip_options(disable_dynamic))
-
-
-def embedding_file(name: str, folders: list[str]) -> Path | None:
-    """Where an embedding of a name is, below any of some folders, with or without its ending; None where it is not."""
-    for folder in map(Path, comfy.sd1_clip.expand_directory_list(folders)):
-        listed = set(os.listdir(folder)) if folder.is_dir() else ()
-        for ending in ("", ".safetensors", ".pt", ".bin"):
-            if f"{name}{ending}" in listed and (path := folder / f"{name}{ending}").is_file():
-                return path
-    return None
 
 
 class WordsTokenizer:

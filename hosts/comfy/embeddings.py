@@ -1,4 +1,4 @@
-"""ComfyUI's folder of embeddings: where a learned one goes, and that its name is free there."""
+"""ComfyUI's folders of embeddings: where one of a name is, where a learned one goes, and that its name is free."""
 
 from __future__ import annotations
 
@@ -44,6 +44,18 @@ def place(name: str) -> OwnPlace:
                 "choose another name, or move that file away."
             )
     return found
+
+
+def embedding_file(name: str, folders: list[str]) -> Path | None:
+    """Where an embedding of a name is, below any of some folders, with or without its ending; None where it is not."""
+    import comfy.sd1_clip
+
+    for folder in map(Path, comfy.sd1_clip.expand_directory_list(folders)):
+        listed = set(os.listdir(folder)) if folder.is_dir() else ()
+        for ending in _ENDINGS:
+            if f"{name}{ending}" in listed and (path := folder / f"{name}{ending}").is_file():
+                return path
+    return None
 
 
 def _of_name(folders: list[Path], name: str) -> Iterator[Path]:

@@ -224,9 +224,9 @@ def injection_check(
             run.refuse_mask(NAME, "input_mask")
         for text in start_warnings(source, start, adds_noise, float(run.sigmas[0]) if len(run.sigmas) else None):
             run.run.warn(f"{NAME}: {text}")
-        visited = [float(s) for s in run.sigmas if s > 0]
+        visited = [float(s) for s in run.sigmas if s > 0] if len(run.sigmas) > 1 else []
         unknown = [s for s in visited if min(abs(s - k) for k in kept) > 0.02 * s]
-        if len(unknown) == len(visited) and not any(min(kept) * 0.5 <= s <= max(kept) * 1.5 for s in visited):
+        if visited and not any(min(kept) * 0.5 <= s <= max(kept) * 1.5 for s in visited):
             raise ValueError(
                 f"sigmas: found {visited[0]:.3f} to {visited[-1]:.3f}, expected some from {max(kept):.3f} to "
                 f"{min(kept):.3f}, where attention was kept; use the sigmas output of DDIM Inversion, or invert deeper."

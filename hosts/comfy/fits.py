@@ -1,4 +1,4 @@
-"""Whether a VAE and a LATENT are of a MODEL's kind, and whether its noise levels are enough for a schedule."""
+"""Whether a VAE, a LATENT, an INVERSION or PIVOTS are a MODEL's, and whether its noise levels are enough."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...diffusion.inversion import Inversion, check_same_model
 from ...diffusion.levels import TOLERANCE
-from .model import attention_layers, fingerprint, sigma_table
+from ...diffusion.pivot import Pivots
+from .model import attention_layers, context_width, fingerprint, sigma_table
 
 
 def check_vae(vae: Any, model: Any, node: str, name: str = "vae") -> None:
@@ -70,6 +71,19 @@ def check_inversion(inversion: Inversion, model: Any, node: str, name: str = "in
         raise ValueError(
             f"{node}: {name}: found features of {len(inversion.layers)} attention layers, expected those of this "
             f"MODEL's {len(infos)}; invert the picture again with the model that you sample with."
+        )
+
+
+def check_pivots(pivots: Pivots, model: Any, node: str, name: str = "pivots") -> None:
+    """Whether PIVOTS are prompts that a MODEL reads.
+
+    :raises ValueError: they are not.
+    """
+    found, expected = pivots.contexts.shape[2], context_width(model)
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{node}: {name}: found contexts {found} wide, expected {expected} for this MODEL "
+            f"({type(model.model).__name__}); find them again with Pivot Inversion."
         )
 
 

@@ -152,7 +152,7 @@ class HubFolder:
             f"There is no {shown(name, 200)} in models/{self.name} ({there}). Put the files of {self.hub} "
             f"({', '.join(self.files)}) into models/{self.name}/{self.published} and reload the page; or choose "
             f"'{self.from_hub}' with allow_download on, on a server whose owner allows downloads (SECURITY.md says "
-            f"how)."
+            "how)."
         )
 
 

@@ -127,7 +127,7 @@ class ComfyHost:
 
         # weight 1: one branch only, the conditional one
         guider = sampling.color_guider(model, self.conditioning, 1.0)
-        sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step, climbs=True)
+        sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step)
         return torch.stack(trajectory).cpu()  # at the end: the device is not waited for on the way
 
     def sample(

@@ -55,6 +55,8 @@ def _check_numbers(index: Any, count: int, name: str) -> None:
     """:raises ValueError: not the numbers that latents have in the batch that they are of."""
     if index is None:
         return
+    if hasattr(index, "tolist"):  # an array or a tensor, which ComfyUI takes as well
+        index = index.tolist()
     fine = isinstance(index, Sequence) and not isinstance(index, (str, bytes)) and len(index) == count
     if not fine or not all(isinstance(one, numbers.Integral) for one in index):
         found = f"{len(index)} in a {type(index).__name__}" if hasattr(index, "__len__") else type(index).__name__

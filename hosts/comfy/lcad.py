@@ -58,19 +58,19 @@ class LCADModel(comfy.model_base.BaseModel):
         noise, gray = kwargs["noise"], kwargs.get(GRAY_KEY)
         if gray is None:
             raise ValueError(
-                "This L-CAD model needs the gray picture with its prompts: put L-CAD Condition between the prompts and "
-                "the sampler, for positive and negative alike."
+                "L-CAD: positive and negative: found prompts without a gray picture, expected those of L-CAD "
+                "Condition; put it between the prompts and the sampler, for both."
             )
         first = self.diffusion_model.input_blocks[0][0].weight.shape[1]
         if gray.shape[1] + noise.shape[1] != first:
             raise ValueError(
-                f"The gray features have {gray.shape[1]} channels, this model needs {first - noise.shape[1]}: connect "
-                "the lcad_vae of the same Load L-CAD to L-CAD Condition."
+                f"L-CAD Condition: lcad_vae: found gray features of {gray.shape[1]} channels, expected "
+                f"{first - noise.shape[1]} for this MODEL; connect the lcad_vae of the same Load L-CAD."
             )
         if gray.shape[-2:] != noise.shape[-2:]:
             raise ValueError(
-                f"The gray features are {gray.shape[-1]} x {gray.shape[-2]}, the latent is {noise.shape[-1]} x "
-                f"{noise.shape[-2]}: connect the latent of L-CAD Condition to the sampler."
+                f"L-CAD: latent: found one of {noise.shape[-1]} x {noise.shape[-2]}, expected {gray.shape[-1]} x "
+                f"{gray.shape[-2]} as the gray features have; connect the latent of L-CAD Condition to the sampler."
             )
         return gray.to(kwargs["device"])
 
@@ -155,8 +155,8 @@ class ComfyLCADVAE(ManagedNetwork):
         samples, carried = latent["samples"], latent.get(PICTURE_KEY)
         if samples.shape[1] != self.channels:
             raise ValueError(
-                f"The latent has {samples.shape[1]} channels, {self.name} decodes {self.channels}: sample it with the "
-                "model of the same Load L-CAD."
+                f"latent: found one of {samples.shape[1]} channels, expected {self.channels} for {self.name}; sample "
+                "it with the model of the same Load L-CAD."
             )
         if (
             carried is not None

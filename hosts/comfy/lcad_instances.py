@@ -44,8 +44,8 @@ def draw_phrases(
     masks = masks.reshape(-1, *masks.shape[-2:])
     if len(masks) % len(names):
         raise ValueError(
-            f"There are {len(masks)} mask(s) for {len(names)} phrase(s): {', '.join(names)}. Give each phrase one "
-            "mask, in this order; join masks with Batch Masks or chain one of these nodes a phrase."
+            f"masks: found {len(masks)} for {len(names)} phrase(s) ({', '.join(names)}), expected one for each, in "
+            "this order; join masks with Batch Masks or chain one of these nodes a phrase."
         )
     settings = settings.scheduled(model.get_model_object("model_sampling").percent_to_sigma)
     instances = [

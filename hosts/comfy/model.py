@@ -40,8 +40,8 @@ def require_unet(model: Any, node: str) -> Any:
     is_unet = all(hasattr(unet, part) for part in ("input_blocks", "middle_block", "output_blocks"))
     if not is_unet or not parents & set(_SUPPORTED_SAMPLING) or "EDM" in parents or not attention_layers(model):
         raise ValueError(
-            f"{node} needs a Stable Diffusion 1.x, 2.x or SDXL UNet; this MODEL is {type(model.model).__name__} "
-            f"({type(unet).__name__}). Load one of those checkpoints."
+            f"{node}: model: found {type(model.model).__name__} ({type(unet).__name__}), expected a Stable Diffusion "
+            "1.x, 2.x or SDXL UNet; load one of those checkpoints."
         )
     return unet
 
@@ -76,6 +76,15 @@ def attention_layers(model: Any) -> tuple[LayerInfo, ...]:
 def sigma_table(model: Any) -> Tensor:
     """(train timesteps,) ascending training sigmas of a MODEL."""
     return model.get_model_object("model_sampling").sigmas.float().cpu()
+
+
+def context_width(model: Any) -> int | None:
+    """Width of the prompts that a MODEL's UNet listens to; None where it has no cross-attention."""
+    for module in model.get_model_object("diffusion_model").modules():
+        if type(module).__name__ == "SpatialTransformer":
+            attention = getattr(module.transformer_blocks[0], "attn2", None)
+            return getattr(getattr(attention, "to_k", None), "in_features", None)
+    return None
 
 
 def fingerprint(model: Any) -> str:

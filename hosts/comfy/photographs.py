@@ -10,7 +10,7 @@ from typing import Any
 
 import folder_paths
 
-from ...files.output import try_folder
+from ...files.output import is_device, try_folder
 from ...files.pictures import READ
 from ...settings import shown
 
@@ -151,6 +151,9 @@ def _check_place(prefix: str) -> Path:
     place = Path(os.path.realpath(base / prefix))
     if not place.is_relative_to(base) or place == base or prefix.endswith(("/", os.sep)):
         raise ValueError(f"{asked} leads out of ComfyUI's output folder, or is no name; give a name, or a/name.")
+    device = next(filter(is_device, Path(prefix).parts), None)
+    if device is not None:
+        raise ValueError(f"{asked} has the name {device!r}, a device's on Windows; give another one.")
     longest = max(len(os.fsencode(part)) for part in Path(prefix).parts)
     if longest > _LONGEST:
         raise ValueError(f"{asked} has a name of {longest} bytes; names have at most {_LONGEST}, give a shorter one.")

@@ -61,5 +61,6 @@ class _CheckedSampler(comfy.samplers.KSAMPLER):
         **kw: Any,
     ) -> Any:
         """What ComfyUI's own makes of them."""
-        check_run(self.model, noise, noise if latent_image is None else latent_image, self, sigmas, self.node)
+        start = noise if latent_image is None else latent_image
+        check_run(self.model, noise, start, self, sigmas, self.node, falling=True)
         return super().sample(model_wrap, sigmas, extra_args, callback, noise, latent_image, *args, **kw)

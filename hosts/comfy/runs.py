@@ -1,7 +1,4 @@
-"""One run of a sampler, as a MODEL's edits see it: how many predictions it has made, and what its user was told.
-
-And what the user says: :func:`stop_if_canceled`.
-"""
+"""A run, as edits and nodes see it: how many predictions it has made, what its user was told, and whether to stop."""
 
 from __future__ import annotations
 

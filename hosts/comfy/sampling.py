@@ -54,10 +54,6 @@ class StepLimitedGuider(comfy.samplers.CFGGuider):
         return self._levels[1]
 
 
-class Climber(comfy.samplers.KSAMPLER):
-    """The sampler of an inversion, whose levels rise."""
-
-
 def color_guider(model: Any, conditioning: list, weight: float, step_limit: bool = False) -> Any:
     """Colorization guidance as a CFG guider, the stock one but for ``step_limit``.
 
@@ -75,14 +71,11 @@ def run_sampler(
     function: Callable[..., Tensor],
     sigmas: Tensor,
     on_step: Callable[[Tensor], None] | None,
-    *,
-    climbs: bool = False,
 ) -> Tensor:
     """Run a k-diffusion style sampler function through ComfyUI's own sampling.
 
     :param latent: (B, C, h, w) start, in the model's latent scale.
     :param on_step: called with the clean estimate after each step.
-    :param climbs: whether the levels rise, as an inversion's do.
     :returns: (B, C, h, w) in the model's latent scale, on the CPU or wherever ComfyUI keeps intermediates.
     """
     base = guider.model_patcher.model
@@ -96,7 +89,7 @@ def run_sampler(
     samples = guider.sample(
         torch.zeros_like(start),
         start,
-        (Climber if climbs else comfy.samplers.KSAMPLER)(function),
+        comfy.samplers.KSAMPLER(function),
         sigmas,
         callback=callback,
         disable_pbar=True,

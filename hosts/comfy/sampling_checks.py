@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
@@ -11,35 +10,42 @@ from torch import Tensor
 
 from ...color.tensors import FLOATS, check_finite, check_tensor
 from ...diffusion.inversion import Inversion
-from ...diffusion.sampler_checks import latent_level, level_warnings, sampler_warnings
+from ...diffusion.sampler_checks import latent_level, level_warnings, rises, sampler_warnings
 from .fits import check_latent
 from .latents import as_latents
-from .sampling import Climber, StepLimitedGuider
+from .sampling import StepLimitedGuider
 
 if TYPE_CHECKING:
     from .edits import Sampling
 
 
-def check_run(model: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, node: str) -> None:
+def check_run(
+    model: Any, noise: Any, latent: Any, sampler: Any, sigmas: Any, node: str, *, falling: bool = False
+) -> None:
     """Whether latents and levels are ones that a MODEL can sample.
 
     :param node: display name of the node that takes part, for messages.
-    :raises ValueError: latents of another family or not finite, or levels that do not fall.
+    :param falling: what it does makes sense downward only. Others take levels that rise as plain sampling does:
+        FlipSigmas noises a picture by them, and schedules that restart rise once.
+    :raises ValueError: latents of another family or not finite, or levels that are none.
     """
     for name, samples in (("latent", latent), ("noise", noise)):
         as_latents({"samples": samples}, f"{node}: {name}")
         check_latent(samples, model, node, name)
-    if not isinstance(sampler, Climber):
-        check_levels_fall(sigmas, node)
+    function = getattr(sampler, "sampler_function", None)
+    stock = getattr(function, "__module__", "").startswith("comfy.")  # ComfyUI's own divide by each level but the last
+    _check_levels(sigmas, node, falling, falling or stock)
 
 
-def check_levels_fall(sigmas: Any, node: str) -> None:
-    """Whether sigmas are levels that a sampler can go down.
+def _check_levels(sigmas: Any, node: str, falling: bool, positive: bool) -> None:
+    """Whether sigmas are noise levels.
 
     :param sigmas: (N+1,); with a single one, or none, nothing is sampled.
-    :raises ValueError: they are not.
+    :param positive: whether only the last may be 0.
+    :raises ValueError: they are not, or rise where they must fall.
     """
-    asked, expected = f"{node}: sigmas", "levels that fall, none below 0"
+    limit = "above 0 but for the last" if positive else "none below 0"
+    asked, expected = f"{node}: sigmas", f"{'levels that fall' if falling else 'noise levels'}, {limit}"
     check_tensor(sigmas, asked, expected)
     if sigmas.ndim != 1 or sigmas.dtype not in FLOATS:
         raise ValueError(
@@ -47,7 +53,7 @@ def check_levels_fall(sigmas: Any, node: str) -> None:
         )
     levels = sigmas.tolist()
     check_finite(sigmas, asked, expected)
-    if any(high < low for high, low in pairwise(levels)) or any(level < 0 for level in levels):
+    if (falling and rises(levels)) or min(levels, default=0) < 0 or (positive and 0 in levels[:-1]):
         raise ValueError(
             f"{asked}: found {', '.join(f'{level:.3g}' for level in levels[:8])}{' ...' if len(levels) > 8 else ''}, "
             f"expected {expected}; connect a scheduler, or the sigmas of DDIM Inversion."

@@ -109,15 +109,15 @@ class ControlGuider(comfy.samplers.CFGGuider):
         for conditioning in (target, negative, source):
             if any("area" in options for _, options in conditioning):
                 raise ValueError(
-                    "Attention control pairs whole pictures, but a CONDITIONING is for an area only; use Conditioning "
-                    "(Set Mask) instead of an area."
+                    f"{self.name}: conditioning: found a prompt for an area of the picture only, expected prompts for "
+                    "the whole picture; use Conditioning (Set Mask) instead of an area."
                 )
         self.inner_set_conds({"positive": target, "negative": negative, "source": source})
 
     def sample(
         self, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None
     ):
-        check_run(self.model_patcher, noise, latent_image, sampler, sigmas, self.name)
+        check_run(self.model_patcher, noise, latent_image, sampler, sigmas, self.name, falling=True)
         if len(sigmas) < 2:
             return latent_image
         pictures, replay = latent_image.shape[0], self.fusion.replay

@@ -46,8 +46,8 @@ def single_prompt(conditioning: list) -> tuple[torch.Tensor, dict[str, Any]]:
     """
     if len(conditioning) != 1:
         raise ValueError(
-            f"This needs a CONDITIONING of one prompt; found {len(conditioning)} (combined, or scheduled over steps). "
-            "Connect a plain CLIP Text Encode."
+            f"conditioning: found {len(conditioning)} prompts (combined, or scheduled over steps), expected one "
+            "prompt; connect a plain CLIP Text Encode."
         )
     context, extras = conditioning[0]
     return context, extras

@@ -19,13 +19,12 @@ from ...files import ldm
 from ...files.fields import Fields, array, boolean, check_fields, integer, number, optional, string
 from ...files.headers import check_levels
 from ...files.numbers import check_numbers
-from ...files.plain_json import short
-from ...files.tensors import read_component, read_json
+from ...files.plain_json import AGAIN, read_json, short
+from ...files.tensors import read_component
 from ...networks.clip.sizes import text_configuration
 from . import text_encoders as text
 
 UNSUPPORTED = "SD 1.x, 2.x or SDXL is needed: a diffusers folder, or a checkpoint with UNet, VAE and text encoder."
-_AGAIN = "Download the folder again."
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
 
@@ -139,9 +138,9 @@ def read_scheduler(path: Path) -> dict[str, Any]:
             f"{file} describes {short(kind)}, whose noise levels are not Stable Diffusion's; {UNSUPPORTED}"
         )
     found = {**_SCHEDULE, "rescale_betas_zero_snr": False, "prediction_type": "epsilon"}
-    found |= check_fields(said, _all_optional(_SCHEDULER), str(file), _AGAIN)
+    found |= check_fields(said, _all_optional(_SCHEDULER), str(file), AGAIN)
     if found["beta_start"] > found["beta_end"]:
-        raise ValueError(f"{file}: beta_start is above beta_end, which is {found['beta_end']:g}. {_AGAIN}")
+        raise ValueError(f"{file}: beta_start is above beta_end, which is {found['beta_end']:g}. {AGAIN}")
     return found
 
 
@@ -158,10 +157,10 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
     }
     for name, default in defaults.items():
         value = said.get(name)
-        if name not in fields and value is not None and (value != default or type(value) is not type(default)):
+        if name not in fields and not _says_nothing(value, default):
             raise ValueError(f"{file}: {name} is {short(value)}, expected {default}; {UNSUPPORTED}")
     arguments = {name: defaults[name] for name in fields if name in defaults}
-    arguments |= check_fields(said, _all_optional(fields), str(file), _AGAIN)
+    arguments |= check_fields(said, _all_optional(fields), str(file), AGAIN)
     _check_sizes(file, arguments)
     weights = read_component(folder)
     if cls.__name__ == "AutoencoderKL":  # folders of 2022 have the attention's old names
@@ -170,10 +169,22 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
         with torch.device("meta"):
             module = cls(**arguments)
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise ValueError(f"{file} has values that do not go together. {_AGAIN}") from error
+        raise ValueError(f"{file} has values that do not go together. {AGAIN}") from error
     loaded = ldm.load_strictly(module, weights, str(folder))
     check_numbers(weights, called=str(folder))
     return loaded
+
+
+def _says_nothing(value: Any, default: Any) -> bool:
+    """Whether a value is as good as left out: null, off where nothing is the default, or the default, once or a level.
+
+    JSON of other programs does not tell 1 from 1.0.
+    """
+    if isinstance(value, list):
+        return len(value) <= _LEVELS[1] and all(_says_nothing(each, default) for each in value)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return value is None or value is default or (value is False and default is None)
+    return value is None or value == default
 
 
 def _check_sizes(file: Path, arguments: Mapping[str, Any]) -> None:
@@ -186,7 +197,7 @@ def _check_sizes(file: Path, arguments: Mapping[str, Any]) -> None:
             if isinstance(value, tuple) and len(value) != len(channels):
                 raise ValueError(f"{file}: {name} has {len(value)} values, but block_out_channels has {len(channels)}.")
     except ValueError as error:
-        raise ValueError(f"{error} {_AGAIN}") from error
+        raise ValueError(f"{error} {AGAIN}") from error
 
 
 def _all_optional(fields: Fields) -> Fields:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ...files.ldm import (
     Family,
-    _clip_sizes,
     check_source,
     clip_sizes,
     count,
@@ -24,6 +23,7 @@ from ...files.ldm import (
     part,
     size,
     text_family,
+    text_sizes,
 )
 from ...files.numbers import check_numbers
 
@@ -83,7 +83,7 @@ def open_clip_from_ldm(state_dict: Mapping[str, Tensor], prefix: str, *, project
 
     weights = part(state_dict, prefix)
     layers = count(weights, "transformer.resblocks.")
-    sizes = _clip_sizes(
+    sizes = text_sizes(
         weights, "token_embedding.weight", "positional_embedding", "transformer.resblocks.0.mlp.c_fc.weight", prefix
     )
     if not projection:

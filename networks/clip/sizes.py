@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files.fields import Fields, check_fields, integer, number, string
-from ...files.tensors import read_json
-
-#: What to do about a file with a wrong number.
-AGAIN = "Download the folder again."
+from ...files.plain_json import AGAIN, read_json
 
 ACTIVATIONS = string("quick_gelu", "gelu", "gelu_new", "relu", "silu")
 EPSILON = number(1e-12, 1e-2)

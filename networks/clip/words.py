@@ -13,7 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ...files.tensors import read_json
+from ...files.plain_json import AGAIN, read_json
+from ...settings import shown
 
 #: What stands before and behind every text; the second one also fills up and stands for what is unknown.
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -23,8 +24,6 @@ WORDS, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
 _LAST = "</w>"
 #: Bytes of a file of merges, and ids of a vocabulary; the published ones have 0.5 MB and 49,408.
 _LONGEST, _MOST = 16_000_000, 1_000_000
-
-_AGAIN = "download the folder again"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def read_words(folder: Path) -> Words:
     :raises ValueError: files that are missing or damaged; the message names file and place.
     """
     if not has_words(folder):
-        raise ValueError(f"{folder} lacks {WORDS} or {MERGES}, the tokenizer's words: {_AGAIN}.")
+        raise ValueError(f"{folder} lacks {WORDS} or {MERGES}, the tokenizer's words. {AGAIN}")
     whole = folder / WHOLE
     words = _from_whole(whole) if whole.is_file() else _from_two(folder / WORDS, folder / MERGES)
     _check_ids(words.path, words.ids)
@@ -75,15 +74,14 @@ def check_complete(words: Words) -> None:
     if missing:
         raise ValueError(
             f"{words.path} lacks {len(missing)} of the {len(signs)} signs that texts are made of, such as "
-            f"{missing[0]!r}: {_AGAIN}."
+            f"{missing[0]!r}. {AGAIN}"
         )
     longer = words.ids.keys() - signs - words.added - {BEGIN, END}
     never = sorted(longer - {first + second for first, second in words.merges})
     if never:
         raise ValueError(
             f"{words.merges_path} never makes {len(never)} of the {len(longer)} longer words of {words.path.name}, "
-            f"such "
-            f"as {never[0]!r}: it is cut off or another vocabulary's; {_AGAIN}."
+            f"such as {never[0]!r}: it is cut off or another vocabulary's. {AGAIN}"
         )
 
 
@@ -112,11 +110,11 @@ def _from_two(path: Path, merges_path: Path) -> Words:
     """Words as CLIP was published."""
     ids = read_json(path)
     if merges_path.stat().st_size > _LONGEST:
-        raise ValueError(f"{merges_path} has {merges_path.stat().st_size} bytes, more than any merges: {_AGAIN}.")
+        raise ValueError(f"{merges_path} has {merges_path.stat().st_size} bytes, more than any merges. {AGAIN}")
     try:
         lines = merges_path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{merges_path} is no text ({error.reason} at byte {error.start}): {_AGAIN}.") from error
+        raise ValueError(f"{merges_path} is no text ({error.reason} at byte {error.start}). {AGAIN}") from error
     merges = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or (number == 1 and line.startswith("#version")):
@@ -130,30 +128,29 @@ def _from_whole(path: Path) -> Words:
     content = read_json(path)
     model = content.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
-        raise ValueError(f"{path}: model.vocab is missing, expected words and their ids: {_AGAIN}.")
+        raise ValueError(f"{path}: model.vocab is missing, expected words and their ids. {AGAIN}")
     if model.get("end_of_word_suffix") != _LAST:
         raise ValueError(
-            f"{path}: model.end_of_word_suffix is {model.get('end_of_word_suffix')!r:.60}, expected {_LAST!r}: these "
-            f"are "
-            f"the words of another tokenizer than CLIP's; {_AGAIN}."
+            f"{path}: model.end_of_word_suffix is {shown(model.get('end_of_word_suffix'))}, expected {_LAST!r}: these "
+            f"are the words of another tokenizer than CLIP's. {AGAIN}"
         )
     merges = model.get("merges")
     if not isinstance(merges, list):
-        raise ValueError(f"{path}: model.merges is a {type(merges).__name__}, expected a list: {_AGAIN}.")
+        raise ValueError(f"{path}: model.merges is a {type(merges).__name__}, expected a list. {AGAIN}")
     pairs = [
         _pair(merge.split(" ") if isinstance(merge, str) else merge, f"{path}: model.merges[{at}]")
         for at, merge in enumerate(merges)
     ]
     added = content.get("added_tokens") or []
     if not isinstance(added, list) or not all(isinstance(a, dict) and isinstance(a.get("content"), str) for a in added):
-        raise ValueError(f"{path}: added_tokens is no list of words and ids: {_AGAIN}.")
+        raise ValueError(f"{path}: added_tokens is no list of words and ids. {AGAIN}")
     later = {word["content"]: word.get("id") for word in added}
     return Words(path, path, {**model["vocab"], **later}, pairs, frozenset(later))
 
 
 def _pair(parts: Any, called: str) -> tuple[str, str]:
     if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-        raise ValueError(f"{called} is {parts!r:.60}, expected two parts of a word: {_AGAIN}.")
+        raise ValueError(f"{called} is {shown(parts)}, expected two parts of a word. {AGAIN}")
     return parts[0], parts[1]
 
 
@@ -162,14 +159,14 @@ def _check_ids(path: Path, ids: Mapping[str, Any]) -> None:
     for word, number in ids.items():
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < _MOST:
             raise ValueError(
-                f"{path}: the id of {word!r:.60} is {number!r:.60}, expected a whole number below {_MOST}: {_AGAIN}."
+                f"{path}: the id of {shown(word)} is {shown(number)}, expected a whole number below {_MOST}. {AGAIN}"
             )
         if number in owners:
-            raise ValueError(f"{path}: {owners[number]!r:.60} and {word!r:.60} have one id, {number}: {_AGAIN}.")
+            raise ValueError(f"{path}: {shown(owners[number])} and {shown(word)} have one id, {number}. {AGAIN}")
         owners[number] = word
     for mark in (BEGIN, END):
         if mark not in ids:
-            raise ValueError(f"{path} lacks the word {mark!r} among {len(ids)}: {_AGAIN}.")
+            raise ValueError(f"{path} lacks the word {mark!r} among {len(ids)}. {AGAIN}")
 
 
 def _check_merges(words: Words) -> None:
@@ -177,7 +174,6 @@ def _check_merges(words: Words) -> None:
         unknown = [word for word in (first, second, first + second) if word not in words.ids]
         if unknown:
             raise ValueError(
-                f"{words.merges_path}: {first!r:.60} and {second!r:.60} are to become one, but {words.path.name} has "
-                f"no "
-                f"{unknown[0]!r:.60}: {_AGAIN}."
+                f"{words.merges_path}: {shown(first)} and {shown(second)} are to become one, but {words.path.name} has "
+                f"no {shown(unknown[0])}. {AGAIN}"
             )

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ...files.fields import Fields, array, boolean, check_fields, integer, number
-from ...files.tensors import read_json
-from ..clip.sizes import ACTIVATIONS, AGAIN, EPSILON, TEXT, TEXT_DEFAULTS, check_heads, sizes
+from ...files.plain_json import AGAIN, read_json
+from ..clip.sizes import ACTIVATIONS, EPSILON, TEXT, TEXT_DEFAULTS, check_heads, sizes
 from ..clip.words import END, Words
 
-CONFIG, PREPROCESSING = "config.json", "preprocessor_config.json"
+#: The last is where transformers 5 saves a whole processor: what it does to pictures is one part of it.
+CONFIG, PREPROCESSING, PROCESSOR = "config.json", "preprocessor_config.json", "processor_config.json"
 
 _VISION: Fields = {
     "hidden_size": integer(1, 8192),
@@ -146,20 +147,26 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def read_preprocessing(folder: Path, patch: int) -> Preprocessing:
-    """What a folder's preprocessor_config.json says about pictures; the published values without one.
+    """What a folder's preprocessor_config.json, else its processor_config.json says about pictures.
+
+    The published values count where neither does.
 
     :param patch: pixels of a patch's side.
     :raises ValueError: a side of no whole patches, or numbers that are none.
     """
     path = folder / PREPROCESSING
-    said = {**_PICTURES_DEFAULTS, **(read_json(path) if path.is_file() else {})}
+    own = read_json(path) if path.is_file() else {}
+    if not path.is_file() and (folder / PROCESSOR).is_file():
+        path = folder / PROCESSOR
+        own = _section(read_json(path), "image_processor", path)
+    said = {**_PICTURES_DEFAULTS, **own}
     found = check_fields(said, _PICTURES, str(path), AGAIN)
     for name in ("do_resize", "do_rescale", "do_normalize"):
         if not found[name]:
             raise ValueError(f"{path}: {name} is off; expected on, as for every CLIPSeg. {AGAIN}")
     size = said["size"]
     if isinstance(size, Mapping):
-        sides = {name: size[name] for name in ("height", "width", "shortest_edge") if name in size}
+        sides = {name: size[name] for name in ("height", "width", "shortest_edge") if size.get(name) is not None}
     else:
         sides = {"side": size}
     checked = check_fields(sides, dict.fromkeys(sides, _SIDE), f"{path}: size", AGAIN)

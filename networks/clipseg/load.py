@@ -13,7 +13,8 @@ import torch
 
 from ...files.ldm import build
 from ...files.numbers import check_numbers
-from ...files.tensors import read_component, read_json
+from ...files.plain_json import read_json
+from ...files.tensors import read_component
 from ..clip.words import MERGES, WORDS, check_complete, has_words, make_tokenizer, read_words
 from .architecture import CONFIG, PREPROCESSING, read_architecture, read_preprocessing
 from .model import LoadedReferring

@@ -88,6 +88,7 @@ def load_ddcolor(
     """Read a published DDColor file: .pth, .pt, .bin or .safetensors, the weights bare or nested.
 
     :param systems: by which settings the file's recommendation is judged, see ``files.headers.read_recommended``.
+        Hosts and commands give ``pipelines.recommended.SYSTEMS``; without, it is only seen to that numbers are some.
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: it cannot be read as plain weights, or they are not DDColor's; the file is named.
     """

@@ -157,7 +157,9 @@ def check_weights(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> None:
     :raises ValueError: naming missing and unexpected keys, or the shapes that do not fit.
     """
     expected = published_shapes(sizes)
-    missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
+    # a file that was made smaller may lack the counters of training steps, which nothing reads
+    missing = {name for name in expected.keys() - weights.keys() if not name.endswith(".num_batches_tracked")}
+    unexpected = weights.keys() - expected.keys()
     if missing or unexpected:
         raise ValueError(
             f"DDColor's weights do not fit: missing {listed(missing)}, unexpected {listed(unexpected)} among "
@@ -166,7 +168,7 @@ def check_weights(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> None:
     wrong = {
         f"{name} {tuple(weights[name].shape)} instead of {shape}"
         for name, shape in expected.items()
-        if tuple(weights[name].shape) != shape
+        if name in weights and tuple(weights[name].shape) != shape
     }
     if sizes.layers % _SCALES or sizes.hidden % 8 or not all(sizes.depths):
         wrong.add(f"{sizes.layers} color decoder layers of width {sizes.hidden}, encoder depths {sizes.depths}")
@@ -183,9 +185,9 @@ def fold(weights: Mapping[str, Tensor], sizes: DDColorSizes) -> tuple[dict[str, 
     """Published weights with every constant norm folded.
 
     :param weights: as :func:`check_weights` accepts them.
-    :raises ValueError: numbers that no norm can be made of.
     :returns: (encoder, rest), float32. The encoder's keep their names without prefix and have lost ``gamma`` and the
-        final norm, which nothing reads; the rest has the names of :class:`~.ddcolor.DDColor`.
+        final norm, which nothing reads; the rest has the names of :class:`~.model.DDColor`.
+    :raises ValueError: numbers that no norm can be made of.
     """
     given = {name: tensor.float() for name, tensor in weights.items()}
     encoder = {

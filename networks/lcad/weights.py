@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...files.ldm import count, size
+from ...files.ldm import count, listed, size
 from ...files.numbers import check_numbers
 from .model import LCADSizes
 
@@ -87,7 +87,7 @@ def take_apart(weights: Mapping[str, Tensor]) -> LCADParts:
         found = f"tensors named like {sorted(weights)[:3]}" if weights else "no tensors"
         raise ValueError(f"no tensor is named `{GRAY}*` ({found}): this is not L-CAD's; {_WANTED}.")
     if unexpected:
-        raise ValueError(f"unexpected {sorted(unexpected)[:5]} ({len(unexpected)} in all): {_WANTED}.")
+        raise ValueError(f"unexpected {listed(unexpected)}: {_WANTED}.")
     sizes = read_sizes(parts[GRAY], parts[DECODER])
     check_channels(size(parts[UNET], "input_blocks.0.0.weight", 1, 4, UNET), sizes)
     _check_encoder(parts[ENCODER], parts[LATENT_OUT], parts[GRAY])
@@ -140,6 +140,6 @@ def _check_encoder(encoder: Mapping[str, Tensor], quant: Mapping[str, Tensor], g
     odd = sorted(wanted ^ encoder.keys()) + sorted({"weight", "bias"} ^ quant.keys())
     if odd:
         raise ValueError(
-            f"the ordinary encoder ({ENCODER}*, {LATENT_OUT}*) has other tensors than it should: {odd[:5]} ({len(odd)} "
-            "in all); the file is incomplete or another model's."
+            f"the ordinary encoder ({ENCODER}*, {LATENT_OUT}*) has other tensors than it should: {listed(odd)}; "
+            "the file is incomplete or another model's."
         )

@@ -47,7 +47,7 @@ class TestHeat:
 
 
 def test_heat_of_nothing():
-    with pytest.raises(ValueError, match="The mask covers nothing"):
+    with pytest.raises(ValueError, match="mask: found one that covers nothing"):
         heat(*case(4, 4), HEADS, torch.zeros(4))
 
 

@@ -27,7 +27,7 @@ class TestRefusals:
         three = list(banks(sigmas=(2.0, 1.0)))
         three[which] = banks(sigmas=sigmas)[which]
         role = {0: "input", 2: "gray"}[which]
-        with pytest.raises(ValueError, match=rf"do not visit the same levels: the {role} has {len(sigmas)} from 2.000"):
+        with pytest.raises(ValueError, match=rf"{role}_inversion: found features at {len(sigmas)} from 2.000"):
             make(FULL, three)
 
     def test_levels_that_differ_by_rounding_only(self):
@@ -73,7 +73,7 @@ class TestRefusals:
 
     def test_a_gray_reference_of_another_shape(self):
         source, reference, _ = banks(grid=(2, 4))
-        with pytest.raises(ValueError, match=r"reference has \(2, 4\) tokens at output.* gray version \(4, 2\)"):
+        with pytest.raises(ValueError, match=r"gray_inversion: found \(4, 2\) tokens at output.*, expected \(2, 4\)"):
             make(FULL, (source, reference, banks(grid=(4, 2))[2]))
 
 

@@ -238,7 +238,7 @@ class TestMasks:
         ],
     )
     def test_empty_ones_are_refused(self, masks):
-        with pytest.raises(ValueError, match=r"mask of 'red cup'.* is empty"):
+        with pytest.raises(ValueError, match=r"masks: found nothing above one half in that of 'red cup'"):
             instance(masks=masks)
 
 

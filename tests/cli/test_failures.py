@@ -173,6 +173,11 @@ class TestEveryCommand:
             arguments = [*COMMANDS[command], "--model", names[kind]]
         fail(arguments, capsys, place, names[kind])
 
+    @pytest.mark.parametrize("name", [".", "/", "..", "sub"])
+    def test_a_folder_as_input(self, place, capsys, command, name):
+        if command != "extract-deadiff":
+            fail(replaced(command, "gray.png", name), capsys, place, f"{name} is a folder; an input is a picture")
+
     @pytest.mark.parametrize(
         "name, said",
         [

@@ -51,5 +51,17 @@ def test_floats_of_every_kind(dtype):
 
 
 def test_what_stands_beside_samples():
-    more = {"noise_mask": torch.ones(1, 1, 8, 8), "batch_index": [3], "downscale_ratio_spacial": 8}
+    more = {"noise_mask": torch.ones(1, 1, 8, 8), "batch_index": torch.tensor([3]), "downscale_ratio_spacial": 8}
     assert as_latents({**LATENT, **more}, "here") is LATENT["samples"]
+
+
+@pytest.mark.parametrize("door", [as_picture, as_mask])
+def test_what_bicubic_leaves_of_a_halftone(door):
+    """Single pixels that alternate overshoot in both directions at once, by more than any edge; few values do."""
+    dots = (torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5)) > 0.5).float()
+    scaled = torch.nn.functional.interpolate(dots, scale_factor=1.5, mode="bicubic")
+    assert float(scaled.max()) > 1.3
+    values = scaled.movedim(1, -1) if door is as_picture else scaled[:, 0]
+    assert torch.equal(door(values, "here"), values.clamp(0, 1))
+    with pytest.raises(ValueError, match="here: found values from"):
+        door(values * 1.5 - 0.25, "here")  # a contrast that cuts much away is another scale

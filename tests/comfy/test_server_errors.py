@@ -26,7 +26,7 @@ def test_depth_beyond_the_schedule_is_refused_at_once(server, name):
 def test_inversions_of_different_depth(server, stages):
     stages[inversions(stages)["gray"]]["inputs"]["depth"] = 12
     text = message(server, stages)
-    assert "do not visit the same levels" in text
+    assert "expected the same levels as reference_inversion" in text
     assert "gray has 12" in text and "reference 4" in text and "Use the same" in text
 
 
@@ -117,7 +117,7 @@ def test_more_references_than_weights(server):
     prompt = to_prompt(load_workflow(STYLE))
     prompt[only(prompt, "ExemplarDEADiffEncode")]["inputs"]["weights"] = "1, 0.5"
     run = server.run(prompt)
-    assert run.status == "error" and "1 references and 2 weights" in str(run.error)
+    assert run.status == "error" and "for 1 reference(s), expected one for all" in str(run.error)
 
 
 def test_a_missing_network_is_said_before_anything_runs(server):

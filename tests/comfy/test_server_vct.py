@@ -80,4 +80,4 @@ def test_what_is_missing_is_said(server):
     node = only(prompt, "ExemplarTranslate")
     del prompt[node]["inputs"]["reference"]
     run = server.run(prompt)
-    assert run.status == "error" and "Connect either a reference picture" in run.error
+    assert run.status == "error" and "expected either a reference picture" in run.error

@@ -114,7 +114,7 @@ def test_another_start_and_prompt():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="one picture at a time; this inversion has 2"):
+    with pytest.raises(ValueError, match="inversion: found one of 2 pictures"):
         search(Model(), inverted(pictures=2))
     with pytest.raises(ValueError, match="does not come back down the levels"):
         way_back(official())

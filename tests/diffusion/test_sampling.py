@@ -278,3 +278,10 @@ def test_scaled_ends():
     x = torch.tensor([2.0])
     assert scaled_ends(loop, 3.0, 0.5)(None, x, None, {}, None, True, eta=1.0) == 3.5
     assert seen[0][0] == 6 and seen[0][1] == {"eta": 1.0} and x == 2
+
+
+def test_round_trip_error_of_a_picture_without_spread():
+    """An empty latent has nothing to compare with: the difference itself."""
+    empty = torch.zeros(1, 4, 8, 8)
+    assert round_trip_error(empty, empty) == 0
+    assert round_trip_error(empty, empty + 0.5) == pytest.approx(0.5)

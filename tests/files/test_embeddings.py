@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_exemplar.diffusion.concept import ConceptState
-from comfyui_exemplar.files.embeddings import ConceptFile, read_concept, read_vectors, save_concept
+from comfyui_exemplar.files.embeddings import ConceptFile, check_name, read_concept, read_vectors, save_concept
 
 WIDTH = 6
 VECTORS = torch.arange(2.0 * WIDTH).reshape(2, WIDTH)
@@ -158,3 +158,10 @@ def test_a_network_is_no_embedding(tmp_path, suffix):
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
     with pytest.raises(ValueError, match="is no embedding: it holds 3 weights of a network's layers"):
         read_vectors(path, ["l"], [WIDTH])
+
+
+@pytest.mark.parametrize("name", ["nul", "Con", "aux.v2", "com1"])
+def test_a_device_is_no_name(name):
+    with pytest.raises(ValueError, match=f"'{name}' .* on Windows it is a device"):
+        check_name(name)
+    check_name(f"a-{name}")

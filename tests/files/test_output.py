@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from comfyui_exemplar.files import writers
-from comfyui_exemplar.files.output import check_destination, check_destinations, whole
+from comfyui_exemplar.files.output import check_destination, check_destinations, is_device, whole
 
 SUFFIXES = (".png", ".tif")
 
@@ -276,3 +276,13 @@ class TestLeftovers:
         self.write(tmp_path)
         monkeypatch.undo()
         assert (tmp_path / "a.png").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["con", "NUL", "nul.safetensors", "Aux .tar.gz", "com1", "LPT9.png", "com²"])
+def test_names_of_devices(name):
+    assert is_device(name)
+
+
+@pytest.mark.parametrize("name", ["console", "nul-1", "com10", "com", "lpt", "x.con", "auxiliary.png", "", ".nul"])
+def test_names_of_no_devices(name):
+    assert not is_device(name)

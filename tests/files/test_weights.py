@@ -355,7 +355,7 @@ def test_other_files_are_named(tmp_path, content, said, suffix):
 def test_an_answer_of_a_server_is_shown(tmp_path, said, suffix):
     path = tmp_path / f"a.{suffix}"
     path.write_text(said)
-    with pytest.raises(ValueError, match=rf"a\.{suffix} is a text \(`.*{said[1:6]}.*`\), not weights") as error:
+    with pytest.raises(ValueError, match=rf"a\.{suffix} .* it is a text, `.*{said[1:6]}.*`; download") as error:
         read_tensors(path)
     assert "\n" not in str(error.value)
 

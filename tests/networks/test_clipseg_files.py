@@ -123,7 +123,25 @@ def test_preprocessing_by_hand(copied, key, value):
     assert outcome(copied, key, "side") is None
 
 
-@pytest.mark.parametrize("size", [48, 48.0, {"height": 48, "width": 48}, {"shortest_edge": 48}])
+def test_preprocessing_as_transformers_5_saves_a_whole_processor(copied, plain):
+    """It stands in processor_config.json then; the published side, 352, would be another network's."""
+    beside, whole = copied / "preprocessor_config.json", copied / "processor_config.json"
+    good = json.loads(beside.read_text("utf-8"))
+    beside.unlink()
+    written(whole, {"image_processor": good, "processor_class": "CLIPSegProcessor"})
+    loaded = outcome(copied)
+    assert loaded.side == 48
+    torch.testing.assert_close(scores(loaded), plain)
+    written(whole, {"image_processor": {**good, "image_std": [0.2, 0.0, 0.2]}})
+    assert outcome(copied, "processor_config.json: image_std") is None
+    written(whole, {"image_processor": [1]})
+    assert outcome(copied, "processor_config.json: image_processor") is None
+
+
+@pytest.mark.parametrize(
+    "size",
+    [48, 48.0, {"height": 48, "width": 48}, {"shortest_edge": 48}, {"height": 48, "width": 48, "shortest_edge": None}],
+)
 def test_ways_to_say_a_size(copied, plain, size):
     path = copied / "preprocessor_config.json"
     written(path, {**json.loads(path.read_text("utf-8")), "size": size})

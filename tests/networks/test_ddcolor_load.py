@@ -44,6 +44,13 @@ def test_pickled_files(weights, expected, tmp_path, suffix, nest):
     assert loaded.name == path.name and "depths (1, 2, 1, 1)" in loaded.variant
 
 
+def test_without_the_counters_that_nothing_reads(weights, expected, tmp_path):
+    less = {name: tensor for name, tensor in weights.items() if not name.endswith(".num_batches_tracked")}
+    assert len(less) < len(weights)
+    save_file(less, tmp_path / "small.safetensors")
+    torch.testing.assert_close(load_ddcolor(tmp_path / "small.safetensors")(gray()), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_safetensors_file_in_half_precision(weights, expected, tmp_path):
     save_file({name: t.half() for name, t in weights.items()}, tmp_path / "small.safetensors")
     loaded = load_ddcolor(tmp_path / "small.safetensors")

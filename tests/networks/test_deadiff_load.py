@@ -152,14 +152,14 @@ class TestReferences:
     def test_weights(self):
         assert parse_weights("1", 3) == [1, 1, 1] and parse_weights(" 0.5, 2 ;0", 3) == [0.5, 2, 0]
         for text, said in (
-            ("1, 2", "3 references and 2 weights"),
+            ("1, 2", "found 2 .* for 3 reference"),
             ("a", "expected numbers"),
-            ("", "0 weights"),
+            ("", "found 0"),
             ("0", "above 0"),
-            ("-1, 1, 1", "0 or more"),
-            ("nan", "0 or more"),
-            ("1, inf, 1", "100 at most"),
-            ("1e30", "100 at most"),
+            ("-1, 1, 1", "from 0 to 100"),
+            ("nan", "from 0 to 100"),
+            ("1, inf, 1", "from 0 to 100"),
+            ("1e30", "from 0 to 100"),
         ):
             with pytest.raises(ValueError, match=said):
                 parse_weights(text, 3)

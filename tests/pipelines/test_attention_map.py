@@ -73,7 +73,7 @@ def test_the_picture_of_a_batch():
 
 
 def test_an_empty_region():
-    with pytest.raises(ValueError, match="The mask covers nothing"):
+    with pytest.raises(ValueError, match="mask: found one that covers nothing"):
         attention_maps(inversion(), inversion(), squares(), squares(1), region=torch.zeros(1, 4, 4))
 
 

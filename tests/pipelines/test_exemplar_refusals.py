@@ -38,7 +38,7 @@ class TestRefusals:
             ((picture() * 255).to(torch.uint8), picture(), "uint8"),
             (picture(2), picture(3), "reference: found 3 for 2 picture"),
             (picture(1), picture(2), "reference: found 2 for 1 picture"),
-            (picture(), None, "There is no reference"),
+            (picture(), None, "reference: found nothing, expected a reference"),
         ],
     )
     def test_pictures(self, host, counted, image, reference, message):
@@ -92,7 +92,7 @@ class TestRefusals:
             ),
             (quick(match_chroma=0.0, depth=3), picture(2), ready, "2 of 50 steps deep.*expected 3 of 50"),
             (quick(match_chroma=0.0, convention="official"), picture(2), ready, r"\(consistent\).*\(official\)"),
-            (QUICK, picture(2), ready, "Matching chroma statistics needs the reference picture"),
+            (QUICK, picture(2), ready, "matching chroma statistics needs the reference picture"),
             (quick(match_chroma=0.0, postprocess="official"), picture(2), ready, "needs the reference picture"),
         ]
         for settings, images, prepared, message in cases:
@@ -101,7 +101,7 @@ class TestRefusals:
         assert counted.calls == 0
 
     def test_empty_reference_mask(self, host, counted):
-        with pytest.raises(ValueError, match="reference mask is empty"):
+        with pytest.raises(ValueError, match="reference_mask: found a mask with nothing above one half"):
             colorize(host, picture(), picture(seed=1), QUICK, reference_mask=torch.zeros(1, 32, 32))
         assert counted.calls == 0
 

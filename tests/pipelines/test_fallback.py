@@ -162,9 +162,9 @@ class TestFlow:
     @pytest.mark.parametrize(
         "change, fallback, match",
         [
-            ({}, picture(3), r"2 input\(s\) and 3 fallback"),
+            ({}, picture(3), r"fallback: found 3 for 2 picture"),
             ({}, picture(2)[:0], "fallback: found an empty batch"),
-            ({"postprocess": "official"}, picture(2), "fallback needs the exact postprocessing"),
+            ({"postprocess": "official"}, picture(2), "expected exact beside a fallback"),
         ],
     )
     def test_refusals(self, host, counted, change, fallback, match):

@@ -64,9 +64,10 @@ class Learner:
 
     def run(self, path, settings=SETTINGS):
         origin = provenance(settings, PICTURES, "model")
-        start = earlier_concept(path, settings, origin)
+        place = OwnPlace(path, HEADER, MAKER)
+        start = earlier_concept(place, settings, origin)
         start = start or ConceptFile(("l",), ConceptState.fresh([torch.zeros(2, 3)]), origin)
-        run = ConceptRun(OwnPlace(path, HEADER, MAKER), start, settings)
+        run = ConceptRun(place, start, settings)
         run.learn(self.learn(settings.concept.updates), self.draw, self.note)
         return run
 
@@ -119,24 +120,29 @@ class TestEarlier:
         other = ConceptInversionSettings.resolve(resolution=16, updates=5, **changes)
         origin = provenance(other, PICTURES, "model")
         with pytest.raises(ValueError, match=rf"holds something else \({named}\)"):
-            earlier_concept(path, other, origin)
-        assert earlier_concept(path, replace(other, when_the_file_exists="start over"), origin) is None
+            earlier_concept(OwnPlace(path, HEADER, MAKER), other, origin)
+        assert (
+            earlier_concept(OwnPlace(path, HEADER, MAKER), replace(other, when_the_file_exists="start over"), origin)
+            is None
+        )
 
     def test_what_does_not_matter(self, tmp_path):
         """More updates go on from there, however the rows of a call and the samples are."""
         path = tmp_path / "thing.safetensors"
         Learner().run(path)
         more = ConceptInversionSettings.resolve(resolution=16, updates=9, rows=1, sample_every=0)
-        assert earlier_concept(path, more, provenance(more, PICTURES, "model")).state.updates == 5
+        assert (
+            earlier_concept(OwnPlace(path, HEADER, MAKER), more, provenance(more, PICTURES, "model")).state.updates == 5
+        )
 
     def test_other_pictures_and_programs(self, tmp_path):
         path = tmp_path / "thing.safetensors"
         with pytest.raises(ValueError, match=r"\(pictures\)"):
             Learner().run(path)
-            earlier_concept(path, SETTINGS, provenance(SETTINGS, PICTURES.flip(1), "model"))
+            earlier_concept(OwnPlace(path, HEADER, MAKER), SETTINGS, provenance(SETTINGS, PICTURES.flip(1), "model"))
         save_concept(path, ConceptFile(("l",), ConceptState.fresh([torch.zeros(1, 3)]), {}))
         with pytest.raises(ValueError, match=r"\(model, word, vectors"):
-            earlier_concept(path, SETTINGS, provenance(SETTINGS, PICTURES, "model"))
+            earlier_concept(OwnPlace(path, HEADER, MAKER), SETTINGS, provenance(SETTINGS, PICTURES, "model"))
 
 
 class TestForeign:

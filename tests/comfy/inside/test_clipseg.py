@@ -133,6 +133,7 @@ class TestDownload:
         [
             ("[exemplar]\nallow_downloads = yes\n", True),
             ("[exemplar]\nallow_downloads = TRUE\n", True),
+            ("\ufeff[exemplar]\r\nallow_downloads = yes\r\n", True),  # as editors on Windows write it
             ("[exemplar]\nallow_downloads = off\n", False),
             ("[exemplar]\nallow_downloads =\n", False),
             ("[exemplar]\n", False),

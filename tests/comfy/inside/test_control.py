@@ -108,7 +108,7 @@ class TestFusion:
         with pytest.raises(ValueError, match="another model"):
             fusion(model=model)
         model.model.diffusion_model.input_blocks = None
-        with pytest.raises(ValueError, match="Concept Fusion needs a Stable Diffusion"):
+        with pytest.raises(ValueError, match=r"Concept Fusion: model: found .*, expected a Stable Diffusion"):
             del model.model.diffusion_model.input_blocks
             fusion(model=model)
 

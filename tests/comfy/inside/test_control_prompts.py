@@ -94,7 +94,7 @@ class TestPromptControl:
             ({"weights": "blue=x"}, "write word=number"),
             ({"blend_words": "moon"}, "Neither prompt has the blend word 'moon'"),
             ({"words": "replace", "target": "big blue heart"}, "replace swaps word for word"),
-            ({"word_ratios": "blue=3"}, "must lie in"),
+            ({"word_ratios": "blue=3"}, "must lie between 0 and 1"),
         ],
     )
     def test_bad_input(self, nodes, embedded, settings, message):

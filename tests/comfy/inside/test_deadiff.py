@@ -131,10 +131,10 @@ class TestEncode:
 
     def test_bad_input(self, nodes, loaded, tokens, pictures):
         for weights, said in (
-            ("1, 2", "3 references and 2 weights"),
+            ("1, 2", "found 2 .* for 3 reference"),
             ("strong", "expected numbers"),
             ("0", "above 0"),
-            ("1, -1, 1", "0 or more"),
+            ("1, -1, 1", "from 0 to 100"),
         ):
             with pytest.raises(ValueError, match=said):
                 tokens(image=pictures, weights=weights)

@@ -108,7 +108,7 @@ class TestFiles:
         "change, said",
         [
             ("ordinary", r"g_encoder\.\*.*not L-CAD's"),
-            ("extra", r"unexpected \['control_model.x'\]"),
+            ("extra", r"unexpected \[control_model.x\]"),
             ("no text", "no text encoder"),
             ("text key", r"text encoder.*missing \[text_model.final_layer_norm.bias\]"),
             ("unet key", "UNet: missing"),
@@ -289,5 +289,5 @@ class TestDecode:
         assert torch.equal(decode(nodes, loaded, latent, scene[0]), before)
 
     def test_another_models_latent(self, nodes, loaded, scene):
-        with pytest.raises(ValueError, match=r"16 channels, small\.safetensors decodes 4"):
+        with pytest.raises(ValueError, match=r"16 channels, expected 4 for small\.safetensors"):
             decode(nodes, loaded, {"samples": torch.zeros(1, 16, 8, 8)}, scene[0])

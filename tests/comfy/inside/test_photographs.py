@@ -232,6 +232,8 @@ class TestSave:
             ("x" * 300, "names have at most"),
             ("a\0b", "no file name can have"),
             ("scans/", "is no name"),
+            ("con", "a device's on Windows"),
+            ("NUL.x/scan", "a device's on Windows"),
             ("../a", "leads out"),
         ],
     )

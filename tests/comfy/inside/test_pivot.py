@@ -160,13 +160,13 @@ def test_bad_input(nodes, embedded, found):
     model, _, _, empty = embedded
     latent, inversion, *_ = found
     two, *_ = invert(nodes, model, empty, {"samples": latent["samples"].repeat(2, 1, 1, 1)}, 2)
-    with pytest.raises(ValueError, match="one picture at a time; this inversion has 2"):
+    with pytest.raises(ValueError, match="inversion: found one of 2 pictures"):
         pivots_of(nodes, model, empty, two)
     kosugi, *_ = invert(nodes, model, empty, latent, 2, "consistent")
     other = tiny("sd1")
     with pytest.raises(ValueError, match="another model"):
         pivots_of(nodes, other, prompt("sd1"), kosugi)
-    with pytest.raises(ValueError, match="one prompt; found 2"):
+    with pytest.raises(ValueError, match="conditioning: found 2 prompts"):
         pivots_of(nodes, model, [*empty, *empty], inversion)
     official = nodes(
         "ExemplarDDIMInversion",

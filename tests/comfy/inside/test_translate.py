@@ -88,7 +88,7 @@ class TestTranslate:
 
     @pytest.mark.parametrize("both", [True, False])
     def test_reference_or_concept(self, nodes, embedded, scene, both):
-        with pytest.raises(ValueError, match="Connect either a reference"):
+        with pytest.raises(ValueError, match=r"reference: found .*, expected either a reference"):
             self.run(
                 nodes, embedded, scene, reference=scene[0] if both else None, concept=embedded[3] if both else None
             )

@@ -60,6 +60,8 @@ LATENTS = {
     "with a mask of ones": (lambda good: {**good, "noise_mask": torch.ones(1, 1, 8, 8)}, 0),
     "without a mask": (lambda good: {**good, "noise_mask": None}, 0),
     "with its number": (lambda good: {**good, "batch_index": [0]}, 0),
+    "with its number in an array": (lambda good: {**good, "batch_index": np.array([0])}, 0),
+    "with its number in a tensor": (lambda good: {**good, "batch_index": torch.tensor([0])}, 0),
 }
 
 

@@ -30,12 +30,18 @@ ODD = {
     "one NaN in sigmas": _sigmas(lambda sigmas: spoiled(sigmas, NAN, 1)),
     "infinite sigmas": _sigmas(lambda sigmas: spoiled(sigmas, INFINITE, 0)),
     "huge sigmas": _sigmas(lambda sigmas: spoiled(sigmas, 1e30, 0)),
-    "rising sigmas": _sigmas(lambda sigmas: sigmas.flip(0)),
-    "sigmas that rise once": _sigmas(lambda sigmas: torch.cat([sigmas[:2], sigmas[:1], sigmas[2:]])),
     "negative sigmas": _sigmas(lambda sigmas: sigmas - 1),
+    "sigmas that rise from 0": _sigmas(lambda sigmas: sigmas.flip(0)),
+    "0 among sigmas": _sigmas(lambda sigmas: torch.cat([sigmas, sigmas[-1:]])),
     "sigmas of two axes": _sigmas(lambda sigmas: sigmas[None]),
     "whole sigmas": _sigmas(lambda sigmas: torch.arange(3, -1, -1)),
     "sigmas on and off": _sigmas(lambda sigmas: sigmas > 0),
+}
+
+#: Of what makes sense downward only; others noise a picture by them, as plain sampling does.
+RISING = {
+    "rising sigmas": _sigmas(lambda sigmas: sigmas.flip(0).clamp_min(1e-4)),  # as FlipSigmas does
+    "sigmas that rise once": _sigmas(lambda sigmas: torch.cat([sigmas[:2], sigmas[:1], sigmas[2:]])),
 }
 
 #: Of what hangs on an inversion of the latent.
