@@ -228,7 +228,7 @@ class TestReferenceAndFallback:
         found = self.colorize(nodes, embedded, scene[0], fallback=automatic)
         wired = self.colorize(nodes, embedded, scene[0], reference=automatic)
         assert torch.equal(found[0], wired[0])
-        with pytest.raises(ValueError, match=r"no reference.*as fallback an automatic coloring"):
+        with pytest.raises(ValueError, match=r"reference: found nothing, .*as fallback an automatic coloring"):
             self.colorize(nodes, embedded, scene[0])
 
     def test_off_is_what_it_was(self, nodes, embedded, scene):
@@ -251,7 +251,7 @@ class TestReferenceAndFallback:
         together = self.colorize(nodes, embedded, images, **inputs)
         rounds = self.colorize(nodes, embedded, images, **inputs, batch=2)
         assert difference(together[0], rounds[0]) < 1e-3 and difference(together[4], rounds[4]) < 1e-2
-        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=r"3 input\(s\) and 2 fallback"):
+        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match="fallback: found 2 for 3 picture"):
             self.colorize(nodes, embedded, images, **{**inputs, "fallback": images[:2]}, batch=1)
         assert not calls.entered
 

@@ -307,7 +307,7 @@ class TestApply:
     def test_embedded_tokens_want_the_embedded_model(self, nodes, sd1, embedded, scene):
         loaded = nodes("ExemplarLoadDEADiff", model_name="embedded")[0]
         made = nodes("ExemplarDEADiffEncode", deadiff=loaded, image=scene[1], take="style")[0]
-        with pytest.raises(ValueError, match=r"prompts 128 wide; this MODEL .* prompts 64 wide"):
+        with pytest.raises(ValueError, match=r"prompts 128 wide, expected .* prompts 64 wide for this MODEL"):
             nodes("ExemplarApplyDEADiff", model=sd1, tokens=made, weight=1.0)
         nodes("ExemplarApplyDEADiff", model=embedded[0], tokens=made, weight=1.0)
 

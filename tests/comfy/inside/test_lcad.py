@@ -172,12 +172,12 @@ class TestCondition:
     def test_what_is_missing_is_said(self, nodes, loaded, embedded, scene):
         model, clip, _ = loaded
         positive, negative, latent = condition(nodes, loaded, scene[0])
-        with pytest.raises(ValueError, match="put L-CAD Condition between"):
+        with pytest.raises(ValueError, match="expected those of L-CAD Condition; put it between"):
             sampled(model, (text(clip, "x"), negative, latent))
         with pytest.raises(ValueError, match="connect the latent of L-CAD Condition"):
             sampled(model, (positive, negative, {"samples": torch.zeros(1, 4, 8, 12)}))
         wrong = comfy_lcad.with_gray(positive, torch.zeros(1, 32, 8, 8))
-        with pytest.raises(ValueError, match="have 32 channels, this model needs 64"):
+        with pytest.raises(ValueError, match="found gray features of 32 channels, expected 64"):
             sampled(model, (wrong, negative, latent))
 
     @pytest.mark.parametrize(

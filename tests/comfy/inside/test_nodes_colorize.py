@@ -143,9 +143,9 @@ class TestColorize:
     @pytest.mark.parametrize(
         ("counts", "message"),
         [
-            ((3, 2, 1, 1), r"3 input\(s\) and 2 reference"),
+            ((3, 2, 1, 1), "reference: found 2 for 3 picture"),
             ((3, 1, 2, 1), r"mask: found 2 for 3 picture"),
-            ((3, 3, 1, 2), "reference_mask: found 2 for 1 picture"),
+            ((3, 3, 1, 2), "reference_mask: found 2 for 3 picture"),
         ],
     )
     def test_batches_are_checked_before_the_first_round(self, nodes, embedded, scene, counts, message):
