@@ -93,4 +93,4 @@ def test_words_without_the_gray_picture(server):
     for body in prompt.values():
         if body["class_type"] == "KSampler":
             body["inputs"]["positive"] = plain
-    assert "put L-CAD Condition between" in message(server, prompt)
+    assert "expected those of L-CAD Condition; put it between" in message(server, prompt)
