@@ -13,6 +13,7 @@ from comfyui_exemplar.nodes import NODES
 
 from ...fixtures.clipseg import save as save_clipseg
 from .pairs import STEPS
+from .sampling import invert_whole
 from .work import Kit
 
 
@@ -55,17 +56,8 @@ def scene():
 @pytest.fixture(scope="session")
 def source(nodes, embedded, scene):
     """A colored picture, inverted over a whole schedule of four steps: what DDIM Inversion returns."""
-    model, _, vae, empty = embedded
     with torch.inference_mode():
-        return nodes(
-            "ExemplarDDIMInversion",
-            model=model,
-            conditioning=empty,
-            latent={"samples": vae.encode(scene[1])},
-            depth=STEPS,
-            steps=STEPS,
-            measure_round_trip=False,
-        )
+        return invert_whole(nodes, embedded, scene[1], STEPS)
 
 
 @pytest.fixture(scope="session")

@@ -59,3 +59,17 @@ def invert(nodes, model, conditioning, samples, capture=True, **settings):
         latent={"samples": samples},
         **{"depth": 3, "steps": 50, **settings},
     )
+
+
+def invert_whole(nodes, embedded, image, steps):
+    """A picture, inverted by the embedded model over a whole schedule: what DDIM Inversion returns."""
+    model, _, vae, empty = embedded
+    return nodes(
+        "ExemplarDDIMInversion",
+        model=model,
+        conditioning=empty,
+        latent={"samples": vae.encode(image)},
+        depth=steps,
+        steps=steps,
+        measure_round_trip=False,
+    )

@@ -9,6 +9,7 @@ from comfyui_exemplar.hosts.comfy.embedded import load_demo
 from ....fixtures.pretended_gpu import DEVICE, PretendedGPU
 from ..crossings.columns import COLUMNS, GUIDERS
 from ..pairs import STEPS
+from ..sampling import invert_whole
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +34,7 @@ def embedded(gpu):
 
 @pytest.fixture(scope="module")
 def source(nodes, embedded, scene):
-    model, _, vae, empty = embedded
-    return nodes(
-        "ExemplarDDIMInversion",
-        model=model,
-        conditioning=empty,
-        latent={"samples": vae.encode(scene[1])},
-        depth=STEPS,
-        steps=STEPS,
-        measure_round_trip=False,
-    )
+    return invert_whole(nodes, embedded, scene[1], STEPS)
 
 
 @pytest.fixture(scope="module")
