@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -52,6 +52,17 @@ class FeatureBank:
         """Bytes of all kept tensors."""
         return sum(t.numel() * t.element_size() for _, _, _, t in self.items())
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where all kept tensors are; None for an empty bank, and for one on several devices."""
+        found = {tensor.device for tensor in self.tensors}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def tensors(self) -> Iterator[Tensor]:
+        """All kept tensors."""
+        return (tensor for _, _, _, tensor in self.items())
+
     def items(self) -> Iterator[tuple[float, Layer, str, Tensor]]:
         """(sigma, layer, projection, tensor) of everything kept."""
         for sigma, layers in self._kept.items():
@@ -70,8 +81,12 @@ class FeatureBank:
         """
         if not self._kept:
             raise LookupError("This bank kept no features.")
-        floor = 1e-6  # sigma 0 is a legal question: it is nearest to the smallest kept one
-        return min(self._kept, key=lambda kept: abs(math.log(max(kept, floor) / max(sigma, floor))))
+        return nearest_level(self._kept, sigma)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Sigmas with kept features, in the order in which they came; of two equally near ones the first is nearest."""
+        return tuple(self._kept)
 
     def has(self, sigma: float, layer: Layer, projection: str) -> bool:
         """Whether a projection was kept."""
@@ -130,11 +145,41 @@ class FeatureBank:
         """A bank of some of the pictures, in that order. A single run of pictures shares memory with this one."""
         rows = list(pictures)
         run = rows == list(range(rows[0], rows[0] + len(rows))) if rows else False
-        taken = FeatureBank()
+        return self._changed(lambda tensor: tensor[rows[0] : rows[0] + len(rows)] if run else tensor[rows])
+
+    def moved(self, device: torch.device) -> FeatureBank:
+        """The bank with its tensors on a device, all in one go; the bank itself where they are there already."""
+        if all(is_on(tensor, device) for tensor in self.tensors):
+            return self
+        return self._changed(lambda tensor: tensor.to(device))
+
+    def only(self, keep: Mapping[Layer, str]) -> FeatureBank:
+        """A bank of some projections, which share memory with this one; what was not kept is not in it either.
+
+        :param keep: layer -> some of the letters ``qkv``.
+        """
+        return self._changed(lambda tensor: tensor, lambda layer, name: name in keep.get(layer, ""))
+
+    def _changed(
+        self, change: Callable[[Tensor], Tensor], keep: Callable[[Layer, str], bool] = lambda *_: True
+    ) -> FeatureBank:
+        """A bank of changed tensors, of those projections that are to be kept."""
+        made = FeatureBank()
         for sigma, layer, name, tensor in self.items():
-            part = tensor[rows[0] : rows[0] + len(rows)] if run else tensor[rows]
-            taken.put(sigma, layer, self._grids[layer], **{name: part})
-        return taken
+            if keep(layer, name):
+                made.put(sigma, layer, self._grids[layer], **{name: change(tensor)})
+        return made
+
+
+def nearest_level(levels: Iterable[float], sigma: float) -> float:
+    """The one of some levels, at least one, that is nearest to a sigma on a logarithmic scale."""
+    floor = 1e-6  # sigma 0 is a legal question: it is nearest to the smallest level
+    return min(levels, key=lambda level: abs(math.log(max(level, floor) / max(sigma, floor))))
+
+
+def is_on(tensor: Tensor, device: torch.device) -> bool:
+    """Whether a tensor is on a device; one without a number means any of its kind."""
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
 def joined_banks(banks: Sequence[FeatureBank]) -> FeatureBank:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..diffusion.levels import level_of
 from ..settings import Settings, setting
-from .bank import PROJECTIONS, FeatureBank
+from .bank import PROJECTIONS, FeatureBank, is_on
 from .call import CONDITIONAL, AttentionCall
 from .layers import Layer
 
@@ -82,7 +82,7 @@ class CaptureSpec:
 
     :param keep: layer -> some of the letters ``qkv``.
     :param dtype: None keeps the model's own.
-    :param device: None keeps them where they are made.
+    :param device: None keeps them where they are made. Another one gets them a level at a time.
     :raises ValueError: letters that name no projection.
     """
 
@@ -115,8 +115,12 @@ class Capture:
     guidance asks later (with perturbed attention, with blurred latents) is another picture's. A later prediction at the
     same level takes its place, since the refinements of a step come closer.
 
+    What goes to another device than the call's waits on the latter until the level is over, and then goes in one go:
+    the host has just waited for the new level, so this costs the transfer only. The device never has more than one
+    level. The last one goes with :meth:`finish`.
+
     Lifetime: one inversion. Whoever inverts makes the capture and its targets, and owns the banks from then on; the
-    capture is dropped with the edit when the inversion ends.
+    capture is dropped with the edit when the inversion ends, or fails, and what waits with it.
 
     :param targets: banks to fill.
     :param sigmas: the levels worth keeping (None: all); others pass by, which saves the memory of unused ones.
@@ -126,6 +130,9 @@ class Capture:
         self.targets = tuple(targets)
         self.sigmas = None if sigmas is None else tuple(sigmas)
         self._kept: dict[tuple[float, Layer], tuple[int, int]] = {}
+        # of one level, by target and layer
+        self._waiting: dict[tuple[int, Layer], tuple[tuple[int, int], dict[str, Tensor]]] = {}
+        self._level: float | None = None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -135,13 +142,46 @@ class Capture:
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """``earlier(call)``, (rows, N, heads · d), as it is."""
         level = call.sigma if self.sigmas is None else level_of(call.sigma, self.sigmas)
+        if level != self._level:
+            self.finish()  # before anything is kept of the new one
+        if level is not None and call.whole:
+            self._keep(level, call)
+        return earlier(call)
+
+    def finish(self) -> None:
+        """Move what still waits to where it is kept. Hosts call it when the climb has ended."""
+        if self._level is not None:
+            for (number, layer), (grid, kept) in self._waiting.items():
+                target = self.targets[number]
+                moved = {letter: tensor.to(target.spec.device) for letter, tensor in kept.items()}
+                target.bank.put(self._level, layer, grid, **moved)
+            self._waiting.clear()
+        self._level = None
+
+    def _keep(self, level: float, call: AttentionCall) -> None:
+        """Keep what a call's conditional rows have for the targets, if they speak for the pictures."""
         positions = call.rows_of(CONDITIONAL)
-        if level is not None and positions and call.whole:
+        if positions:
             conditional = call.select(positions)
             if self._is_first(level, conditional):
-                for target in self.targets:
-                    _store(target, level, conditional)
-        return earlier(call)
+                for number in range(len(self.targets)):
+                    self._store(number, level, conditional)
+
+    def _store(self, number: int, level: float, call: AttentionCall) -> None:
+        """Keep a call's projections for one of the targets: in its bank, or on the call's device until they move."""
+        target = self.targets[number]
+        letters = target.spec.keep.get(call.layer)
+        if not letters:
+            return
+        rows = _rows_for(target, call)
+        device = target.spec.device
+        if device is None or is_on(call.q, device):
+            target.bank.put(level, call.layer, call.grid, **_copies(rows, letters, target.spec.dtype))
+            return
+        # what these take the place of goes first
+        self._waiting.pop((number, call.layer), None)
+        self._waiting[number, call.layer] = call.grid, _copies(rows, letters, target.spec.dtype)
+        self._level = level
 
     def _is_first(self, level: float, call: AttentionCall) -> bool:
         """Whether these rows speak for the pictures at this level; from now on they have."""
@@ -155,9 +195,12 @@ class Capture:
     def check(self, pictures: int) -> None:
         """Whether every target has what it was to keep: all levels, layers and pictures.
 
+        What still waits is moved first.
+
         :param pictures: in the batch that was inverted.
         :raises ValueError: something is missing; the message says what and why that happens.
         """
+        self.finish()
         for target in self.targets:
             count = pictures if target.pictures is None else len(target.pictures)
             for level in self.sigmas or target.bank.sigmas:
@@ -184,18 +227,14 @@ def _check_kept(bank: FeatureBank, level: float, layer: Layer, letters: str, pic
             )
 
 
-def _store(target: CaptureTarget, level: float, call: AttentionCall) -> None:
-    """Put a call's projections into a target's bank."""
-    letters = target.spec.keep.get(call.layer)
-    if not letters:
-        return
+def _rows_for(target: CaptureTarget, call: AttentionCall) -> AttentionCall:
+    """The rows of a call that belong to a target's pictures, one a picture, in their order."""
     # a prompt of several parts runs a picture in several rows; its first part speaks for it
     order = sorted(range(len(call.pictures)), key=lambda i: call.ranks[i] if call.ranks else 0)
     first = {call.pictures[i]: i for i in reversed(order)}
-    rows = call.select([first[p] for p in sorted(first) if target.pictures is None or p in target.pictures])
-    kept = {
-        # copy: a view would keep the whole batch's projections alive
-        letter: getattr(rows, letter).detach().to(device=target.spec.device, dtype=target.spec.dtype, copy=True)
-        for letter in letters
-    }
-    target.bank.put(level, call.layer, call.grid, **kept)
+    return call.select([first[p] for p in sorted(first) if target.pictures is None or p in target.pictures])
+
+
+def _copies(call: AttentionCall, letters: str, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Copies of a call's projections; views would keep those of the whole batch alive."""
+    return {letter: getattr(call, letter).detach().to(dtype=dtype, copy=True) for letter in letters}

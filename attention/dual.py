@@ -15,7 +15,7 @@ The β term uses the *kept* q and k but the *running* v, as the published progra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,14 +25,18 @@ from torch import Tensor
 
 from ..color.batches import Batches, check_masks, freed
 from ..settings import Settings, setting, share
-from .bank import pick_rows
+from .bank import nearest_level, pick_rows
 from .call import CONDITIONAL, Attend, AttentionCall, on_rows
 from .constants import Constants
 from .dual_banks import DualBanks, Role
 from .fused import blend_after_softmax, blend_before_softmax, sdpa
 from .layers import Layer
+from .levels_on_device import LevelReader
 
 Mix = Literal["before softmax", "after softmax"]
+
+#: Beside projections, the name of an output that is known before sampling.
+FIXED = "fixed"
 
 _MIXES = {"before softmax": blend_before_softmax, "after softmax": blend_after_softmax}
 
@@ -118,15 +122,18 @@ class DualAttentionSettings(Settings):
 class DualAttentionColor:
     """The edit. It acts on conditional rows only, so that guidance is the sampler's own.
 
-    What it keeps beside its banks are the outputs that :meth:`precompute` found: they belong to the edit and live as
-    long as the MODEL or the run that holds it. Its masks on the device live for one run, whose owner lets them go with
-    :meth:`forget`.
+    It keeps of the banks what it still reads, and the outputs that :meth:`precompute` found: they belong to the edit
+    and live as long as the MODEL or the run that holds it. What goes to the device of a run, its masks and one level of
+    features after the other, lives for that run, whose owner lets it go with :meth:`forget`.
 
     :param settings: γ, β and when to act.
     :param layers: layer -> whether it counts as shallow.
     :param banks: of input(s), reference(s) and gray reference(s).
     :param source_mask: (B or 1, H, W) in 0..1, where in the input color may go; None is everywhere.
     :param reference_mask: (B or 1, H, W), which parts of the reference may give color (those above one half).
+    :ivar banks: reduced to what the edit still reads.
+    :ivar pictures: how many pictures the edit knows; it serves latent batches of that size and their multiples.
+    :ivar sigmas: levels at which the edit has features, highest first.
     :raises ValueError: banks or masks that do not fit each other, or an empty mask.
     :raises LookupError: a bank without what the settings need.
     """
@@ -139,35 +146,34 @@ class DualAttentionColor:
         source_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
     ) -> None:
-        self.settings, self.layers, self.banks = settings, dict(layers), banks
-        banks.check({layer: settings.needs(shallow) for layer, shallow in self.layers.items()})
+        self.settings, self.layers = settings, dict(layers)
+        self._fixed: dict[tuple[float, Layer], Tensor] = {}
+        needs = self._needs()
+        banks.check(needs)
         check_masks(source_mask, banks.source.pictures, "input_mask")
         check_masks(reference_mask, banks.reference.pictures, "reference_mask")
         self._source_mask = source_mask
-        self._key_tokens = self._select_keys(reference_mask)
-        self._fixed: dict[tuple[float, Layer], Tensor] = {}
+        self._key_tokens = self._select_keys(reference_mask, banks)
         self._sent = Constants()
+        self._reader = LevelReader(self._features)
+        # what is asked of banks that may be empty later
+        self.pictures, self.sigmas, self._levels = banks.pictures, banks.sigmas, banks.reference.levels
+        self._grids = {layer: banks.source.grid(layer) for layer, need in needs.items() if need["input"]}
+        self.banks = banks.only(needs)
 
     def forget(self) -> None:
         """Let go of what the last run left on the device."""
         self._sent.clear()
+        self._reader.forget()
 
-    @property
-    def pictures(self) -> int:
-        """How many pictures the edit knows; it serves latent batches of that size and their multiples."""
-        return self.banks.pictures
-
-    @property
-    def sigmas(self) -> tuple[float, ...]:
-        """Levels at which the edit has features, highest first."""
-        return self.banks.sigmas
+    def holds(self, device: torch.device) -> int:
+        """Bytes of features that a run puts on a device, at most; 0 where they are there already."""
+        return self._reader.holds(device, [level for level in self.sigmas if self.active(level)])
 
     def misfit(self, call: AttentionCall) -> str | None:
         """What keeps the edit from this call, None for nothing: the input's features are of another grid of tokens."""
-        if not self.settings.needs(self.layers[call.layer])["input"]:
-            return None
-        grid = self.banks.source.grid(call.layer)
-        if grid == call.grid:
+        grid = self._grids.get(call.layer)
+        if grid is None or grid == call.grid:
             return None
         (height, width), (high, wide) = call.grid, grid
         return (
@@ -177,7 +183,7 @@ class DualAttentionColor:
 
     def active(self, sigma: float) -> bool:
         """Whether the edit acts at the kept level nearest to a sigma."""
-        position = self.sigmas.index(self.banks.reference.nearest(sigma)) / len(self.sigmas)
+        position = self.sigmas.index(nearest_level(self._levels, sigma)) / len(self.sigmas)
         return self.settings.start <= position < self.settings.end
 
     def precompute(
@@ -189,21 +195,28 @@ class DualAttentionColor:
     ) -> None:
         """Compute what is known before sampling: with γ = 1 and β = 0 nothing of the running picture enters a layer.
 
+        The outputs are kept where the features are, which the edit then lets go of. The device has those of one layer
+        at one level at a time.
+
         :param heads: of each layer.
         :param attend: fused attention to compute with.
         :param device: where to compute (None: where the banks are).
         :param out_of_memory: whether an error says that memory ran out: then it is done for fewer pictures at once.
         """
         pictures, at_once = tuple(range(self.pictures)), Batches(self.pictures, out_of_memory)
-        for layer, shallow in self.layers.items():
-            if self.settings.weights(shallow) == (1.0, 0.0):
+        for layer in self._needs():
+            if self.settings.weights(self.layers[layer]) == (1.0, 0.0):
+                outputs = {}
                 for level in self.sigmas:
 
                     def fixed(part: slice, layer: Layer = layer, level: float = level) -> Tensor:
                         return self._fixed_output(layer, level, pictures[part], heads[layer], attend, device)
 
                     parts = [made for _, made in at_once.of(self.pictures, fixed)]
-                    self._fixed[level, layer] = torch.cat(parts) if len(parts) > 1 else parts[0]
+                    outputs[level, layer] = torch.cat(parts) if len(parts) > 1 else parts[0]
+                self._fixed |= outputs
+                self.banks = self.banks.only(self._needs())
+        self.forget()
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """The colored attention, (rows, N, heads · d); rows that are not conditional are ``earlier``'s."""
@@ -224,15 +237,18 @@ class DualAttentionColor:
 
     def _attention(self, call: AttentionCall) -> Tensor:
         """The module's two equations for the rows of a call, (rows, N, heads · d)."""
-        level = self.banks.reference.nearest(call.sigma)
-        fixed = self._fixed.get((level, call.layer))
-        if fixed is not None:
+        level = nearest_level(self._levels, call.sigma)
+
+        def read(*name: str) -> Tensor:
+            return pick_rows(self._reader.read(level, call.q.device, (call.layer, *name)), call.pictures)
+
+        if (level, call.layer) in self._fixed:
             # a copy: what an edit returns may be worked on in place
-            return pick_rows(fixed, call.pictures).to(call.q, copy=True)
+            return read(FIXED).to(call.q, copy=True)
         gamma, beta = self.settings.weights(self.layers[call.layer])
 
         def kept(role: Role, letter: str) -> Tensor:
-            return self._kept(role, letter, call.layer, level, call.pictures).to(call.q)
+            return read(role, letter).to(call.q)
 
         def keys(role: Role, letter: str) -> Tensor:
             return self._in_mask(kept(role, letter), call.layer, call.pictures)
@@ -274,6 +290,18 @@ class DualAttentionColor:
         k, v = (self._in_mask(t.to(running), layer, pictures) for t in (k, v))
         return attend(running, k, v, heads).to(q)
 
+    def _needs(self) -> dict[Layer, dict[Role, str]]:
+        """What the edit reads of the banks: of each layer whose outputs are not known, projections by role."""
+        known = {layer for _, layer in self._fixed}
+        return {layer: self.settings.needs(shallow) for layer, shallow in self.layers.items() if layer not in known}
+
+    def _features(self, level: float) -> dict[Hashable, Tensor]:
+        """All that the edit reads at a level."""
+        found: dict[Hashable, Tensor] = {
+            (layer, FIXED): fixed for (at, layer), fixed in self._fixed.items() if at == level
+        }
+        return found | {(layer, role, letter): kept for role, layer, letter, kept in self.banks.at(level)}
+
     def _kept(self, role: Role, letter: str, layer: Layer, level: float, pictures: Sequence[int]) -> Tensor:
         """A projection as the bank has it, (len(pictures), tokens, heads · d)."""
         bank = self.banks.of(role)
@@ -288,12 +316,12 @@ class DualAttentionColor:
         mask = self._sent.on(like.device, lambda: to_grid(shown, call.grid).to(like), "mask", call.grid, like.dtype)
         return strength * pick_rows(mask.unsqueeze(-1), call.pictures)
 
-    def _select_keys(self, mask: Tensor | None) -> dict[Layer, list[Tensor]] | None:
+    def _select_keys(self, mask: Tensor | None, banks: DualBanks) -> dict[Layer, list[Tensor]] | None:
         """For each layer and reference, the tokens that may be looked at."""
         if mask is None:
             return None
         check_reference_mask(mask)
-        return {layer: tokens_in_mask(mask, self.banks.reference.grid(layer)) for layer in self.layers}
+        return {layer: tokens_in_mask(mask, banks.reference.grid(layer)) for layer in self.layers}
 
     def _in_mask(self, tokens: Tensor, layer: Layer, pictures: Sequence[int]) -> Tensor:
         """Drop the reference's tokens outside the mask: (rows, M, C) -> (rows, m, C)."""

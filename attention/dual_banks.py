@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from torch import Tensor
 
 from ..diffusion.levels import same_levels
 from .bank import FeatureBank
@@ -12,6 +14,8 @@ from .layers import Layer
 
 #: Whose features: the gray input's, the color reference's, the same reference's without color.
 Role = Literal["input", "reference", "gray"]
+
+ROLES: tuple[Role, ...] = get_args(Role)
 
 #: layer -> role -> projections, some of the letters ``qkv``.
 Needs = Mapping[Layer, Mapping[Role, str]]
@@ -44,15 +48,30 @@ class DualBanks:
         """Levels with features, highest first."""
         return self.reference.sigmas
 
+    def only(self, needs: Needs) -> DualBanks:
+        """The banks reduced to what is needed; they share memory with these."""
+        source, reference, gray = (
+            self.of(role).only({layer: need[role] for layer, need in needs.items()}) for role in ROLES
+        )
+        return DualBanks(source, reference, gray)
+
+    def at(self, level: float) -> Iterator[tuple[Role, Layer, str, Tensor]]:
+        """(role, layer, projection, tensor) of everything kept at a level; banks may count it with other rounding."""
+        for role in ROLES:
+            bank = self.of(role)
+            sigma = bank.nearest(level) if bank.levels else None
+            for at, layer, letter, tensor in bank.items():
+                if at == sigma:
+                    yield role, layer, letter, tensor
+
     def check(self, needs: Needs) -> None:
         """Whether the banks hold what is needed and fit each other, before any sampling starts.
 
         :raises ValueError: a bank is empty, or numbers of pictures, levels or sizes differ.
         :raises LookupError: a bank without a projection that is needed.
         """
-        roles: tuple[Role, ...] = ("input", "reference", "gray")
         needed: dict[Role, FeatureBank] = {
-            role: self.of(role) for role in roles if any(need[role] for need in needs.values())
+            role: self.of(role) for role in ROLES if any(need[role] for need in needs.values())
         }
         empty = [role for role, bank in needed.items() if not bank.pictures]
         if empty:

@@ -1,14 +1,27 @@
 """The pretended GPU itself: what it refuses, what it counts, whose line it names, and that its numbers are right."""
 
 import copy
+import gc
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from comfyui_exemplar.color.batches import let_go
 from comfyui_exemplar.diffusion.sampling import sample_ddim
 
-from .fixtures.pretended_gpu import DEVICE, DOWNLOAD, ITEM, SIZE, UPLOAD, PretendedGPU, from_gpu, on_gpu, to_gpu
+from .fixtures.pretended_gpu import (
+    DEVICE,
+    DOWNLOAD,
+    ITEM,
+    MEMORY,
+    SIZE,
+    UPLOAD,
+    PretendedGPU,
+    from_gpu,
+    on_gpu,
+    to_gpu,
+)
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "inference mode"])
@@ -151,3 +164,77 @@ class TestNumbers:
         x[1].add_(1)
         x[:, 0].fill_(5)
         assert from_gpu(x).tolist() == [[5, 0, 0], [5, 1, 1]]
+
+
+class TestMemory:
+    """Bytes that live there: 24 for each (2, 3) of float32."""
+
+    @pytest.fixture(autouse=True)
+    def lives(self):
+        gc.collect()  # what other tests left in circles
+        before = MEMORY.now
+        MEMORY.reset()
+        return lambda: (MEMORY.now - before, MEMORY.peak - before)
+
+    def test_what_comes_and_goes(self, gpu, lives):
+        x = rand(2, 3).to(DEVICE)
+        assert lives() == (24, 24)
+        y = x + 1
+        assert lives() == (48, 48)
+        del x
+        assert lives() == (24, 48)
+        MEMORY.reset()
+        assert lives() == (24, 24)
+        del y
+        assert lives() == (0, 24)
+
+    def test_a_storage_counts_once_and_whole(self, gpu, lives):
+        x = to_gpu(rand(2, 3))
+        row, wide = x[0], x[:, :1].expand(2, 100)
+        assert lives() == (24, 24)
+        x.add_(1)
+        del x, wide
+        assert lives() == (24, 24) and row.shape == (3,)  # a view keeps all of it
+        row = row.clone()
+        assert lives() == (12, 36)
+
+    def test_what_is_needed_in_between(self, gpu, lives):
+        x = to_gpu(rand(2, 3))
+        ((x + 1) * 2).sum()
+        assert lives() == (24, 72)  # the first sum goes when the product is there
+
+    def test_other_values(self, lives):
+        x = to_gpu(rand(2, 3))
+        with PretendedGPU():
+            x.data = x.data.half()
+            assert lives()[0] == 12
+            other = copy.deepcopy(x)
+        assert lives()[0] == 24 and torch.equal(from_gpu(other), from_gpu(x))
+        del x, other
+        assert lives()[0] == 0
+
+    def test_the_cpu_does_not_count(self, gpu, lives):
+        x = rand(2, 3)
+        y = x.to(DEVICE).cpu()
+        assert lives() == (0, 24) and torch.equal(x, y)
+
+    def test_a_network(self, gpu, lives):
+        net = on_gpu(torch.nn.Linear(3, 5))
+        weights = 4 * (15 + 5)
+        assert lives()[0] == weights
+        net(to_gpu(rand(2, 3)))
+        assert lives() == (weights, weights + 24 + 40)
+        net.cpu()
+        assert lives()[0] == 0
+
+    def test_an_error_holds_what_its_frames_had(self, gpu, lives):
+        def work():
+            x = to_gpu(rand(2, 3))
+            raise RuntimeError(f"out of memory beside {tuple(x.shape)}")
+
+        try:
+            work()
+        except RuntimeError as error:
+            assert lives()[0] == 24
+            let_go(error)
+            assert lives()[0] == 0

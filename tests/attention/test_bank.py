@@ -6,6 +6,7 @@ import torch
 from comfyui_exemplar.attention.bank import FeatureBank, pick_rows
 from comfyui_exemplar.attention.layers import Layer
 
+from ..fixtures.pretended_gpu import DEVICE, DOWNLOAD, MEMORY, UPLOAD, PretendedGPU, to_gpu
 from . import naive
 
 DEEP = Layer("output", 0, 1)
@@ -97,6 +98,59 @@ class TestTake:
         taken.put(5.0, DEEP, (1, 1), q=torch.zeros(1, 1, 8))
         assert self.BANK.sigmas == (2.0, 1.0) and self.BANK.layers == (naive.LAYER,)
         assert all(map(torch.equal, before, (tensor for *_, tensor in self.BANK.items())))
+
+
+class TestOnly:
+    BANK = naive.bank(2, sigmas=(1.0, 2.0), layers=(naive.LAYER, DEEP), grid=(2, 3))
+
+    def test_some_projections(self):
+        part = self.BANK.only({naive.LAYER: "vq", DEEP: "", Layer("input", 7): "k"})
+        assert {(at, letter) for _, at, letter, _ in part.items()} == {(naive.LAYER, "q"), (naive.LAYER, "v")}
+        assert part.levels == self.BANK.levels == (1.0, 2.0) and part.sigmas == (2.0, 1.0)
+        assert part.layers == (naive.LAYER,) and part.grid(naive.LAYER) == (2, 3) and part.pictures == 2
+        assert all(tensor is self.BANK.get(s, at, letter) for s, at, letter, tensor in part.items())
+
+    def test_what_was_never_kept_stays_missing(self):
+        part = naive.bank(letters="k").only({naive.LAYER: "qk"})
+        assert part.has(1.0, naive.LAYER, "k") and not part.has(1.0, naive.LAYER, "q")
+
+    def test_nothing(self):
+        part = self.BANK.only({})
+        assert (part.sigmas, part.layers, part.pictures, part.device) == ((), (), 0, None)
+
+
+class TestMoved:
+    def test_there_already(self):
+        bank, empty = naive.bank(), FeatureBank()
+        assert bank.moved(torch.device("cpu")) is bank and empty.moved(DEVICE) is empty
+        assert bank.device == torch.device("cpu") and empty.device is None
+
+    def test_there_and_back(self):
+        bank = naive.bank(2, sigmas=(1.0, 2.0), layers=(naive.LAYER, DEEP), grid=(2, 3))
+        with PretendedGPU() as gpu:
+            there = bank.moved(DEVICE)
+            assert len({event.place for event in gpu.events}) == 1, "one line for all"
+            assert there.device == DEVICE and there.moved(torch.device(DEVICE.type)) is there
+            back = there.moved(torch.device("cpu"))
+        assert [event.kind for event in gpu.events] == [UPLOAD] * 12 + [DOWNLOAD] * 12
+        assert (back.levels, back.layers, back.grid(DEEP)) == (bank.levels, bank.layers, (2, 3))
+        assert all(torch.equal(back.get(s, at, letter), tensor) for s, at, letter, tensor in bank.items())
+
+    def test_what_is_there_stays_itself(self):
+        kept = to_gpu(naive.rand(1, 6, naive.WIDTH))
+        bank = FeatureBank()
+        bank.put(1.0, DEEP, (1, 6), q=kept, k=naive.rand(1, 6, naive.WIDTH))
+        assert bank.device is None
+        with PretendedGPU() as gpu:
+            moved = bank.moved(DEVICE)
+        assert moved.get(1.0, DEEP, "q") is kept and moved.device == DEVICE and len(gpu.events) == 1
+
+    def test_a_view_goes_without_the_rest_of_its_batch(self):
+        before = MEMORY.now
+        bank = naive.bank(4).take([2])
+        with PretendedGPU():
+            there = bank.moved(DEVICE)
+            assert MEMORY.now - before == there.nbytes == bank.nbytes
 
 
 class TestPickRows:

@@ -187,7 +187,9 @@ class TestCopies:
     def test_dtype_and_device(self):
         half, meta = target("q", dtype=torch.bfloat16), target("q", device=torch.device("meta"))
         call = naive.call(batch=2)
-        run(capture_of(half, meta), call)
+        capture = capture_of(half, meta)
+        run(capture, call)
+        capture.finish()
         assert torch.equal(kept(half, "q"), call.q.to(torch.bfloat16))
         assert kept(meta, "q").device.type == "meta" and kept(meta, "q").dtype == torch.float32
 
