@@ -28,13 +28,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from .layers import Layer
 from .rows import put, taken
 
-#: Fused attention of a host: q (B, N, H·d), k and v (B, M, H·d), number of heads -> (B, N, H·d), scaled by d^-1/2.
-Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+class Attend(Protocol):
+    """Fused attention of a host: softmax(scale · q·kᵀ) · v, head by head."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float | None = None) -> Tensor:
+        """q (B, N, H·d), k (B, M, H·d) and v (B, M, H·e), e at most d -> (B, N, H·e), in k's dtype.
+
+        :param q: may be more precise than ``k``: it is rounded to k's dtype once, after all that it is multiplied with.
+        :param scale: what multiplies the logits; None is d^-1/2.
+        """
+        ...
+
+
+#: Precisions in which one more rounding can be felt.
+HALVES = (torch.float16, torch.bfloat16)
 
 #: Branch numbers of the conditional (positive) and of the unconditional prediction, as in ComfyUI, and of a row that
 #: belongs to neither: a prompt that another node asks for by itself.
@@ -152,7 +166,15 @@ def composed(call: AttentionCall, earlier: Callable[[AttentionCall], Tensor], ed
     :param edited: (rows, N, heads · d), what the edit makes of plain attention.
     :returns: (rows, N, heads · d).
     """
-    return edited if call.alone else earlier(call) + (edited - call.plain())
+    if call.alone:
+        return edited
+    change = precise(edited) - precise(call.plain())
+    return (precise(earlier(call)) + change).to(edited)
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """Half precision as float32, anything else as it is: for sums that are to be rounded once."""
+    return tensor.float() if tensor.dtype in HALVES else tensor
 
 
 def batch_layout(entries: Sequence[int], rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

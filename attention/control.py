@@ -25,6 +25,7 @@ from ..diffusion.levels import step_of
 from .call import CONDITIONAL, CROSS, AttentionCall, composed, on_rows
 from .layers import Layer, LayerInfo, decoder_resolutions
 from .map_edits import MapEdit, apply_map, attention_map, edit_on, split_columns
+from .rows import compact
 from .windows import Window, cross_active, cross_share, self_active, window_bounds
 from .word_maps import WordMaps
 
@@ -138,6 +139,8 @@ def self_layer_options(choice: SelfLayers, infos: Sequence[LayerInfo]) -> dict[s
 class SourceFeatures:
     """Queries and keys of the source's rows, for targets that a host runs in a later call of the same prediction.
 
+    What is kept holds nothing of the other rows in memory.
+
     Lifetime: one prediction. Its owner is the prediction's :class:`ControlledAttention`, whose ``clear`` empties it.
 
     :ivar missed: a target came before its source.
@@ -154,10 +157,13 @@ class SourceFeatures:
 
         :param keep: the call has no target, so a later one will ask.
         """
-        features = {call.pictures[i]: (call.q[i], call.k[i]) for i in reversed(call.rows_of(SOURCE))}
-        if not features:
+        rows = call.select(call.rows_of(SOURCE))
+        if not rows.pictures:
             return self._features.get((call.kind, call.layer), {})
-        if (keep or self.keep_all) and not self.frozen:
+        kept = (keep or self.keep_all) and not self.frozen
+        q, k = (compact(rows.q), compact(rows.k)) if kept else (rows.q, rows.k)
+        features = {rows.pictures[i]: (q[i], k[i]) for i in reversed(range(len(rows.pictures)))}
+        if kept:
             self._features[call.kind, call.layer] = features
         return features
 

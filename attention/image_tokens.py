@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .bank import pick_rows
-from .call import CONDITIONAL, UNKNOWN, AttentionCall
+from .call import CONDITIONAL, HALVES, UNKNOWN, AttentionCall, precise
 from .constants import Constants
 from .dual import to_grid
 from .layers import Layer, LayerInfo, select_layers
@@ -132,7 +132,7 @@ class ImageTokens:
         # below 1 the expected weighting fades between two attentions, and the tokens themselves stay as trained
         scale = weight if official else max(weight, 1.0)
         self.projected = {layer: KeysValues(scale * pair.k, scale * pair.v) for layer, pair in projected.items()}
-        self.share = 1.0 if official else min(weight, 1.0)
+        self.share = 1.0 if official else min(float(weight), 1.0)
         self.mask = mask
         self.text_tokens = text_tokens
         self._batches: dict[Layer, tuple[tuple, Tensor, Tensor]] = {}
@@ -162,22 +162,24 @@ class ImageTokens:
         joined = earlier(replace(call, k=torch.cat([call.k, k], 1), v=torch.cat([call.v, v], 1)))
         if isinstance(share, float) and share == 1:
             return joined
-        return torch.lerp(earlier(call), joined, share)
+        if isinstance(share, float):
+            return torch.lerp(earlier(call), joined, share)
+        return torch.lerp(precise(earlier(call)), precise(joined), share).to(joined)
 
     def _share(self, call: AttentionCall) -> float | Tensor:
-        """How much of the edit each token of the picture gets; a tensor is (rows, N or 1, 1) or of one number."""
-        mask, like = self.mask, call.q
+        """How much of the edit each token of the picture gets; a tensor is (rows, N or 1, 1), not in half precision."""
+        mask, like, wide = self.mask, call.q, torch.float32 if call.q.dtype in HALVES else call.q.dtype
         if mask is None and UNKNOWN not in call.branches:
-            return self.share if self.share in (0, 1) else torch.full((), self.share, device=like.device).to(like)
+            return self.share
 
         def made() -> Tensor:
             share = torch.full((1, 1, 1), self.share)
             if mask is not None:
                 share = share * pick_rows(to_grid(mask, call.grid).unsqueeze(-1), call.pictures)
             # a prompt that is not ours gets neither a picture's tokens nor the damping of zeros
-            return (share * torch.tensor([float(one != UNKNOWN) for one in call.branches])[:, None, None]).to(like)
+            return (share * torch.tensor([float(one != UNKNOWN) for one in call.branches])[:, None, None]).to(wide)
 
-        return self._sent.on(like.device, made, call.grid, call.branches, call.pictures, like.dtype)
+        return self._sent.on(like.device, made, call.grid, call.branches, call.pictures, wide)
 
     def _rows(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """Keys and values for the rows of a call, (rows, tokens, channels) each."""

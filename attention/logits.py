@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .call import CONDITIONAL, AttentionCall, Edit, composed, on_rows
 from .layers import Layer
+from .rows import compact
 
 #: A row of a batch that is the same row in the next call: branch, picture, and how many rows of both came before it.
 _Row = tuple[int, int, int]
@@ -27,14 +28,15 @@ _Row = tuple[int, int, int]
 
 @dataclass
 class LogitCache:
-    """Queries and keys by layer and row.
+    """Queries and keys by layer and row, in one tensor a layer that holds nothing but these rows.
 
     It lives for one run (:class:`StaleLogits`), or for one prediction (:class:`KeepLogits`, then :class:`ReuseLogits`).
     The host owns it: ``lcad_instances`` creates it when a run or a prediction begins, and nothing holds it afterward.
     """
 
     _kept: dict[tuple[Layer, str], dict[_Row, tuple[Tensor, Tensor]]] = field(default_factory=dict)
-    _used: dict[tuple[Layer, str], tuple[int, dict[_Row, tuple[Tensor, Tensor] | None]]] = field(default_factory=dict)
+    _used: dict[tuple[Layer, str], dict[_Row, tuple[Tensor, Tensor] | None]] = field(default_factory=dict)
+    _prediction: int = 0
 
     def again(self, call: AttentionCall) -> AttentionCall | None:
         """A call whose rows the same prediction has asked for before, with the logits that it had then.
@@ -44,9 +46,8 @@ class LogitCache:
 
         :returns: the call itself where it had its own; None for rows that are new, or a host that counts nothing.
         """
-        at, rows = (call.layer, call.kind), _rows(call)
-        prediction, used = self._used.get(at, (0, {}))
-        if not call.prediction or prediction != call.prediction or not all(row in used for row in rows):
+        rows, used = _rows(call), self._of_prediction(call)
+        if not all(row in used for row in rows):
             return None
         pairs = [used[row] for row in rows]
         known = [pair for pair in pairs if pair is not None]
@@ -54,19 +55,15 @@ class LogitCache:
 
     def note(self, call: AttentionCall, taken: AttentionCall | None) -> None:
         """Remember for the rest of a prediction what a call's logits were; ``taken`` is None for its own."""
-        if not call.prediction:
-            return
-        at, rows = (call.layer, call.kind), _rows(call)
-        prediction, used = self._used.get(at, (0, {}))
-        if prediction != call.prediction:
-            used = {}
-            self._used[at] = (call.prediction, used)
-        used.update({row: None if taken is None else (taken.q[i], taken.k[i]) for i, row in enumerate(rows)})
+        if call.prediction:
+            pairs = {row: None if taken is None else (taken.q[i], taken.k[i]) for i, row in enumerate(_rows(call))}
+            self._of_prediction(call).update(pairs)
 
     def keep(self, call: AttentionCall) -> None:
         """Keep what the logits of these rows come from."""
         kept = self._kept.setdefault((call.layer, call.kind), {})
-        kept.update({row: (call.q[i], call.k[i]) for i, row in enumerate(_rows(call))})
+        q, k = compact(call.q), compact(call.k)
+        kept.update({row: (q[i], k[i]) for i, row in enumerate(_rows(call))})
 
     def take(self, call: AttentionCall) -> AttentionCall | None:
         """The same call with the kept queries and keys, which are forgotten; None when these rows have none.
@@ -78,6 +75,13 @@ class LogitCache:
         pairs = [kept.pop(row, None) for row in _rows(call)]
         known = [pair for pair in pairs if pair is not None]
         return _with_logits(call, known) if len(known) == len(pairs) else None
+
+    def _of_prediction(self, call: AttentionCall) -> dict[_Row, tuple[Tensor, Tensor] | None]:
+        """What the rows of a layer used in the running prediction; what all layers used before it goes."""
+        if call.prediction != self._prediction:
+            self._used.clear()
+            self._prediction = call.prediction
+        return self._used.setdefault((call.layer, call.kind), {})
 
 
 @dataclass(frozen=True)

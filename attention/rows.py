@@ -34,6 +34,11 @@ def taken(tensor: Tensor, rows: Sequence[int], dim: int = 0) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
+def compact(tensor: Tensor) -> Tensor:
+    """A tensor that keeps nothing else in memory: itself, or a copy where it is a part of a larger one."""
+    return tensor if tensor.untyped_storage().nbytes() <= tensor.nbytes else tensor.clone()
+
+
 def put(tensor: Tensor, rows: Sequence[int], values: Tensor) -> None:
     """Write rows into a tensor, in place: ``values[i]`` becomes its row ``rows[i]``."""
     at = 0

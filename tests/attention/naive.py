@@ -44,6 +44,19 @@ def call(*, branches=(0,), batch=1, tokens=6, grid=None, sigma=1.0, seed=0, laye
     return AttentionCall(layer, sigma, q, k, v, heads, row_branches, pictures, tuple(range(rows)), grid, sdpa)
 
 
+def memory(kept):
+    """Bytes that dictionaries, tuples and lists of tensors keep alive."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors(kept)}
+    return sum(storages.values())
+
+
+def tensors(kept):
+    if isinstance(kept, torch.Tensor):
+        return [kept]
+    parts = kept.values() if isinstance(kept, dict) else kept if isinstance(kept, (tuple, list)) else ()
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
 def bank(pictures=1, tokens=6, sigmas=(1.0,), layers=(LAYER,), letters="qkv", grid=None, seed=100, width=WIDTH):
     """A filled bank of random features."""
     filled = FeatureBank()

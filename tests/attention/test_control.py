@@ -156,6 +156,17 @@ class TestSplitBatches:
         features.clear()
         assert not features.missed
 
+    @pytest.mark.parametrize("together", [False, True])
+    def test_the_source_keeps_no_other_rows_alive(self, kind, together):
+        whole, features = call(kind, branches=(1, SOURCE, TARGET, 3), batch=2), SourceFeatures()
+        asked = whole if together else whole.select([0, 1, 2, 3, 6, 7])
+        features.keep_all = together
+        edited(self.CONTROL, asked, source=features)
+        sources = whole.select(whole.rows_of(SOURCE))
+        assert naive.memory(features._features) == sources.q.nbytes + sources.k.nbytes
+        seen = features.as_seen().of(whole.select([4, 5]), keep=False)
+        assert all(torch.equal(seen[picture][0], sources.q[picture]) for picture in (0, 1))
+
     def test_no_target_no_edit(self, kind):
         asked = call(kind, branches=(1, 0)).select([0])
         assert torch.equal(edited(self.CONTROL, asked), asked.plain())

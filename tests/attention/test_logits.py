@@ -109,3 +109,50 @@ class TestTwoPasses:
         run(KeepLogits(cache), first)
         close(run(ReuseLogits(cache, change), second), -expected(first, second))
         assert torch.equal(seen[0].q, first.q) and torch.equal(seen[0].v, second.v)
+
+
+class TestMemory:
+    """What is kept holds no other rows alive, and goes when nothing can ask for it any more."""
+
+    @staticmethod
+    def size(*kept):
+        return sum(call.q.nbytes + call.k.nbytes for call in kept)
+
+    def test_only_the_conditional_rows(self):
+        cache = LogitCache()
+        call = naive.call(branches=(1, 1, 0, 1), batch=2)
+        run(KeepLogits(cache), call)
+        assert naive.memory(cache._kept) == self.size(call.select(call.rows_of(0)))
+
+    def test_all_rows_are_kept_as_they_are(self):
+        cache = LogitCache()
+        call = naive.call(branches=(1, 0), batch=2)
+        run(StaleLogits(cache), call)
+        assert {t.untyped_storage().data_ptr() for t in naive.tensors(cache._kept)} == {
+            t.untyped_storage().data_ptr() for t in (call.q, call.k)
+        }
+
+    def test_rows_of_a_larger_tensor(self):
+        """Projections may come as one tensor."""
+        cache = LogitCache()
+        call = naive.call(branches=(1, 0))
+        q, k, v = torch.cat([call.q, call.k, call.v], -1).chunk(3, -1)
+        run(StaleLogits(cache), dataclasses.replace(call, q=q, k=k, v=v))
+        assert naive.memory(cache._kept) == self.size(call)
+
+    def test_the_next_prediction_lets_go_of_the_last_ones(self):
+        cache = LogitCache()
+        layers = [Layer("output", i) for i in range(4)]
+
+        def predict(number):
+            """Layer after layer; what the cache holds before each."""
+            held = []
+            for i, layer in enumerate(layers):
+                held.append(naive.memory([cache._kept, cache._used]))
+                call = dataclasses.replace(naive.call(layer=layer, seed=10 * i), prediction=number)
+                run(StaleLogits(cache), call)
+            return [size // self.size(call) for size in held]
+
+        assert predict(1) == [0, 1, 2, 3]
+        assert predict(2) == [4, 4, 4, 4], "what this prediction has used its own guidance may ask for again"
+        assert predict(3) == [4, 1, 2, 3]
