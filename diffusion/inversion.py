@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..color.held import Held
 from ..color.tensors import FLOATS, check_finite, check_tensor
 from ..settings import Settings, setting
 from .schedule import Convention, InversionPlan
@@ -79,7 +80,7 @@ class InversionSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Inversion:
+class Inversion(Held):
     """A batch of pictures, inverted.
 
     :param plan: levels, and the way back.

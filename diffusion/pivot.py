@@ -21,6 +21,7 @@ from math import inf, isfinite, log
 import torch
 from torch import Tensor
 
+from ..color.held import Held
 from ..color.tensors import FLOATS, check_finite, check_tensor
 from ..settings import Settings, setting
 from .inversion import Inversion, round_trip_error
@@ -125,7 +126,7 @@ class PivotOptions(Settings):
 
 
 @dataclass(frozen=True)
-class Pivots:
+class Pivots(Held):
     """The unconditional contexts of one picture, and the way back that they pin down.
 
     :param levels: (N+1,) descending sigmas of the way back.
@@ -186,17 +187,17 @@ class Pivots:
     def _logs(self) -> Tensor:
         return torch.tensor([log(max(sigma, _LOWEST)) for sigma in self.sigmas], dtype=torch.float64)
 
-    def index(self, sigma: float) -> int:
+    def step(self, sigma: float) -> int:
         """The step whose sigma is nearest on a logarithmic scale."""
         return int((self._logs - log(max(sigma, _LOWEST))).abs().argmin())
 
     def at(self, sigma: float) -> Tensor:
         """(tokens, width): the unconditional context for a sigma."""
-        return self.contexts[self.index(sigma)]
+        return self.contexts[self.step(sigma)]
 
     def latent_at(self, sigma: float) -> Tensor:
         """(1, C, h, w): where the way back stands at a sigma that begins a step."""
-        return self.trajectory[self.index(sigma)]
+        return self.trajectory[self.step(sigma)]
 
 
 @dataclass(frozen=True)

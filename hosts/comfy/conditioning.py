@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...color import as_mask
+from ...color.held import is_list
 from ...color.tensors import FLOATS, LARGEST, check_finite, check_tensor
 from ...diffusion.schedule import Convention, inversion_plan
 from .fits import check_levels
@@ -118,7 +119,7 @@ def inversion_levels(model: Any, steps: int, depth: int, convention: Convention)
 
 def _check_entries(conditioning: Any, asked: str) -> None:
     """:raises ValueError: not a list of prompts with finite numbers."""
-    if not isinstance(conditioning, (list, tuple)):
+    if not is_list(conditioning):
         raise ValueError(
             f"{asked}: found {type(conditioning).__name__}, expected a CONDITIONING; connect a CLIP Text Encode."
         )

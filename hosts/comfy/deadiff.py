@@ -13,6 +13,7 @@ from torch import Tensor
 from ... import demo
 from ...attention.image_tokens import KINDS, ImageTokens, project_tokens, route
 from ...attention.layers import Layer
+from ...color.held import Held
 from ...color.tensors import FLOATS, check_tensor, is_finite
 from ...networks.deadiff.load import DEADiffAdapter, load_deadiff
 from ...pipelines.deadiff import (
@@ -31,7 +32,7 @@ from .model import attention_layers
 
 
 @dataclass(frozen=True)
-class DEADiffTokens:
+class DEADiffTokens(Held):
     """The type DEADIFF_TOKENS: what references became, and all that a MODEL needs to listen to it.
 
     :param tokens: kind -> (pictures, tokens, hidden), float32 on the CPU.

@@ -302,7 +302,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
         def replaced(entry: dict) -> dict:
             conds = entry["model_conds"]
             contexts = self._sent.on(conds["c_crossattn"].cond.device, lambda: pivots.contexts, "pivots")
-            context = comfy.conds.CONDCrossAttn(contexts[pivots.index(sigma)][None])
+            context = comfy.conds.CONDCrossAttn(contexts[pivots.step(sigma)][None])
             return {**entry, "model_conds": {**conds, "c_crossattn": context}}
 
         return [replaced(entry) for entry in self.conds["negative"]]

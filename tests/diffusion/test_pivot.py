@@ -65,7 +65,7 @@ def test_look_up_by_sigma():
         for near in (sigma * 0.99, sigma, sigma * 1.01):
             assert torch.equal(pivots.at(near), pivots.contexts[i])
             assert torch.equal(pivots.latent_at(near), pivots.trajectory[i])
-    assert pivots.index(0.0) == len(pivots.sigmas) - 1 and pivots.index(1e9) == 0
+    assert pivots.step(0.0) == len(pivots.sigmas) - 1 and pivots.step(1e9) == 0
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -12,6 +12,8 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from comfyui_exemplar.color.held import is_list
+
 from ..sampling import run as sample
 from ..sampling import run_guider
 from .right import BY_ID
@@ -50,7 +52,7 @@ class Outcome:
             if self.draw:
                 latent, sigmas = self.start()
                 self.parts[name] = self.sampled(latent["samples"], sigmas)
-        elif isinstance(value, (list, tuple)):
+        elif is_list(value):
             for index, item in enumerate(value):
                 self._take(f"{name} {index}", item, kind)
         elif isinstance(value, Mapping):
@@ -147,7 +149,7 @@ def _look_at(name: str, value: Any, seen: dict[str, Any], depth: int = 0) -> Non
         seen[f"{name} keys"] = tuple(map(str, value))
         for key, item in value.items():
             _look_at(f"{name}[{key}]", item, seen, depth + 1)
-    elif isinstance(value, (list, tuple)) and depth < 6:
+    elif is_list(value) and depth < 6:
         seen[f"{name} length"] = len(value)
         for index, item in enumerate(value):
             _look_at(f"{name}[{index}]", item, seen, depth + 1)
