@@ -160,6 +160,12 @@ class FeatureBank:
         """
         return self._changed(lambda tensor: tensor, lambda layer, name: name in keep.get(layer, ""))
 
+    def compact(self) -> FeatureBank:
+        """The bank without what its tensors keep alive beside themselves, where they are parts of larger ones."""
+        if all(_is_whole(tensor) for tensor in self.tensors):
+            return self
+        return self._changed(lambda tensor: tensor if _is_whole(tensor) else tensor.clone())
+
     def _changed(
         self, change: Callable[[Tensor], Tensor], keep: Callable[[Layer, str], bool] = lambda *_: True
     ) -> FeatureBank:
@@ -180,6 +186,11 @@ def nearest_level(levels: Iterable[float], sigma: float) -> float:
 def is_on(tensor: Tensor, device: torch.device) -> bool:
     """Whether a tensor is on a device; one without a number means any of its kind."""
     return tensor.device.type == device.type and device.index in (None, tensor.device.index)
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether a tensor's storage holds nothing else."""
+    return tensor.untyped_storage().nbytes() <= tensor.numel() * tensor.element_size()
 
 
 def joined_banks(banks: Sequence[FeatureBank]) -> FeatureBank:

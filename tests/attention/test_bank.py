@@ -100,6 +100,13 @@ class TestTake:
         assert all(map(torch.equal, before, (tensor for *_, tensor in self.BANK.items())))
 
 
+def in_there(bank):
+    made = FeatureBank()
+    for sigma, layer, name, tensor in bank.items():
+        made.put(sigma, layer, bank.grid(layer), **{name: to_gpu(tensor)})
+    return made
+
+
 class TestOnly:
     BANK = naive.bank(2, sigmas=(1.0, 2.0), layers=(naive.LAYER, DEEP), grid=(2, 3))
 
@@ -151,6 +158,24 @@ class TestMoved:
         with PretendedGPU():
             there = bank.moved(DEVICE)
             assert MEMORY.now - before == there.nbytes == bank.nbytes
+
+
+class TestCompact:
+    def test_parts_of_a_batch_leave_the_rest(self):
+        whole = naive.bank(4, grid=(2, 3))
+        part = whole.take([1, 2])
+        own = part.compact()
+        for sigma, layer, name, tensor in own.items():
+            assert torch.equal(tensor, part.get(sigma, layer, name))
+            assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        assert own.pictures == 2 and own.grid(naive.LAYER) == (2, 3)
+
+    def test_a_whole_one_is_itself(self):
+        whole = naive.bank(4)
+        assert whole.compact() is whole and FeatureBank().compact().pictures == 0
+        there = in_there(whole)
+        with PretendedGPU():
+            assert there.compact() is there
 
 
 class TestPickRows:
