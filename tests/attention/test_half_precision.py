@@ -101,10 +101,10 @@ def test_a_kernel_in_place_of_torchs_that_takes_no_scale(monkeypatch):
         return torchs(q, k, v)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", ignoring)
-    found = blend_before_softmax(*case, 0.3, HEADS, sdpa)
+    found = blend_before_softmax(*case, 0.9, HEADS, sdpa)
     assert seen == [{}] and found.dtype == torch.bfloat16
     monkeypatch.undo()
-    assert off(found, blended(*case, 0.3)) < 0.01
+    assert off(found, blended(*case, 0.9)) < 0.01
 
 
 class TestNarrowValues:
