@@ -34,9 +34,9 @@ def run(options: argparse.Namespace) -> int:
 
     chosen = common.chosen(options, AutoColorSettings)
     steady = AutoColorSettings.resolve(**chosen).steady  # what is out of range is refused before anything is read
-    path = options.model or ddcolor_path()
+    placed, path = common.placement(options), options.model or ddcolor_path()
     batch = plan(options, files={"--model": path}, one_size="--steady" if steady else "")
-    network = load_ddcolor(path, systems=SYSTEMS, **common.placement(options))
+    network = load_ddcolor(path, systems=SYSTEMS, **placed)
     settings = AutoColorSettings.resolve(network.recommended, **chosen)
     jobs, count = batch.jobs, len(batch.jobs)
     pictures = map(batch.read, jobs)

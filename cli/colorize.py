@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     chosen = {**DEFAULTS, **common.chosen(options, ColorizeSettings)}
     ColorizeSettings.resolve(**chosen)  # what is out of range is refused before anything is read
-    path = options.model or model_path()
+    placed, path = common.checkpoint(options), options.model or model_path()
     batch = plan(
         options,
         sheets=not options.no_sheet,
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         folders=["--model"],
     )
     reference = load_picture(options.reference)
-    model = load_standalone(path, **common.checkpoint(options))
+    model = load_standalone(path, **placed)
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
     pair = None
     for group in batch.groups():  # pictures of one size share model calls

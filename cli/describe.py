@@ -65,11 +65,11 @@ def run(options: argparse.Namespace) -> int:
     LCADSettings.resolve(**chosen)  # what is out of range is refused before anything is read
     drawing = InstanceSettings.resolve(**common.chosen(options, InstanceSettings, _REGION))
     regions = [_region(text) for text in options.region]
-    path = options.model or lcad_path()
+    placed, path = common.placement(options), options.model or lcad_path()
     masks = {f"--region {phrase}": mask for phrase, mask in regions}
     batch = plan(options, pictures=masks, files={"--model": path})
     masked = [(phrase, load_mask(mask)) for phrase, mask in regions]
-    host = load_lcad(path, tokenizer=options.tokenizer, **common.placement(options))
+    host = load_lcad(path, tokenizer=options.tokenizer, **placed)
     settings = LCADSettings.resolve(host.recommended, **chosen)
     steps = len(sampling_sigmas(host.sigma_table, settings.steps, settings.convention)) - 1
     for job in batch.jobs:

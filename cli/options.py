@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from ..settings import Settings, entries
-
-if TYPE_CHECKING:
-    import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -124,8 +121,20 @@ def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = F
     group.add_argument(
         "--model", type=path, metavar="PLACE", required=required, help=f"{help} (required)" if required else help
     )
-    group.add_argument("--device", default="cpu", help="cpu, cuda, mps ... (default: cpu)")
-    group.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the model's weights (default: float32)")
+    group.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where it runs: cpu, cuda (NVIDIA, AMD), cuda:1, xpu (Intel), mps (Apple) ..., or auto for the first "
+        "accelerator that torch finds (default: cpu)",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default=DTYPES[0],
+        help="of the model's weights; float16 and bfloat16 take half the memory and are faster on most GPUs (default: "
+        "float32)",
+    )
     return group
 
 
@@ -144,28 +153,26 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
 
 
 def checkpoint(options: argparse.Namespace) -> dict[str, Any]:
-    """``device``, ``dtype`` and ``prediction`` for a loader of checkpoints; raises as :func:`placement`."""
+    """``device``, ``dtype`` and ``prediction`` for a loader of checkpoints; as :func:`placement`."""
     return {**placement(options), "prediction": options.prediction}
 
 
 def placement(options: argparse.Namespace) -> dict[str, Any]:
-    """``device`` and ``dtype`` for a loader.
+    """``device`` and ``dtype`` for a loader. Asked for before any work, since a device may not be there.
 
-    :raises ValueError: a device that is not there.
+    :raises ValueError: a device that is not there, or does not compute in the dtype.
     """
     import torch
 
-    return {"device": _device(options.device), "dtype": getattr(torch, options.dtype)}
+    from ..color.devices import check_dtype, find_device
 
-
-def _device(name: str) -> torch.device:
-    """A torch device that is really there."""
-    import torch
-
+    dtype = getattr(torch, options.dtype)
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # and back: some devices hold no numbers
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {name} can't be used here ({reason}); use --device cpu.") from None
-    return device
+        device = find_device(options.device)
+    except ValueError as error:
+        raise ValueError(f"--device {options.device} {error}.") from None
+    try:
+        check_dtype(device, dtype)
+    except ValueError as error:
+        raise ValueError(f"--dtype {options.dtype} {error}; use another one.") from None
+    return {"device": device, "dtype": dtype}

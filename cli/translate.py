@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     TranslateSettings.resolve(**chosen)  # what is out of range is refused before anything is read
     if options.save_concept and options.concept:
         raise ValueError("--save-concept keeps what is learned from --reference; with --concept nothing is learned.")
-    path = options.model or model_path()
+    placed, path = common.checkpoint(options), options.model or model_path()
     batch = plan(
         options,
         "translated",
@@ -64,8 +64,8 @@ def run(options: argparse.Namespace) -> int:
     )
     place = OwnPlace(options.save_concept, VECTORS_KEY, "--save-concept") if options.save_concept else None
     reference = load_picture(options.reference) if options.reference else None
-    text = load_concept_text(path, common.placement(options)["device"])
-    model = load_standalone(path, **common.checkpoint(options))
+    text = load_concept_text(path, placed["device"])
+    model = load_standalone(path, **placed)
     settings = TranslateSettings.resolve(model.recommended.get("vct", {}), **chosen)
     host = DiffusersTranslator(model, text=text)
     if reference is not None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .devices import empty_cache
 from .masks import as_mask
 
 log = logging.getLogger(__name__)
@@ -179,14 +180,14 @@ def let_go(error: BaseException) -> None:
         seen = seen.__cause__ or seen.__context__
 
 
-def freed(error: Exception, empty_cache: Callable[[], object] | None = None) -> bool:
+def freed(error: Exception, device: torch.device | None = None) -> bool:
     """Whether an error says that memory ran out; if so, what the failed work held is freed.
 
-    :param empty_cache: gives the freed memory back to the device.
+    :param device: that gets the freed memory back from torch's allocator.
     """
     if not ran_out(error):
         return False
     let_go(error)
-    if empty_cache is not None:
-        empty_cache()
+    if device is not None:
+        empty_cache(device)
     return True

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from comfyui_exemplar.color.devices import is_bfloat16_fast
 from comfyui_exemplar.hosts.diffusers.checkpoint import alphas_cumprod
 from comfyui_exemplar.networks.embedded.words import HashedWords
 
@@ -123,5 +124,4 @@ def _level(name: str) -> str | None:
 
 def quick_precision(device: torch.device) -> torch.dtype:
     """What training computes in: bfloat16 where the hardware has it, as the weights stay float32."""
-    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if is_bfloat16_fast(device) else torch.float32

@@ -110,7 +110,7 @@ class DiffusersHost:
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""
-        return freed(error, torch.cuda.empty_cache if self.device.type == "cuda" else None)
+        return freed(error, self.device)
 
     def _split_block(self, layers: Sequence[Layer]) -> int | None:
         """The up block of the first edited layer: before it both branches of guidance compute the same thing."""

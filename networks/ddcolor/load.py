@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...color.batches import freed
+from ...color.devices import free_memory
 from ...files.headers import Systems, read_recommended
 from ...files.ldm import build as build_strictly
 from ...files.numbers import check_numbers
@@ -57,14 +58,14 @@ class LoadedDDColor:
 
     def frames_at_once(self, frames: int, height: int, width: int) -> int:
         """How many of some frames to hand over at once: what fits the memory that is free."""
-        if self.device.type != "cuda":
-            return 1  # on a CPU single frames are faster, as more of their numbers stay in its caches
-        free, _ = torch.cuda.mem_get_info(self.device)
+        free = free_memory(self.device)
+        if free is None:  # a CPU, where single frames are faster, as more of their numbers stay in its caches
+            return 1
         return fitting(free, self.network, frames, height, width)
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""
-        return freed(error, torch.cuda.empty_cache if self.device.type == "cuda" else None)
+        return freed(error, self.device)
 
 
 def fitting(free: float, network: DDColor, frames: int, height: int, width: int) -> int:
