@@ -12,6 +12,7 @@ edit                         what it keeps                               lifetim
 ============================ =========================================== ===============================================
 ``capture.Capture``          q, k, v, in the banks of its targets        one inversion; who inverts owns the banks
 ``dual.DualAttentionColor``  outputs that are known before sampling      its own: the MODEL or run that holds it
+``levels_on_device``         one level of features, on the run's device  one run; the edit that reads them
 ``control.SourceFeatures``   queries and keys of the source's rows       one prediction; its ``ControlledAttention``
 ``word_maps.WordMaps``       sums of words' maps over layers             one prediction or one run; see the class
 ``logits.LogitCache``        queries and keys of a run, by layer and row one run; whoever runs the model

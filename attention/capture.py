@@ -37,7 +37,9 @@ class StorageSettings(Settings):
     )
     keep_on: Literal["with the model", "cpu"] = setting(
         "with the model",
-        "Where they are kept. with the model is faster; cpu saves GPU memory and costs a copy a layer and step.",
+        "Where they are kept while pictures are inverted or colored; afterwards it is main memory. with the model is "
+        "faster and takes GPU memory; cpu saves that and moves one noise level after the other. ComfyUI does so by "
+        "itself where there is no room.",
         advanced=True,
     )
 
