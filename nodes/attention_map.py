@@ -71,12 +71,23 @@ class AttentionMap(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        from ..hosts.comfy.memory import compute_device, out_of_memory, results
+
         expect(cls, input_inversion=input_inversion, reference_inversion=reference_inversion)
         settings = resolved(cls, AttentionMapSettings, {}, values)
         image, reference = picture(cls, image, "image"), picture(cls, reference, "reference")
         region = optional_mask(cls, mask, "mask")
-        maps = attention_maps(input_inversion, reference_inversion, image, reference, settings, region=region)
-        return io.NodeOutput(maps.shown, maps.heat, maps.carried, maps.confidence)
+        maps = attention_maps(
+            input_inversion,
+            reference_inversion,
+            image,
+            reference,
+            settings,
+            region=region,
+            device=compute_device(),
+            out_of_memory=out_of_memory,
+        )
+        return io.NodeOutput(*results(maps.shown, maps.heat, maps.carried, maps.confidence))
 
 
 NODES = [AttentionMap]

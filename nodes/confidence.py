@@ -77,14 +77,23 @@ class ConfidenceBlend(io.ComfyNode):
         reference_mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        from ..hosts.comfy.memory import compute_device, out_of_memory, results
+
         expect(cls, input_inversion=input_inversion, reference_inversion=reference_inversion)
         settings = resolved(cls, ConfidenceBlendSettings, {}, values)
         color_image, fallback = picture(cls, color_image, "color_image"), picture(cls, fallback, "fallback")
         reference_mask = optional_mask(cls, reference_mask, "reference_mask")
         blend = confidence_blend(
-            color_image, fallback, input_inversion, reference_inversion, settings, reference_mask=reference_mask
+            color_image,
+            fallback,
+            input_inversion,
+            reference_inversion,
+            settings,
+            reference_mask=reference_mask,
+            device=compute_device(),
+            out_of_memory=out_of_memory,
         )
-        return io.NodeOutput(blend.images, blend.from_reference, blend.shown)
+        return io.NodeOutput(*results(blend.images, blend.from_reference, blend.shown))
 
 
 NODES = [ConfidenceBlend]

@@ -90,8 +90,9 @@ class ConceptFusion(io.ComfyNode):
         from ..hosts.comfy.conditioning import check_conditioning
         from ..hosts.comfy.fits import check_inversion, check_pivots
         from ..hosts.comfy.model import attention_layers, fingerprint, require_unet
+        from ..hosts.comfy.prompts import first_column, text_columns
         from ..hosts.comfy.recommended import recommended
-        from ..hosts.comfy.vct_control import first_column, pair_guider, text_columns
+        from ..hosts.comfy.vct_control import pair_guider
 
         expect(cls, model=model, inversion=inversion, pivots=pivots)
         require_unet(model, title(cls))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention.correspondence import correspond, heat
+from ..attention.correspondence import Correspondence, correspond, heat
 from ..attention.layers import LayerInfo, select_layers
 from ..color import resize
+from ..color.batches import Batches, freed
 from ..color.heat import heat_overlay
 from ..color.sizes import size_of
 from ..diffusion.inversion import Inversion
@@ -75,6 +77,8 @@ def attention_maps(
     settings: AttentionMapSettings | None = None,
     *,
     region: Tensor | None = None,
+    device: torch.device | None = None,
+    out_of_memory: Callable[[Exception], bool] = freed,
 ) -> AttentionMaps:
     """Where a place of the input looks in the reference, and what attention carries from there to every place.
 
@@ -82,25 +86,30 @@ def attention_maps(
     :param image: (B, H, W, 3) in 0..1; ``reference`` (b, h, w, 3). A batch that is too short starts over.
     :param settings: None looks from the place that is surest of its match.
     :param region: (n, H', W') mask to look from instead of a point.
+    :param device: where to compute, layer by layer (None: where the features are).
+    :param out_of_memory: whether an error says that memory ran out: then it is done for fewer tokens at once.
     :raises ValueError: no layer has what is needed, or an empty region.
     """
     point = None if settings is None else (settings.x, settings.y)
     settings = settings or AttentionMapSettings()
     picture = settings.picture
-    image, reference = image[picture % len(image)][None], reference[picture % len(reference)][None]
+    image, reference = image[picture % len(image)][None].cpu(), reference[picture % len(reference)][None].cpu()
     if region is not None:
-        region = region[picture % len(region)][None]
+        region = region[picture % len(region)][None].cpu()
     layers = shared_layers(source, target, settings.layers)
     sigmas = source.bank.sigmas
     sigma = sigmas[min(int(settings.position * len(sigmas)), len(sigmas) - 1)]
     soft = settings.carry == "soft"
-    features, carried, confidence = [], [], []
-    for info in layers:
-        grid, reference_grid = source.bank.grid(info.layer), target.bank.grid(info.layer)
+    carried, confidence = [], []
+
+    def features(info: LayerInfo) -> _Features:
         q = _kept(source, sigma, info, "q", picture)
         k = _kept(target, target.bank.nearest(sigma), info, "k", picture)
-        features.append((info, q, k, grid, reference_grid))
-        match = correspond(q, k, info.heads, resize(reference, reference_grid)[0].flatten(0, 1))
+        return _Features(q.to(device or q.device), k.to(device or q.device), info.heads, out_of_memory)
+
+    for info in layers:
+        grid, reference_grid = source.bank.grid(info.layer), target.bank.grid(info.layer)
+        match = features(info).correspond(resize(reference, reference_grid)[0].flatten(0, 1))
         carried.append(_to_size(match.soft if soft else match.hard, grid, size_of(image), smooth=soft))
         confidence.append(_to_size(match.confidence[:, None], grid, size_of(image)))
     sure = torch.stack(confidence).mean(0)[..., 0].clamp(0, 1)
@@ -108,13 +117,60 @@ def attention_maps(
         point = _surest(sure)
 
     heats = []
-    for info, q, k, grid, reference_grid in features:
-        weight = _query_weight(grid, point, region)
-        heats.append(_to_size(heat(q, k, info.heads, weight)[:, None], reference_grid, size_of(reference)))
+    for info in layers:
+        weight = _query_weight(source.bank.grid(info.layer), point, region)
+        looked_at = features(info).heat(weight)[:, None]
+        heats.append(_to_size(looked_at, target.bank.grid(info.layer), size_of(reference)))
     heat_map = torch.stack(heats).mean(0)[..., 0]
     heat_map = heat_map / heat_map.amax().clamp_min(1e-12)
     shown = heat_overlay(image, reference, heat_map, point if region is None else None, region)
     return AttentionMaps(shown, heat_map, torch.stack(carried).mean(0).clamp(0, 1), sure)
+
+
+@dataclass(frozen=True)
+class _Features:
+    """What one layer kept of a picture, where it is worked on, for as many tokens at once as memory allows.
+
+    :param q: (N, heads · d); ``k`` is (M, heads · d).
+    """
+
+    q: Tensor
+    k: Tensor
+    heads: int
+    out_of_memory: Callable[[Exception], bool]
+
+    def correspond(self, values: Tensor) -> Correspondence:
+        """``attention.correspondence.correspond`` with values of the key tokens, (M, c); the result is on the CPU."""
+        values = values.to(self.q.device)
+
+        def matched(part: slice) -> Correspondence:
+            match = correspond(self.q[part], self.k, self.heads, values)
+            return Correspondence(match.soft.cpu(), match.hard.cpu(), match.index.cpu(), match.confidence.cpu())
+
+        parts = [match for _, match in Batches(len(self.q), self.out_of_memory, "token(s)").of(len(self.q), matched)]
+        return Correspondence(
+            torch.cat([part.soft for part in parts]),
+            torch.cat([part.hard for part in parts]),
+            torch.cat([part.index for part in parts]),
+            torch.cat([part.confidence for part in parts]),
+        )
+
+    def heat(self, weight: Tensor) -> Tensor:
+        """``attention.correspondence.heat`` of query tokens with these weights, (N,); the result is on the CPU, (M,).
+
+        :raises ValueError: no token has any weight.
+        """
+        chosen = torch.nonzero(weight > 0).squeeze(1)
+        if len(chosen) < 2:
+            return heat(self.q, self.k, self.heads, weight).cpu()
+
+        def paid(part: slice) -> Tensor:
+            these = torch.zeros_like(weight)
+            these[chosen[part]] = weight[chosen[part]]
+            return heat(self.q, self.k, self.heads, these).cpu() * (these.sum() / weight.sum())
+
+        parts = Batches(len(chosen), self.out_of_memory, "token(s)").of(len(chosen), paid)
+        return torch.stack([part for _, part in parts]).sum(0)
 
 
 def shared_layers(source: Inversion, target: Inversion, expression: str) -> tuple[LayerInfo, ...]:

@@ -7,6 +7,7 @@ reference; where it is, an automatic colorization of the input can step in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from ..attention.correspondence import confidence
 from ..attention.dual import tokens_in_mask
 from ..attention.layers import LayerInfo, select_layers
 from ..color import check_count, check_masks, chroma_of, desaturate, merge_chroma, resize
+from ..color.batches import Batches, freed
 from ..color.heat import over_picture
 from ..color.sizes import size_of
 from ..diffusion.inversion import Inversion
@@ -60,12 +62,15 @@ def confidence_blend(
     settings: ConfidenceBlendSettings,
     *,
     reference_mask: Tensor | None = None,
+    device: torch.device | None = None,
+    out_of_memory: Callable[[Exception], bool] = freed,
 ) -> ConfidenceBlend:
     """Keep a picture's colors where attention is sure of its match, and take another's elsewhere.
 
     :param color_image: (B, H, W, 3) in 0..1, colored by the reference.
     :param fallback: (1 or B, *, *, 3) in 0..1, colored in another way.
-    :param source: inversion of the inputs; ``target`` of the reference, as for :func:`match_confidence`.
+    :param source: inversion of the inputs; ``target`` of the reference, as for :func:`match_confidence`, as are
+        ``device`` and ``out_of_memory``.
     :raises ValueError: numbers of pictures that do not fit, or inversions without what is needed.
     """
     if source.pictures != len(color_image):
@@ -77,7 +82,7 @@ def confidence_blend(
     check_count(len(fallback), len(color_image), "fallback")
     check_count(target.pictures, len(color_image), "reference_inversion")
     check_masks(reference_mask, target.pictures, "reference_mask")
-    sure = match_confidence(source, target, reference_mask)
+    sure = match_confidence(source, target, reference_mask, device=device, out_of_memory=out_of_memory)
     size = size_of(color_image)
     shown = over_picture(desaturate(color_image).cpu(), full_size(sure, size))
     from_reference = full_size(trust(sure, settings.fallback_below), size)
@@ -87,11 +92,20 @@ def confidence_blend(
     return ConfidenceBlend(merge_chroma(chroma, color_image), from_reference, shown)
 
 
-def match_confidence(source: Inversion, target: Inversion, reference_mask: Tensor | None = None) -> Tensor:
+def match_confidence(
+    source: Inversion,
+    target: Inversion,
+    reference_mask: Tensor | None = None,
+    *,
+    device: torch.device | None = None,
+    out_of_memory: Callable[[Exception], bool] = freed,
+) -> Tensor:
     """How sure the attention of each picture is of its match, at the noisiest kept step.
 
     :param source: the inputs' inversion with kept q; ``target`` the reference's (best: without its colors) with kept k.
     :param reference_mask: (1 or B, H, W), which parts of the reference count (those above one half).
+    :param device: where to compute, layer by layer (None: where the features are).
+    :param out_of_memory: whether an error says that memory ran out: then it is done for fewer tokens at once.
     :returns: (B, h, w) float32 on the CPU, 0..1: 0 where attention is spread evenly, 1 where it rests on one token. The
         grid is that of the coarse layers, which match things; without those, of the coarsest that were kept.
     :raises ValueError: no layer has the inputs' q and the reference's k.
@@ -105,12 +119,18 @@ def match_confidence(source: Inversion, target: Inversion, reference_mask: Tenso
         k = target.bank.get(target.bank.nearest(sigma), info.layer, "k")
         tokens = None if reference_mask is None else tokens_in_mask(reference_mask, target.bank.grid(info.layer))
         for picture in range(source.pictures):
-            keys = k[picture % len(k)]
+            keys = k[picture % len(k)].to(device or k.device)
             if tokens is not None:
                 keys = keys[tokens[picture % len(tokens)].to(keys.device)]
-            sure = confidence(q[picture % len(q)], keys, info.heads).unflatten(0, source.bank.grid(info.layer))
-            total[picture] += full_size(sure.float().cpu()[None], grid)[0]
+            sure = _sure(q[picture % len(q)].to(keys.device), keys, info.heads, out_of_memory)
+            total[picture] += full_size(sure.unflatten(0, source.bank.grid(info.layer))[None], grid)[0]
     return total / len(layers)
+
+
+def _sure(q: Tensor, k: Tensor, heads: int, out_of_memory: Callable[[Exception], bool]) -> Tensor:
+    """``attention.correspondence.confidence`` for as many tokens at once as memory allows, (N,) on the CPU."""
+    some = Batches(len(q), out_of_memory, "token(s)")
+    return torch.cat([sure.float().cpu() for _, sure in some.of(len(q), lambda part: confidence(q[part], k, heads))])
 
 
 def trust(sure: Tensor, below: float) -> Tensor:

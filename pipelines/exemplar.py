@@ -124,7 +124,10 @@ def colorize(  # every picture and mask has its name
         edit.precompute({info.layer: info.heads for info in host.layers}, host.attend, host.device, host.out_of_memory)
 
     def color(x: Tensor) -> tuple[Tensor, Tensor]:
-        latent = plan.to_clean(host.sample(x, plan, edit, tuple(layers), settings.guidance))
+        try:
+            latent = plan.to_clean(host.sample(x, plan, edit, tuple(layers), settings.guidance))
+        finally:
+            edit.forget()  # the decoder needs the memory
         return latent, host.decode(latent)
 
     latent, decoded = color(adain(source.noised(), pair.color.noised(), strength=settings.match_latents))
@@ -138,7 +141,8 @@ def colorize(  # every picture and mask has its name
     share = None
     if fallback is not None and settings.fallback_below > 0:
         target = pair.gray if pair.gray.bank.pictures else pair.color
-        share = trust(match_confidence(source, target, reference_mask), settings.fallback_below)
+        sure = match_confidence(source, target, reference_mask, device=host.device, out_of_memory=host.out_of_memory)
+        share = trust(sure, settings.fallback_below)
     images = _postprocess(decoded, full, reference, settings, source_mask, fallback, share).to(inputs)
     if on_pass is not None:
         on_pass(settings.passes - 1, images)

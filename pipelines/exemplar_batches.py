@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..color import in_batches, part_of
 from .exemplar import ColorizeResult, check_colorize, colorize
-from .exemplar_inversion import ReferencePair, one_working_size
+from .exemplar_inversion import ReferencePair, at_rest, one_working_size
 from .exemplar_settings import ColorizeSettings
 from .host import Host
 
@@ -42,7 +42,7 @@ def colorize_in_batches(
 
     def work(part: slice) -> ColorizeResult:
         ready = pair if pair is None or shared else pair.take(range(len(inputs))[part])
-        return colorize(
+        made = colorize(
             host,
             inputs[part],
             part_of(reference, part),
@@ -51,6 +51,10 @@ def colorize_in_batches(
             source_mask=part_of(source_mask, part),
             reference_mask=part_of(reference_mask, part),
             fallback=part_of(fallback, part),
+        )
+        # the next rounds need the memory; a shared reference serves them
+        return replace(
+            made, source=at_rest(made.source), reference=made.reference if shared else made.reference.at_rest()
         )
 
     def fewer(first: int, at_once: int) -> None:
@@ -85,7 +89,7 @@ def calls_in_batches(
 
 
 def joined(results: Iterable[ColorizeResult]) -> ColorizeResult:
-    """Rounds as one result, with the inversions of the first one.
+    """Rounds as one result, with the inversions of the first one, their features off the device.
 
     Keeping the features of a hundred frames would fill the memory that they were split to save.
     """
@@ -99,7 +103,8 @@ def joined(results: Iterable[ColorizeResult]) -> ColorizeResult:
     if first is None:
         raise ValueError("There are no pictures to join.")
     from_reference = None if first.from_reference is None else torch.cat(shares)
-    return ColorizeResult(torch.cat(images), first.source, first.reference, torch.cat(latents), from_reference)
+    reference = first.reference.at_rest()
+    return ColorizeResult(torch.cat(images), at_rest(first.source), reference, torch.cat(latents), from_reference)
 
 
 def _shared(reference: Tensor | None, prepared: ReferencePair | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,22 @@ class ReferencePair:
     def take(self, pictures: range) -> ReferencePair:
         """The pair of some of the references."""
         return ReferencePair(self.color.take(pictures), self.gray.take(pictures))
+
+    def at_rest(self) -> ReferencePair:
+        """The pair with its features off the device, see :func:`at_rest`."""
+        return ReferencePair(at_rest(self.color), at_rest(self.gray))
+
+
+def at_rest(inversion: Inversion) -> Inversion:
+    """The same with its features where its latents are: what outlives a run does not fill the device's memory.
+
+    Features that a user wanted in main memory stay there.
+    """
+    bank = inversion.bank
+    if bank.pictures and bank.device != torch.device("cpu"):
+        bank = bank.moved(inversion.trajectory.device)
+    bank = bank.compact()  # some of many pictures would keep all of them
+    return inversion if bank is inversion.bank else replace(inversion, bank=bank)
 
 
 def size_to_work_at(host: Host, pictures: Tensor, settings: ColorizeSettings) -> tuple[int, int]:
@@ -143,7 +159,7 @@ class Inverter:
         return {
             role: Inversion(
                 self.plan,
-                trajectory[:, span.start : span.stop],
+                trajectory[:, span.start : span.stop].clone(),  # a view would keep those of the others
                 target.bank,
                 self.host.fingerprint,
                 self.host.layers,

@@ -2,7 +2,8 @@
 
 Start at :mod:`.model` (a MODEL as a denoiser), :mod:`.edits` (attention edits in a clone of it: the one way in) and
 :mod:`.host` (the contract of the pipelines). How edits meet a call of the UNet is in :mod:`.calls`, whose rows they
-find there in :mod:`.rows`, what is said of it in :mod:`.runs`, what guidance does not compute twice in :mod:`.sharing`.
+find there in :mod:`.rows`, what is said of it in :mod:`.runs`, what guidance does not compute twice in :mod:`.sharing`,
+and what they hold on the device in :mod:`.room`.
 :mod:`.managed` and :mod:`.folders` are what every network of the pack's own needs, :mod:`.recommended` what a MODEL
 says of itself, :mod:`.sampling` and :mod:`.gradients` how it is run. :mod:`.photographs` and :mod:`.embeddings` are
 ComfyUI's own folders of those, :mod:`.downloads` what the owner lets be fetched.

@@ -22,7 +22,7 @@ from .attention import fused_attention, plain_attention, preference_of
 from .model import EDITS, KEY, PREDICTION, RUN
 from .rows import Rows, rows_of
 from .runs import Run, read_levels
-from .sharing import are_alike, may_share, parting_block, share_branches
+from .sharing import are_alike, are_twins, may_share, parting_block, share_branches
 
 if TYPE_CHECKING:
     from .edits import PlacedEdit
@@ -104,15 +104,16 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     placed = [one for one in placed if one.edit is not None]
     if not placed:
         return call.handed_to(executor)
-    sigma, alike = call.read(are_alike(call) if may_share(executor, call, placed) else None)
+    twins = are_twins(call)
+    sigma, alike = call.read(None if twins or not may_share(executor, call, placed) else are_alike(call))
     rows = None if sigma is None else call.rows
     placed = _acting(call, placed, sigma, rows)
     if not placed or sigma is None or rows is None:
         return call.handed_to(executor)
     text = call.context.shape[1] if isinstance(call.context, Tensor) else 0
     options = laid_over(call.options, placed, rows, sigma, getattr(executor, "class_obj", None), text)
-    if alike is None and may_share(executor, call, placed):  # some that do not act here were in the way
-        alike = bool(are_alike(call))
+    if alike is None and may_share(executor, call, placed):
+        alike = twins or bool(are_alike(call))  # asked for now, where edits that do not act here were in the way
     first = parting_block(call.options, placed) if alike else None
     if first is None:
         return call.handed_to(executor, options=options)

@@ -18,7 +18,8 @@ from ...attention.call import SELF, Edit
 from ...attention.layers import Layer
 from . import calls
 from .model import EDITS, KEY, PART, PREDICTION, RUN, attention_layers
-from .rows import Part, Prediction, guider_branches, guider_ranks, list_places
+from .room import Holds, make_room
+from .rows import Part, Prediction, guider_branches, guider_ranks, guider_twins, list_places
 from .runs import Run
 from .sampling_checks import check_run
 
@@ -86,6 +87,8 @@ class PlacedEdit:
     :param around: takes the place of a call of the UNet, which it is handed with the call.
     :param check: raises ValueError for what must not be sampled, before it is.
     :param release: lets go of what the edit kept of a run, when that ends, however it ends.
+    :param holds: bytes that it keeps on the device in a run beside the model's own activations, at most: ComfyUI makes
+        room for them before it loads the model. None for nothing to speak of, such as masks.
     """
 
     name: str
@@ -100,6 +103,7 @@ class PlacedEdit:
     around: Callable[[Callable[[UNetCall], Tensor], UNetCall], Tensor] | None = None
     check: Callable[[Sampling], None] | None = None
     release: Callable[[], None] | None = None
+    holds: Holds | None = None
 
 
 def layer_widths(model: Any, layers: Iterable[Layer] | None = None) -> dict[Layer, int]:
@@ -128,6 +132,7 @@ def add_edit(model: Any, placed: PlacedEdit, instead_of: PlacedEdit | None = Non
     options[KEY] = {**options.get(KEY, {}), EDITS: edits}
     for kind, wrapper in (
         (_Wrappers.OUTER_SAMPLE, _sampling),
+        (_Wrappers.PREPARE_SAMPLING, make_room),
         (_Wrappers.PREDICT_NOISE, _predicting),
         (_Wrappers.CALC_COND_BATCH, _asking),
         (_Wrappers.DIFFUSION_MODEL, calls.run_unet),
@@ -247,6 +252,7 @@ def _predicting(
         windowed=bool(getattr(handler, "latent_retain_index_list", None)),
         ranks=guider_ranks(guider),
         partial=_is_part(x, own.get(RUN)),
+        twins=frozenset() if "model_function_wrapper" in model_options else guider_twins(guider),
     )
     changed = {**options, KEY: {**own, PREDICTION: prediction}}
     return executor(x, timestep, {**model_options, "transformer_options": changed}, *args, **kw)

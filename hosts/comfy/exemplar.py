@@ -32,9 +32,10 @@ from . import edits
 from .attention import fused_attention
 from .fits import foreign_levels
 from .host import ComfyHost
-from .memory import out_of_memory
+from .memory import out_of_memory, resting_place
 from .model import attention_layers, sigma_table
 from .prompt_rows import why_together
+from .room import held_by
 from .runs import say
 from .sampling_checks import sampling_warnings
 
@@ -96,6 +97,8 @@ def invert(
 ) -> Inverted:
     """DDIM inversion of pictures, keeping what the MODEL was asked to keep.
 
+    Features end where ComfyUI keeps what nodes give, or where the user wants them.
+
     All pictures at once; where memory does not suffice half of them, each with its own prompt if they have such.
 
     :param samples: (B, C, h, w) of a LATENT.
@@ -110,18 +113,21 @@ def invert(
     bar = progress(calls)
     host = ComfyHost(model, conditioning, on_step=bar, name="Attention Capture")
     spec = model.get_attachment(_CAPTURE)
+    rest = resting_place() if spec is None or spec.device is None else spec.device
 
     def climb(part: slice) -> tuple[Tensor, FeatureBank, Tensor]:
         target = CaptureTarget(spec) if spec is not None else None
         capture = Capture([target], plan.kept_sigmas) if target is not None else None
         some = host if part == slice(0, len(start)) else host.only(part, len(start))
         trajectory = some.invert(start[part], plan, capture, settings.refinements)
-        if capture is not None:
+        bank = FeatureBank()
+        if capture is not None and target is not None:
             capture.check(len(start[part]))
+            bank, capture, target = target.bank.moved(rest), None, None
         returned = start[part]
         if settings.measure_round_trip:
             returned = plan.to_clean(some.sample(plan.to_sampling(trajectory[-1]), plan, None, (), 1.0))
-        return trajectory, target.bank if target is not None else FeatureBank(), returned
+        return trajectory, bank, returned
 
     def splits(error: Exception) -> bool:
         if not host.out_of_memory(error):
@@ -192,6 +198,7 @@ def with_color_injection(
         alike=edit.pictures == 1,
         check=injection_check(edit, source, model.model.process_latent_in),
         release=edit.forget,
+        holds=held_by(edit),
     )
     return edits.add_edit(model, placed)
 

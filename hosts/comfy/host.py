@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from .attention import fused_attention
 from .memory import out_of_memory
 from .model import attention_layers, fingerprint, sigma_table
 from .prompt_rows import for_part
+from .room import held_by, place_features
 from .rows import Part
 from .runs import stop_if_canceled
 
@@ -26,10 +28,11 @@ if TYPE_CHECKING:
     from ...pipelines.host import Host
 
 
-def with_captured(model: Any, capture: Capture, name: str) -> Any:
+def with_captured(model: Any, capture: Capture, name: str, held: int = 0) -> Any:
     """A clone of a MODEL that fills a capture's banks; what can't be kept truly is refused while it runs.
 
     :param name: of the node, for messages.
+    :param held: bytes that are kept on the device, at most.
     """
 
     def check(run: edits.Sampling) -> None:
@@ -46,6 +49,7 @@ def with_captured(model: Any, capture: Capture, name: str) -> Any:
         whole_pictures=True,
         strict=True,
         check=check,
+        holds=lambda *_: held,
     )
     return edits.add_edit(model, placed)
 
@@ -108,8 +112,14 @@ class ComfyHost:
     def invert(
         self, latent: Tensor, plan: InversionPlan, capture: Capture | None = None, refinements: int = 0
     ) -> Tensor:
-        """Climb; returns the trajectory, (K+1, B, C, h, w), on the CPU."""
-        model = self.model if capture is None else with_captured(self.model, capture, self.name)
+        """Climb; returns the trajectory, (K+1, B, C, h, w), where ComfyUI keeps intermediates.
+
+        Features stay on the device if there is room for all of them, else they go to main memory a level at a time.
+        """
+        model = self.model
+        if capture is not None:
+            held = place_features(model, capture, latent.shape, len(plan.kept_sigmas))
+            model = with_captured(model, capture, self.name, held)
         trajectory: list[Tensor] = []
 
         def climb(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -128,7 +138,10 @@ class ComfyHost:
         # weight 1: one branch only, the conditional one
         guider = sampling.color_guider(model, self.conditioning, 1.0)
         sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step)
-        return torch.stack(trajectory).cpu()  # at the end: the device is not waited for on the way
+        if capture is not None:
+            capture.finish()
+        # at the end: the device is not waited for on the way
+        return torch.stack(trajectory).to(comfy.model_management.intermediate_device())
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
@@ -142,6 +155,8 @@ class ComfyHost:
                 edits.layer_widths(model, layers),
                 branches=frozenset({CONDITIONAL}),
                 whole_pictures=True,
+                release=getattr(edit, "forget", None),
+                holds=held_by(edit),
             )
             model = edits.add_edit(model, placed)
         guider = sampling.color_guider(model, self.conditioning, weight)

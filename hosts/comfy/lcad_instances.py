@@ -20,6 +20,7 @@ from ...attention.rows import put, taken
 from .calls import FOREIGN_PROMPT, NO_LEVEL, UNetCall, step_aside
 from .edits import PlacedEdit, Sampling, add_edit, layer_widths, placed_edits, with_edit, with_temporary
 from .prompts import prompt_tokens
+from .room import queries_and_keys
 from .rows import Rows
 
 #: Display name of the node, for messages, and the key of the wrapper that starts a run's cache of logits.
@@ -63,7 +64,15 @@ def add_instances(model: Any, instances: Sequence[Instance]) -> Any:
     drawing = _Instances(
         (*instances_of(model), *instances), layer_widths(model), model.model.latent_format.spacial_downscale_ratio
     )
-    placed = PlacedEdit(NAME, around=drawing, whole_pictures=True, check=drawing.check, release=drawing.sent.clear)
+    twice = any(instance.settings.schedule != "one pass" for instance in drawing.instances)
+    placed = PlacedEdit(
+        NAME,
+        around=drawing,
+        whole_pictures=True,
+        check=drawing.check,
+        release=drawing.sent.clear,
+        holds=queries_and_keys(1) if twice else None,  # conditional rows, between the two passes of a call
+    )
     return add_edit(model, placed, instead_of=before)
 
 
@@ -97,7 +106,8 @@ def reuse_logits(model: Any) -> Any:
         return executor(guider, sigmas, {**extra, "model_options": options}, *args, **kw)
 
     # the run, its predictions and whose prompts they are must be known, though the edit itself is made for each run
-    patched = add_edit(model, PlacedEdit(name, whole_pictures=True, check=check))
+    both = queries_and_keys(2)  # conditional and unconditional rows, from one call to the next
+    patched = add_edit(model, PlacedEdit(name, whole_pictures=True, check=check, holds=both))
     patched.add_wrapper_with_key(_Wrappers.SAMPLER_SAMPLE, CACHE, start)
     return patched
 

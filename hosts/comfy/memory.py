@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import comfy.model_management
+import torch
+from torch import Tensor
 
 from ...color.batches import let_go, ran_out
 
@@ -14,3 +16,18 @@ def out_of_memory(error: Exception) -> bool:
     let_go(error)
     comfy.model_management.soft_empty_cache()
     return True
+
+
+def compute_device() -> torch.device:
+    """Where a node without a MODEL computes on kept features, wherever those lie."""
+    return comfy.model_management.get_torch_device()
+
+
+def resting_place() -> torch.device:
+    """Where ComfyUI keeps what nodes give: main memory, or under ``--gpu-only`` the device."""
+    return comfy.model_management.intermediate_device()
+
+
+def results(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What a node gives, at its :func:`resting_place`."""
+    return tuple(tensor.to(resting_place()) for tensor in tensors)

@@ -41,6 +41,7 @@ class Prediction:
     :param windowed: the sampler splits the batch into windows whose pictures can't be told.
     :param partial: it asks for some of its pictures only, and does not say for which.
     :param ranks: of every prompt, its place in the guider's list; empty where that does not matter.
+    :param twins: prompts that are one and the same on both sides of guidance, so that their rows hold the same numbers.
     :param places: the branch of each list that ComfyUI is asked for in one go, () where it does not say. They speak for
         calls whose prompts another node took away.
     """
@@ -53,6 +54,7 @@ class Prediction:
     ranks: Mapping[Any, int] = field(default_factory=dict)
     places: tuple[int, ...] = ()
     partial: bool = False
+    twins: frozenset[Any] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,27 @@ def guider_ranks(guider: Any) -> dict[Any, int]:
     """The place of every prompt in its list of a guider."""
     lists: Mapping[str, Any] = getattr(guider, "conds", None) or {}
     return {entry.get("uuid"): i for entries in lists.values() for i, entry in enumerate(entries or ())}
+
+
+def guider_twins(guider: Any) -> frozenset[Any]:
+    """The prompts of a guider, where they are a single one that stands on both of its sides: the very same objects.
+
+    Only of guiders that hand their prompts on as they are, ComfyUI's own and the pack's.
+    """
+    if not type(guider).__module__.startswith(("comfy.", __package__ or "")):
+        return frozenset()
+    lists = list((getattr(guider, "conds", None) or {}).values())
+    if len(lists) != 2 or any(len(entries or ()) != 1 for entries in lists):
+        return frozenset()
+    (one,), (other,) = lists
+    made = {"uuid", "model_conds"}  # for each side anew
+    if one.keys() != other.keys() or not all(_is_same(one[name], other[name]) for name in one.keys() - made):
+        return frozenset()
+    return frozenset({one.get("uuid"), other.get("uuid")})
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (isinstance(one, (int, float, str)) and one == other)
 
 
 def list_places(branches: Branches, lists: Iterable[Iterable[Mapping[str, Any]] | None]) -> tuple[int, ...]:

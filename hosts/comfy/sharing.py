@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from ...attention.call import SELF
-from .model import KEY
+from .model import KEY, PREDICTION
 
 if TYPE_CHECKING:
     from .calls import UNetCall
     from .edits import PlacedEdit
 
-_WRAPPER = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+_Wrappers = comfy.patcher_extension.WrappersMP
+_WRAPPER = _Wrappers.DIFFUSION_MODEL
 
 
 def may_share(executor: Callable, call: UNetCall, placed: Sequence[PlacedEdit]) -> bool:
@@ -40,6 +41,26 @@ def may_share(executor: Callable, call: UNetCall, placed: Sequence[PlacedEdit]) 
     if y is not None and x.shape[0] != copies:
         return False  # SDXL's labels come a row a picture and cannot be broadcast
     return _is_stock(getattr(executor, "class_obj", None))
+
+
+def are_twins(call: UNetCall) -> bool:
+    """Whether the branches of a call are known to be alike without looking at their numbers.
+
+    Both sides of guidance have one prompt (:func:`.rows.guider_twins`), and nobody stands between guidance and the UNet
+    who could make their rows differ. Labels (``y``) may depend on the side.
+    """
+    prediction, wrappers = call.options.get(KEY, {}).get(PREDICTION), call.options.get("wrappers", {})
+    between = (_Wrappers.PREDICT_NOISE, _Wrappers.CALC_COND_BATCH, _Wrappers.APPLY_MODEL)
+    foreign = any(group for kind in between for key, group in wrappers.get(kind, {}).items() if key != KEY)
+    changed = any(wrappers.get(_Wrappers.APPLY_MODEL, {}).values())  # also by our own
+    uuids = call.options.get("uuids", ())
+    return (
+        prediction is not None
+        and not (foreign or changed)
+        and call.y is None
+        and len(uuids) == _copies(call)
+        and set(uuids) <= prediction.twins
+    )
 
 
 def are_alike(call: UNetCall) -> Tensor:

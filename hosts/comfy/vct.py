@@ -18,8 +18,9 @@ from ...pipelines.vct_pair import Fusion
 from . import sampling
 from .gradients import gradients
 from .host import ComfyHost
+from .prompts import first_column, text_columns
 from .vct_concept import ConceptLearner
-from .vct_control import first_column, pair_guider, text_columns
+from .vct_control import pair_guider
 from .vct_pivot import find_pivots
 
 if TYPE_CHECKING:

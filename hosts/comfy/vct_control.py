@@ -22,13 +22,15 @@ from torch import Tensor
 from ...attention.call import CROSS, SELF, UNCONDITIONAL
 from ...attention.constants import Constants
 from ...attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET, ControlledAttention
+from ...attention.layers import LayerInfo
 from ...diffusion.replay import Replay
 from ...pipelines.prompt_control import PromptControlSettings, blend_words, prompt_control
 from ...pipelines.vct_pair import ControlledRun, Fusion
 from . import edits
 from . import model as host
 from .fits import foreign_levels
-from .prompts import prompt_tokens
+from .prompts import prompt_tokens, text_columns
+from .room import Holds, queries_and_keys
 from .rows import Prediction, branches_of
 from .runs import read_levels
 from .sampling_checks import check_run
@@ -93,7 +95,8 @@ class ControlGuider(comfy.samplers.CFGGuider):
     """
 
     def __init__(self, model: Any, fusion: Fusion, both: bool = False, name: str = "Concept Fusion") -> None:
-        super().__init__(edits.add_edit(model, edits.PlacedEdit(name, whole_pictures=True, check=self._check)))
+        placed = edits.PlacedEdit(name, whole_pictures=True, check=self._check, holds=_source_features(fusion))
+        super().__init__(edits.add_edit(model, placed))
         self.fusion, self.both, self.name = fusion, both, name
         self._infos = host.attention_layers(model)
         self._layers = edits.layer_widths(model)
@@ -308,6 +311,18 @@ class ControlGuider(comfy.samplers.CFGGuider):
         return [replaced(entry) for entry in self.conds["negative"]]
 
 
+def _source_features(fusion: Fusion) -> Holds:
+    """What sources leave for their targets where memory is too short for one call of both."""
+    control = fusion.control
+
+    def followed(info: LayerInfo, tokens: int) -> bool:
+        chosen = control.self_layers is None or info.layer in control.self_layers
+        return chosen and (control.most_queries is None or tokens <= control.most_queries)
+
+    # latents of a run without a replay are targets and sources
+    return queries_and_keys(1 if fusion.replay is not None else 0.5, chosen=followed)
+
+
 def _with_latents(options: dict[str, Any], branches: Collection[int], latents: Tensor, name: str) -> dict[str, Any]:
     """Model options under which the rows of some branches get other latents, (B, C, h, w).
 
@@ -369,20 +384,3 @@ def _check_start(replay: Replay, latent: Tensor, sigmas: Tensor, node: str) -> N
             f"{node}: sigmas: found a first level of {first:.3f}, expected {top:.3f}, up to which the source was "
             "inverted; use the sigmas output of DDIM Inversion."
         )
-
-
-def text_columns(conditioning: list, name: str) -> int:
-    """Number of columns of a CONDITIONING.
-
-    :raises ValueError: none, or prompts of different lengths in one.
-    """
-    lengths = {context.shape[1] for context, _ in conditioning}
-    if len(lengths) != 1:
-        raise ValueError(f"{name}: found prompts of {sorted(lengths)} columns, expected one length; encode one text.")
-    return lengths.pop()
-
-
-def first_column(concept: list, source: list) -> int:
-    """1 when both prompts begin with the same mark, else 0."""
-    one, other = concept[0][0][:, :1], source[0][0][:, :1]
-    return int(one.shape == other.shape and bool((one - other).abs().max() <= 1e-3 * other.abs().max().clamp_min(1e-6)))

@@ -1,20 +1,15 @@
 """Fixtures for tests that run inside a ComfyUI checkout, without its server."""
 
-import folder_paths
 import pytest
 import torch
 
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.files.pictures import save_picture
-from comfyui_exemplar.hosts.comfy import vct_concept
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
-from comfyui_exemplar.hosts.comfy.folders import CLIPSEG
 from comfyui_exemplar.nodes import NODES
 
-from ...fixtures.clipseg import save as save_clipseg
+from .kit import kit_in
 from .pairs import STEPS
 from .sampling import invert_whole
-from .work import Kit
 
 
 @pytest.fixture(autouse=True)
@@ -107,41 +102,8 @@ def plan(embedded):
 @pytest.fixture(scope="session")
 def kit(nodes, embedded, scene, source, inverted, tmp_path_factory):
     """What every node is run on (``work.RUNS``), in folders of its own."""
-    folder = tmp_path_factory.mktemp("work")
-    places = {name: folder / name for name in ("embeddings", "clipseg", "input", "output", "temp")}
-    for path in places.values():
-        path.mkdir()
-    before = {name: getattr(folder_paths, f"get_{name}_directory")() for name in ("input", "output", "temp")}
-    known = dict(folder_paths.folder_names_and_paths)
-    for name in before:
-        getattr(folder_paths, f"set_{name}_directory")(str(places[name]))
-    for name in ("embeddings", CLIPSEG.name):
-        folder_paths.folder_names_and_paths[name] = ([str(places[name])], {".safetensors"})
-    with torch.inference_mode(False), torch.no_grad():
-        save_clipseg(places["clipseg"] / "tiny")
-    (places["input"] / "scans").mkdir()
-    for path in (places["input"] / "a.png", places["input"] / "scans" / "b.png"):
-        save_picture(scene[1], path)
-    steps, vct_concept.SAMPLE_STEPS = vct_concept.SAMPLE_STEPS, 3
-    with torch.inference_mode():
-        (deadiff,) = nodes("ExemplarLoadDEADiff", model_name="embedded")
-        made = Kit(
-            nodes,
-            embedded,
-            scene,
-            source,
-            inverted,
-            nodes("ExemplarLoadLCAD", model_name="embedded"),
-            nodes("ExemplarLoadDDColor", model_name="embedded")[0],
-            deadiff,
-            nodes("ExemplarDEADiffEncode", deadiff=deadiff, image=scene[1])[0],
-            nodes("ExemplarLoadCLIPSeg", model_name="tiny")[0],
-            places["embeddings"],
-        )
-        for pictures in range(1, 6):
-            made.latent(pictures)
+    with (
+        torch.inference_mode(),
+        kit_in(tmp_path_factory.mktemp("work"), nodes, embedded, scene, source, inverted) as made,
+    ):
         yield made
-    vct_concept.SAMPLE_STEPS = steps
-    folder_paths.folder_names_and_paths.update(known)
-    for name, path in before.items():
-        getattr(folder_paths, f"set_{name}_directory")(path)

@@ -1,103 +1,14 @@
-"""Every node of the pack at work on tiny models: how it is run, and through which networks its long work goes."""
+"""Every node of the pack at work on tiny models: how it is run."""
 
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import comfy.samplers
 import torch
 
+from comfyui_exemplar.color.held import is_list
+
 from .pairs import encode
-
-
-@dataclass
-class Kit:
-    """What the runs work on. ``pictures`` is how many pictures, references, latents or phrases there are."""
-
-    nodes: Callable
-    embedded: tuple
-    scene: tuple
-    source: tuple
-    inverted: dict
-    lcad: tuple
-    ddcolor: Any
-    deadiff: Any
-    tokens: Any
-    referring: Any
-    folder: Path
-    latents: dict = field(default_factory=dict)
-
-    @property
-    def model(self):
-        return self.embedded[0]
-
-    def latent(self, pictures):
-        """A LATENT of colored pictures, encoded before anything is watched."""
-        if pictures not in self.latents:
-            self.latents[pictures] = self.embedded[2].encode(self.colors(pictures))
-        return {"samples": self.latents[pictures]}
-
-    def grays(self, pictures):
-        return turned(self.scene[0], pictures)
-
-    def colors(self, pictures):
-        return turned(self.scene[1], pictures)
-
-    def networks(self):
-        """Name -> the module that long work goes through, and the name of what is called of it."""
-        model, _, vae, _ = self.embedded
-        gray = self.lcad[2].network
-        return {
-            "unet": (model.model.diffusion_model, "forward"),
-            "vae encode": (vae.first_stage_model, "encode"),
-            "vae decode": (vae.first_stage_model, "decode"),
-            "lcad unet": (self.lcad[0].model.diffusion_model, "forward"),
-            "lcad encode": (gray, "encode"),
-            "lcad decode": (gray, "decode"),
-            "ddcolor": (self.ddcolor.network, "forward"),
-            "deadiff": (self.deadiff.network, "forward"),
-            "referring": (self.referring.loaded.network, "forward"),
-        }
-
-    @contextmanager
-    def watched(self, name, before):
-        """Call ``before`` with the number of rows of every call of a network; its private copies are watched too."""
-        module, method = self.networks()[name]
-        if method == "forward":
-            hook = module.register_forward_pre_hook(
-                lambda _, args, kw: before(rows_of(args, kw)) and None, with_kwargs=True
-            )
-            try:
-                yield
-            finally:
-                hook.remove()
-            return
-        original = getattr(module, method)
-
-        def watched(*args, **kw):
-            before(rows_of(args, kw))
-            return original(*args, **kw)
-
-        setattr(module, method, watched)
-        try:
-            yield
-        finally:
-            delattr(module, method)
-
-
-def turned(picture, count):
-    """(count, H, W, 3): a picture and others like it."""
-    others = [picture, picture.flip(1), picture.flip(2), picture.flip(1).flip(2), picture * 0.8 + 0.1]
-    return torch.cat([others[i % 5] for i in range(count)])
-
-
-def rows_of(args, kw):
-    first = next(value for value in (*args, *kw.values()) if isinstance(value, torch.Tensor))
-    return len(first)
-
 
 #: node -> kit, pictures, settings -> what it gives.
 Run = Callable[..., tuple]
@@ -329,7 +240,7 @@ def tensors_of(value):
         return [value.detach().clone()]
     if isinstance(value, dict):
         return [t for each in value.values() for t in tensors_of(each)]
-    if isinstance(value, (list, tuple)):
+    if is_list(value):
         return [t for each in value for t in tensors_of(each)]
     for name in ("trajectory", "contexts", "tokens", "maps"):
         if hasattr(value, name):

@@ -8,8 +8,10 @@ from comfyui_exemplar.hosts.comfy.embedded import load_demo
 
 from ....fixtures.pretended_gpu import DEVICE, PretendedGPU
 from ..crossings.columns import COLUMNS, GUIDERS
+from ..kit import kit_in
 from ..pairs import STEPS
 from ..sampling import invert_whole
+from .bench import Bench
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +61,16 @@ def column(nodes, embedded, scene, inverted, source):
         return {**COLUMNS, **GUIDERS}[name](nodes, embedded, scene, source if name in GUIDERS else inverted)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def kit(nodes, embedded, scene, source, inverted, tmp_path_factory):
+    """What every node is run on, on the device."""
+    with kit_in(tmp_path_factory.mktemp("work"), nodes, embedded, scene, source, inverted) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def bench(gpu, nodes, embedded, scene, source, column):
+    """A run of every edit."""
+    return Bench(gpu, nodes, embedded, scene, source, column)
