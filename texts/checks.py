@@ -18,6 +18,8 @@ MOST_VISIBLE = 5
 UNSHOWABLE = set("{}@|$")
 #: The heading of the last part of a help page.
 SOURCE = {"en": "## Source", "zh": "## 来源", "ja": "## 出典"}
+#: Pages of no node that are written by hand, in each language.
+WRITTEN = ("attention-kernels",)
 #: Folders of the pack whose messages a help page may quote.
 SPEAKING = ("attention", "color", "demo", "diffusion", "files", "hosts", "networks", "nodes", "pipelines")
 
@@ -160,7 +162,11 @@ def help_pages(nodes: Nodes) -> Complaints:
                 if "…" in said
             ]
     here = {path.stem if path.parent == pages.DOCS else path.parent.name for path in pages.DOCS.rglob("*.md")}
-    return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys() - {crossings_page.NAME})]
+    written = {(name, language) for name in WRITTEN for language in locales.LANGUAGES}
+    missing = [where for where in written if not pages.page_path(*where).is_file()]
+    found += [f"web/docs: {name} is not there in {language}" for name, language in sorted(missing)]
+    others = {crossings_page.NAME, *WRITTEN}
+    return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys() - others)]
 
 
 def _quoted(text: str) -> list[str]:

@@ -6,6 +6,8 @@ computes what it says, and refuses what the real one refuses.
 
 import logging
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.ldm.modules.attention as core
@@ -122,6 +124,20 @@ def test_what_the_table_says_of_a_scale(name):
     q, k, _, _, v = case(8, torch.float32)
     found = getattr(core, name)(q, k, v, HEADS, scale=0.9)
     torch.testing.assert_close(found, attended(q, k, v, HEADS, 0.9), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("page", ["attention-kernels.md", "attention-kernels/zh.md", "attention-kernels/ja.md"])
+def test_the_help_page_says_what_the_table_does(page):
+    text = (Path(attention.__file__).parents[2] / "web" / "docs" / page).read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] == "| `"]
+    assert {row[0].strip("`") for row in rows} == set(KERNELS)
+    for name, _, width, scales, _ in rows:
+        kernel = KERNELS[name.strip("`")]
+        # a range of widths stands there by its end, two widths stand there both
+        widths = [] if kernel.widths is None else [max(kernel.widths)] if len(kernel.widths) > 9 else kernel.widths
+        assert [int(number) for number in re.findall(r"[0-9]+", width)] == list(widths), name
+        assert any(word in width for word in ("half", "半")) == kernel.halves, name
+        assert scales.startswith(("no", "否", "いいえ")) != kernel.scales, name
 
 
 #: (function, precision, doubled width) -> whether the function itself runs it.
