@@ -12,16 +12,16 @@ from ..color.batches import ran_out
 from .widgets import check_widgets, title
 
 _SMALLER = "use smaller pictures, or close what else needs memory"
+_LOWER = "lower resolution, or close what else needs memory"
 _LIGHTER = "choose a lower precision, or close what else needs memory"
-_CHECKPOINTING = "turn gradient_checkpointing on"
 
 #: What helps where memory runs out, for nodes where it is more than smaller pictures.
 _WHAT_TO_DO = {
     "ExemplarColorize": "lower resolution, set keep_on to cpu, or choose a lower precision",
-    "ExemplarTranslate": f"lower resolution, or {_CHECKPOINTING}",
+    "ExemplarTranslate": _LOWER,
     "ExemplarDDIMInversion": "use a smaller picture, or keep fewer layers, on the cpu, in Attention Capture",
-    "ExemplarConceptInversion": f"lower resolution, or {_CHECKPOINTING}",
-    "ExemplarPivotInversion": f"{_CHECKPOINTING}, or invert a smaller picture",
+    "ExemplarConceptInversion": _LOWER,  # gradient_checkpointing has turned itself on
+    "ExemplarPivotInversion": "invert a smaller picture, or close what else needs memory",
     "ExemplarDualAttentionColor": "keep fewer layers, on the cpu, in Attention Capture, or use smaller pictures",
     "ExemplarAttentionMap": "choose coarser layers, or use smaller pictures",
     "ExemplarDDColor": "lower resolution, or use smaller pictures",

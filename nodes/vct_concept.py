@@ -91,10 +91,9 @@ class ConceptInversion(io.ComfyNode):
     def execute(cls, model: Any, clip: Any, vae: Any, reference: Tensor, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy import embeddings
         from ..hosts.comfy.fits import check_vae
-        from ..hosts.comfy.gradients import gradients
         from ..hosts.comfy.model import fingerprint, require_unet
         from ..hosts.comfy.recommended import recommended
-        from ..hosts.comfy.vct_concept import ConceptLearner, encode_pictures
+        from ..hosts.comfy.vct_concept import encode_pictures, learning
 
         expect(cls, model=model, clip=clip, vae=vae)
         require_unet(model, title(cls))
@@ -106,8 +105,7 @@ class ConceptInversion(io.ComfyNode):
         origin = provenance(settings, pictures, fingerprint(model))
         earlier = earlier_concept(place, settings, origin)
         latents = encode_pictures(model, vae, pictures)
-        with gradients():
-            learner = ConceptLearner(model, clip, latents, settings)
+        with learning(model, clip, latents, settings) as learner:
             start = earlier or ConceptFile(learner.text.names, learner.start(), origin)
             run = ConceptRun(place, start, settings)
             bar = ChartProgress(settings.concept.updates, run.chart)

@@ -94,7 +94,7 @@ class PivotInversion(io.ComfyNode):
         check_inversion(inversion, model, title(cls))
         check_conditioning(conditioning, title(cls), model=model, levels=inversion.plan.kept_sigmas)
         progress = PivotChart(len(inversion.plan.sigmas) - 1, settings.search.iterations)
-        pivots = find_pivots(
+        pivots, _ = find_pivots(
             model, conditioning, inversion, settings.options, progress.on_iteration, settings.gradient_checkpointing
         )
         back = model.model.process_latent_out(inversion.plan.to_clean(pivots.trajectory[-1]))

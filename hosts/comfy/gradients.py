@@ -1,14 +1,12 @@
 """Gradients through a MODEL and a CLIP under ComfyUI's inference mode.
 
-ComfyUI runs nodes in inference mode, and weights that were loaded there cannot take part in differentiation. So what
-is learned through is a private copy, made outside of it, patches (LoRA) applied; the MODEL and the CLIP that came in
-are not touched, and the copy goes away with the context.
+What is learned through are modules of their own around the weights that ComfyUI has loaded, see ``borrowed``; the MODEL
+and the CLIP that came in are not touched.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,8 +18,12 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...attention.backward import kept_bytes
+from ...diffusion.learning import SPARED
 from .attention import attending
+from .borrowed import BorrowedNetworks
 from .edits import placed_edits
+from .model import attention_layers
 from .runs import say, stop_if_canceled
 
 
@@ -37,34 +39,6 @@ def clone_for_autograd(tensor: Tensor, device: torch.device | None = None) -> Te
     return tensor.detach().clone().to(device or tensor.device)
 
 
-def private_module(patcher: Any) -> nn.Module:
-    """A frozen copy of what a ModelPatcher holds, on its load device, its patches applied.
-
-    Call it inside :func:`gradients`.
-
-    :raises ValueError: weights that are paged in and out, by a loader that does not say how to read them again.
-    """
-    mm = comfy.model_management
-    if getattr(patcher, "is_dynamic", bool)() and "disable_dynamic" in inspect.signature(patcher.clone).parameters:
-        if getattr(patcher, "cached_patcher_init", None) is None:
-            raise ValueError(
-                f"This {type(patcher.model).__name__} is kept in dynamic VRAM by a loader that does not say how it is "
-                "read again, which learning needs: use ComfyUI's own loader, or start ComfyUI with "
-                "--disable-dynamic-vram."
-            )
-        patcher = patcher.clone(disable_dynamic=True)  # weights that are paged in and out have no place in a copy
-    with torch.inference_mode():
-        # room for the copy beside it
-        mm.load_models_gpu([patcher], memory_required=int(1.1 * patcher.model_size()), force_full_load=True)
-    base = patcher.model
-    memo = {
-        id(part): part for name in ("model_config", "latent_format") if (part := getattr(base, name, None)) is not None
-    }
-    if getattr(base, "current_patcher", None) is not None:
-        memo[id(base.current_patcher)] = None
-    return copy.deepcopy(base, memo).to(patcher.load_device).eval().requires_grad_(False)
-
-
 class DifferentiableUNet:
     """``predict(x, sigma, context, pooled=None) -> clean estimate``, differentiable in context and pooled.
 
@@ -73,11 +47,25 @@ class DifferentiableUNet:
     pass.
 
     :param extras: the rest of a CONDITIONING entry (SDXL's sizes and pooled prompt).
-    :param checkpointing: keep fewer activations and compute them again: less memory, about a third more time.
+    :param checkpointing: keep fewer activations and compute them again: less memory, about a third more time. Without
+        it that happens where memory is short.
+    :param shape: (B, C, h, w) of the latents in a call, at most; room for that is made, as far as there is any.
+    :param networks: what else is needed along with it; nothing else by default.
     """
 
-    def __init__(self, model: Any, extras: dict[str, Any] | None = None, checkpointing: bool = False) -> None:
-        self.base = private_module(model)
+    def __init__(
+        self,
+        model: Any,
+        extras: dict[str, Any] | None = None,
+        checkpointing: bool = False,
+        shape: Sequence[int] | None = None,
+        networks: BorrowedNetworks | None = None,
+    ) -> None:
+        self.networks = networks or BorrowedNetworks()
+        self.checkpointing = False
+        if shape is not None:
+            self.networks.room = working_bytes(model, shape, recomputed=checkpointing)
+        self.base = self.networks.add(model)
         self.base.model_sampling = copy.deepcopy(model.get_model_object("model_sampling")).to(model.load_device)
         self.device: torch.device = model.load_device
         self.factor: int = model.model.latent_format.spacial_downscale_ratio
@@ -91,10 +79,28 @@ class DifferentiableUNet:
             if name not in ("control", "hooks", "area", "mask", "gligen")
         }
         if checkpointing:
-            recompute(self.base.diffusion_model)
+            self._recompute()
+        elif shape is not None:
+            # as many rows as memory allows is up to whoever asks; a single one is the least
+            least = working_bytes(model, (1, *shape[1:]))
+            if least > comfy.model_management.get_free_memory(self.device):
+                self.spare()
+
+    def spare(self) -> bool:
+        """Need less memory from now on, and say so; False where that is so already."""
+        if self.checkpointing:
+            return False
+        self._recompute()
+        say(SPARED)
+        return True
+
+    def _recompute(self) -> None:
+        self.checkpointing = True
+        recompute(self.base.diffusion_model)
 
     def __call__(self, x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
         stop_if_canceled()
+        self.networks.load()
         rows = len(x)
         if not isinstance(sigma, Tensor):
             sigma = torch.full((rows,), sigma, device=self.device)  # made there: nothing is sent
@@ -121,12 +127,14 @@ class DifferentiableText:
     """A CLIP as ``encode(vectors) -> (context, pooled or nothing)`` for a prompt that is nothing but vectors.
 
     :param word: the initial word; its tokens give way to the vectors, and its rows are where they start.
+    :param networks: what else is needed along with it; nothing else by default.
     :raises ValueError: an encoder without a token table, or a word without tokens.
     """
 
-    def __init__(self, clip: Any, word: str) -> None:
+    def __init__(self, clip: Any, word: str, networks: BorrowedNetworks | None = None) -> None:
         self.clip = clip
-        self.module = private_module(clip.patcher)
+        self.networks = networks or BorrowedNetworks()
+        self.module = self.networks.add(clip.patcher)
         for norm in self.module.modules():
             if isinstance(norm, nn.LayerNorm):
                 # ComfyUI adds to a layer's input in place; the backward pass of the norm needs it as it was
@@ -152,6 +160,7 @@ class DifferentiableText:
 
     def word_rows(self) -> tuple[Tensor, ...]:
         """(m, width) of the initial word for each encoder."""
+        self.networks.load()
         return tuple(
             self.tables[key][[self.rows[key][0][i][0] for i in self.places[key]]].float() for key in self.names
         )
@@ -175,6 +184,7 @@ class DifferentiableText:
         return self._encode(self.clip.tokenize(""))
 
     def _encode(self, tokens: dict[str, list]) -> tuple[Tensor, ...]:
+        self.networks.load()
         module, clip = self.module, self.clip
         module.reset_clip_options()
         if clip.layer_idx is not None:
@@ -182,6 +192,20 @@ class DifferentiableText:
         module.set_clip_options({"execution_device": clip.patcher.load_device})
         context, pooled = module.encode_token_weights(tokens)[:2]
         return (context,) if pooled is None else (context, pooled)
+
+
+def working_bytes(model: Any, shape: Sequence[int], *, recomputed: bool = False) -> int:
+    """What a call of a MODEL's UNet and its backward pass need beside the weights, in bytes.
+
+    :param shape: (B, C, h, w) of the latents.
+    :param recomputed: whether activations are computed again instead of kept.
+    """
+    base, unet = model.model, model.get_model_object("diffusion_model")
+    number = torch.empty((), dtype=base.get_dtype_inference()).element_size()
+    kept = kept_bytes(attention_layers(model), unet.model_channels, shape, number, recomputed=recomputed)
+    if getattr(base, "manual_cast_dtype", None) is not None and not recomputed:
+        kept += number * sum(weight.numel() for weight in unet.parameters())  # each as it was cast for this call
+    return kept + int(model.memory_required(list(shape)))
 
 
 def _token_table(module: nn.Module, key: str) -> Tensor:

@@ -16,10 +16,9 @@ from ...diffusion.sampling import sample_ddim
 from ...pipelines.vct_concept import LearningSettings
 from ...pipelines.vct_pair import Fusion
 from . import sampling
-from .gradients import gradients
 from .host import ComfyHost
 from .prompts import first_column, text_columns
-from .vct_concept import ConceptLearner
+from .vct_concept import learning
 from .vct_control import pair_guider
 from .vct_pivot import find_pivots
 
@@ -43,6 +42,7 @@ class ComfyTranslator(ComfyHost):
         empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))
         super().__init__(model, empty, vae, on_step, "Exemplar Translate")
         self.clip = clip
+        self._short = False  # of memory: activations are computed again, of whatever is learned next
         self.columns = text_columns(empty, "empty")
 
     def concept(self, conditioning: list, vectors: int) -> ConceptPrompt:
@@ -53,9 +53,9 @@ class ComfyTranslator(ComfyHost):
     def learn(
         self, latents: Tensor, settings: LearningSettings, on_update: Callable[[ConceptProgress], None]
     ) -> ConceptPrompt:
-        with gradients():
-            learner = ConceptLearner(self.model, self.clip, latents, settings)
+        with learning(self.model, self.clip, latents, settings) as learner:
             state = learner.learn(learner.start(), on_update)
+            self._short |= learner.unet.checkpointing
         return self.concept(learner.conditioning(self.clip, state), settings.vectors)
 
     def find_pivots(
@@ -65,7 +65,11 @@ class ComfyTranslator(ComfyHost):
         on_iteration: Callable[[PivotProgress], None],
         checkpointing: bool = False,
     ) -> Pivots:
-        return find_pivots(self.model, self.conditioning, inversion, options, on_iteration, checkpointing)
+        checkpointing |= self._short
+        pivots, self._short = find_pivots(
+            self.model, self.conditioning, inversion, options, on_iteration, checkpointing
+        )
+        return pivots
 
     def fuse(self, start: Tensor, sigmas: Sequence[float], concept: ConceptPrompt, fusion: Fusion) -> Tensor:
         prompts = (concept.prompt, self.conditioning, self.conditioning)

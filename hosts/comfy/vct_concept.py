@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +18,13 @@ from ...diffusion.concept import (
     initial_vectors,
     learn_concept,
 )
-from ...diffusion.learning import HALF_SCALE, drain
+from ...diffusion.learning import HALF_SCALE, drain_or_spare
 from ...diffusion.sampling import guide, sample_ddim
 from ...diffusion.schedule import inversion_plan
 from ...pipelines.vct_concept import LearningSettings
 from . import model as host
-from .gradients import DifferentiableText, DifferentiableUNet, clone_for_autograd
+from .borrowed import BorrowedNetworks
+from .gradients import DifferentiableText, DifferentiableUNet, clone_for_autograd, gradients
 from .memory import out_of_memory
 from .runs import stop_if_canceled
 
@@ -31,20 +33,24 @@ SAMPLE_STEPS, SAMPLE_GUIDANCE = 20, 7.5
 
 
 class ConceptLearner:
-    """Private copies of a MODEL and a CLIP, and what is learned through them. Use it inside ``gradients()``.
+    """A MODEL and a CLIP, and what is learned through them; see :func:`learning`, which makes it.
 
     :param latents: (P, C, h, w) in the model's latent scale, made by a node.
+    :param networks: holds their weights.
     :raises ValueError: too many vectors, or what the text encoder refuses.
     """
 
-    def __init__(self, model: Any, clip: Any, latents: Tensor, settings: LearningSettings) -> None:
-        self.model, self.settings, self.options = model, settings, settings.concept
-        self.text = DifferentiableText(clip, settings.word)
+    def __init__(
+        self, model: Any, clip: Any, latents: Tensor, settings: LearningSettings, networks: BorrowedNetworks
+    ) -> None:
+        self.model, self.settings, self.options, self.networks = model, settings, settings.concept, networks
+        self.text = DifferentiableText(clip, settings.word, networks)
         if settings.vectors > self.text.room:
             raise ValueError(
                 f"vectors is {settings.vectors}, expected 1 to {self.text.room}, what this text encoder has room for."
             )
-        self.unet = DifferentiableUNet(model, checkpointing=settings.gradient_checkpointing)
+        shape = (min(self.options.rows, self.options.accumulation), *latents.shape[1:])
+        self.unet = DifferentiableUNet(model, None, settings.gradient_checkpointing, shape, networks)
         self.device = self.unet.device
         self.latents = clone_for_autograd(latents.float(), self.device)
         self.table = clone_for_autograd(host.sigma_table(model))
@@ -64,8 +70,12 @@ class ConceptLearner:
             first=tuple(clone_for_autograd(m, device) for m in state.first),
             second=tuple(clone_for_autograd(m, device) for m in state.second),
         )
-        copies = draw_copies(self.latents, self.table, self.options.accumulation, self.settings.seed, state.updates)
-        return drain(learn_concept(self.unet, self.text, state, copies, self.options, out_of_memory), on_update)
+
+        def start() -> Generator[ConceptProgress, None, ConceptState]:
+            copies = draw_copies(self.latents, self.table, self.options.accumulation, self.settings.seed, state.updates)
+            return learn_concept(self.unet, self.text, state, copies, self.options, out_of_memory)
+
+        return drain_or_spare(start, on_update, self.unet.spare, out_of_memory)
 
     @torch.no_grad()
     def sample(self, state: ConceptState) -> Tensor:
@@ -88,12 +98,23 @@ class ConceptLearner:
     def picture(self, state: ConceptState, vae: Any) -> Tensor:
         """(1, H, W, 3) on the CPU: the sample, decoded."""
         latent = self.sample(state)
+        self.networks.let_go()  # the VAE may need their place
         with torch.inference_mode():
             return vae.decode(self.model.model.process_latent_out(latent)).cpu()
 
     def conditioning(self, clip: Any, state: ConceptState) -> list:
         """The concept as a prompt of its own."""
         return conditioning_of(clip, self.text.tokens(state.vectors))
+
+
+@contextmanager
+def learning(model: Any, clip: Any, latents: Tensor, settings: LearningSettings) -> Iterator[ConceptLearner]:
+    """Within this context a concept can be learned; afterwards nothing is held for it.
+
+    Its parameters are those of :class:`ConceptLearner`.
+    """
+    with gradients(), BorrowedNetworks() as networks:
+        yield ConceptLearner(model, clip, latents, settings, networks)
 
 
 def encode_pictures(model: Any, vae: Any, pictures: Tensor) -> Tensor:

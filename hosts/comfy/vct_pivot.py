@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from ...diffusion.inversion import Inversion
-from ...diffusion.learning import HALF_SCALE, drain
+from ...diffusion.learning import HALF_SCALE, drain_or_spare
 from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
+from .borrowed import BorrowedNetworks
 from .gradients import DifferentiableUNet, clone_for_autograd, gradients
+from .memory import out_of_memory
 
 
 def find_pivots(
@@ -22,21 +24,26 @@ def find_pivots(
     options: PivotOptions,
     on_iteration: Callable[[PivotProgress], None],
     checkpointing: bool = False,
-) -> Pivots:
+) -> tuple[Pivots, bool]:
     """Search the unconditional contexts of an inverted picture, see ``diffusion.pivot.search_pivots``.
 
     :param conditioning: what the inversion was made under; its first entry is used.
     :param on_iteration: called after every iteration; what it raises ends the search.
+    :returns: the pivots, and whether activations were computed again, asked for or because memory was short.
     :raises ValueError: several prompts, or what the search refuses.
     """
     context, extras = single_prompt(conditioning)
-    with gradients():
-        unet = DifferentiableUNet(model, extras, checkpointing)
+    shape = tuple(inversion.trajectory.shape[1:])
+    with gradients(), BorrowedNetworks() as networks:
+        unet = DifferentiableUNet(model, extras, checkpointing, shape, networks)
         if unet.half:
             options = replace(options, gradient_scale=HALF_SCALE)
         copied = replace(inversion, trajectory=clone_for_autograd(inversion.trajectory, unet.device))
-        search = search_pivots(unet, copied, clone_for_autograd(context, unet.device), options=options)
-        return drain(search, on_iteration)
+        prompt = clone_for_autograd(context, unet.device)
+        pivots = drain_or_spare(
+            lambda: search_pivots(unet, copied, prompt, options=options), on_iteration, unet.spare, out_of_memory
+        )
+        return pivots, unet.checkpointing
 
 
 def single_prompt(conditioning: list) -> tuple[torch.Tensor, dict[str, Any]]:

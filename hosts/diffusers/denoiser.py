@@ -5,7 +5,7 @@ Attention edits are attention processors here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,6 +130,9 @@ class UNetDenoiser:
         weight = unet.conv_in.weight  # cheaper to ask than the network, which walks all its parameters
         scaled = self.unet_input(x / (sigma**2 + 1) ** 0.5).to(weight.dtype)
         context = context.to(weight.device, weight.dtype)
+        if not isinstance(timestep, Tensor):
+            # filled on the device; a tensor made of a number on the CPU would have to be sent there
+            timestep = torch.full((), timestep, dtype=torch.float32, device=weight.device)
         return unet(scaled, timestep, encoder_hidden_states=context, added_cond_kwargs=added).sample.to(x.dtype)
 
     def timestep(self, level: float) -> float:
@@ -197,33 +200,6 @@ def nearest_timesteps(sigma_table: Tensor, sigmas: Tensor) -> Tensor:
     :returns: (B,) whole numbers, on the table's device.
     """
     return (sigma_table.log()[None] - sigmas.to(sigma_table).log()[:, None]).abs().argmin(1)
-
-
-def differentiable_unet(model: StandaloneModel, checkpointing: bool = False) -> Callable[..., Tensor]:
-    """``predict(x, sigma, context, pooled=None) -> clean estimate``, differentiable in context and pooled.
-
-    x (B, C, h, w) variance-exploding, sigma a number or (B,), context (1 or B, tokens, width); pooled (1 or B, P) is
-    SDXL's, the model's own (of the empty prompt) where it is not given.
-
-    :param checkpointing: keep fewer activations for the backward pass and compute them again: less memory, about a
-        third more time. Stays switched on in the UNet.
-    """
-    denoiser = UNetDenoiser(model)
-    unet = model.unet.requires_grad_(False)
-    if checkpointing:
-        unet.enable_gradient_checkpointing()
-
-    def predict(x: Tensor, sigma: float | Tensor, context: Tensor, pooled: Tensor | None = None) -> Tensor:
-        levels = torch.as_tensor(sigma, dtype=torch.float32).reshape(-1).expand(len(x))
-        timesteps = nearest_timesteps(denoiser.sigma_table, levels).to(unet.conv_in.weight.device)
-        levels = levels.to(x).view(-1, 1, 1, 1)
-        added = model.added_conditions(len(x), x.shape[-2:])
-        if added is not None and pooled is not None:
-            added = {**added, "text_embeds": pooled.to(unet.conv_in.weight.dtype).expand(len(x), -1)}
-        predicted = denoiser.predict(x, levels, timesteps, context.expand(len(x), -1, -1), added)
-        return clean_estimate(model.prediction, x, levels, predicted)
-
-    return predict
 
 
 @contextmanager

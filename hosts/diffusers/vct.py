@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,11 +14,11 @@ from ...attention.control import SOURCE, SOURCE_UNCONDITIONAL, TARGET
 from ...diffusion.concept import ConceptProgress, ConceptState, draw_copies, initial_vectors, learn_concept
 from ...diffusion.concept_prompt import ConceptPrompt
 from ...diffusion.inversion import Inversion
-from ...diffusion.learning import HALF_SCALE, drain
+from ...diffusion.learning import HALF_SCALE, drain_or_spare
 from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
 from ...pipelines.vct_concept import LearningSettings
 from ...pipelines.vct_pair import ControlledRun, Fusion
-from .denoiser import differentiable_unet
+from .gradients import DifferentiableUNet
 from .host import DiffusersHost
 from .vct_control import PairDenoiser, sample_pair
 from .vct_text import ConceptText
@@ -59,11 +59,16 @@ class DiffusersTranslator(DiffusersHost):
             raise ValueError("Learning a concept needs the model's text encoder; load it with load_concept_text.")
         options = replace(settings.concept, gradient_scale=self._scale)
         state = ConceptState.fresh([initial_vectors(rows, settings.vectors) for rows in self.text.rows(settings.word)])
-        copies = draw_copies(latents.to(self.device), self.sigma_table, options.accumulation, settings.seed)
-        unet = differentiable_unet(self.model, settings.gradient_checkpointing)
+        text, latents = self.text, latents.to(self.device)
+        unet = DifferentiableUNet(self.model, settings.gradient_checkpointing, latents.shape)
+
+        def start() -> Generator[ConceptProgress, None, ConceptState]:
+            copies = draw_copies(latents, self.sigma_table, options.accumulation, settings.seed)
+            return learn_concept(unet, text, state, copies, options, self.out_of_memory)
+
         with torch.enable_grad():
-            state = drain(learn_concept(unet, self.text, state, copies, options), on_update)
-        return self.of_vectors(*state.vectors)
+            learned = drain_or_spare(start, on_update, unet.spare, self.out_of_memory)
+        return self.of_vectors(*learned.vectors)
 
     def find_pivots(
         self,
@@ -74,9 +79,15 @@ class DiffusersTranslator(DiffusersHost):
     ) -> Pivots:
         placed = replace(inversion, trajectory=inversion.trajectory.to(self.device))
         options = replace(options, gradient_scale=self._scale)
-        unet = differentiable_unet(self.model, checkpointing)
+        prompt = self.model.context.float()
+        unet = DifferentiableUNet(self.model, checkpointing, placed.trajectory.shape[1:])
         with torch.enable_grad():
-            return drain(search_pivots(unet, placed, self.model.context.float(), options=options), on_iteration)
+            return drain_or_spare(
+                lambda: search_pivots(unet, placed, prompt, options=options),
+                on_iteration,
+                unet.spare,
+                self.out_of_memory,
+            )
 
     def fuse(self, start: Tensor, sigmas: Sequence[float], concept: ConceptPrompt, fusion: Fusion) -> Tensor:
         plain = self.model.context if fusion.pivots is None else fusion.pivots.at

@@ -10,9 +10,9 @@ PREFIX = "model.diffusion_model."
 def differentiable(parity):
     """The tiny UNet as ``predict(x, sigma, context)`` with gradients: ComfyUI's where that is, else diffusers'."""
     if importlib.util.find_spec("comfy") is None:
-        from comfyui_exemplar.hosts.diffusers.denoiser import differentiable_unet
+        from comfyui_exemplar.hosts.diffusers.gradients import DifferentiableUNet
 
-        return differentiable_unet(diffusers_host(parity).model)
+        return DifferentiableUNet(diffusers_host(parity).model)
     from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, gradients
 
     with gradients():

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_exemplar.hosts.comfy import managed
+from comfyui_exemplar.hosts.comfy.borrowed import BorrowedNetworks
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
-from comfyui_exemplar.hosts.comfy.gradients import gradients, private_module
+from comfyui_exemplar.hosts.comfy.gradients import gradients
 
 from ...fixtures.lcad import small_checkpoint
 from ...parity.conftest import parity_folder
@@ -105,7 +106,7 @@ def test_patches_go_along(nodes):
     model.add_patches({name: ("diff", (torch.ones_like(weight),))})
     again = model.clone(disable_dynamic=True)
     with gradients():
-        copied = private_module(model)
+        copied = BorrowedNetworks().add(model)
     assert list(again.patches) == [name]
     changed = dict(copied.named_parameters())[name].float() - weight.float()
     torch.testing.assert_close(changed, torch.ones_like(changed), rtol=0, atol=1e-3)
@@ -114,7 +115,7 @@ def test_patches_go_along(nodes):
 def test_a_loader_that_does_not_say_how(nodes):
     said = r"a loader that does not say how it is read again.*--disable-dynamic-vram"
     with pytest.raises(ValueError, match=said), gradients():
-        private_module(paged(tiny("sd1")))
+        BorrowedNetworks().add(paged(tiny("sd1")))
 
 
 def test_networks_of_plain_layers_are_never_paged(monkeypatch):
