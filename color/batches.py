@@ -141,6 +141,7 @@ class Batches:
                     log.log(level, "Out of memory; going on with %d %s at once.", size, self.things)
                     self._told, fell = True, False
                 yield part, result
+                del result  # the next ones may need its memory
                 start = part.stop
                 continue
             if self.on_fewer is not None:

@@ -68,6 +68,7 @@ def colorize_in_batches(
         if shared:
             pair = result.reference
         yield result
+        del result  # its features may be as much as the next round needs
 
 
 def calls_in_batches(
@@ -100,6 +101,7 @@ def joined(results: Iterable[ColorizeResult]) -> ColorizeResult:
         images.append(result.images)
         latents.append(result.latent)
         shares.append(result.from_reference)
+        del result  # before the next round begins
     if first is None:
         raise ValueError("There are no pictures to join.")
     from_reference = None if first.from_reference is None else torch.cat(shares)

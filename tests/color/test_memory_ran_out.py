@@ -144,3 +144,22 @@ def test_what_failed_is_let_go_before_it_is_tried_again(monkeypatch):
     finally:
         gc.enable()
     assert alive == [False]
+
+
+def test_a_result_is_let_go_before_the_next_one_is_made():
+    """Where nobody else keeps it."""
+    made, alive = [], []
+
+    def work(part):
+        alive.append([each() is not None for each in made])
+        result = torch.zeros(1)
+        made.append(weakref.ref(result))
+        return result
+
+    gc.disable()
+    try:
+        for _, result in in_batches(3, 1, work, freed):
+            del result
+    finally:
+        gc.enable()
+    assert alive == [[], [False], [False, False]]
