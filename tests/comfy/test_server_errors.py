@@ -54,7 +54,9 @@ def test_inversion_without_kept_features(server, stages):
 
 
 def test_inversion_without_the_asked_layers(server, stages):
-    stages[only(stages, "ExemplarAttentionCapture")]["inputs"]["layers"] = "fine"
+    for body in stages.values():
+        if body["class_type"] == "ExemplarAttentionCapture":
+            body["inputs"]["layers"] = "fine"
     text = message(server, stages)
     assert "kept" in text and "output." in text
 

@@ -11,7 +11,9 @@ from comfyui_exemplar.hosts.comfy.edits import placed_edits
 from comfyui_exemplar.hosts.comfy.room import held_bytes
 
 from ....fixtures.pretended_gpu import MEMORY
+from ..pairs import encode
 from ..sampling import invert, run_guider
+from ..work import RUNS
 from .test_waits import EDITS
 
 ROLES = ("input", "reference", "gray")
@@ -117,3 +119,23 @@ def test_a_model_between_runs(nodes, embedded, three):
     # both rows are there as well, of which the plain run has as many
     assert 0.9 * said < max(most) - alone < 1.1 * said
     assert held() == before
+
+
+@pytest.mark.parametrize("node", ["ExemplarDDIMInversion", "ExemplarColorize", "ExemplarTranslate"])
+def test_what_failed_is_let_go_before_the_next_try(kit, node):
+    """Memory runs out in the last step of an inversion, when nearly all of its features are there."""
+    concept = {"reference": None, "concept": encode(kit.embedded, "blue heart"), "pivot_iterations": 0}
+    settings = concept if node == "ExemplarTranslate" else {}
+    calls = []
+
+    def watch(rows):
+        gc.collect()
+        calls.append((rows, MEMORY.now))
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    RUNS[node](kit, 2, **settings)  # whatever is loaded is there
+    with kit.watched("unet", watch):
+        RUNS[node](kit, 2, **settings)
+    (many, first), _, (few, again) = calls[:3]
+    assert few < many and again <= first

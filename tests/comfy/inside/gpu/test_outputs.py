@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from comfyui_exemplar.pipelines import attention_map, confidence
+
+from ....fixtures.pretended_gpu import DEVICE
 from ..work import RUNS
 
 #: Objects that own their tensors' places: models and networks, which ComfyUI moves, and what it is told of by itself.
@@ -35,3 +38,21 @@ def places(made):
 @pytest.mark.parametrize("node", RUNS)
 def test_in_main_memory(kit, node):
     assert places(RUNS[node](kit, 2)) <= {"cpu"}
+
+
+def test_maps_are_computed_on_the_device(kit, monkeypatch):
+    """Though the features that they are made of lie in main memory."""
+    where = []
+
+    def watched(function):
+        def watch(q, k, *args):
+            where.append((q.device, k.device))
+            return function(q, k, *args)
+
+        return watch
+
+    for module, name in ((attention_map, "correspond"), (attention_map, "heat"), (confidence, "confidence")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    for node in ("ExemplarAttentionMap", "ExemplarConfidenceBlend"):
+        assert places(RUNS[node](kit, 1)) == {"cpu"}
+    assert len(where) > 4 and set(where) == {(DEVICE, DEVICE)}
