@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...attention.layers import Layer, LayerInfo
-
-if TYPE_CHECKING:
-    pass
 
 
 def attention_layers(unet: Any) -> dict[str, LayerInfo]:
