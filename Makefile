@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 PICTURES = demo/pictures
+# Where benches run: cpu, cuda, xpu, mps ..., and in which dtype.
+DEVICE ?= cpu
+DTYPE ?= float32
+ON = --device $(DEVICE) --dtype $(DTYPE)
 
 # One thread a test process: on two cores, two of them with two threads each wait for one another most of the time.
 test quick: export OMP_NUM_THREADS ?= 1
@@ -29,14 +33,16 @@ test: $(VENV)/.ready
 quick: $(VENV)/.ready
 	$(RUN) -m pytest -q -m "not slow" --ignore=tests/comfy
 
+## Cost beside the naive way; `make bench DEVICE=cuda DTYPE=float16` on a GPU. The last one needs none and says what a GPU would need.
 bench: $(VENV)/.ready
-	$(RUN) -m bench
-	$(RUN) -m bench.ddcolor
-	$(RUN) -m bench.lcad
-	$(RUN) -m bench.vct
-	$(RUN) -m bench.deadiff
-	$(RUN) -m bench.lcad_instances
-	$(RUN) -m bench.vct_control
+	$(RUN) -m bench $(ON)
+	$(RUN) -m bench.ddcolor $(ON)
+	$(RUN) -m bench.lcad $(ON)
+	$(RUN) -m bench.vct $(ON)
+	$(RUN) -m bench.deadiff $(ON)
+	$(RUN) -m bench.lcad_instances $(ON)
+	$(RUN) -m bench.vct_control $(ON)
+	$(RUN) -m bench.memory
 
 ## Write the English locale, the tables of help pages and the README's table of nodes from the nodes' schemas.
 texts: $(VENV)/.ready

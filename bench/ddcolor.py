@@ -1,7 +1,7 @@
 """What automatic color costs: the published per-picture pipeline beside ours, on the same random weights.
 
     python -m bench.ddcolor                           ConvNeXt-T, 16 pictures of 512 x 512, fp32
-    python -m bench.ddcolor --variant large
+    python -m bench.ddcolor --variant large --device cuda
     python -m bench.ddcolor --batch 2 --size 64 --tiny    a toy, to see that it works
 
 Ratios count, not seconds: machines differ.
@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 
 import torch
 
 from comfyui_exemplar.networks.ddcolor.load import LoadedDDColor, build
-from comfyui_exemplar.networks.ddcolor.model import DDColorSizes
+from comfyui_exemplar.networks.ddcolor.model import DDColorSizes, working_bytes
 from comfyui_exemplar.networks.ddcolor.weights import published_shapes
 from comfyui_exemplar.pipelines.ddcolor import AutoColorSettings, auto_color, run_in_chunks
 
+from . import machine as machines
+from .machine import Machine
 from .naive_ddcolor import NaiveDDColor, published_pipeline
 
 DECODERS = {
@@ -47,11 +48,19 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16, help="number of pictures")
     parser.add_argument("--size", type=int, default=512, help="side of pictures and network input in pixels")
     parser.add_argument("--repeat", type=int, default=2, help="how often each side is timed; the best counts")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    machines.add_options(parser)
     options = parser.parse_args()
+    machine = machines.of(options, lambda dtype: _needs(options, dtype))
     with torch.inference_mode():
-        _report(options, _measure(options))
+        _report(options, _measure(options, machine), machine)
     return 0
+
+
+def _needs(options: argparse.Namespace, dtype: torch.dtype) -> tuple[int, int]:
+    """(weights, what a picture needs beside them) in bytes."""
+    sizes = VARIANTS["toy" if options.tiny else options.variant]
+    numbers = sum(shape.numel() for shape in map(torch.Size, published_shapes(sizes).values()))
+    return numbers * dtype.itemsize, working_bytes(sizes, 1, options.size, options.size, dtype.itemsize)
 
 
 def random_weights(sizes: DDColorSizes) -> dict[str, torch.Tensor]:
@@ -96,12 +105,14 @@ class Replay:
         return False
 
 
-def _measure(options: argparse.Namespace) -> dict[str, float]:
+def _measure(options: argparse.Namespace, machine: Machine) -> dict[str, float]:
     sizes = VARIANTS["toy" if options.tiny else options.variant]
     weights = random_weights(sizes)
     network, _ = build(weights)
-    ours = LoadedDDColor(network.to(options.device, memory_format=torch.channels_last), options.variant, "bench")
-    naive = NaiveDDColor({name: t.to(options.device) for name, t in weights.items()}, sizes)
+    network = network.to(machine.device, machine.dtype, memory_format=torch.channels_last)
+    ours = LoadedDDColor(network, options.variant, "bench")
+    # the published program has no half precision
+    naive = NaiveDDColor({name: t.to(machine.device) for name, t in weights.items()}, sizes)
     generator = torch.Generator().manual_seed(1)
     gray = torch.rand(options.batch, options.size, options.size, 1, generator=generator)
     image = gray.expand(-1, -1, -1, 3).contiguous()
@@ -124,21 +135,16 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
     found = {"at once": float(ours.frames_at_once(options.batch, *size))}
     for attempt in range(options.repeat + 1):  # in turn, so that a busy hour of the machine meets all sides
         for side, run in sides.items():
-            start, worked = time.perf_counter(), time.process_time()
-            run()  # every side ends with numbers on the CPU, so a GPU has finished
-            took = {side: time.perf_counter() - start, f"{side}, processor": time.process_time() - worked}
+            seconds, worked = machine.seconds(run)
+            took = {side: seconds, f"{side}, processor": worked}
             if attempt:  # the first one warms up
                 found |= {name: min(seconds, found.get(name, seconds)) for name, seconds in took.items()}
     return found
 
 
-def _report(options: argparse.Namespace, found: dict[str, float]) -> None:
+def _report(options: argparse.Namespace, found: dict[str, float], machine: Machine) -> None:
     variant = "a toy" if options.tiny else {"tiny": "ConvNeXt-T", "large": "ConvNeXt-L"}[options.variant]
-    where = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
-    print(
-        f"\nDDColor ({variant}), {options.batch} pictures of {options.size} x {options.size}, fp32, {where}, "
-        f"torch {torch.__version__}\n"
-    )
+    print(f"\nDDColor ({variant}), {options.batch} pictures of {options.size} x {options.size}, {machine}\n")
     print("| | published pipeline, one by one | ours | ratio |\n| --- | --- | --- | --- |")
     speeds = [options.batch / found[side] for side in ("published", "ours")]
     print(f"| pictures a second | {speeds[0]:.3f} | {speeds[1]:.3f} | {speeds[1] / speeds[0]:.2f}x |")
@@ -147,7 +153,7 @@ def _report(options: argparse.Namespace, found: dict[str, float]) -> None:
         f"{found['bare']:.2f} s; everything around them, timed by itself, {found['around']:.2f} s, "
         f"{found['around'] / found['bare']:.1%} of that."
     )
-    if options.device == "cpu":
+    if machine.device.type == "cpu":
         worked = {side: found[f"{side}, processor"] for side in ("published", "ours", "bare", "around")}
         print(
             f"In processor seconds, which other programs on the machine disturb less: {worked['published']:.2f} "

@@ -1,6 +1,7 @@
 """What color by words costs: plain sampling with attention maps built, beside ours, on the same random weights.
 
     python -m bench.lcad                      full size, one picture of 256 x 256, 50 steps counted, 2 timed, fp32
+    python -m bench.lcad --device cuda --dtype float16    on a GPU
     python -m bench.lcad --tiny --size 64     a toy, to see that it works
 
 Ratios count, not seconds: machines differ. With masks: bench.lcad_instances.
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, alphas_
 from comfyui_exemplar.hosts.diffusers.lcad import SCALE, DiffusersLCAD
 from comfyui_exemplar.networks.lcad.model import GrayEncoder, GuidedDecoder, LCADAutoencoder, LCADSizes
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
+
+from . import machine as machines
+from .machine import CPU, Machine, placed
 
 PROMPT, GUIDANCE, PUBLISHED_STEPS = "a green apple", 4.5, 50
 
@@ -54,7 +57,7 @@ class Counts:
         setattr(self, name, getattr(self, name) + count)
 
 
-def build(tiny: bool) -> DiffusersLCAD:
+def build(tiny: bool, machine: Machine = CPU) -> DiffusersLCAD:
     """L-CAD's networks with random weights (a toy with ``tiny``)."""
     from diffusers import UNet2DConditionModel
 
@@ -70,9 +73,9 @@ def build(tiny: bool) -> DiffusersLCAD:
     )
     with torch.no_grad():
         unet.conv_out.weight *= 0.1  # a gentle prediction keeps the numbers in range
-    texts = {prompt: torch.randn(1, 77, context) for prompt in (PROMPT, "")}
+    texts = {prompt: torch.randn(1, 77, context).to(machine.device) for prompt in (PROMPT, "")}
     model = StandaloneModel(
-        unet=unet.eval().requires_grad_(False),
+        unet=placed(unet.eval().requires_grad_(False), machine),
         vae=None,
         alphas_cumprod=alphas_cumprod(),
         prediction="epsilon",
@@ -82,6 +85,7 @@ def build(tiny: bool) -> DiffusersLCAD:
         fingerprint="bench",
     )
     autoencoder = LCADAutoencoder(GrayEncoder(sizes), GuidedDecoder(sizes)).eval().requires_grad_(False)
+    autoencoder = placed(autoencoder, machine, torch.float32)  # as the loader has it
     return DiffusersLCAD(model, autoencoder, texts.__getitem__, lambda _: PromptTokens((), (), 77), SCALE, {})
 
 
@@ -93,14 +97,16 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels")
     parser.add_argument("--steps", type=int, default=2, help="sampling steps that are timed")
     parser.add_argument("--repeat", type=int, default=2, help="how often each side is timed; the best counts")
+    machines.add_options(parser)
     options = parser.parse_args()
+    machine = machines.of(options, machines.unet_needs(options))
     with torch.inference_mode():
-        _report(options, _measure(options), _count())
+        _report(options, _measure(options, machine), _count(), machine)
     return 0
 
 
-def _measure(options: argparse.Namespace) -> dict[str, float]:
-    host = build(options.tiny)
+def _measure(options: argparse.Namespace, machine: Machine) -> dict[str, float]:
+    host = build(options.tiny, machine)
     image = torch.rand(1, options.size, options.size, 1, generator=torch.Generator().manual_seed(1)).expand(
         -1, -1, -1, 3
     )
@@ -113,7 +119,7 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
         describe(host, image, PROMPT, settings)
 
     maps = host.encode(image)
-    latent = torch.randn(1, host.channels, *maps[-1].shape[-2:])
+    latent = torch.randn(1, host.channels, *maps[-1].shape[-2:]).to(machine.device)
     sides = {
         "built": lambda: run(built),
         "ours": lambda: run(fused),
@@ -123,9 +129,8 @@ def _measure(options: argparse.Namespace) -> dict[str, float]:
     found: dict[str, float] = {}
     for attempt in range(options.repeat + 1):  # in turn, so that a busy hour of the machine meets all sides
         for side, go in sides.items():
-            start, worked = time.perf_counter(), time.process_time()
-            go()
-            took = {side: time.perf_counter() - start, f"{side}, processor": time.process_time() - worked}
+            seconds, worked = machine.seconds(go)
+            took = {side: seconds, f"{side}, processor": worked}
             if attempt:  # the first one warms up
                 found |= {name: min(seconds, found.get(name, seconds)) for name, seconds in took.items()}
     return found
@@ -140,12 +145,11 @@ def _count() -> Counts:
     return counts
 
 
-def _report(options: argparse.Namespace, found: dict[str, float], counts: Counts) -> None:
+def _report(options: argparse.Namespace, found: dict[str, float], counts: Counts, machine: Machine) -> None:
     kind = "toy networks" if options.tiny else "full size"
     print(
         f"\nL-CAD, plain sampling ({kind}), one picture of {options.size} x {options.size}, {options.steps} steps "
-        "timed, "
-        f"fp32, {torch.get_num_threads()} CPU thread(s), torch {torch.__version__}\n"
+        f"timed, {machine}\n"
     )
     print("| | attention maps built | ours | ratio |\n| --- | --- | --- | --- |")
     around = found["gray encoder"] + found["decoder"]

@@ -1,7 +1,8 @@
 """What instance-aware sampling costs: the published schedule done naively beside ours, on the same random weights.
 
-    python -m bench.lcad_instances                    the published size (Stable Diffusion 1.x, 512 gray channels), 256
-    x 256 python -m bench.lcad_instances --tiny             a toy, to see that it works
+    python -m bench.lcad_instances             L-CAD's size (Stable Diffusion 1.x, 512 gray channels), 256 x 256
+    python -m bench.lcad_instances --device cuda --dtype float16    on a GPU
+    python -m bench.lcad_instances --tiny      a toy, to see that it works
 
 Naive: every branch in a call of its own, every attention map built, the step on the logits by autograd. All sides take
 the same steps in turn, in one process. Ratios count, not seconds: machines differ.
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 
 import torch
@@ -24,6 +24,8 @@ from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, alphas_
 from comfyui_exemplar.hosts.diffusers.lcad import LCADDenoiser
 from comfyui_exemplar.hosts.diffusers.lcad_instances import guided_instances
 
+from . import machine as machines
+from .machine import Machine, placed
 from .naive_lcad import naive_instances
 
 STEPS, WEIGHT, FACTOR, TOKENS = 50, 5.0, 8, 77
@@ -38,10 +40,12 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=256, help="side of the square picture in pixels")
     parser.add_argument("--repeat", type=int, default=3, help="steps that every side takes; the fastest counts")
     parser.add_argument("--tiny", action="store_true", help="a toy network and 64 x 64 pixels")
+    machines.add_options(parser)
     options = parser.parse_args()
     if options.tiny:
         options.size = 64
-    denoiser = build(options)
+    machine = machines.of(options, machines.unet_needs(options))
+    denoiser = build(options, machine)
     masks = torch.zeros(len(PHRASES), 1, options.size, options.size)
     for i, mask in enumerate(masks):
         mask[..., i * options.size // len(PHRASES) : (i + 1) * options.size // len(PHRASES)] = 1
@@ -62,12 +66,12 @@ def main() -> int:
         "ours, one pass (default)": guided(),
         "ours, no masks": plain,
     }
-    found = measure(sides, denoiser, options)
-    report(found, options)
+    found = measure(sides, denoiser, options, machine)
+    report(found, options, machine)
     return 0
 
 
-def build(options: argparse.Namespace) -> LCADDenoiser:
+def build(options: argparse.Namespace, machine: Machine) -> LCADDenoiser:
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -75,9 +79,9 @@ def build(options: argparse.Namespace) -> LCADDenoiser:
     unet = UNet2DConditionModel(
         in_channels=4 + gray, block_out_channels=widths, cross_attention_dim=context, attention_head_dim=8
     )
-    texts = {0: torch.randn(1, TOKENS, context), 1: torch.randn(1, TOKENS, context)}
+    texts = {branch: torch.randn(1, TOKENS, context).to(machine.device) for branch in (0, 1)}
     model = StandaloneModel(
-        unet=unet.eval().requires_grad_(False),
+        unet=placed(unet.eval().requires_grad_(False), machine),
         vae=None,
         alphas_cumprod=alphas_cumprod(),
         prediction="epsilon",
@@ -87,10 +91,10 @@ def build(options: argparse.Namespace) -> LCADDenoiser:
         fingerprint="bench",
     )
     side = options.size // FACTOR
-    return LCADDenoiser(model, torch.randn(1, gray, side, side), texts)
+    return LCADDenoiser(model, torch.randn(1, gray, side, side).to(machine.device), texts)
 
 
-def measure(sides: dict, denoiser: LCADDenoiser, options: argparse.Namespace) -> dict[str, dict]:
+def measure(sides: dict, denoiser: LCADDenoiser, options: argparse.Namespace, machine: Machine) -> dict[str, dict]:
     """For each side: wall and processor seconds of its fastest step, calls and rows a step, and its last prediction."""
     counted = {"calls": 0, "rows": 0}
 
@@ -101,26 +105,26 @@ def measure(sides: dict, denoiser: LCADDenoiser, options: argparse.Namespace) ->
     hook = denoiser.model.unet.conv_in.register_forward_pre_hook(count)
     sigma = sampling_sigmas(denoiser.sigma_table, STEPS)[:1]
     x = torch.randn(1, 4, *denoiser.gray.shape[-2:], generator=torch.Generator().manual_seed(1)) * float(sigma)
+    x = x.to(machine.device)
     found: dict[str, dict] = {name: {"wall": [], "processor": []} for name in sides}
     for turn in range(options.repeat + 1):
         for name, side in sides.items():
             counted.update(calls=0, rows=0)
-            wall, processor = time.perf_counter(), time.process_time()
-            predicted = side(x, sigma)
+            predicted: list[Tensor] = []
+            wall, processor = machine.seconds(lambda side=side, done=predicted: done.append(side(x, sigma)))
             if turn:  # the first one warms up
-                found[name]["wall"].append(time.perf_counter() - wall)
-                found[name]["processor"].append(time.process_time() - processor)
-            found[name] |= {**counted, "predicted": predicted}
+                found[name]["wall"].append(wall)
+                found[name]["processor"].append(processor)
+            found[name] |= {**counted, "predicted": predicted[0]}
     hook.remove()
     return found
 
 
-def report(found: dict[str, dict], options: argparse.Namespace) -> None:
+def report(found: dict[str, dict], options: argparse.Namespace, machine: Machine) -> None:
     first = next(iter(found.values()))
     print(
-        f"\nInstance-aware sampling, {options.size} x {options.size}, fp32, {torch.get_num_threads()} CPU threads, "
-        "torch "
-        f"{torch.__version__}; {options.repeat} steps a side, in turn\n"
+        f"\nInstance-aware sampling, {options.size} x {options.size}, {machine}; "
+        f"{options.repeat} steps a side, in turn\n"
     )
     print(
         "| | calls in 50 steps | rows | seconds a step | processor seconds | naive / this |\n| --- "

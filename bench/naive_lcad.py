@@ -50,7 +50,7 @@ def naive_instances(
                 for places, mask in zip(phrases, masks, strict=True):
                     target = official_grid(mask[None], (size, size), maps.grids[key]).float().reshape(1, 1, -1, 1)
                     own = watched[..., list(places)].sigmoid()
-                    loss = loss + F.binary_cross_entropy(own, target.expand_as(own))
+                    loss = loss + F.binary_cross_entropy(own, target.to(own).expand_as(own))
                 loss.backward()
             maps.logits[key] = logits - watched.grad
 

@@ -43,9 +43,10 @@ def main() -> int:
     parser.add_argument("--step-limit", action="store_true")
     parser.add_argument("--seeds", action="store_true", help="also with another seed, to tell which draw noise")
     parser.add_argument("--gain", action="store_true")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: the accelerator of ComfyUI")
     options = parser.parse_args()
     sys.argv = sys.argv[:1]  # ComfyUI reads the command line on import
-    _start_comfyui()
+    _start_comfyui(options.device == "cpu")
     logging.getLogger("comfyui_exemplar").setLevel(logging.ERROR)  # warnings of what is measured here
     import torch
 
@@ -56,21 +57,25 @@ def main() -> int:
     return 0
 
 
-def _start_comfyui() -> None:
-    """ComfyUI's modules from the current folder, and the pack under its name as a package."""
+def _start_comfyui(cpu: bool) -> None:
+    """ComfyUI's modules from the current folder, and the pack under its name as a package.
+
+    :param cpu: whether it leaves an accelerator alone.
+    """
     sys.path.insert(0, os.getcwd())
     for stub in filter(None, os.environ.get("COMFYUI_STUB", "").split(",")):
         importlib.import_module(stub)
-    import torch
     from comfy.cli_args import args  # pyright: ignore[reportMissingImports]
 
-    args.cpu = not torch.cuda.is_available()
     spec = importlib.util.spec_from_file_location(
         "comfyui_exemplar", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
     assert spec is not None and spec.loader is not None
     sys.modules["comfyui_exemplar"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["comfyui_exemplar"])
+    from comfyui_exemplar.color.devices import best_device
+
+    args.cpu = cpu or best_device().type == "cpu"  # before ComfyUI asks for it
 
 
 class Flow:

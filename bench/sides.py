@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import resource
-import time
 
 import torch
 
@@ -22,9 +20,11 @@ from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
+from .machine import CPU, Machine, placed
 
-def build(options: argparse.Namespace) -> StandaloneModel:
-    """Stable Diffusion 1.x's networks with random weights (a toy with ``--tiny``)."""
+
+def build(options: argparse.Namespace, machine: Machine = CPU) -> StandaloneModel:
+    """Stable Diffusion 1.x's networks with random weights (a toy with ``--tiny``); the same on every machine."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -41,12 +41,14 @@ def build(options: argparse.Namespace) -> StandaloneModel:
     )
     with torch.no_grad():
         unet.conv_out.weight *= 0.1  # a gentle prediction keeps the numbers in range
+    # the autoencoder stays float32 beside half precision, as the loader has it
+    full = torch.float32 if machine.dtype == torch.float16 else machine.dtype
     return StandaloneModel(
-        unet=unet.eval().requires_grad_(False),
-        vae=KLCodec(vae.eval().requires_grad_(False)),
+        unet=placed(unet.eval().requires_grad_(False), machine),
+        vae=KLCodec(placed(vae.eval().requires_grad_(False), machine, full)),
         alphas_cumprod=alphas_cumprod(),
         prediction="epsilon",
-        context=torch.randn(1, 77, context),
+        context=torch.randn(1, 77, context).to(machine.device, machine.dtype),
         added=None,
         name="bench",
         fingerprint="bench",
@@ -56,30 +58,35 @@ def build(options: argparse.Namespace) -> StandaloneModel:
 class Meter:
     """Counts calls and rows of the UNet, and the time spent in the UNet and the VAE."""
 
-    def __init__(self, model: StandaloneModel) -> None:
-        self.calls = self.rows = self.entered = 0
-        self.unet = self.vae = 0.0
+    def __init__(self, model: StandaloneModel, machine: Machine = CPU) -> None:
+        self.machine = machine
+        self.reset()
         model.unet.register_forward_pre_hook(self._before)
         model.unet.register_forward_hook(self._after)
         model.unet.conv_in.register_forward_pre_hook(lambda _, x: self._count("entered", x))
         model.unet.conv_out.register_forward_pre_hook(lambda _, x: self._count("rows", x))
         self.codec = model.vae
 
+    def reset(self) -> None:
+        """Count anew."""
+        self.calls = self.rows = self.entered = 0
+        self.unet = self.vae = 0.0
+
     def _count(self, name: str, inputs: tuple) -> None:
         setattr(self, name, getattr(self, name) + inputs[0].shape[0])
 
     def _before(self, *_) -> None:
         self.calls += 1
-        self._start = time.perf_counter()
+        self._start = self.machine.now()
 
     def _after(self, *_) -> None:
-        self.unet += time.perf_counter() - self._start
+        self.unet += self.machine.now() - self._start
 
     @contextlib.contextmanager
     def timing_vae(self):
-        start = time.perf_counter()
+        start = self.machine.now()
         yield
-        self.vae += time.perf_counter() - start
+        self.vae += self.machine.now() - start
 
 
 def pictures(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,17 +94,13 @@ def pictures(options: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.rand(1, options.size, options.size, 3, generator=generator) for _ in range(2))
 
 
-def best(run, repeat: int) -> float:
-    times = []
-    for _ in range(repeat + 1):  # the first one warms up
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
-def peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def plain_run(host: DiffusersHost, options: argparse.Namespace) -> None:
+    """What the model does by itself: two guided steps without the reference, and the picture."""
+    plan = inversion_plan(host.sigma_table, 50, 2, "consistent")
+    x = torch.randn(1, 4, options.size // 8, options.size // 8, generator=torch.Generator().manual_seed(1))
+    for sigma in plan.sigmas[:-1]:
+        host.denoiser.pair(x.to(host.device), torch.tensor([sigma]))
+    host.decode(x.to(host.device))
 
 
 class TimedHost(DiffusersHost):
@@ -114,45 +117,50 @@ class TimedHost(DiffusersHost):
             return super().decode(latent)
 
 
-def ours(options: argparse.Namespace) -> dict:
-    model = build(options)
-    host, meter = TimedHost(model), Meter(model)
+def ours(options: argparse.Namespace, machine: Machine) -> dict:
+    model = build(options, machine)
+    host, meter = TimedHost(model), Meter(model, machine)
     host.meter = meter
     image, reference = pictures(options)
     settings = ColorizeSettings(
         depth=options.depth, passes=options.passes, resolution=options.size, storage=StorageSettings("float16")
     )
-    start = time.perf_counter()
+    machine.forget_peak()
+    plain_run(host, options)
+    plain_peak = machine.peak()
+    meter.reset()
+    machine.forget_peak()
+    start = machine.now()
     result = colorize(host, image, reference, settings)
     found = {
-        "total": time.perf_counter() - start,
+        "total": machine.now() - start,
         "calls": meter.calls,
         "rows": meter.rows,
         "entered": meter.entered,
         "unet": meter.unet,
         "vae": meter.vae,
-        "peak": peak_gib(),
+        "peak": machine.peak(),
+        "plain_peak": plain_peak,
         "kept": sum(i.bank.nbytes for i in (result.source, result.reference.color, result.reference.gray)) / 1e9,
     }
     # single calls, on what the flow left behind
     plan = result.source.plan
-    x, sigma = result.source.noised(), torch.tensor([plan.sigmas[0]])
+    x, sigma = result.source.noised().to(machine.device), torch.tensor([plan.sigmas[0]])
     layers = {i.layer: is_shallow(i, host.layers) for i in select_layers("color", host.layers)}
     edit = DualAttentionColor(
         settings.attention,
         layers,
         DualBanks(result.source.bank, result.reference.color.bank, result.reference.gray.bank),
     )
-    edit.precompute({i.layer: i.heads for i in host.layers})
+    edit.precompute({i.layer: i.heads for i in host.layers}, device=machine.device)
     denoiser = host.denoiser
-    found["plain"] = best(lambda: denoiser(x, sigma), options.repeat)
-    found["plain_pair"] = best(lambda: denoiser(torch.cat([x, x]), sigma.repeat(2)), options.repeat)
+    found["plain"] = machine.best(lambda: denoiser(x, sigma), options.repeat)
+    found["plain_pair"] = machine.best(lambda: denoiser(torch.cat([x, x]), sigma.repeat(2)), options.repeat)
     with denoiser.edited(edit, tuple(layers)):
-        found["injected"] = best(lambda: denoiser(x, sigma), options.repeat)
+        found["injected"] = machine.best(lambda: denoiser(x, sigma), options.repeat)
         split = host._split_block(tuple(layers))
-        found["guided"] = best(lambda: denoiser(x, sigma, (1, 0), split), options.repeat)
+        found["guided"] = machine.best(lambda: denoiser(x, sigma, (1, 0), split), options.repeat)
     found.update(count_default_flow(options))
-    found["threads"], found["torch"] = torch.get_num_threads(), torch.__version__
     return found
 
 
@@ -191,7 +199,7 @@ class NaiveEdit:
             return naive_attention(call.q, call.k, call.v, call.heads)
         gamma, beta = self.settings.weights(self.shallow[call.layer])
         (q_in, k_in, _), (_, k_ref, v_ref), (_, k_gray, _) = (
-            [t.float() for t in self.features[role][key]] for role in ("input", "reference", "gray")
+            [t.to(call.q) for t in self.features[role][key]] for role in ("input", "reference", "gray")
         )
 
         def split(t):
@@ -207,10 +215,10 @@ class NaiveEdit:
         return out.transpose(1, 2).flatten(2)
 
 
-def naive(options: argparse.Namespace) -> dict:
+def naive(options: argparse.Namespace, machine: Machine) -> dict:
     """Three inversions, one row a call, every feature kept, both branches called apart, every map built."""
-    model = build(options)
-    denoiser, meter = UNetDenoiser(model), Meter(model)
+    model = build(options, machine)
+    denoiser, meter = UNetDenoiser(model), Meter(model, machine)
     image, reference = pictures(options)
     settings = DualAttentionSettings()
     infos = denoiser.layers
@@ -230,7 +238,8 @@ def naive(options: argparse.Namespace) -> dict:
             x = x + (seen - denoiser(seen, torch.tensor([there]))) / there * (there - here)
         return x
 
-    start = time.perf_counter()
+    machine.forget_peak()
+    start = machine.now()
     gray_input, gray_reference = desaturate(image), desaturate(reference)
     with denoiser.edited(edit, everywhere):
         noised, kept = {}, {}
@@ -249,21 +258,21 @@ def naive(options: argparse.Namespace) -> dict:
                 plain = denoiser(x, sigma)
                 x = x + (x - (plain + 10 * (color - plain))) / here * (there - here)
             with meter.timing_vae():
-                decoded = model.vae.decode(x)
+                decoded = model.vae.decode(x).cpu()
             colored = merge_luminance(decoded, gray_input, statistics_from=reference)
             if n < options.passes - 1:
                 x = climb(encode(colored))
         found = {
-            "total": time.perf_counter() - start,
+            "total": machine.now() - start,
             "calls": meter.calls,
             "rows": meter.rows,
-            "peak": peak_gib(),
+            "peak": machine.peak(),
             "kept": sum(t.numel() * 2 for role in kept.values() for three in role.values() for t in three) / 1e9,
         }
         sigma, y = torch.tensor([plan.sigmas[0]]), noised["input"]
-        found["plain"] = best(lambda: denoiser(y, sigma), options.repeat)
+        found["plain"] = machine.best(lambda: denoiser(y, sigma), options.repeat)
         edit.features = kept
-        found["guided"] = found["plain"] + best(lambda: denoiser(y, sigma), options.repeat)
+        found["guided"] = found["plain"] + machine.best(lambda: denoiser(y, sigma), options.repeat)
     return found
 
 

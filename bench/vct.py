@@ -2,6 +2,7 @@
 
     python -m bench.vct                                    the embedded model, 128 x 128
     python -m bench.vct --sd --size 256 --steps 2          Stable Diffusion 1.x size (random weights): memory
+    python -m bench.vct --sd --size 512 --device cuda      the same on a GPU, in fp32
     python -m bench.vct --tiny                             a toy, to see that it works
 
 A pass is one row (one latent) forward or backward through the UNet; a call may hold several. The sides:
@@ -18,10 +19,8 @@ import argparse
 import base64
 import io
 import json
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -43,12 +42,14 @@ from comfyui_exemplar.diffusion.replay import Replay
 from comfyui_exemplar.diffusion.schedule import InversionPlan, inversion_plan
 from comfyui_exemplar.files.pictures import load_picture
 from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, load_standalone
-from comfyui_exemplar.hosts.diffusers.denoiser import differentiable_unet
+from comfyui_exemplar.hosts.diffusers.gradients import DifferentiableUNet
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser, sample_pair
 from comfyui_exemplar.pipelines.vct_pair import ControlledRun, Fusion
 
+from . import machine as machines
 from . import sides as networks
+from .machine import Machine
 from .naive_vct import advance_and_search
 
 SIDES = ("naive", "released", "ours", "economical")
@@ -94,16 +95,26 @@ def main() -> int:
     parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--stop-below", type=float, default=1e-5, help="the published 1e-5; 0 never stops early")
     parser.add_argument("--checkpointing", action="store_true", help="ours and economical compute activations twice")
+    machines.add_options(parser)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.tiny:
         options.size, options.steps, options.iterations, options.updates = 64, 2, 2, 1
+    machine = machines.of(options, lambda dtype: _needs(options, dtype))
     if options.side:
-        print(json.dumps(measure(options.side, options)))
+        print(json.dumps(measure(options.side, options, machine)))
         return 0
     found = {side: _in_its_own_process(side) for side in SIDES}
-    _report(found, options)
+    _report(found, options, machine)
     return 0
+
+
+def _needs(options: argparse.Namespace, dtype: torch.dtype) -> tuple[int, int]:
+    """(weights, what a step of learning needs beside them) in bytes."""
+    from .memory import Shape, measure_gradients
+
+    found = measure_gradients(Shape("sd15" if options.sd else "toy", options.size, 1, dtype), 1)
+    return found["weights"], found["gradients"]
 
 
 def _in_its_own_process(side: str) -> dict:
@@ -117,14 +128,14 @@ def _in_its_own_process(side: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _setting(options: argparse.Namespace) -> tuple[StandaloneModel, Tensor, Tensor]:
+def _setting(options: argparse.Namespace, machine: Machine) -> tuple[StandaloneModel, Tensor, Tensor]:
     """(model, latents of content and concept, (1, tokens, width) start of the concept's context)."""
     torch.manual_seed(0)
     if options.sd or options.tiny:
-        model = networks.build(options)
+        model = networks.build(options, machine)
         latents = torch.randn(2, 4, options.size // 8, options.size // 8)
     else:
-        model = load_standalone(demo.model_path())
+        model = load_standalone(demo.model_path(), device=machine.device, dtype=machine.dtype)
         pictures = Path(demo.__file__).resolve().parent / "pictures"
         images = [load_picture(pictures / name) for name in ("scene-truth.png", "drawing-reference.png")]
         host, size = DiffusersHost(model), (options.size, options.size)
@@ -132,17 +143,19 @@ def _setting(options: argparse.Namespace) -> tuple[StandaloneModel, Tensor, Tens
             torch.nn.functional.interpolate(i.movedim(-1, 1), size=size, mode="area").movedim(1, -1) for i in images
         ]
         latents = torch.cat([host.encode(i) for i in resized])
-    return model, latents, torch.randn_like(model.context[:, :VECTORS].float()) * model.context.float().std()
+    start = torch.randn_like(model.context[:, :VECTORS].float().cpu()).to(machine.device)  # of one seed everywhere
+    return model, latents.to(machine.device), start * model.context.float().std()
 
 
-def measure(side: str, options: argparse.Namespace) -> dict:
-    model, latents, vectors = _setting(options)
+def measure(side: str, options: argparse.Namespace, machine: Machine) -> dict:
+    model, latents, vectors = _setting(options, machine)
     model.unet.requires_grad_(False)
-    before = _peak()
+    machine.forget_peak()
+    before = machine.peak()
     ours = side in ("ours", "economical")
-    predict = differentiable_unet(model, ours and options.checkpointing)
+    predict = DifferentiableUNet(model, ours and options.checkpointing)
     plan = inversion_plan(DiffusersHost(model).sigma_table, options.steps, options.steps, "diffusers")
-    phases, began = {}, time.perf_counter()
+    phases, began = {}, machine.now()
     for phase in ("concept", "pivots", "fusion"):
         phases[phase] = Passes()
     with phases["concept"].counted(model.unet):
@@ -155,13 +168,11 @@ def measure(side: str, options: argparse.Namespace) -> dict:
         result = _fuse(model, inversion, plan, contexts, trajectory if ours else None, context, options)
     return {
         **{name: asdict(passes) for name, passes in phases.items()},
-        "seconds": time.perf_counter() - began,
-        "peak": _peak() - before,
+        "seconds": machine.now() - began,
+        "peak": machine.peak() - before,
         "error": error,
         "contexts": _packed(torch.cat(list(contexts))),
         "result": _packed(result),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
     }
 
 
@@ -209,11 +220,6 @@ def _fuse(model, inversion, plan: InversionPlan, contexts, replay: Replay | None
     return sample_pair(denoiser, run, inversion.noised())[:1]
 
 
-def _peak() -> float:
-    """GiB that the process held at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def _packed(tensor: Tensor) -> str:
     buffer = io.BytesIO()
     torch.save(tensor.float().cpu(), buffer)
@@ -224,12 +230,11 @@ def _unpacked(text: str) -> Tensor:
     return torch.load(io.BytesIO(base64.b64decode(text)), weights_only=True)
 
 
-def _report(found: dict[str, dict], options: argparse.Namespace) -> None:
-    any_side = found["ours"]
+def _report(found: dict[str, dict], options: argparse.Namespace, machine: Machine) -> None:
     print(
         f"\nTranslation, {options.size} x {options.size}, {options.updates} updates of {ACCUMULATION} copies, "
-        f"{options.steps} steps, at most {options.iterations} iterations, guidance {options.guidance}, fp32, "
-        f"{any_side['threads']} CPU threads, torch {any_side['torch']}\n"
+        f"{options.steps} steps, at most {options.iterations} iterations, guidance {options.guidance}, "
+        f"{machine}\n"
     )
     print("| | " + " | ".join(found) + " | naive / ours | naive / economical |\n|" + " --- |" * (len(found) + 3))
 

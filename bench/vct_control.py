@@ -1,7 +1,8 @@
 """What content-concept fusion (VCT) costs, beside the published way, in one run.
 
-    python -m bench.vct_control             Stable Diffusion 1.x size (random weights), 512 x 512, fp32, two steps of
-    fifty python -m bench.vct_control --tiny      the same on a toy, to see that it works
+    python -m bench.vct_control             Stable Diffusion 1.x size (random weights), 512 x 512, two steps of fifty
+    python -m bench.vct_control --device cuda --dtype float16    on a GPU
+    python -m bench.vct_control --tiny      the same on a toy, to see that it works
 
 The published way denoises source and target under both prompts (4 rows a step) and builds every attention map. Ours
 replays the source (3 rows) and builds the cross-attention maps of two rows while they are edited. Both walk the same
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 
 import torch
@@ -28,6 +28,7 @@ from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser, sample_pair
 from comfyui_exemplar.pipelines.vct_pair import ControlledRun, Fusion
 
+from . import machine as machines
 from .sides import build
 
 GUIDANCE = 7.5
@@ -78,16 +79,18 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=512, help="side of the square picture in pixels")
     parser.add_argument("--steps", type=int, default=2, help="how many of fifty steps are walked")
     parser.add_argument("--tiny", action="store_true", help="a toy network and a 64 x 64 picture")
+    machines.add_options(parser)
     options = parser.parse_args()
     if options.tiny:
         options.size = 64
-    model = build(options)
+    machine = machines.of(options, machines.unet_needs(options))
+    model = build(options, machine)
     control = concept_control((77, 77), 3, 1, weight_place="official", cross_window=1.0, self_window=1.0)
     plan = inversion_plan(torch.linspace(0.03, 14, 1000), 50, 50)
     sigmas, total = plan.sigmas[: options.steps + 1], 50
     generator = torch.Generator().manual_seed(2)
-    start = torch.randn(1, 4, options.size // 8, options.size // 8, generator=generator) * sigmas[0]
-    concept = torch.randn(1, 77, model.context.shape[-1], generator=generator)
+    start = torch.randn(1, 4, options.size // 8, options.size // 8, generator=generator).to(machine.device) * sigmas[0]
+    concept = torch.randn(1, 77, model.context.shape[-1], generator=generator).to(model.context)
     denoiser = PairDenoiser(
         model,
         {UNCONDITIONAL: model.context, SOURCE_UNCONDITIONAL: model.context, SOURCE: model.context, TARGET: concept},
@@ -97,25 +100,31 @@ def main() -> int:
 
     denoiser(start, torch.full((1,), sigmas[0]), (SOURCE,))  # warms up
     rows.clear()
-    began = time.process_time()
-    way = published(denoiser, control, sigmas, total, start)
-    theirs = (time.process_time() - began, sum(rows))
-    rows.clear()
+    done: dict[str, Tensor] = {}
+
+    def walked(side: str, walk: Callable[[], Tensor]) -> tuple[float, float, int, float]:
+        """(seconds, processor seconds, rows, peak) of a side."""
+        rows.clear()
+        machine.forget_peak()
+        took = machine.seconds(lambda: done.update({side: walk()}))
+        return *took, sum(rows), machine.peak()
+
+    theirs = walked("published", lambda: published(denoiser, control, sigmas, total, start))
+    way = done["published"]
     run = ControlledRun(Fusion(control, GUIDANCE, Replay(sigmas, way[:, :1])), sigmas, denoiser.layers)
-    began = time.process_time()
-    last = sample_pair(denoiser, run, start)
-    ours = (time.process_time() - began, sum(rows))
+    ours = walked("ours", lambda: sample_pair(denoiser, run, start))
+    last = done["ours"]
 
     apart = float((last - way[-1, 1:]).abs().max() / way[-1, 1:].std())
     n = options.steps
-    print(
-        f"\nContent-concept fusion, {options.size} x {options.size}, {n} step(s), fp32, "
-        f"{torch.get_num_threads()} CPU thread(s), torch {torch.__version__}\n"
-    )
+    print(f"\nContent-concept fusion, {options.size} x {options.size}, {n} step(s), {machine}\n")
     print("| a step | published: 4 rows, all maps built | ours: source replayed | published / ours |")
     print("| --- | --- | --- | --- |")
-    print(f"| processor time | {theirs[0] / n:.2f} s | {ours[0] / n:.2f} s | {theirs[0] / ours[0]:.2f}x |")
-    print(f"| UNet rows | {theirs[1] / n:g} | {ours[1] / n:g} | {theirs[1] / ours[1]:.2f}x |")
+    print(f"| time | {theirs[0] / n:.2f} s | {ours[0] / n:.2f} s | {theirs[0] / ours[0]:.2f}x |")
+    print(f"| processor time | {theirs[1] / n:.2f} s | {ours[1] / n:.2f} s | {theirs[1] / ours[1]:.2f}x |")
+    print(f"| UNet rows | {theirs[2] / n:g} | {ours[2] / n:g} | {theirs[2] / ours[2]:.2f}x |")
+    if machine.device.type != "cpu":  # of one process, which the first side filled
+        print(f"| peak memory | {theirs[3]:.2f} GiB | {ours[3]:.2f} GiB | {theirs[3] / ours[3]:.2f}x |")
     print(f"\nLargest difference of the target's latent, relative to its spread: {apart:.1e}")
     return 0
 

@@ -1,16 +1,72 @@
 """The benchmark command runs and reports; its numbers are not asserted, because machines differ."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def report(*arguments):
-    done = subprocess.run(
+
+def run(*arguments):
+    return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300
     )
+
+
+def report(*arguments):
+    done = run(*arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+def rows(table):
+    """The cells of a report's lines, without the heads."""
+    lines = [line.strip("|") for line in table.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.split("|")] for line in lines][2:]
+
+
+@pytest.mark.parametrize("bench", ["bench", "bench.vct_control", "bench.ddcolor"])
+def test_a_device_that_is_not_there(bench):
+    """One line that says what it would need, and code 2, before any work."""
+    done = run(bench, "--tiny", "--device", "hpu", "--dtype", "bfloat16")
+    assert done.returncode == 2 and not done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if "--device" in line]
+    assert line.startswith("--device hpu --dtype bfloat16 can't be used here (") and "torch finds cpu" in line
+    assert re.search(r"by shapes it needs [1-9]\d* MiB for the weights and \d+ MiB beside them", line)
+
+
+def test_half_precision_and_a_heading():
+    found = report("bench.vct_control", "--tiny", "--steps", "1", "--dtype", "bfloat16")
+    assert "bf16, " in found and "CPU thread(s), torch " in found
+
+
+class TestMemory:
+    """By shapes, so these are numbers: of a toy at 64 x 64, whose features are counted by hand too."""
+
+    def test_a_colorization(self):
+        arguments = ("bench.memory", "--model", "toy", "--size", "256", "--depth", "2")
+        device, main = (
+            [int(cell.split()[0]) if "x" not in cell else float(cell.split("x")[0]) for cell in cells[1:]]
+            for kept in ("with the model", "cpu")
+            for cells in rows(report(*arguments, "--keep-on", kept))
+        )
+        names = ("weights", "plain", "climb", "injected", "ratio", "kept", "there", "edit")
+        device, main = dict(zip(names, device, strict=True)), dict(zip(names, main, strict=True))
+        assert (device["weights"], device["plain"]) == (main["weights"], main["plain"])
+        assert device["kept"] == main["kept"] == device["there"] > main["there"] == 0
+        # a level of the two is on the device at a time
+        assert main["climb"] < device["climb"] and main["injected"] <= device["injected"]
+        assert main["edit"] < device["edit"]
+
+    def test_the_formula(self):
+        """What is kept is what levels, layers, tokens and channels say."""
+        found = report("bench.memory", "--model", "toy", "--size", "64")
+        assert "formula" not in found.splitlines()[-1]
+
+    def test_gradients(self):
+        ((_, copy, step, spared),) = rows(report("bench.memory", "--model", "toy", "--size", "64", "--gradients"))
+        assert int(copy) > 0 and int(spared) < int(step)
 
 
 def test_bench_runs_on_a_toy():
