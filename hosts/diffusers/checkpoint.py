@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...attention.constants import Constants
 from ...files import headers, ldm
 from ...files.tensors import digest, is_safetensors_inside, read_tensors, reading
 from ...networks.embedded.autoencoder import LinearAutoencoder
@@ -82,7 +83,7 @@ class StandaloneModel:
     :param unet: diffusers UNet2DConditionModel in the asked dtype, eval mode, no gradients.
     :param vae: codec with ``encode``, ``decode``, ``factor`` (pixels per latent), ``channels`` and ``scale``. Its
         pictures' sides must be multiples of ``factor``; the caller sees to that.
-    :param alphas_cumprod: (training steps,), float32, computed in float64.
+    :param alphas_cumprod: (training steps,), float32, computed in float64; on the CPU, whose numbers cost nothing.
     :param prediction: "epsilon" or "v_prediction".
     :param context: (1, tokens, width), the empty prompt, in the UNet's dtype.
     :param added: {"text_embeds": (1, P)} for SDXL, else None; see :meth:`added_conditions`.
@@ -100,6 +101,7 @@ class StandaloneModel:
     name: str
     fingerprint: str
     recommended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _sent: Constants = field(default_factory=Constants, repr=False)  # a few numbers a size, for as long as the model
 
     def added_conditions(self, batch: int, latent_size: Sequence[int]) -> dict[str, Tensor] | None:
         """SDXL's ``added_cond_kwargs`` for an uncropped picture with a latent of (rows, columns); None for others.
@@ -111,7 +113,8 @@ class StandaloneModel:
             return None
         pooled = self.added["text_embeds"]
         rows, columns = (int(side) * self.vae.factor for side in latent_size)
-        ids = torch.tensor([[rows, columns, 0, 0, rows, columns]], dtype=torch.float32, device=pooled.device)
+        numbers = [[float(number) for number in (rows, columns, 0, 0, rows, columns)]]
+        ids = self._sent.on(pooled.device, lambda: torch.tensor(numbers), "size", rows, columns)
         return {"text_embeds": pooled.expand(batch, -1), "time_ids": ids.expand(batch, -1)}
 
 
@@ -232,7 +235,7 @@ def _load_embedded(path: Path, device: torch.device) -> dict[str, Any]:
     return {
         "unet": unet,
         "vae": LinearCodec(read.autoencoder, config["latent"]["scale_factor"]),
-        "alphas_cumprod": embedded_alphas(config).to(device),
+        "alphas_cumprod": embedded_alphas(config),
         "prediction": config["schedule"]["prediction"],
         "context": read.words.encode([""]),
         "added": None,
@@ -277,7 +280,7 @@ def _load_folder(path: Path, device: torch.device) -> dict[str, Any]:
             scheduler["beta_end"],
             scheduler["num_train_timesteps"],
             zero_terminal_snr=scheduler["rescale_betas_zero_snr"],
-        ).to(device),
+        ),
         "prediction": scheduler["prediction_type"],
         "context": context,
         "added": added,
@@ -312,7 +315,7 @@ def _load_single_file(path: Path, device: torch.device) -> dict[str, Any]:
         return {
             "unet": unet_from_ldm(tensors, dtype=None),
             "vae": KLCodec(vae_from_ldm(tensors, _SDXL_SCALE if family == "sdxl" else _SD_SCALE)),
-            "alphas_cumprod": alphas_cumprod(zero_terminal_snr="ztsnr" in tensors).to(device),
+            "alphas_cumprod": alphas_cumprod(zero_terminal_snr="ztsnr" in tensors),
             "prediction": guess_prediction(tensors, _metadata(path)),
             "context": context,
             "added": added,

@@ -204,7 +204,7 @@ def _build(
     model = StandaloneModel(
         unet=unet,
         vae=None,  # type: ignore[arg-type]  # its autoencoder needs the gray maps: DiffusersLCAD has it
-        alphas_cumprod=alphas.to(device),
+        alphas_cumprod=alphas,
         prediction=prediction,
         context=encode(""),
         added=None,

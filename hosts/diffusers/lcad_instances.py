@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from ...attention.call import CONDITIONAL, CROSS, SELF
@@ -28,6 +29,7 @@ def guided_instances(
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         level = float(sigma.reshape(-1)[0])
+        sigma = torch.tensor([level])  # on the CPU: the denoiser asks for it again, and a device would be waited for
         acting = [instance for instance in instances if instance.settings.acts(level)]
         edit = InstanceEdit(acting, tuple(side * factor for side in x.shape[-2:]), sent)
         twice = any(instance.settings.schedule == "official" for instance in acting)

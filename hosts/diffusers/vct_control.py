@@ -89,7 +89,8 @@ def sample_pair(
             parts = unconditional | parts
         x, branches = torch.cat(list(parts.values())), tuple(parts)
         with denoiser.at(sigma).edited(edit, layers, (SELF, CROSS)):
-            answers = denoiser(x, x.new_full([len(x)], sigma), branches).chunk(len(parts))
+            # on the CPU: the denoiser asks for it once more, and a device would be waited for
+            answers = denoiser(x, torch.tensor([sigma]), branches).chunk(len(parts))
         estimates = dict(zip(branches, answers, strict=True))
 
         def guided(conditional: int, unconditional: int) -> Tensor:

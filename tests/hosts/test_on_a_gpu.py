@@ -1,9 +1,14 @@
 """The standalone host on a device beside the CPU, with and without float64."""
 
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 
-from comfyui_exemplar.demo import model_path
+from comfyui_exemplar.attention.instances import InstanceSettings
+from comfyui_exemplar.demo import lcad_path, model_path
 from comfyui_exemplar.diffusion.inversion import round_trip_error
 from comfyui_exemplar.diffusion.schedule import (
     ancestral_sigmas,
@@ -13,11 +18,16 @@ from comfyui_exemplar.diffusion.schedule import (
 )
 from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.hosts.diffusers.lcad import load_lcad
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
 from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text
+from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
+from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
 from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
-from ..fixtures.pretended_gpu import DEVICE, PretendedGPU, from_gpu, to_gpu
+from ..fixtures.pretended_gpu import DEVICE, DOWNLOAD, ITEM, SIZE, UPLOAD, PretendedGPU, from_gpu, to_gpu
 
 FEW = TranslateSettings.resolve(
     read_recommended(model_path())["vct"], steps=2, resolution=32, updates=1, vectors=2, pivot_iterations=1, word="red"
@@ -44,6 +54,73 @@ def test_a_translation(on_cpu, double):
         found = translated(DEVICE)
     assert torch.allclose(from_gpu(found.images).cpu(), on_cpu.images, atol=1e-4, rtol=0)
     assert found.reconstruction_errors == pytest.approx(on_cpu.reconstruction_errors, rel=1e-3)
+
+
+GRAY = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
+REFERENCE = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(2))
+LEFT = torch.zeros(1, 64, 64)
+LEFT[..., :32] = 1
+REGIONS = [("a green apple", LEFT), ("a yellow bell", 1 - LEFT)]
+
+
+def colorized(device):
+    """A colorization on a device: its UNet, and what runs it."""
+    model = load_standalone(model_path(), device=device)
+    settings = ColorizeSettings(resolution=64, depth=3, steps=10, passes=1)
+    return model.unet, lambda: colorize(DiffusersHost(model), GRAY, REFERENCE, settings).images
+
+
+def described(device, regions=(), **drawing):
+    """The same of colors from words."""
+    host, settings = load_lcad(lcad_path(), device=device), LCADSettings(steps=4, resolution=64)
+
+    def run():
+        drawn = InstanceSettings(**drawing)
+        return describe(host, GRAY, "a green apple, a yellow bell", settings, regions=regions, drawing=drawn)
+
+    return host.model.unet, run
+
+
+FLOWS = {
+    "colorize": colorized,
+    "words": described,
+    "words in masks": lambda device: described(device, REGIONS),
+    "words in masks, official": lambda device: described(device, REGIONS, step="official", schedule="official"),
+}
+
+
+@pytest.mark.parametrize("flow, double", [*((flow, True) for flow in FLOWS), ("colorize", False), ("words", False)])
+def test_what_a_flow_waits_for(flow, double):
+    """One read of the noise level a call of the UNet at most; nothing is sent in a steady step. The CPU's pictures."""
+    expected = FLOWS[flow]("cpu")[1]()
+    with PretendedGPU(double) as gpu:
+        unet, run = FLOWS[flow](DEVICE)
+        calls = []
+        unet.register_forward_pre_hook(lambda *_: calls.append(len(gpu.events)))
+        gpu.events.clear()
+        found = run()
+    # attention is another kernel of torch there; guidance, and gamut mapping at single pixels, enlarge its rounding
+    apart = (from_gpu(found).cpu() - expected).abs()
+    assert float(apart.mean()) < 1e-5 and float(apart.max()) < 5e-3
+    assert not any(event.kind == SIZE for event in gpu.events)
+    between = [Counter(event.kind for event in gpu.events[a:b]) for a, b in pairwise(calls)]
+    assert len(between) >= 3 and max(events[ITEM] for events in between) <= 1
+    # a run's first step sends its constants, and pictures are sent between a climb and a way back; its last two don't
+    assert all(not events[UPLOAD] and not events[DOWNLOAD] for events in between[-2:]), between
+
+
+def test_a_step_of_fusion():
+    """Of a translation, once its start is there: one read a call, and the pivots of the step are sent."""
+    with PretendedGPU() as gpu:
+        model = load_standalone(model_path(), device=DEVICE)
+        host = DiffusersTranslator(model, text=load_concept_text(model_path(), DEVICE))
+        concept = host.of_vectors(torch.randn(2, 128, generator=torch.Generator().manual_seed(0)))
+        settings = replace(FEW, steps=4, pivot_iterations=1)
+        calls = []
+        model.unet.register_forward_pre_hook(lambda *_: calls.append(len(gpu.events)))
+        translate(host, GRAY, concept, settings)
+    last = Counter(event.kind for event in gpu.events[calls[-2] : calls[-1]])
+    assert last[ITEM] <= 1 and last[UPLOAD] <= 1 and not last[SIZE]
 
 
 class TestWithoutDouble:
