@@ -234,7 +234,7 @@ def test_activations_are_computed_again_where_they_do_not_fit(gpu, monkeypatch, 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_less_lives_where_they_are_computed_again(gpu, family):
     model, shape = on_device(tiny(family)), (1, 4, 16, 16)
-    kept = []
+    kept, made = [], []
     for checkpointing in (False, True):
         with gradients():
             unet = DifferentiableUNet(model, prompt(family)[0][1], checkpointing)
@@ -245,5 +245,7 @@ def test_less_lives_where_they_are_computed_again(gpu, family):
             answer = unet(x, 2.0, context)
             assert answer.requires_grad
             kept.append(MEMORY.now - before)
+            made.append(from_gpu(torch.autograd.grad(answer.pow(2).sum(), [context])[0]))
             del answer
     assert kept[1] < kept[0] / 5
+    assert difference(*made) < 1e-5 * float(made[0].abs().max())
