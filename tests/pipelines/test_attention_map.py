@@ -8,6 +8,7 @@ from comfyui_exemplar.attention.layers import Layer, LayerInfo
 from comfyui_exemplar.color import resize
 from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.schedule import inversion_plan
+from comfyui_exemplar.pipelines import attention_map
 from comfyui_exemplar.pipelines.attention_map import AttentionMapSettings, attention_maps, shared_layers
 
 LAYER, FINE = Layer("output", 0), Layer("output", 1)
@@ -86,3 +87,41 @@ class TestLayers:
     def test_none(self, source, target, layers):
         with pytest.raises(ValueError, match=f"layers is '{layers}': found none of them with both.*Kept q: .*kept k: "):
             shared_layers(inversion(source), inversion(target), layers)
+
+
+class Short:
+    """Memory for some query tokens of a function of queries, keys and more."""
+
+    def __init__(self, function, most):
+        self.function, self.most, self.asked = function, most, []
+
+    def __call__(self, q, k, heads, values):
+        # a heat map is computed of the tokens that have a weight
+        tokens = int((values > 0).sum()) if values.ndim == 1 else len(q)
+        self.asked.append(tokens)
+        if tokens > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.function(q, k, heads, values)
+
+
+@pytest.mark.parametrize("most", [1, 5])
+@pytest.mark.parametrize("place", [None, AT, "region"])
+def test_fewer_tokens_at_once_and_the_same_maps(monkeypatch, most, place):
+    region = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(2)) if place == "region" else None
+    given = (inversion(sharpness=3.0), inversion(order=TURNED, sharpness=3.0), squares(), squares(1))
+    settings = place if place is AT else None
+    expected = attention_maps(*given, settings, region=region)
+    matches, heats = Short(attention_map.correspond, most), Short(attention_map.heat, most)
+    monkeypatch.setattr(attention_map, "correspond", matches)
+    monkeypatch.setattr(attention_map, "heat", heats)
+    found = attention_maps(*given, settings, region=region)
+    assert max(matches.asked) == 16 and min(matches.asked) <= most
+    assert max(heats.asked) == (16 if place == "region" else 1)
+    for name in ("shown", "heat", "carried", "confidence"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6)
+
+
+def test_a_token_that_is_too_much_is_said(monkeypatch):
+    monkeypatch.setattr(attention_map, "correspond", Short(attention_map.correspond, 0))
+    with pytest.raises(torch.OutOfMemoryError):
+        attention_maps(inversion(), inversion(), squares(), squares(1), AT)

@@ -10,6 +10,7 @@ from comfyui_exemplar.attention.layers import Layer, LayerInfo
 from comfyui_exemplar.color import chroma_of, luminance, rgb_to_lab
 from comfyui_exemplar.diffusion.inversion import Inversion
 from comfyui_exemplar.diffusion.schedule import inversion_plan
+from comfyui_exemplar.pipelines import confidence
 from comfyui_exemplar.pipelines.attention_map import attention_maps
 from comfyui_exemplar.pipelines.confidence import SOFTNESS, blended_chroma, match_confidence, trust
 from comfyui_exemplar.pipelines.exemplar import colorize
@@ -52,6 +53,21 @@ class TestConfidence:
         assert sure[0, :2].min() > 0.99 and sure[1, :2].max() < 0.01
         for i in range(2):
             assert torch.equal(sure[i : i + 1], match_confidence(inversion(both[i : i + 1]), target))
+
+    @pytest.mark.parametrize("most", [1, 5])
+    def test_fewer_tokens_at_once_and_the_same_values(self, monkeypatch, most):
+        source, target = inversion(own_places(HALF)), inversion(own_places(torch.ones(16)))
+        expected, asked, original = match_confidence(source, target), [], confidence.confidence
+
+        def short(q, k, heads):
+            asked.append(len(q))
+            if len(q) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(q, k, heads)
+
+        monkeypatch.setattr(confidence, "confidence", short)
+        torch.testing.assert_close(match_confidence(source, target), expected)
+        assert max(asked) == 16 and asked[-1] <= most
 
     def test_the_same_as_the_attention_map_s(self):
         """So that a look at Attention Map tells which threshold to take."""
