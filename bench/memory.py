@@ -3,7 +3,7 @@
     python -m bench.memory                                      SD 1.5 at 512 and 1024, SDXL at 1024, fp16
     python -m bench.memory --model sdxl --size 768 --batch 4    one row of it
     python -m bench.memory --keep-on cpu                        with features in main memory
-    python -m bench.memory --gradients                          learning through the UNet, in fp32, instead
+    python -m bench.memory --gradients                          learning through the UNet instead
 
 The real UNet of diffusers, the real capture and the real edit run on tensors without values (see bench/shapes.py).
 Input, reference and gray reference are inverted in one batch, as the flow does it, and the way back is guided: a
@@ -248,11 +248,11 @@ def main() -> int:
     parser.add_argument("--depth", type=int, default=5, help="T")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float16")
     parser.add_argument("--keep-on", choices=("with the model", "cpu"), default="with the model")
-    parser.add_argument("--gradients", action="store_true", help="a step of learning instead, one row, in fp32")
+    parser.add_argument("--gradients", action="store_true", help="a step of learning instead, one row")
     options = parser.parse_args()
     rows = [(options.model, options.size, options.batch)] if options.model else list(TABLE)
     if options.gradients:
-        _report_gradients(rows)
+        _report_gradients(rows, getattr(torch, options.dtype))
     else:
         _report([Shape(*row, getattr(torch, options.dtype), options.depth, options.keep_on) for row in rows])
     return 0
@@ -278,11 +278,13 @@ def _report(shapes: list[Shape]) -> None:
         )
 
 
-def _report_gradients(rows: Sequence[tuple[str, int, int]]) -> None:
-    print("\nLearning through the UNet by shapes, float32, one row, MiB beside the copy of the weights\n")
-    print("| model, side | the copy | a step | with gradient checkpointing |\n| --- | --- | --- | --- |")
+def _report_gradients(rows: Sequence[tuple[str, int, int]], dtype: torch.dtype) -> None:
+    print(
+        f"\nLearning through the UNet by shapes, {str(dtype).removeprefix('torch.')}, one row, MiB beside the weights\n"
+    )
+    print("| model, side | weights | a step | with gradient checkpointing |\n| --- | --- | --- | --- |")
     for model, size in dict.fromkeys((model, size) for model, size, _ in rows):
-        found = measure_gradients(Shape(model, size, 1, torch.float32), 1)
+        found = measure_gradients(Shape(model, size, 1, dtype), 1)
         cells = " | ".join(f"{number / MIB:.0f}" for number in found.values())
         print(f"| {model}, {size} | {cells} |", flush=True)
 
