@@ -67,7 +67,7 @@ class Kit:
 
     @contextmanager
     def watched(self, name, before):
-        """Call ``before`` with the number of rows of every call of a network; its private copies are watched too."""
+        """Call ``before`` with the number of rows of every call of a network; what learns through it is watched too."""
         module, method = self.networks()[name]
         if method == "forward":
             hook = module.register_forward_pre_hook(
