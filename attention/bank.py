@@ -11,7 +11,7 @@ from torch import Tensor
 from ..color.tensors import FLOATS, check_tensor, is_finite
 from ..diffusion.levels import same_levels
 from .layers import Layer
-from .rows import taken
+from .rows import compact, taken
 
 PROJECTIONS = ("q", "k", "v")
 
@@ -50,7 +50,7 @@ class FeatureBank:
     @property
     def nbytes(self) -> int:
         """Bytes of all kept tensors."""
-        return sum(t.numel() * t.element_size() for _, _, _, t in self.items())
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
     def device(self) -> torch.device | None:
@@ -142,16 +142,13 @@ class FeatureBank:
             )
 
     def take(self, pictures: Iterable[int]) -> FeatureBank:
-        """A bank of some of the pictures, in that order. A single run of pictures shares memory with this one."""
-        rows = list(pictures)
-        run = rows == list(range(rows[0], rows[0] + len(rows))) if rows else False
-        return self._changed(lambda tensor: tensor[rows[0] : rows[0] + len(rows)] if run else tensor[rows])
+        """A bank of some of the pictures, in that order. Evenly spaced ones share memory with this one."""
+        rows = tuple(pictures)
+        return self._changed(lambda tensor: taken(tensor, rows))
 
     def moved(self, device: torch.device) -> FeatureBank:
         """The bank with its tensors on a device, all in one go; the bank itself where they are there already."""
-        if all(is_on(tensor, device) for tensor in self.tensors):
-            return self
-        return self._changed(lambda tensor: tensor.to(device))
+        return self._changed(lambda tensor: tensor if is_on(tensor, device) else tensor.to(device))
 
     def only(self, keep: Mapping[Layer, str]) -> FeatureBank:
         """A bank of some projections, which share memory with this one; what was not kept is not in it either.
@@ -161,20 +158,20 @@ class FeatureBank:
         return self._changed(lambda tensor: tensor, lambda layer, name: name in keep.get(layer, ""))
 
     def compact(self) -> FeatureBank:
-        """The bank without what its tensors keep alive beside themselves, where they are parts of larger ones."""
-        if all(_is_whole(tensor) for tensor in self.tensors):
-            return self
-        return self._changed(lambda tensor: tensor if _is_whole(tensor) else tensor.clone())
+        """The bank without what its tensors keep alive beside themselves; itself where they are no parts of others."""
+        return self._changed(compact)
 
     def _changed(
         self, change: Callable[[Tensor], Tensor], keep: Callable[[Layer, str], bool] = lambda *_: True
     ) -> FeatureBank:
-        """A bank of changed tensors, of those projections that are to be kept."""
-        made = FeatureBank()
+        """A bank of changed tensors, of those projections that are to be kept; itself where that is no change."""
+        made, same = FeatureBank(), True
         for sigma, layer, name, tensor in self.items():
-            if keep(layer, name):
-                made.put(sigma, layer, self._grids[layer], **{name: change(tensor)})
-        return made
+            kept = change(tensor) if keep(layer, name) else None
+            if kept is not None:
+                made.put(sigma, layer, self._grids[layer], **{name: kept})
+            same &= kept is tensor
+        return self if same else made
 
 
 def nearest_level(levels: Iterable[float], sigma: float) -> float:
@@ -186,11 +183,6 @@ def nearest_level(levels: Iterable[float], sigma: float) -> float:
 def is_on(tensor: Tensor, device: torch.device) -> bool:
     """Whether a tensor is on a device; one without a number means any of its kind."""
     return tensor.device.type == device.type and device.index in (None, tensor.device.index)
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    """Whether a tensor's storage holds nothing else."""
-    return tensor.untyped_storage().nbytes() <= tensor.numel() * tensor.element_size()
 
 
 def joined_banks(banks: Sequence[FeatureBank]) -> FeatureBank:
