@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import ceil, prod
 
 from .layers import LayerInfo
 
@@ -35,8 +34,5 @@ def kept_bytes(
     """
     rows, _, height, width = shape
     numbers = _IN_RESIDUALS * channels * height * width
-    numbers += sum(
-        _IN_TRANSFORMER * info.channels * prod(ceil(side / info.downscale) for side in (height, width))
-        for info in layers
-    )
+    numbers += sum(_IN_TRANSFORMER * info.channels * info.tokens(shape) for info in layers)
     return int(rows * numbers * number_bytes * (_RECOMPUTED if recomputed else 1))

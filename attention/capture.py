@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -13,7 +14,12 @@ from ..diffusion.levels import level_of
 from ..settings import Settings, setting
 from .bank import PROJECTIONS, FeatureBank, is_on
 from .call import CONDITIONAL, AttentionCall
-from .layers import Layer
+from .layers import Layer, LayerInfo
+
+log = logging.getLogger(__name__)
+
+#: Share of a device's free memory that features may take which are kept there as a whole.
+SHARE = 0.25
 
 #: What each role needs of a picture's attention; everything serves when in doubt.
 Keep = Literal["everything (q, k, v)", "input (q, k)", "reference (k, v)", "gray reference (k)"]
@@ -97,6 +103,15 @@ class CaptureSpec:
             if not letters or set(letters) - set(PROJECTIONS):
                 raise ValueError(f"Layer {layer.name} is to keep '{letters}'; expected some of the letters q, k, v.")
 
+    def level_bytes(self, layers: Iterable[LayerInfo], size: Sequence[int], dtype: torch.dtype) -> int:
+        """Bytes that are kept of one picture at one level.
+
+        :param layers: of the model; ``dtype`` is the model's own.
+        :param size: of the latents, (..., h, w).
+        """
+        numbers = sum(len(self.keep.get(info.layer, "")) * info.tokens(size) * info.channels for info in layers)
+        return numbers * (self.dtype or dtype).itemsize
+
 
 @dataclass(frozen=True)
 class CaptureTarget:
@@ -140,6 +155,46 @@ class Capture:
     def layers(self) -> tuple[Layer, ...]:
         """Layers that any target keeps, sorted."""
         return tuple(sorted({layer for target in self.targets for layer in target.spec.keep}))
+
+    def fit(
+        self,
+        layers: Sequence[LayerInfo],
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        levels: int,
+        room: int,
+        elsewhere: torch.device,
+    ) -> int:
+        """Decide where features are kept whose users left that open: where they are made, if there is room for all.
+
+        :param layers: of the model; ``dtype`` is the model's own.
+        :param shape: of the latents, (B, C, h, w).
+        :param levels: at which features are kept.
+        :param room: bytes that they may take where they are made.
+        :param elsewhere: the device that they go to, a level at a time, where that is too little.
+        :returns: bytes that are where they are made at most, until the inversion ends.
+        """
+        stays = passes = 0
+        for target in self.targets:
+            pictures = shape[0] if target.pictures is None else len(target.pictures)
+            needed = pictures * target.spec.level_bytes(layers, shape, dtype)
+            if target.spec.device is None:
+                stays += needed
+            else:
+                passes += needed
+        if stays * levels <= room:
+            return stays * levels + passes
+        log.info(
+            "Attention features go to %s a level at a time: they are %d MB, and there is room for %d.",
+            elsewhere,
+            stays * levels >> 20,
+            room >> 20,
+        )
+        self.targets = tuple(
+            replace(target, spec=replace(target.spec, device=target.spec.device or elsewhere))
+            for target in self.targets
+        )
+        return stays + passes
 
     def __call__(self, call: AttentionCall, earlier: Callable[[AttentionCall], Tensor]) -> Tensor:
         """``earlier(call)``, (rows, N, heads · d), as it is."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 BLOCKS = ("input", "middle", "output")
 
@@ -51,6 +52,15 @@ class LayerInfo:
     channels: int
     heads: int
     downscale: int
+
+    def grid(self, size: Sequence[int]) -> tuple[int, int]:
+        """(height, width) of its tokens for latents of a size (..., h, w): every halving rounds up."""
+        height, width = size[-2:]
+        return -(-height // self.downscale), -(-width // self.downscale)
+
+    def tokens(self, size: Sequence[int]) -> int:
+        """How many those are."""
+        return prod(self.grid(size))
 
 
 def decoder_resolutions(infos: Iterable[LayerInfo]) -> list[int]:

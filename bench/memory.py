@@ -17,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -32,7 +31,6 @@ from comfyui_exemplar.hosts.diffusers.checkpoint import StandaloneModel, alphas_
 from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 from comfyui_exemplar.hosts.diffusers.gradients import DifferentiableUNet
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
-from comfyui_exemplar.hosts.diffusers.layers import token_grid
 from comfyui_exemplar.pipelines.exemplar_inversion import capture_spec, color_layers
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 
@@ -177,7 +175,7 @@ class Flow:
         side, infos = self.shape.size // 8, {info.layer: info for info in self.host.layers}
         size = self.shape.dtype.itemsize * self.shape.batch * len(self.plan.kept_sigmas)
         return size * sum(
-            len(letters) * prod(token_grid((side, side), infos[layer].downscale)) * infos[layer].channels
+            len(letters) * infos[layer].tokens((side, side)) * infos[layer].channels
             for spec in self.specs.values()
             for layer, letters in spec.keep.items()
         )

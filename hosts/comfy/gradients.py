@@ -201,7 +201,7 @@ def working_bytes(model: Any, shape: Sequence[int], *, recomputed: bool = False)
     :param recomputed: whether activations are computed again instead of kept.
     """
     base, unet = model.model, model.get_model_object("diffusion_model")
-    number = torch.empty((), dtype=base.get_dtype_inference()).element_size()
+    number = base.get_dtype_inference().itemsize
     kept = kept_bytes(attention_layers(model), unet.model_channels, shape, number, recomputed=recomputed)
     if getattr(base, "manual_cast_dtype", None) is not None and not recomputed:
         kept += number * sum(weight.numel() for weight in unet.parameters())  # each as it was cast for this call

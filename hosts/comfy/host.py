@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from ...diffusion.sampling import invert_ddim, sample_ddim
 from ...diffusion.schedule import InversionPlan
 from . import edits, sampling
 from .attention import fused_attention
-from .memory import out_of_memory
+from .memory import out_of_memory, resting_place
 from .model import attention_layers, fingerprint, sigma_table
 from .prompt_rows import for_part
 from .room import held_by, place_features
@@ -141,7 +140,7 @@ class ComfyHost:
         if capture is not None:
             capture.finish()
         # at the end: the device is not waited for on the way
-        return torch.stack(trajectory).to(comfy.model_management.intermediate_device())
+        return torch.stack(trajectory).to(resting_place())
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float

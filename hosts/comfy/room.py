@@ -7,10 +7,8 @@ that on.
 
 from __future__ import annotations
 
-import logging
-import math
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import comfy.controlnet
@@ -18,26 +16,22 @@ import comfy.model_management
 import torch
 
 from ...attention.call import CROSS, SELF
-from ...attention.capture import Capture
+from ...attention.capture import SHARE, Capture
 from ...attention.layers import LayerInfo
+from .memory import resting_place
 from .model import EDITS, KEY, attention_layers
 
 if TYPE_CHECKING:
     from .edits import PlacedEdit
 
-log = logging.getLogger(__name__)
-
 #: Bytes that an edit holds at most on a MODEL's load device in a run: ``holds(model, shape of the latents)``.
 Holds = Callable[[Any, Sequence[int]], int]
-
-#: Share of the free memory that features may take which are kept on the device as a whole.
-SHARE = 0.25
 
 #: Tokens of a prompt of usual length.
 _WORDS = 77
 
 
-class _Held(comfy.controlnet.ControlBase):
+class _Reserved(comfy.controlnet.ControlBase):
     """Bytes as ComfyUI is told of them: a control without a model, which needs so much memory.
 
     Unlike more pictures in the latents' shape, it counts the same for one row and for both of guidance, and a node that
@@ -51,7 +45,7 @@ class _Held(comfy.controlnet.ControlBase):
     def inference_memory_requirements(self, dtype: torch.dtype) -> int:
         return self.held
 
-    def deepclone_multigpu(self, load_device: torch.device, autoregister: bool = False) -> _Held:
+    def deepclone_multigpu(self, load_device: torch.device, autoregister: bool = False) -> _Reserved:
         return self  # what is held is held on the first device
 
 
@@ -72,7 +66,7 @@ def make_room(
     held = held_bytes(options.get(KEY, {}).get(EDITS, ()), model, noise_shape)
     if not held:
         return executor(model, noise_shape, conds, *args, model_options=model_options, **kw)
-    asked = {**conds, KEY: [{"control": _Held(held)}]}
+    asked = {**conds, KEY: [{"control": _Reserved(held)}]}
     loaded, prompts, models = executor(model, noise_shape, asked, *args, model_options=model_options, **kw)
     return loaded, {name: entries for name, entries in prompts.items() if name != KEY}, models
 
@@ -111,45 +105,12 @@ def place_features(model: Any, capture: Capture, shape: Sequence[int], levels: i
     :param levels: at which they are kept.
     :returns: bytes that are on the device at most, until the climb ends.
     """
-    if comfy.model_management.is_device_cpu(model.load_device):
+    load, rest = model.load_device, resting_place()
+    if comfy.model_management.is_device_cpu(load):
         return 0
-    infos, dtype = attention_layers(model), model.model.get_dtype_inference()
-    here = elsewhere = 0
-    for target in capture.targets:
-        pictures = shape[0] if target.pictures is None else len(target.pictures)
-        size = pictures * torch.empty((), dtype=target.spec.dtype or dtype).element_size()
-        needed = size * sum(
-            tokens_of(info, shape) * info.channels * len(target.spec.keep.get(info.layer, "")) for info in infos
-        )
-        if target.spec.device is None:
-            here += needed
-        elif target.spec.device != model.load_device:
-            elsewhere += needed
-    if here:
-        rest = comfy.model_management.intermediate_device()
-        room = room_for_features(model, shape)
-        if rest != model.load_device and here * levels > room:
-            log.info(
-                "Attention features go to main memory a level at a time: they are %d MB, and there is room for %d.",
-                here * levels >> 20,
-                room >> 20,
-            )
-            _send_to(capture, rest)
-            here, elsewhere = 0, elsewhere + here
-    return here * levels + elsewhere
-
-
-def _send_to(capture: Capture, device: torch.device) -> None:
-    """Have a capture's targets keep on a device what they were to keep wherever it is made."""
-    capture.targets = tuple(
-        replace(target, spec=replace(target.spec, device=device)) if target.spec.device is None else target
-        for target in capture.targets
-    )
-
-
-def tokens_of(info: LayerInfo, shape: Sequence[int]) -> int:
-    """Tokens of a layer, for latents (..., h, w): every halving rounds up."""
-    return math.prod(-(-side // info.downscale) for side in shape[-2:])
+    # under --gpu-only there is nowhere else
+    room = sys.maxsize if rest == load else room_for_features(model, shape)
+    return capture.fit(attention_layers(model), shape, model.model.get_dtype_inference(), levels, room, rest)
 
 
 def queries_and_keys(
@@ -165,12 +126,11 @@ def queries_and_keys(
     def holds(model: Any, shape: Sequence[int]) -> int:
         number = 0
         for info in attention_layers(model):
-            tokens = tokens_of(info, shape)
+            tokens = info.tokens(shape)
             if SELF in kinds and chosen(info, tokens):
                 number += 2 * tokens * info.channels
             if CROSS in kinds:
                 number += (tokens + _WORDS) * info.channels
-        element = torch.empty((), dtype=model.model.get_dtype_inference()).element_size()
-        return int(rows * shape[0]) * number * element
+        return int(rows * shape[0]) * number * model.model.get_dtype_inference().itemsize
 
     return holds

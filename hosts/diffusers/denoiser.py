@@ -17,7 +17,7 @@ from ...attention.call import CONDITIONAL, SELF, UNCONDITIONAL, AttentionCall, E
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
 from ...diffusion.schedule import fractional_timestep, sigmas_from_alphas
-from .layers import attention_layers, token_grid
+from .layers import attention_layers
 
 if TYPE_CHECKING:
     from .checkpoint import StandaloneModel
@@ -53,7 +53,7 @@ class _EditedAttention:
             branches=self.running.branches,
             pictures=self.running.pictures,
             rows=tuple(range(len(self.running.branches))),
-            grid=token_grid(self.running.size, self.info.downscale),
+            grid=self.info.grid(self.running.size),
             attend=sdpa,
             kind=self.kind,
         )

@@ -31,11 +31,3 @@ def attention_layers(unet: Any) -> dict[str, LayerInfo]:
         scale = 2 ** (levels - 1 - i)
         add(f"up_blocks.{i}.attentions.", getattr(block, "attentions", ()), "output", i * (per_level + 1), scale)
     return found
-
-
-def token_grid(size: tuple[int, int], downscale: int) -> tuple[int, int]:
-    """(height, width) of a layer's tokens for a latent size: strided convolutions round up at every level."""
-    height, width = size
-    while downscale > 1:
-        height, width, downscale = -(-height // 2), -(-width // 2), downscale // 2
-    return height, width

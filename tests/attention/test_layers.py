@@ -32,6 +32,14 @@ SDXL = family(
 )
 
 
+@pytest.mark.parametrize(
+    ("size", "downscale", "grid"), [((9, 13), 1, (9, 13)), ((9, 13), 4, (3, 4)), ((2, 4, 9, 1), 8, (2, 1))]
+)
+def test_every_halving_of_the_latents_rounds_up(size, downscale, grid):
+    info = LayerInfo(Layer("output", 3), 320, 8, downscale)
+    assert info.grid(size) == grid and info.tokens(size) == grid[0] * grid[1]
+
+
 def names(expression, infos):
     return [str(info.layer) for info in select_layers(expression, infos)]
 

@@ -13,7 +13,7 @@ from comfyui_exemplar.diffusion.sampling import guide
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 from comfyui_exemplar.hosts.diffusers.denoiser import UNetDenoiser
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
-from comfyui_exemplar.hosts.diffusers.layers import attention_layers, token_grid
+from comfyui_exemplar.hosts.diffusers.layers import attention_layers
 
 from ..fixtures.diffusers_models import FAMILIES, build, model_on
 
@@ -111,12 +111,6 @@ class TestLayers:
         unet = tiny.unet((32, 32), (True, False), layers_per_block=(1, 2), attention_head_dim=4, cross_attention_dim=16)
         with pytest.raises(ValueError, match="residual blocks a level; expected one number"):
             attention_layers(unet)
-
-
-def test_token_grid_rounds_up_at_every_level():
-    assert token_grid((9, 13), 1) == (9, 13)
-    assert token_grid((9, 13), 4) == (3, 4)
-    assert token_grid((9, 1), 8) == (2, 1)
 
 
 class TestEdited:
