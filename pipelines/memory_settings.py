@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
 
 from ..memory.keys import Precision
-from ..settings import Settings, setting, share
+from ..settings import Settings, setting, share, shown
+
+#: Largest weight of a reference or a memory: beyond it the others are as good as not there.
+MOST_WEIGHT = 1000.0
+#: Colors that can be listed by hand.
+MOST_COLORS = 256
 
 
 @dataclass(frozen=True)
@@ -143,3 +153,79 @@ class MemorySettings(Settings):
         high=256,
         advanced=True,
     )
+
+
+@dataclass(frozen=True)
+class MethodSettings(Settings):
+    """By which method a picture is colored."""
+
+    method: Literal["attention", "memory"] = setting(
+        "attention",
+        "attention is the published method: inversion and guided sampling. memory reads input and reference in one "
+        "model call each and carries colors over, at a fraction of the cost; with it the settings of sampling do "
+        "nothing, and there are no inversions.",
+        later=True,
+    )
+
+
+@dataclass(frozen=True)
+class ShareSettings(Settings):
+    """How much each of several things counts."""
+
+    weights: str = setting(
+        "",
+        "How much each counts beside the others, in their order: numbers above 0, separated by commas, such as 1, 0.5. "
+        "Empty counts all alike.",
+        advanced=True,
+    )
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The weights; () where all count alike.
+
+        :raises ValueError: something else than numbers above 0.
+        """
+        try:
+            found = tuple(float(word) for word in self.weights.replace(";", ",").split(",") if word.strip())
+        except ValueError:
+            found = (0.0,)
+        if not all(0 < number <= MOST_WEIGHT for number in found):
+            raise ValueError(
+                f"weights: found {shown(self.weights)}, expected numbers above 0 and up to {MOST_WEIGHT:g}, separated "
+                "by commas; leave out what is not to count."
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class PaletteSettings(Settings):
+    """Which colors a palette has."""
+
+    colors: str = setting(
+        "",
+        "Colors as on the web, #c8102e or c8102e, separated by spaces, commas or lines. They come beside those of the "
+        "picture, if one is connected.",
+        multiline=True,
+    )
+    by_lightness: bool = setting(
+        False,
+        "On, each color holds only for places about as light as itself: dark places take the dark colors, light ones "
+        "the light. Off, every color may be anywhere.",
+    )
+
+    @property
+    def listed(self) -> Tensor | None:
+        """(1, 1, P, 3) in 0..1: the colors as a picture one pixel high; None where there are none.
+
+        :raises ValueError: something else than colors.
+        """
+        words = [word for word in re.split(r"[\s,;]+", self.colors) if word]
+        for word in words:
+            if re.fullmatch(r"#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})", word) is None:
+                raise ValueError(f"colors: found {shown(word)}, expected colors such as #c8102e; write them so.")
+        if len(words) > MOST_COLORS:
+            raise ValueError(f"colors: found {len(words)}, expected at most {MOST_COLORS}; connect a picture of them.")
+        digits = [word.lstrip("#") for word in words]
+        digits = ["".join(2 * each for each in word) if len(word) == 3 else word for word in digits]
+        bytes_of = [[int(word[i : i + 2], 16) for i in (0, 2, 4)] for word in digits]
+        return torch.tensor(bytes_of).float()[None, None] / 255 if bytes_of else None
