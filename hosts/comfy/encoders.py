@@ -1,4 +1,4 @@
-"""What gives a color memory its features in ComfyUI: a MODEL's UNet, or a CLIP_VISION (DINOv2, DINOv3, SigLIP, CLIP)."""
+"""What gives features to color memories in ComfyUI: a MODEL's UNet, or a CLIP_VISION (DINOv2, DINOv3, SigLIP, CLIP)."""
 
 from __future__ import annotations
 
