@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..memory.strokes import Marks
 from .fields import Fields, array, boolean, check_fields, integer, number, string
 from .headers import read_metadata, read_object
 from .output import whole
-from .owned import OwnPlace
+from .owned import SUFFIX, OwnPlace, Write
 from .plain_json import short
 from .tensors import read_tensors
 
@@ -56,6 +57,10 @@ def save_memory(path: Path, memory: ColorMemory) -> None:
     :raises ValueError: it cannot be written there, or there is a file of another maker.
     :raises OSError: it cannot be written; an older file is as it was.
     """
+    OwnPlace(path, KEY, MAKER).write(_writer(memory))
+
+
+def _writer(memory: ColorMemory) -> Write:
     made = memory.made or Made("", ())
     header = {
         "format": FORMAT,
@@ -89,7 +94,24 @@ def save_memory(path: Path, memory: ColorMemory) -> None:
         with whole(place, new=new) as beside:
             save_file(own, beside, metadata={"format": "pt", KEY: json.dumps(header)})
 
-    OwnPlace(path, KEY, MAKER).write(write)
+    return write
+
+
+def save_new_memory(folder: Path, stem: str, number: int, memory: ColorMemory) -> Path:
+    """Write a file under the first free number, ``stem_00001_.safetensors``; nothing is replaced.
+
+    :returns: where it is.
+    :raises OSError: it cannot be written.
+    """
+    write = _writer(memory)
+    for free in count(number):
+        path = folder / f"{stem}_{free:05}_{SUFFIX}"
+        try:
+            write(path, True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable: numbers do not end")
 
 
 def load_memory(path: Path, made: Made | None = None) -> ColorMemory:

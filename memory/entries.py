@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..color.held import Held
+from ..color.tensors import is_finite
 from .features import Space
 from .keys import Keys, Precision, joined, stored
 from .palette import Palette
@@ -63,7 +65,7 @@ def _listed(made: Made) -> str:
 
 
 @dataclass(frozen=True)
-class ColorMemory:
+class ColorMemory(Held):
     """Entries, each a key with a chroma; and what bounds their colors. A value: nothing changes it.
 
     :param made: what made the keys; None where there are none and any network will do (a palette alone).
@@ -95,6 +97,32 @@ class ColorMemory:
 
     def __len__(self) -> int:
         return len(self.chroma)
+
+    def check(self, called: str = "memory") -> None:
+        """Whether what travels as a memory is one: whole, and finite.
+
+        :param called: what the user calls it; the message starts with it.
+        :raises ValueError: it is not.
+        """
+        widths = () if self.made is None else self.made.widths
+        data = None if self.keys is None else self.keys.data
+        if data is not None and (data.ndim != 2 or data.shape[1] != sum(widths)):
+            raise ValueError(
+                f"{called}: found keys of shape {tuple(data.shape)}, expected {sum(widths)} channels; write it again."
+            )
+        numbers = [self.chroma, self.weight, *(mark.chroma for mark in self.marks)]
+        numbers += [mark.lightness for mark in self.marks]
+        for palette in self.palettes:
+            numbers += [t for t in (palette.chroma, palette.lightness, palette.mask) if t is not None]
+        if self.keys is not None:
+            numbers += [self.keys.data if self.keys.factors is None else self.keys.factors]
+        if not is_finite(*numbers):
+            raise ValueError(f"{called}: found NaN, infinite or huge values, expected finite ones; write it again.")
+        beyond = [*(mark.source for mark in self.marks), int(self.source.max()) if len(self) else -1]
+        if max(beyond) >= len(self.sources) or (len(self) and int(self.source.min()) < 0):
+            raise ValueError(
+                f"{called}: found entries of sources beyond the {len(self.sources)} that are named; write it again."
+            )
 
     @property
     def nbytes(self) -> int:

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..color.held import Held
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Held):
     """Queries and keys of a batch of pictures.
 
     :param fingerprint: identifies the network.
@@ -84,6 +86,20 @@ class Features:
         """Some of the pictures, sharing memory."""
         queries, keys = (tuple(t[pictures] for t in side) for side in (self.queries, self.keys))
         return Features(self.fingerprint, self.spaces, queries, keys, self.grids)
+
+    def to(self, device: torch.device) -> Features:
+        """The same on a device."""
+        queries, keys = (tuple(t.to(device) for t in side) for side in (self.queries, self.keys))
+        return Features(self.fingerprint, self.spaces, queries, keys, self.grids)
+
+
+def joined_features(parts: Sequence[Features]) -> Features:
+    """Features of several batches of pictures of one size as those of one batch."""
+    queries, keys = (
+        tuple(torch.cat(each) for each in zip(*sides, strict=True))
+        for sides in ([part.queries for part in parts], [part.keys for part in parts])
+    )
+    return parts[0] if len(parts) == 1 else replace(parts[0], queries=queries, keys=keys)
 
 
 class FeatureSource(Protocol):

@@ -27,9 +27,16 @@ Inversion = io.Custom("INVERSION")
 #: Per-step unconditional contexts of an inverted picture (``diffusion.pivot.Pivots``).
 Pivots = io.Custom("PIVOTS")
 
+#: What places of pictures look like and which color they have (``memory.entries.ColorMemory``).
+ColorMemory = io.Custom("COLOR_MEMORY")
+
+#: What a network gives of pictures that are to be colored (``pipelines.memory_features.PictureFeatures``).
+ColorFeatures = io.Custom("COLOR_FEATURES")
+
 CATEGORY = "exemplar"
 CATEGORY_COLOR = "exemplar/color"
 CATEGORY_TRANSLATE = "exemplar/translate"
+CATEGORY_MEMORY = "exemplar/memory"
 CATEGORY_STAGES = "exemplar/stages"
 
 
@@ -80,9 +87,15 @@ class FrameProgress:
         self.bar = progress_bar(total)
         self.total = total
 
-    def __call__(self, done: int) -> None:
+    def __call__(self, done: int, picture: Tensor | None = None) -> None:
+        """:param picture: (H, W, 3) in 0..1, the last one that is done, as preview."""
         stop_if_canceled()
-        self.bar.update_absolute(done, self.total)
+        preview = None
+        if picture is not None:
+            from PIL import Image
+
+            preview = ("JPEG", Image.fromarray((picture.float().clamp(0, 1) * 255).byte().cpu().numpy()), 512)
+        self.bar.update_absolute(done, self.total, preview)
 
 
 class ChartProgress:

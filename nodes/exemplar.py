@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..pipelines.confidence import trust
 from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches, joined
 from ..pipelines.exemplar_inversion import ReferencePair
 from ..pipelines.exemplar_settings import ColorizeSettings
-from .common import CATEGORY, Inversion, StepProgress, depth_within_steps, warn_if_colored
+from ..pipelines.memory_settings import MemorySettings, MethodSettings
+from .common import CATEGORY, ColorMemory, FrameProgress, Inversion, StepProgress, depth_within_steps, warn_if_colored
 from .inputs import expect, optional_mask, optional_picture, picture
 from .widgets import later_widgets, resolved, title, widgets
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..diffusion.inversion import Inversion as KeptInversion
+    from ..memory.entries import ColorMemory as Memory
 
 
 class Colorize(io.ComfyNode):
@@ -93,7 +96,12 @@ class Colorize(io.ComfyNode):
                 ),
                 # last and optional, so that older workflows load
                 *widgets(ColorizeSettings, "fallback_below", optional=True),
-                *later_widgets(ColorizeSettings),
+                ColorMemory.Input(
+                    "memory",
+                    optional=True,
+                    tooltip="A color memory in place of the reference, written with the same model; for method memory.",
+                ),
+                *later_widgets(ColorizeSettings, MethodSettings),
             ],
             outputs=[
                 io.Image.Output(
@@ -142,6 +150,18 @@ class Colorize(io.ComfyNode):
         fallback: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        memory, method = values.pop("memory", None), values.pop("method", "attention")
+        if method == "memory":
+            if reference_inversion is not None or gray_inversion is not None:
+                raise ValueError(
+                    f"{'gray' if reference_inversion is None else 'reference'}_inversion: found one, expected none "
+                    "with method memory, which makes no inversions; connect a reference or a memory instead."
+                )
+            chosen = {name: values.get(name) for name in ("resolution", "batch", "fallback_below")}
+            masks = {"mask": mask, "reference_mask": reference_mask}
+            return _by_memory(cls, model, vae, conditioning, image, reference, memory, fallback, masks, chosen)
+        if memory is not None:
+            raise ValueError("memory: found one, expected none with method attention; set method to memory.")
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.fits import check_inversion, check_vae
         from ..hosts.comfy.host import ComfyHost
@@ -183,6 +203,51 @@ class Colorize(io.ComfyNode):
         return io.NodeOutput(
             result.images, result.source, result.reference.color, result.reference.gray, result.reference_share
         )
+
+
+def _by_memory(  # what is left of one argument a socket
+    node: type[io.ComfyNode],
+    model: Any,
+    vae: Any,
+    conditioning: list,
+    image: Tensor,
+    reference: Tensor | None,
+    memory: Memory | None,
+    fallback: Tensor | None,
+    masks: dict[str, Tensor | None],
+    chosen: dict[str, Any],
+) -> io.NodeOutput:
+    """What the node gives by the method memory."""
+    from ..hosts.comfy.color_memories import NO_INVERSION, colored_by_references, looking
+    from ..hosts.comfy.conditioning import check_conditioning
+    from ..hosts.comfy.memory import results
+
+    expect(node, model=model, vae=vae, memory=memory)
+    image, fallback = picture(node, image, "image"), optional_picture(node, fallback, "fallback")
+    mask = optional_mask(node, masks["mask"], "mask", len(image))
+    reference = optional_picture(node, fallback if reference is None else reference, "reference")
+    if memory is None and reference is None:
+        raise ValueError("reference: found nothing, expected a color picture; connect one, or a memory.")
+    reference_mask = optional_mask(node, masks["reference_mask"], "reference_mask")
+    check_conditioning(conditioning, title(node), model=model, pictures=1)
+    warn_if_colored(image, "image")
+    network = looking(model, vae, conditioning, title(node))
+    settings = resolved(node, MemorySettings, network.recommended, chosen)
+    bar = FrameProgress(len(image))
+    made = colored_by_references(
+        network,
+        image,
+        reference if memory is None else memory,
+        settings,
+        mask=mask,
+        reference_mask=reference_mask,
+        fallback=fallback,
+        on_pictures=bar,
+    )
+    blocked = [NO_INVERSION] * 3
+    share = trust(made.confidence, settings.fallback_below if fallback is not None else 0.0)
+    images, share = results(made.images, share)
+    return io.NodeOutput(images, *blocked, share)
 
 
 def pair_of(color: KeptInversion | None, gray: KeptInversion | None) -> ReferencePair | None:

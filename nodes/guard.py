@@ -19,6 +19,10 @@ _LIGHTER = "choose a lower precision, or close what else needs memory"
 _WHAT_TO_DO = {
     "ExemplarColorize": "lower resolution, set keep_on to cpu, or choose a lower precision",
     "ExemplarTranslate": _LOWER,
+    "ExemplarColorFeatures": _LOWER,
+    "ExemplarColorMemory": _LOWER,
+    "ExemplarColorStrokes": _LOWER,
+    "ExemplarMemoryColorize": _LOWER,
     "ExemplarDDIMInversion": "use a smaller picture, or keep fewer layers, on the cpu, in Attention Capture",
     "ExemplarConceptInversion": _LOWER,  # gradient_checkpointing has turned itself on
     "ExemplarPivotInversion": "invert a smaller picture, or close what else needs memory",

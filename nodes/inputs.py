@@ -19,8 +19,11 @@ Found = TypeVar("Found")
 _KINDS: dict[str, tuple[str, str]] = {
     "MODEL": ("get_model_object", "a loader of models"),
     "CLIP": ("tokenize", "a loader of models"),
+    "CLIP_VISION": ("encode_image", "Load CLIP Vision"),
     "VAE": ("spacial_compression_encode", "a loader of models"),
     "INVERSION": ("Inversion", "DDIM Inversion"),
+    "COLOR_MEMORY": ("ColorMemory", "Color Memory"),
+    "COLOR_FEATURES": ("PictureFeatures", "Color Features"),
     "PIVOTS": ("Pivots", "Pivot Inversion"),
     "DDCOLOR": ("ComfyDDColor", "Load DDColor"),
     "DEADIFF": ("ComfyDEADiff", "Load DEADiff"),
@@ -30,7 +33,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "REFERRING": ("ComfyReferring", "Load CLIPSeg"),
 }
 #: Types of the pack's own that can look at themselves.
-_CHECKED = ("INVERSION", "PIVOTS", "DEADIFF_TOKENS")
+_CHECKED = ("INVERSION", "PIVOTS", "DEADIFF_TOKENS", "COLOR_MEMORY", "COLOR_FEATURES")
 
 
 def expect(node: type[io.ComfyNode], **sockets: Any) -> None:
@@ -42,12 +45,14 @@ def expect(node: type[io.ComfyNode], **sockets: Any) -> None:
     known = {item.id: item for item in node.define_schema().inputs}
     for name, value in sockets.items():
         kind = known[name].get_io_type()
-        feature, source = _KINDS[kind]
         if value is None and known[name].optional:
             continue
-        if not hasattr(value, feature) and feature not in {parent.__name__ for parent in type(value).__mro__}:
+        kinds = kind.split(",")  # of a socket that takes several
+        parents = {parent.__name__ for parent in type(value).__mro__}
+        if not any(hasattr(value, _KINDS[each][0]) or _KINDS[each][0] in parents for each in kinds):
             found = "nothing" if value is None else type(value).__name__
-            raise ValueError(f"{title(node)}: {name}: found {found}, expected {kind}; connect {source}.")
+            sources = " or ".join(_KINDS[each][1] for each in kinds)
+            raise ValueError(f"{title(node)}: {name}: found {found}, expected {' or '.join(kinds)}; connect {sources}.")
         if kind in _CHECKED:
             value.check(f"{title(node)}: {name}")
 

@@ -11,18 +11,29 @@ input's own lightness (``color.merge``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..color import as_picture, check_count, check_masks, desaturate, luminance, merge_chroma, resize, rgb_to_lab
+from ..color import (
+    as_picture,
+    check_count,
+    check_masks,
+    desaturate,
+    lab_to_rgb,
+    luminance,
+    merge_chroma,
+    resize,
+    rgb_to_lab,
+)
 from ..color.batches import in_batches, part_of
 from ..color.merge import at_size_of
 from ..color.sizes import size_of
-from ..memory.entries import ColorMemory, Made, empty
+from ..memory.entries import ColorMemory, Made, empty, merged
 from ..memory.features import Features, FeatureSource, joined_queries
 from ..memory.lookup import look_up, shortlisted
 from ..memory.palette import GRAY, Palette, bounded
@@ -39,6 +50,8 @@ log = logging.getLogger(__name__)
 HALF_SURE = 20.0
 #: Largest difference of two channels that a gray picture and a painted copy of it may have where nothing was painted.
 _PAINTED = 8 / 255
+#: Chroma of the hues that stand for sources.
+_HUE = 45.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ def write_references(
     weights: tuple[float, ...] = (),
     names: tuple[str, ...] = (),
     maker: str = "",
+    beside_others: bool = False,
 ) -> ColorMemory:
     """A memory of reference pictures of one size; those of other sizes are written by themselves and merged.
 
@@ -73,6 +87,7 @@ def write_references(
     :param masks: (1 or B, H, W), what of them counts.
     :param weights: how much each counts; () for all alike, one for all.
     :param maker: the model's name, for messages.
+    :param beside_others: whether colors come from elsewhere, too; then gray references are taken without a word.
     :raises ValueError: references without color, masks that cover nothing, numbers that do not fit.
     """
     references = as_picture(references, "references")
@@ -84,9 +99,9 @@ def write_references(
     weights = weights * len(references) if len(weights) == 1 else weights
     chroma = rgb_to_lab(references.cpu().float())[..., 1:]
     gray = [i for i, one in enumerate(chroma) if float(one.norm(dim=-1).max()) < GRAY]
-    if len(gray) == len(chroma):
+    if len(gray) == len(chroma) and not beside_others:
         raise ValueError("references: found no color in any of them, expected color pictures; connect some.")
-    if gray:
+    if gray and not beside_others:
         log.warning("Reference %s has no color; what looks like it stays gray.", ", ".join(str(i + 1) for i in gray))
     return from_references(
         network.features(desaturate(references)),
@@ -118,6 +133,26 @@ def write_strokes(
     :raises ValueError: several pictures, sizes that differ, or marks that cover nothing.
     """
     gray, painted = as_picture(gray, "image"), as_picture(painted, "marks")
+    place = check_strokes(gray, painted, mask)
+    without = desaturate(gray)
+    lightness = luminance(without.cpu().float())[0]
+    chroma = rgb_to_lab(painted.cpu().float())[0, ..., 1:]
+    return from_strokes(
+        network.features(without),
+        chroma,
+        place,
+        lightness,
+        context=settings.features.context,
+        precision=settings.keys,
+        maker=maker,
+    )
+
+
+def check_strokes(gray: Tensor, painted: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Where marks are, (H, W) bool, before any model call. Parameters as for :func:`write_strokes`.
+
+    :raises ValueError: several pictures, sizes that differ, or marks that cover nothing.
+    """
     if len(gray) != 1 or len(painted) != 1 or size_of(gray) != size_of(painted):
         raise ValueError(
             f"marks: found {len(painted)} picture(s) of {size_of(painted)} for {len(gray)} of {size_of(gray)}, "
@@ -128,20 +163,9 @@ def write_strokes(
         place = ((painted - gray).abs().amax(-1) > _PAINTED)[0].cpu()
     else:
         place = full_size(mask.cpu(), size_of(gray))[0] > 0.5
-    without = desaturate(gray)
-    lightness = luminance(without.cpu().float())[0]
-    chroma = rgb_to_lab(painted.cpu().float())[0, ..., 1:]
     if not bool(place.any()):
         raise ValueError("marks: found none that cover anything, expected some place; paint on the picture.")
-    return from_strokes(
-        network.features(without),
-        chroma,
-        place,
-        lightness,
-        context=settings.features.context,
-        precision=settings.keys,
-        maker=maker,
-    )
+    return place
 
 
 def write_palette(colors: Tensor, *, mask: Tensor | None = None, by_lightness: bool = False) -> ColorMemory:
@@ -156,6 +180,25 @@ def write_palette(colors: Tensor, *, mask: Tensor | None = None, by_lightness: b
     mask = check_masks(mask, 1, "mask")
     palette = Palette(lab[:, 1:], lab[:, 0] if by_lightness else None, None if mask is None else mask[0].cpu())
     return empty(palettes=(palette,))
+
+
+def merged_memories(memories: Mapping[str, ColorMemory], weights: tuple[float, ...] = ()) -> ColorMemory:
+    """Several memories as one.
+
+    :param memories: by what the user calls them.
+    :param weights: how much each counts; () for all alike, one for all.
+    :raises ValueError: memories that were not made alike, or another number of weights.
+    """
+    weights = weights * len(memories) if len(weights) == 1 else weights or (1.0,) * len(memories)
+    if len(weights) != len(memories):
+        raise ValueError(
+            f"weights: found {len(weights)} for {len(memories)} memories, expected one each; leave some out."
+        )
+    first = next((memory.made for memory in memories.values() if memory.made is not None), None)
+    for name, memory in memories.items():
+        if first is not None and memory.made is not None:
+            memory.made.check(first, name)
+    return merged([memory.weighted(weight) for memory, weight in zip(memories.values(), weights, strict=True)])
 
 
 def color_by_memory(
@@ -238,6 +281,7 @@ def color_in_batches(
     *,
     mask: Tensor | None = None,
     fallback: Tensor | None = None,
+    features: Features | None = None,
     device: torch.device | None = None,
 ) -> Iterator[MemoryResult]:
     """Color pictures, at most ``settings.batch`` in one model call. Parameters as for :func:`color_by_memory`."""
@@ -245,10 +289,21 @@ def color_in_batches(
 
     def work(part: slice) -> MemoryResult:
         masks, other = part_of(mask, part), part_of(fallback, part)
-        return color_by_memory(network, inputs[part], memory, settings, mask=masks, fallback=other, device=device)
+        kept = None if features is None else features.take(part)
+        return color_by_memory(
+            network, inputs[part], memory, settings, mask=masks, fallback=other, features=kept, device=device
+        )
 
     for _, result in in_batches(len(inputs), settings.batch, work, out_of_memory):
         yield result
+
+
+def joined_results(parts: Sequence[MemoryResult]) -> MemoryResult:
+    """Results of several batches as those of one, without features."""
+    images, confidence, source = (
+        torch.cat(each) for each in zip(*((part.images, part.confidence, part.source) for part in parts), strict=True)
+    )
+    return MemoryResult(images, confidence, source, None)
 
 
 def _colored(
@@ -305,6 +360,21 @@ def _answer(
     source = found.source.view(1, 1, *grid)
     full = F.interpolate(source.float(), size, mode="nearest-exact").long()[:, 0]
     return chroma.view(1, *grid, 2), full_size(sure, size).clamp(0, 1), full
+
+
+def source_picture(gray: Tensor, source: Tensor) -> Tensor:
+    """Which source colors come from, as a picture: one hue for each, gray where there is none.
+
+    Hues are a golden angle apart, so that those of neighboring numbers differ most.
+
+    :param gray: (B, H, W, 3) in 0..1; only its lightness is used.
+    :param source: (B, H, W) int64, numbers of sources; -1 for none.
+    :returns: (B, H, W, 3) float32.
+    """
+    lightness = 30 + 0.5 * luminance(gray.cpu().float())
+    angle = source.float() * (math.pi * (3 - math.sqrt(5)))
+    chroma = torch.stack([angle.cos(), angle.sin()], -1) * (_HUE * (source >= 0))[..., None]
+    return lab_to_rgb(torch.cat([lightness[..., None], chroma], -1)).clamp(0, 1)
 
 
 def confidence(spread: Tensor) -> Tensor:

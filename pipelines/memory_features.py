@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.capture import Capture, CaptureSpec, CaptureTarget
 from ..attention.layers import LayerInfo, is_shallow, select_layers
-from ..color import resize
+from ..color import desaturate, luminance, resize
+from ..color.batches import in_batches
+from ..color.held import Held
 from ..color.sizes import size_of, working_size
-from ..memory.features import Features, FeatureSource, Space
+from ..color.tensors import is_finite
+from ..memory.entries import ColorMemory
+from ..memory.features import Features, FeatureSource, Space, joined_features
 from .host import Host
 from .memory_settings import FeatureSettings
+
+#: Mean difference in L on the features' grid above which pictures are not those that were read.
+_OTHER = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,5 +84,129 @@ class UNetFeatures:
         return Features(self.fingerprint, self.spaces, queries, keys, tuple(bank.grid(i.layer) for i in self._layers))
 
 
+def as_written(settings: FeatureSettings, memory: ColorMemory, host: Host) -> FeatureSettings:
+    """Where to look so that a memory can be asked: its own layers, level and context.
+
+    :param settings: whose resolution is kept; they are for a memory without entries as they are.
+    """
+    if memory.made is None or not memory.made.spaces:
+        return settings
+    spaces = memory.made.spaces
+    apart = (host.sigma_table - spaces[0].level).abs()
+    return replace(
+        settings,
+        layers=", ".join(space.name for space in spaces),
+        timestep=int(apart.argmin()),
+        context=memory.made.context,
+    )
+
+
+@dataclass(frozen=True)
+class BatchedFeatures:
+    """A source of features that is asked for as many pictures at once as memory allows.
+
+    :param at_once: most pictures in one model call.
+    :param out_of_memory: whether an error says that memory ran out.
+    :param on_pictures: called with how many pictures are done.
+    """
+
+    network: FeatureSource
+    at_once: int
+    out_of_memory: Callable[[Exception], bool]
+    on_pictures: Callable[[int], None] = lambda _: None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights."""
+        return self.network.fingerprint
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """Those of the network."""
+        return self.network.spaces
+
+    def features(self, pictures: Tensor) -> Features:
+        """(B, H, W, 3) in 0..1, without color -> features, where the network leaves them."""
+        parts = []
+        for part, made in in_batches(
+            len(pictures), self.at_once, lambda part: self.network.features(pictures[part]), self.out_of_memory
+        ):
+            parts.append(made)
+            self.on_pictures(part.stop)
+        return joined_features(parts)
+
+
+@dataclass(frozen=True)
+class PictureFeatures(Held):
+    """Features that were kept, with what tells of which pictures they are.
+
+    A source of features itself, for those pictures alone: nothing is run.
+
+    :param kept: of B pictures.
+    :param lightness: (B, h, w), CIE L of the pictures, on the features' finest grid.
+    """
+
+    kept: Features
+    lightness: Tensor
+
+    @classmethod
+    def read(cls, network: FeatureSource, pictures: Tensor, device: torch.device | None = None) -> PictureFeatures:
+        """Read pictures.
+
+        :param pictures: (B, H, W, 3) in 0..1; only their lightness is used.
+        :param device: where features are kept; None is where they are.
+        """
+        gray = desaturate(pictures)
+        kept = network.features(gray)
+        kept = kept if device is None else kept.to(device)
+        return cls(kept, _on_grid(gray, kept.grid))
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the network that was asked."""
+        return self.kept.fingerprint
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """What was asked for."""
+        return self.kept.spaces
+
+    def features(self, pictures: Tensor) -> Features:
+        """(B, H, W, 3) in 0..1 -> what was kept of them, one for each or one for all.
+
+        :raises ValueError: they are not the pictures that were read.
+        """
+        count, grid = len(self.lightness), self.kept.grid
+        if count != len(pictures):
+            raise ValueError(
+                f"features: found those of {count} picture(s), expected {len(pictures)}; read these pictures."
+            )
+        apart = (_on_grid(desaturate(pictures), grid) - self.lightness).abs().mean((1, 2))
+        if float(apart.max()) > _OTHER:
+            raise ValueError(
+                "features: found those of other pictures, expected those of the ones to color; connect the same "
+                "picture to Color Features and here."
+            )
+        return self.kept
+
+    def check(self, called: str) -> None:
+        """Whether what travels as features is whole, and finite.
+
+        :param called: what the user calls it; the message starts with it.
+        :raises ValueError: it is not.
+        """
+        if not isinstance(self.kept, Features) or not isinstance(self.lightness, Tensor):
+            raise ValueError(f"{called}: found no features in it, expected those of Color Features; connect that.")
+        if tuple(self.lightness.shape) != (self.kept.pictures, *self.kept.grid):
+            raise ValueError(f"{called}: found lightness of {tuple(self.lightness.shape)}, expected one a picture.")
+        if not is_finite(self.lightness, *self.kept.queries, *self.kept.keys):
+            raise ValueError(f"{called}: found NaN, infinite or huge values, expected finite ones; read them again.")
+
+
+def _on_grid(gray: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, H, W, 3) without color -> (B, h, w), CIE L on the CPU."""
+    return F.adaptive_avg_pool2d(luminance(gray.cpu().float())[:, None], grid)[:, 0]
+
+
 if TYPE_CHECKING:  # the protocol, checked
-    _: type[FeatureSource] = UNetFeatures
+    _: tuple[type[FeatureSource], ...] = (UNetFeatures, BatchedFeatures, PictureFeatures)

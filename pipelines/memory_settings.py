@@ -229,3 +229,14 @@ class PaletteSettings(Settings):
         digits = ["".join(2 * each for each in word) if len(word) == 3 else word for word in digits]
         bytes_of = [[int(word[i : i + 2], 16) for i in (0, 2, 4)] for word in digits]
         return torch.tensor(bytes_of).float()[None, None] / 255 if bytes_of else None
+
+
+@dataclass(frozen=True)
+class SaveMemorySettings(Settings):
+    """Where a memory is saved."""
+
+    filename_prefix: str = setting(
+        "color_memories/memory",
+        "Name of the file within ComfyUI's output folder; a number is put behind it, so that no file is replaced. Load "
+        "Color Memory lists what is in color_memories.",
+    )

@@ -84,6 +84,40 @@ class WeightFolders:
         )
 
 
+class MemoryFolders(WeightFolders):
+    """Where color memories are: a folder of ``models``, and the one of the same name in the output folder.
+
+    What is in the output folder has ``[output]`` behind its name, as ComfyUI's own lists have it.
+    """
+
+    _OUTPUT, _KIND = " [output]", ".safetensors"
+
+    def register(self) -> None:
+        """Make the folder known to ComfyUI, with the one kind of file that memories are."""
+        register(self.names[0])
+        paths, _ = folder_paths.folder_names_and_paths[self.names[0]]
+        folder_paths.folder_names_and_paths[self.names[0]] = (paths, {self._KIND})
+
+    def files(self) -> list[str]:
+        """Names of the files of models, then of those that were saved; links lead nowhere there."""
+        base = self._saved()
+        saved = sorted(base.rglob(f"*{self._KIND}")) if base.is_dir() else []
+        inside = [path for path in saved if path.is_file() and path.resolve().is_relative_to(base)]
+        return [*super().files(), *(path.relative_to(base).as_posix() + self._OUTPUT for path in inside)]
+
+    def path(self, name: str, embedded: Path | None = None) -> Path:
+        """Where a chosen file is, see :meth:`WeightFolders.path`.
+
+        :raises FileNotFoundError: no folder has it.
+        """
+        if name in super().files() or name not in self.files():
+            return super().path(name, embedded)
+        return self._saved() / name.removesuffix(self._OUTPUT)
+
+    def _saved(self) -> Path:
+        return Path(folder_paths.get_output_directory()).resolve() / self.names[0]
+
+
 @dataclass(frozen=True)
 class HubFolder:
     """A folder of ``models`` whose models are folders too, as transformers writes them.
@@ -157,6 +191,9 @@ class HubFolder:
 
 
 CLIPSEG = HubFolder("clipseg", HUB_NAME, HUB_REVISION, HUB_FILES, is_complete)
+COLOR_MEMORIES = MemoryFolders(
+    ("color_memories",), "Write one with Save Color Memory, or take one from elsewhere", comes_with_one=False
+)
 DDCOLOR = WeightFolders(
     ("ddcolor", "upscale_models"),
     "Download one of DDColor's four files, such as ddcolor_modelscope.pth (github.com/piddnad/DDColor says where)",

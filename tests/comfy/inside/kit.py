@@ -32,6 +32,7 @@ class Kit:
     referring: Any
     folder: Path
     latents: dict = field(default_factory=dict)
+    made: dict = field(default_factory=dict)
 
     @property
     def model(self):

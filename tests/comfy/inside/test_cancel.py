@@ -36,6 +36,12 @@ OWN = [
     ("ExemplarDDColor", "ddcolor", 3, {"batch": 1}),
     ("ExemplarDDColor", "ddcolor", 5, {"batch": 2, "steady": 1}),
     ("ExemplarDEADiffEncode", "deadiff", 17, {}),
+    ("ExemplarColorize", "unet", 3, {"method": "memory", "batch": 1}),
+    ("ExemplarColorFeatures", "unet", 9, {}),
+    ("ExemplarColorMemory", "unet", 9, {}),
+    ("ExemplarColorStrokes", "unet", 1, {}),
+    ("ExemplarMemoryColorize", "unet", 3, {"batch": 1}),
+    ("ExemplarMemoryColorize", "vae encode", 3, {"batch": 1}),
     ("ExemplarReferringMask", "referring", 2, {}),
     ("ExemplarLCADCondition", "lcad encode", 3, {}),
     ("ExemplarLCADDecode", "lcad decode", 3, {}),
@@ -70,6 +76,10 @@ SHORT = {
     "ExemplarLoadPhotograph",
     "ExemplarLoadPhotographFolder",
     "ExemplarSavePhotograph",
+    "ExemplarColorPalette",
+    "ExemplarMergeMemories",
+    "ExemplarSaveMemory",
+    "ExemplarLoadMemory",
 }
 MOMENTS = ("first", "middle", "last")
 

@@ -46,6 +46,12 @@ HALVED = [
     ("ExemplarDDColor", "ddcolor", 5, 2, {"arithmetic": "official"}, "Python"),
     ("ExemplarDEADiffEncode", "deadiff", 9, 3, {"take": "style & semantics"}, "CUDA"),
     ("ExemplarDEADiffEncode", "deadiff", 3, 1, {}, "CPU"),
+    ("ExemplarColorize", "unet", 3, 2, {"method": "memory"}, "CUDA"),
+    ("ExemplarColorFeatures", "unet", 5, 2, {}, "CUDA"),
+    ("ExemplarColorFeatures", "vae encode", 3, 1, {}, "Python"),
+    ("ExemplarColorMemory", "unet", 5, 2, {"keys": "float32"}, "CPU"),
+    ("ExemplarMemoryColorize", "unet", 5, 2, {}, "CUDA"),
+    ("ExemplarMemoryColorize", "vae encode", 3, 1, {}, "cuBLAS"),
     ("ExemplarReferringMask", "referring", 5, 2, {}, "CUDA"),
     ("ExemplarReferringMask", "referring", 3, 1, {"threshold": 0.4}, "Python"),
 ]
@@ -53,6 +59,7 @@ HALVED = [
 #: What works on one picture after another, or on one at all, through a network.
 ONE_BY_ONE = {
     "ExemplarPivotInversion": "unet",
+    "ExemplarColorStrokes": "unet",
     "ExemplarLCADCondition": "lcad encode",
     "ExemplarLCADDecode": "lcad decode",
 }
@@ -83,6 +90,10 @@ WITHOUT = {
     "ExemplarLoadPhotograph",
     "ExemplarLoadPhotographFolder",
     "ExemplarSavePhotograph",
+    "ExemplarColorPalette",
+    "ExemplarMergeMemories",
+    "ExemplarSaveMemory",
+    "ExemplarLoadMemory",
 }
 NAMES = {node.define_schema().node_id: node.define_schema().display_name for node in NODES}
 

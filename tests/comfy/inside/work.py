@@ -7,6 +7,9 @@ import comfy.samplers
 import torch
 
 from comfyui_exemplar.color.held import is_list
+from comfyui_exemplar.hosts.comfy.folders import COLOR_MEMORIES
+from comfyui_exemplar.memory.entries import ColorMemory
+from comfyui_exemplar.pipelines.memory_features import PictureFeatures
 
 from .pairs import encode
 
@@ -116,6 +119,46 @@ def _mask(_, pictures):
     return torch.ones(pictures, 64, 64)
 
 
+def _look(kit, pictures, **settings):
+    model, _, vae, empty = kit.embedded
+    inputs = {"model": model, "vae": vae, "conditioning": empty, "image": kit.grays(pictures), "resolution": 64}
+    return kit.nodes("ExemplarColorFeatures", **inputs, **settings)
+
+
+def _remember(kit, pictures, **settings):
+    model, _, vae, empty = kit.embedded
+    inputs = {"model": model, "vae": vae, "conditioning": empty, "references": kit.colors(pictures), "resolution": 64}
+    return kit.nodes("ExemplarColorMemory", **inputs, **settings)
+
+
+def _strokes(kit, _, **settings):
+    model, _, vae, empty = kit.embedded
+    gray = kit.grays(1)
+    marks = gray.clone()
+    marks[:, 20:24, 20:30] = torch.tensor([0.8, 0.1, 0.1])
+    inputs = {"model": model, "vae": vae, "conditioning": empty, "image": gray, "marks": marks, "resolution": 64}
+    return kit.nodes("ExemplarColorStrokes", **inputs, **settings)
+
+
+def memory_of(kit):
+    """A COLOR_MEMORY of one reference, written before anything is watched."""
+    if "memory" not in kit.made:
+        (kit.made["memory"],) = _remember(kit, 1)
+    return kit.made["memory"]
+
+
+def _by_memory(kit, pictures, **settings):
+    model, _, vae, empty = kit.embedded
+    inputs = {"model": model, "vae": vae, "conditioning": empty, "image": kit.grays(pictures), "resolution": 64}
+    return kit.nodes("ExemplarMemoryColorize", **inputs, memory=memory_of(kit), **settings)
+
+
+def _load_memory(kit, _, **settings):
+    if not COLOR_MEMORIES.choices():
+        kit.nodes("ExemplarSaveMemory", memory=memory_of(kit), filename_prefix="color_memories/memory")
+    return kit.nodes("ExemplarLoadMemory", memory_name=COLOR_MEMORIES.choices()[-1], **settings)
+
+
 def _save(kit, pictures, **settings):
     return kit.nodes("ExemplarSavePhotograph", images=kit.colors(pictures), **settings) or ()
 
@@ -201,6 +244,18 @@ RUNS: dict[str, Run] = {
         "ExemplarLoadPhotographFolder", folder="scans", **settings
     ),
     "ExemplarSavePhotograph": _save,
+    "ExemplarColorFeatures": _look,
+    "ExemplarColorMemory": _remember,
+    "ExemplarColorStrokes": _strokes,
+    "ExemplarColorPalette": _plain("ExemplarColorPalette", image=lambda kit, n: kit.colors(n)),
+    "ExemplarMergeMemories": _plain(
+        "ExemplarMergeMemories", memory_1=lambda kit, _: memory_of(kit), memory_2=lambda kit, _: memory_of(kit)
+    ),
+    "ExemplarMemoryColorize": _by_memory,
+    "ExemplarSaveMemory": lambda kit, *_, **settings: (
+        kit.nodes("ExemplarSaveMemory", memory=memory_of(kit), **settings) or ()
+    ),
+    "ExemplarLoadMemory": _load_memory,
 }
 
 
@@ -242,6 +297,8 @@ def tensors_of(value):
         return [t for each in value.values() for t in tensors_of(each)]
     if is_list(value):
         return [t for each in value for t in tensors_of(each)]
+    if isinstance(value, (ColorMemory, PictureFeatures)):
+        return [tensor.detach().clone() for tensor in value]
     for name in ("trajectory", "contexts", "tokens", "maps"):
         if hasattr(value, name):
             return tensors_of(getattr(value, name))

@@ -86,6 +86,7 @@ String = _type("STRING", WidgetInput, multiline=False, placeholder=None, dynamic
 Combo = _type("COMBO", WidgetInput, options=None, control_after_generate=None, upload=None)
 
 Clip = Custom("CLIP")
+ClipVision = Custom("CLIP_VISION")
 Conditioning = Custom("CONDITIONING")
 Guider = Custom("GUIDER")
 Image = Custom("IMAGE")
@@ -96,6 +97,17 @@ Noise = Custom("NOISE")
 Sampler = Custom("SAMPLER")
 Sigmas = Custom("SIGMAS")
 Vae = Custom("VAE")
+
+
+class MultiType:
+    """Sockets that take several types."""
+
+    class Input(Input):
+        """One of them."""
+
+        def __init__(self, id: str, types: list[Any], **more: Any) -> None:
+            super().__init__(id, **more)
+            self.io_type = ",".join(kind.io_type for kind in types)
 
 
 class NumberDisplay(str, Enum):

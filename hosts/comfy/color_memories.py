@@ -1,0 +1,171 @@
+"""Color memories on ComfyUI: what looks at pictures, and coloring by what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from ...color import check_count, check_masks, desaturate
+from ...color.batches import part_of
+from ...memory.entries import ColorMemory, Made
+from ...memory.features import FeatureSource
+from ...pipelines.memory import MemoryResult, color_in_batches, joined_results, write_references
+from ...pipelines.memory_features import BatchedFeatures, PictureFeatures, UNetFeatures, as_written
+from ...pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
+from .conditioning import check_conditioning
+from .encoders import features_of, memory_recommended
+from .fits import check_vae
+from .host import ComfyHost
+from .memory import out_of_memory
+from .model import context_width, require_unet
+
+#: What stands where an inversion would be; ComfyUI tells it where something waits for one.
+NO_INVERSION = ExecutionBlocker("Exemplar Colorize makes no inversions with method memory; set method to attention.")
+#: Most pictures that are read in one model call where the user says nothing of it.
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Looking:
+    """What looks at pictures: a MODEL with its VAE and prompt, or a CLIP_VISION; see :func:`looking`, which makes it.
+
+    :param network: MODEL or CLIP_VISION.
+    :param host: of a MODEL; None for a CLIP_VISION.
+    :param node: display name of the asking node.
+    """
+
+    network: Any
+    host: ComfyHost | None
+    node: str
+
+    @property
+    def recommended(self) -> Mapping[str, Any]:
+        """What it recommends for color memories."""
+        return memory_recommended(self.network, self.node)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.load_device
+
+    def features(self, settings: FeatureSettings, memory: ColorMemory | None = None) -> FeatureSource:
+        """A source of features.
+
+        :param memory: that is to be asked: pictures are looked at as those were that it was written from.
+        :raises ValueError: layers or a timestep that it does not have, or a memory of another model.
+        """
+        if self.host is None:
+            return features_of(self.network, settings, memory=memory, node=self.node)
+        if memory is not None and memory.made is not None:
+            memory.made.check(Made(self.host.fingerprint, memory.made.spaces, memory.made.context))
+            settings = as_written(settings, memory, self.host)
+        return UNetFeatures(self.host, settings)
+
+    def batched(
+        self, settings: FeatureSettings, on_pictures: Callable[[int], None], at_once: int = AT_ONCE
+    ) -> BatchedFeatures:
+        """A source of features that takes as many pictures at once as memory allows."""
+        return BatchedFeatures(self.features(settings), at_once, out_of_memory, on_pictures)
+
+
+def looking(network: Any, vae: Any, conditioning: list | None, node: str) -> Looking:
+    """A MODEL with its VAE, or a CLIP_VISION, looked at before any work.
+
+    :param vae: with ``conditioning`` of a MODEL; a CLIP_VISION needs neither.
+    :param conditioning: what the model is told; None for nothing at all.
+    :param node: display name of the asking node.
+    :raises ValueError: a model of another family, or a VAE or prompt that does not fit it.
+    """
+    if hasattr(network, "encode_image"):
+        memory_recommended(network, node)  # of a kind that is known
+        return Looking(network, None, node)
+    require_unet(network, node)
+    if vae is None:
+        raise ValueError("vae: found nothing, expected the VAE of the MODEL; connect it from the same loader.")
+    check_vae(vae, network, node)
+    if conditioning is None:
+        width = context_width(network) or 1
+        conditioning = [[torch.zeros(1, 77, width), {"pooled_output": torch.zeros(1, 1280)}]]
+    check_conditioning(conditioning, node, model=network, pictures=1)
+    return Looking(network, ComfyHost(network, conditioning, vae, name=node), node)
+
+
+def colored(
+    network: Looking,
+    image: Tensor,
+    memory: ColorMemory,
+    settings: MemorySettings,
+    *,
+    mask: Tensor | None = None,
+    fallback: Tensor | None = None,
+    features: PictureFeatures | None = None,
+) -> Iterator[MemoryResult]:
+    """Pictures colored by a memory, some at a time.
+
+    :param image: (B, H, W, 3) in 0..1.
+    :param features: of the same pictures; then the network is not run.
+    :raises ValueError: a memory, masks, features or pictures that do not fit.
+    """
+    source = network.features(settings.features, memory) if features is None else features
+    kept = None if features is None else features.features(desaturate(image))
+    if memory.made is not None:
+        settings = replace(settings, features=replace(settings.features, context=memory.made.context))
+    yield from color_in_batches(
+        source,
+        image,
+        memory,
+        settings,
+        out_of_memory,
+        mask=mask,
+        fallback=fallback,
+        features=kept,
+        device=network.device,
+    )
+
+
+def colored_by_references(
+    network: Looking,
+    image: Tensor,
+    known: Tensor | ColorMemory,
+    settings: MemorySettings,
+    *,
+    mask: Tensor | None,
+    reference_mask: Tensor | None,
+    fallback: Tensor | None,
+    on_pictures: Callable[[int, Tensor], None],
+) -> MemoryResult:
+    """Pictures colored by references, one for all or one for each, or by a memory.
+
+    :param known: (1 or B, H, W, 3) in 0..1, or a memory.
+    :param reference_mask: (1 or references, *, *), what of them counts: above one half.
+    :param on_pictures: called with how many are done, and the last one, (H, W, 3).
+    :raises ValueError: what does not fit.
+    """
+    writing, parts, done = WritingSettings(settings.features), [], 0
+    if isinstance(known, Tensor):
+        check_count(len(known), len(image), "reference")
+        check_masks(reference_mask, len(known), "reference_mask")
+    for group in _alike(known, len(image)):
+        memory = known
+        if isinstance(known, Tensor):
+            masks = None if reference_mask is None else (part_of(reference_mask, group) > 0.5).float()
+            read = network.batched(settings.features, lambda _: None)
+            memory = write_references(read, part_of(known, group), writing, masks=masks)
+        each = {"mask": part_of(mask, group), "fallback": part_of(fallback, group)}
+        for part in colored(network, image[group], memory, settings, **each):
+            parts.append(part)
+            done += len(part.images)
+            on_pictures(done, part.images[-1])
+    return joined_results(parts)
+
+
+def _alike(known: Tensor | ColorMemory, pictures: int) -> list[slice]:
+    """Pictures that are colored by one and the same."""
+    if isinstance(known, Tensor) and len(known) > 1:
+        return [slice(i, i + 1) for i in range(pictures)]
+    return [slice(0, pictures)]

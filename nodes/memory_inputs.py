@@ -1,0 +1,31 @@
+"""Sockets that the nodes of color memories share."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+#: For ComfyUI's search, beside a node's own.
+ALIASES = ["recolor", "color memory", "reference colorization", "colorize"]
+
+
+def network_input() -> io.MultiType.Input:
+    """What looks at pictures."""
+    return io.MultiType.Input(
+        "model",
+        [io.Model, io.ClipVision],
+        tooltip="What looks at pictures: the UNet of Stable Diffusion 1.x, 2.x or SDXL, the embedded model, or a "
+        "CLIP_VISION (DINOv2, DINOv3, SigLIP, CLIP). One and the same writes a memory and asks it.",
+    )
+
+
+def prompt_inputs() -> list[io.Input]:
+    """What a MODEL needs beside itself."""
+    return [
+        io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to a MODEL. A CLIP_VISION needs none."),
+        io.Conditioning.Input(
+            "conditioning",
+            optional=True,
+            tooltip="What a MODEL is told while it looks: best the empty prompt, and the same wherever a memory is "
+            "written and asked. Without it the model is told nothing at all.",
+        ),
+    ]
