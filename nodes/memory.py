@@ -234,7 +234,9 @@ class WritePalette(io.ComfyNode):
             pixels.append(listed)
         if not pixels:
             raise ValueError("colors: found none, expected some, such as #c8102e, or a picture of them as image.")
-        return io.NodeOutput(write_palette(torch.cat(pixels, 2), mask=region, by_lightness=settings.by_lightness))
+        named = "image" if listed is None else "colors"
+        colors = torch.cat(pixels, 2)
+        return io.NodeOutput(write_palette(colors, mask=region, by_lightness=settings.by_lightness, called=named))
 
 
 class MergeMemories(io.ComfyNode):

@@ -168,15 +168,22 @@ def check_strokes(gray: Tensor, painted: Tensor, mask: Tensor | None = None) -> 
     return place
 
 
-def write_palette(colors: Tensor, *, mask: Tensor | None = None, by_lightness: bool = False) -> ColorMemory:
+def write_palette(
+    colors: Tensor, *, mask: Tensor | None = None, by_lightness: bool = False, called: str = "palette"
+) -> ColorMemory:
     """A memory of colors without places.
 
     :param colors: (B, H, W, 3) in 0..1, every pixel a color; a list of colors is a picture one pixel high.
     :param mask: (1, H, W), the region of the input that they hold for.
     :param by_lightness: whether each color holds for places about as light as itself only.
+    :param called: what the user calls the colors; messages start with it.
     :raises ValueError: nothing but gray, or a mask that covers nothing.
     """
     lab = rgb_to_lab(colors.cpu().float()).reshape(-1, 3)
+    if not float(lab[:, 1:].norm(dim=-1).max()) >= GRAY:
+        raise ValueError(
+            f"{called}: found nothing but gray, expected colors; add some, or lower the saturation for a gray result."
+        )
     mask = check_masks(mask, 1, "mask")
     palette = Palette(lab[:, 1:], lab[:, 0] if by_lightness else None, None if mask is None else mask[0].cpu())
     return empty(palettes=(palette,))
@@ -325,11 +332,11 @@ def _colored(
     if fallback is not None and settings.fallback_below > 0:
         other = rgb_to_lab(resize(fallback, size))[..., 1:]
         chroma = torch.lerp(other, chroma, trust(sure, settings.fallback_below)[..., None])
+    chroma = chroma * settings.saturation  # painted colors are as they are
     for mark in own:
         laid, share = overlaid(chroma[0], mark, settings.reach)
         chroma, sure = laid[None], torch.maximum(sure, share[None])
         source = torch.where(share[None] > 0.5, mark.source, source)
-    chroma = chroma * settings.saturation
     chroma = bounded(chroma[0], lightness[0], memory.palettes)[None]
     return merge_chroma(chroma, gray, mask=mask), sure, source
 

@@ -122,7 +122,7 @@ class MemorySettings(Settings):
     saturation: float = setting(
         1.0,
         "Colorfulness. 0 is gray, 1 is as it was found, above 1 is stronger; blending matches pales colors a little, "
-        "which a value slightly above 1 makes up for.",
+        "which a value slightly above 1 makes up for. Strokes keep their own on their picture.",
         low=0.0,
         high=2.0,
         step=0.05,
