@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from comfyui_exemplar.attention.bank import FeatureBank
+from comfyui_exemplar.memory.features import joined_features
 
 from ....fixtures.odd import INFINITE, NAN, spoiled
 
@@ -118,6 +119,38 @@ TOKENS = {
     ),
 }
 
+
+def _keys(change):
+    return lambda good: replace(good, keys=replace(good.keys, data=change(good.keys.data)))
+
+
+MEMORIES = {
+    "keys of NaN": _keys(lambda data: data * NAN),
+    "one NaN in the keys": _keys(lambda data: spoiled(data, NAN)),
+    "keys of half the width": _keys(lambda data: data[:, ::2]),
+    "infinite weights": lambda good: replace(good, weight=good.weight * INFINITE),
+    "huge colors": lambda good: replace(good, chroma=good.chroma + 1e30),
+    "sources that are not named": lambda good: replace(good, sources=()),
+    "another model's": lambda good: replace(good, made=replace(good.made, fingerprint="SDXL-0000")),
+    "another level's": lambda good: replace(
+        good, made=replace(good.made, spaces=tuple(replace(s, level=9.0) for s in good.made.spaces))
+    ),
+}
+
+FEATURES = {
+    "of two pictures": lambda good: replace(
+        good,
+        kept=joined_features([good.kept, good.kept]),
+        lightness=torch.cat([good.lightness, good.lightness]),
+    ),
+    "lightness of NaN": lambda good: replace(good, lightness=good.lightness * NAN),
+    "another picture's": lambda good: replace(good, lightness=100 - good.lightness),
+    "no lightness": lambda good: replace(good, lightness=None),
+    "nothing kept": lambda good: replace(good, kept=None),
+    "keys of NaN": lambda good: replace(good, kept=replace(good.kept, keys=tuple(k * NAN for k in good.kept.keys))),
+    "lightness of another grid": lambda good: replace(good, lightness=good.lightness[:, 1:]),
+}
+
 #: Nodes whose INVERSIONs must have features.
 _LOOK = ("ExemplarDualAttentionColor", "ExemplarAttentionMap", "ExemplarConfidenceBlend")
 #: Where nothing says which MODEL is meant.
@@ -130,6 +163,14 @@ def contents(node_id, item):
     kind = item.get_io_type()
     if kind == "PIVOTS":
         return PIVOTS
+    if kind == "COLOR_FEATURES":
+        return FEATURES
+    if kind == "COLOR_MEMORY":
+        others = ("another model's", "another level's")  # where nothing says which is meant, or only one of two is
+        asked = node_id in ("ExemplarColorize", "ExemplarMemoryColorize", "ExemplarMergeMemories")
+        if item.id in ("memory_3", "memory_4", "memory_5", "memory_6") or asked:
+            return MEMORIES
+        return {name: change for name, change in MEMORIES.items() if name not in others}
     if kind == "DEADIFF_TOKENS":
         odd = dict(TOKENS)
         if node_id == "ExemplarDEADiffEncode":  # meets its MODEL later

@@ -6,8 +6,9 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from comfyui_exemplar.files.memories import save_memory
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
-from comfyui_exemplar.hosts.comfy.folders import CLIPSEG
+from comfyui_exemplar.hosts.comfy.folders import CLIPSEG, COLOR_MEMORIES
 from comfyui_exemplar.nodes import NODES
 
 from ....fixtures.clipseg import save
@@ -37,7 +38,17 @@ QUICK = {
     "ExemplarLoadPhotographFolder": {"folder": "right"},
     "ExemplarLoadCLIPSeg": {"model_name": "tiny"},
     "ExemplarSavePhotograph": {"filename_prefix": "odd/picture"},
+    "ExemplarColorFeatures": {"resolution": SIZE},
+    "ExemplarColorMemory": {"resolution": SIZE},
+    "ExemplarColorStrokes": {"resolution": SIZE},
+    "ExemplarColorPalette": {"colors": "#c8102e, #3a6"},
+    "ExemplarMemoryColorize": {"resolution": SIZE},
+    "ExemplarSaveMemory": {"filename_prefix": "color_memories/odd"},
+    "ExemplarLoadMemory": {"memory_name": "right.safetensors"},
 }
+
+#: Nodes that look at pictures with a MODEL, for which they need its VAE.
+_LOOKING = ("ExemplarColorFeatures", "ExemplarColorMemory", "ExemplarColorStrokes", "ExemplarMemoryColorize")
 
 #: Inputs of which either may be given.
 INSTEAD = {("ExemplarTranslate", "concept"): "reference"}
@@ -46,6 +57,7 @@ BESIDE = {
     ("ExemplarColorize", "reference_inversion"): ("gray_inversion",),
     ("ExemplarColorize", "gray_inversion"): ("reference_inversion",),
     ("ExemplarPromptControl", "pivots"): ("inversion",),
+    **{(node, "conditioning"): ("vae",) for node in _LOOKING},
 }
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
@@ -106,6 +118,11 @@ class Right:
             "LCAD_VAE": lcad,
             "PHOTOGRAPH_FACTS": run("ExemplarLoadPhotograph", image="right.png")[2],
         }
+        self.sockets["MODEL,CLIP_VISION"] = model
+        self.sockets["COLOR_FEATURES"] = run("ExemplarColorFeatures", **self.inputs("ExemplarColorFeatures"))[0]
+        memory = run("ExemplarColorMemory", **self.inputs("ExemplarColorMemory"))[0]
+        self.sockets["COLOR_MEMORY"] = memory
+        save_memory(folder / "color_memories" / "right.safetensors", memory)
         (style,) = run("ExemplarDEADiffEncode", deadiff=deadiff, image=color, take="semantics")
         shared = {"whole": self.whole[0], "style": style, **{k: v[0] for k, v in self.inverted.items()}}
         pair = run("ExemplarColorize", **self.inputs("ExemplarColorize"))
@@ -124,12 +141,14 @@ class Right:
     def _folders(self, folder) -> None:
         from PIL import Image
 
-        for name in ("input", "output", "temp", "embeddings", "clipseg"):
+        for name in ("input", "output", "temp", "embeddings", "clipseg", "color_memories"):
             (folder / name).mkdir()
         folder_paths.set_input_directory(str(folder / "input"))
         folder_paths.set_output_directory(str(folder / "output"))
         folder_paths.set_temp_directory(str(folder / "temp"))
         folder_paths.folder_names_and_paths["embeddings"][0].insert(0, str(folder / "embeddings"))
+        memories = ([str(folder / "color_memories")], {".safetensors"})
+        folder_paths.folder_names_and_paths[COLOR_MEMORIES.names[0]] = memories
         folder_paths.folder_names_and_paths[CLIPSEG.name] = ([str(folder / "clipseg")], set())
         with torch.inference_mode(False), torch.no_grad():
             save(folder / "clipseg" / "tiny")
@@ -157,6 +176,8 @@ class Right:
         left_out = {INSTEAD.get((node_id, name)) for name in wanted}
         if node_id in ("ExemplarColorize", "ExemplarTranslate") and "concept" not in wanted:
             wanted.add("reference")
+        if node_id in _LOOKING:
+            wanted.add("vae")
         if node_id == "ExemplarLatentLuminance" and not wanted & {"latent", "model"}:
             wanted.add("latent")
         made = {}
@@ -167,4 +188,7 @@ class Right:
                 made[item.id] = QUICK.get(node_id, {}).get(item.id, item.default)
             elif not item.optional or item.id in wanted:
                 made[item.id] = self.special.get((node_id, item.id), self.sockets[item.get_io_type()])
+        if node_id == "ExemplarColorize" and "memory" in wanted:
+            made["method"] = "memory"  # and no inversions, which that has no use for
+            made = {name: value for name, value in made.items() if not name.endswith("inversion")}
         return made
