@@ -18,12 +18,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[test]"
 	touch $@
 
-## Color a drawing, a scene and a photograph from their references with the embedded model.
+## Color a drawing, a scene and a photograph from their references with the embedded model, by both methods.
 demo: $(VENV)/.ready
 	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/drawing-gray.png --reference $(PICTURES)/drawing-reference.png --output out/demo/drawing.png
 	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/scene-gray.png --reference $(PICTURES)/scene-reference.png --output out/demo/scene.png
 	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/photo-gray.png --reference $(PICTURES)/photo-reference.jpg --output out/demo/photo.png
-	@echo "Look at out/demo/*_sheet.png"
+	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/drawing-gray.png --reference $(PICTURES)/drawing-reference.png --method memory --output out/demo/drawing-memory.png
+	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/scene-gray.png --reference $(PICTURES)/scene-reference.png --method memory --output out/demo/scene-memory.png
+	$(RUN) -m comfyui_exemplar colorize $(PICTURES)/photo-gray.png --reference $(PICTURES)/photo-reference.jpg --method memory --output out/demo/photo-memory.png
+	$(RUN) -m bench.methods_sheet out/demo
+	@echo "Look at out/demo/methods.png and out/demo/*_sheet.png"
 
 ## Everything: the tests of the README. With COMFYUI_PATH also those inside a real ComfyUI (CONTRIBUTING.md).
 test: $(VENV)/.ready
@@ -42,6 +46,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m bench.deadiff $(ON)
 	$(RUN) -m bench.lcad_instances $(ON)
 	$(RUN) -m bench.vct_control $(ON)
+	$(RUN) -m bench.color_memory $(ON)
 	$(RUN) -m bench.memory
 
 ## Write the English locale, the tables of help pages and the README's table of nodes from the nodes' schemas.

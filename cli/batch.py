@@ -132,7 +132,7 @@ def plan(
     pictures: Mapping[str, Path | None] | None = None,
     files: Mapping[str, Path | None] | None = None,
     folders: Sequence[str] = (),
-    concept: Path | None = None,
+    saves: Mapping[str, Path | None] | None = None,
     one_size: str = "",
 ) -> Batch:
     """Where everything goes, once nothing stands against it. Folders are made; nothing else is written.
@@ -141,7 +141,7 @@ def plan(
     :param sheets: whether each result has a contact sheet beside it.
     :param pictures: other pictures that are read, by the names of their options. ``files``: other files.
     :param folders: the options of files that may name a folder.
-    :param concept: an embedding file to be written as well.
+    :param saves: what else is written, by the names of the options.
     :param one_size: the option that wants all pictures to have one size.
     :raises FileNotFoundError: something is missing.
     :raises ValueError: something is no picture, a place can't be written to, or one file would replace another.
@@ -167,7 +167,7 @@ def plan(
     names.check_collisions(
         options.inputs,
         [(option, path) for option, path in {**(pictures or {}), **(files or {})}.items() if path is not None],
-        [*_writes(jobs), *([("--save-concept", concept)] if concept else [])],
+        [*_writes(jobs), *((option, path) for option, path in (saves or {}).items() if path is not None)],
     )
     _check_destinations(jobs, options.bits)
     return Batch(jobs, options.bits, bool(one_size))

@@ -1,37 +1,155 @@
-"""Color by a reference picture."""
+"""Color by reference pictures."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any, Literal
 
 from . import options as common
+from . import sources
 from .batch import Job, plan
+from .terminal import note
 
 NAME = "colorize"
-HELP = "color gray pictures by a color reference"
+HELP = "color gray pictures by color references"
 DESCRIPTION = (
-    "Colors gray pictures by a color reference (Kosugi 2025). Options left out are the model's recommendation, else "
-    "the paper's."
+    "Colors gray pictures by a color reference (Kosugi 2025), or by a color memory of several references, strokes and "
+    "a palette in one forward pass a picture. Options left out are the model's recommendation, else the paper's."
 )
 
 #: One picture in a model call: each is written as soon as it is done, and does not depend on what it is named with.
 DEFAULTS = {"batch": 1}
+#: What options of writing a memory begin with, and those of a palette.
+WRITING, PALETTE = "memory_", "palette_"
+#: A fallback has no option: it would need a picture for each input.
+WITHOUT_OPTION = ("fallback_below",)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     from ..pipelines.exemplar_settings import ColorizeSettings
+    from ..pipelines.memory_settings import MemorySettings, MethodSettings, PaletteSettings, WritingSettings
+    from ..settings import entries
 
+    command.set_defaults(usage=command.error)
     group = common.add_inputs(command, "gray picture(s)")
-    group.add_argument(
-        "--reference", required=True, type=common.path, help="color picture with the same kinds of things (required)"
-    )
     group.add_argument("--no-sheet", action="store_true", help="no contact sheet (default: one beside each result)")
+    group = command.add_argument_group("where colors come from", "a reference, strokes or a memory is required")
+    group.add_argument(
+        "--reference",
+        action="append",
+        type=sources.reference,
+        metavar="A[@MASK][*WEIGHT]",
+        default=[],
+        help="color picture with the same kinds of things. Of a mask what is white counts; a weight says how much it "
+        "counts beside others; may be given several times",
+    )
+    group.add_argument(
+        "--strokes",
+        type=sources.masked,
+        metavar="S[@MASK]",
+        help="the first input with colors painted on it: marks are what differs from it, or what the mask or a "
+        "transparency says. Other inputs take these colors where they look alike",
+    )
+    group.add_argument(
+        "--palette",
+        type=sources.palette_text,
+        metavar="P",
+        help="colors that results are kept to: a picture, or a list such as '#c8102e,#003'",
+    )
+    group.add_argument(
+        "--memory",
+        action="append",
+        type=common.path,
+        metavar="FILE",
+        default=[],
+        help="color memory of this model that --save-memory wrote; may be given several times",
+    )
+    group.add_argument(
+        "--save-memory",
+        type=common.path,
+        metavar="FILE",
+        help="write all these colors to this .safetensors file; one that this command did not make is never replaced "
+        "(default: they are not kept)",
+    )
+    method = entries(MethodSettings)["method"]
+    group.add_argument(
+        "--method",
+        choices=method.options,
+        help=f"{method.about.help} (default: attention with one reference; memory where only it can do what is named)",
+    )
     common.add_checkpoint(command)
-    # a fallback has no option: it would need a picture for each input
-    common.add_settings(command, ColorizeSettings, skip=("fallback_below",), defaults=DEFAULTS)
+    common.add_settings(command, ColorizeSettings, skip=WITHOUT_OPTION, defaults=DEFAULTS)
+    shared = [name for name in entries(MemorySettings) if name in entries(ColorizeSettings)]
+    listed = ", ".join(
+        f"{common.flag_of(name)} ({DEFAULTS.get(name, entries(MemorySettings)[name].default)})"
+        for name in shared
+        if name not in WITHOUT_OPTION
+    )
+    about = f"of --method memory; so are, with defaults of their own, {listed}"
+    title = "memory settings"
+    common.add_settings(command, MemorySettings, skip=shared, title=title, about=about)
+    common.add_settings(command, WritingSettings, skip=entries(MemorySettings), prefix=WRITING, title=title)
+    common.add_settings(command, PaletteSettings, skip=("colors",), prefix=PALETTE, title=title)
 
 
 def run(options: argparse.Namespace) -> int:
+    from .colorize_memory import run as run_by_memory
+
+    if not (options.reference or options.strokes or options.memory):
+        options.usage("the following arguments are required: --reference (or --strokes or --memory)")
+    return run_by_memory(options) if _method(options) == "memory" else _run_by_attention(options)
+
+
+def _method(options: argparse.Namespace) -> Literal["attention", "memory"]:
+    """The method that does what is named.
+
+    :raises ValueError: none does all of it, or not the one that is named.
+    """
+    from ..pipelines.exemplar_settings import ColorizeSettings
+    from ..pipelines.memory_settings import MemorySettings, PaletteSettings, WritingSettings
+    from ..settings import entries
+
+    attention = [
+        common.flag_of(name) for name in common.chosen(options, ColorizeSettings) if name not in entries(MemorySettings)
+    ]
+    parts = {
+        "several references": len(options.reference) > 1,
+        "a weight of a reference": any(each.weight is not None for each in options.reference),
+        "--strokes": options.strokes,
+        "--palette": options.palette,
+        "--memory": options.memory,
+        "--save-memory": options.save_memory,
+    }
+    memory = [name for name, there in parts.items() if there]
+    memory += [
+        common.flag_of(prefix + name)
+        for settings, prefix in ((MemorySettings, ""), (WritingSettings, WRITING), (PaletteSettings, PALETTE))
+        for name in common.chosen(options, settings, prefix)
+        if name not in entries(ColorizeSettings)
+    ]
+    others = {"attention": memory, "memory": attention}.get(options.method, [])
+    if others:
+        raise ValueError(f"--method {options.method} does not take {_and(others)}; leave that out, or --method.")
+    if attention and memory:
+        raise ValueError(
+            f"--method attention alone takes {_and(attention)}, --method memory alone {_and(memory)}; leave one of "
+            "them out."
+        )
+    if memory and not options.method:
+        note(f"--method memory, since only it takes {_and(memory)}.")
+    return options.method or ("memory" if memory else "attention")
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+
+
+def chosen_of(options: argparse.Namespace, *settings: Any) -> dict[str, Any]:
+    """The settings of some classes that the command line names, and the command's own."""
+    return {**DEFAULTS, **{name: value for one in settings for name, value in common.chosen(options, one).items()}}
+
+
+def _run_by_attention(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..demo import model_path
@@ -42,22 +160,24 @@ def run(options: argparse.Namespace) -> int:
     from ..pipelines.exemplar_settings import ColorizeSettings
     from ..pipelines.sheet import contact_sheet
 
-    chosen = {**DEFAULTS, **common.chosen(options, ColorizeSettings)}
+    (source,) = options.reference
+    chosen = chosen_of(options, ColorizeSettings)
     ColorizeSettings.resolve(**chosen)  # what is out of range is refused before anything is read
     placed, path = common.checkpoint(options), options.model or model_path()
     batch = plan(
         options,
         sheets=not options.no_sheet,
-        pictures={"--reference": options.reference},
+        pictures={"--reference": source.path, "the mask of --reference": source.mask},
         files={"--model": path},
         folders=["--model"],
     )
-    reference = load_picture(options.reference)
+    mask = sources.read_mask("--reference", source)
+    reference = load_picture(source.path)
     model = load_standalone(path, **placed)
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
     pair = None
     for group in batch.groups():  # pictures of one size share model calls
-        with batch.working(), tqdm(desc=_listed(group), unit="call") as bar:
+        with batch.working(), tqdm(desc=listed(group), unit="call") as bar:
             host = DiffusersHost(model, on_step=lambda _, bar=bar: bar.update())
             for start in range(0, len(group), settings.batch):
                 jobs = group[start : start + settings.batch]
@@ -65,7 +185,9 @@ def run(options: argparse.Namespace) -> int:
                 if not start:
                     everyone = images[:1].expand(len(group), -1, -1, -1)  # no copies: sizes are all that counts
                     bar.total = calls_in_batches(host, everyone, reference, settings, pair)
-                for result in colorize_in_batches(host, images, reference, settings, prepared=pair):
+                for result in colorize_in_batches(
+                    host, images, reference, settings, prepared=pair, reference_mask=mask
+                ):
                     pair = result.reference
                     for index, job in enumerate(jobs[done : done + len(result.images)]):
                         sheet = None
@@ -78,7 +200,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _listed(jobs: list[Job]) -> str:
+def listed(jobs: list[Job]) -> str:
     """Names for a progress bar."""
     first, more = jobs[0].source.name, len(jobs) - 1
     return f"{first} and {more} more" if more else first

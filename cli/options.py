@@ -36,6 +36,7 @@ def add_settings(
     prefix: str = "",
     defaults: Mapping[str, Any] | None = None,
     title: str = "settings",
+    about: str | None = None,
 ) -> None:
     """An option for every setting of a class but some; left out, an option chooses nothing.
 
@@ -44,17 +45,18 @@ def add_settings(
     :param prefix: of the options' names, where a command has settings of two classes.
     :param defaults: what the command takes where it is not the settings' default.
     :param title: of the group of the class's own.
+    :param about: a sentence below the titles.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
     known = [(name, entry) for name, entry in entries(settings).items() if name not in skip]
     for name, entry in sorted(known, key=lambda each: each[1].about.advanced):  # otherwise in their order
         called = ", ".join(["advanced " * entry.about.advanced + title, *entry.path])
         if called not in groups:
-            groups[called] = command.add_argument_group(called)
-        flag, about = _flag(prefix + name), entry.about
-        left_out = "the model's recommendation, else " if about.auto else ""
+            groups[called] = command.add_argument_group(called, about)
+        flag, known_of = flag_of(prefix + name), entry.about
+        left_out = "the model's recommendation, else " if known_of.auto else ""
         default = (defaults or {}).get(name, entry.default)
-        text = f"{about.help} (default: {left_out}{_shown(default)})".replace("%", "%%")
+        text = f"{known_of.help} (default: {left_out}{_shown(default)})".replace("%", "%%")
         if entry.kind is bool:
             groups[called].add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         elif entry.options:
@@ -72,11 +74,12 @@ def chosen(options: argparse.Namespace, settings: type[Settings], prefix: str = 
     for name, entry in entries(settings).items():
         value = getattr(options, prefix + name, None)
         if not entry.left_alone(value):
-            values[name] = entry.check(value, _flag(prefix + name))
+            values[name] = entry.check(value, flag_of(prefix + name))
     return values
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The option of a setting."""
     return "--" + name.replace("_", "-")
 
 

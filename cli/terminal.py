@@ -28,6 +28,13 @@ def say(what: Path | str) -> None:
         raise OSError(f"standard output cannot be written to ({error.strerror})") from error
 
 
+def note(what: str) -> None:
+    """A line on standard error, above a progress bar that may stand there; nothing fails when nobody sees it."""
+    from tqdm import tqdm
+
+    tqdm.write(f"note: {one_line(what)}", file=sys.stderr)
+
+
 class Interrupt:
     """The user's wish to stop, remembered: imports turn what it raises within them into errors of their own."""
 

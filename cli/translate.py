@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         pictures={"--reference": options.reference},
         files={"--concept": options.concept, "--model": path},
         folders=["--model"],
-        concept=options.save_concept,
+        saves={"--save-concept": options.save_concept},
     )
     place = OwnPlace(options.save_concept, VECTORS_KEY, "--save-concept") if options.save_concept else None
     reference = load_picture(options.reference) if options.reference else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,10 +11,13 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .exemplar import ColorizeResult
 
+#: Sources of a memory that are shown.
+MOST_SOURCES = 12
+
 
 def contact_sheet(image: Tensor, reference: Tensor, result: ColorizeResult, height: int = 256) -> Tensor:
     """Input, reference, result, where one place of the input looks, and the reference carried over: (1, h, w, 3)."""
-    from ..color import desaturate, resize
+    from ..color import desaturate
     from ..color.heat import side_by_side
     from .attention_map import attention_maps
 
@@ -27,12 +31,60 @@ def contact_sheet(image: Tensor, reference: Tensor, result: ColorizeResult, heig
     ]
     shown = []
     for label, picture in columns:
-        scaled = resize(picture, (height, max(1, round(picture.shape[2] * height / picture.shape[1]))))
-        shown.append(_labeled(scaled, label))
+        shown.append(labeled(scaled(picture, height), label))
     return side_by_side(shown, gap=6)
 
 
-def _labeled(picture: Tensor, label: str) -> Tensor:
+def memory_sheet(
+    image: Tensor,
+    images: Tensor,
+    confidence: Tensor,
+    source: Tensor,
+    sources: Sequence[tuple[str, Tensor | None]],
+    others: Sequence[tuple[str, Tensor]] = (),
+    height: int = 256,
+) -> Tensor:
+    """Input, result, how sure the memory is, where its colors come from, and its sources: (1, h, w, 3).
+
+    :param image: (1, H, W, 3), the input; ``images`` the result.
+    :param confidence: (1, H, W); ``source`` (1, H, W) int64, which of the sources gives most.
+    :param sources: name and small picture of each, None where there is none; a band in the color of its places is
+        above the name.
+    :param others: captions and pictures of what has no places, such as a palette.
+    """
+    from ..color import desaturate
+    from ..color.heat import over_picture, side_by_side
+    from .memory import source_picture
+
+    gray = desaturate(image)
+    columns = [
+        labeled(scaled(picture, height), label)
+        for label, picture in (
+            ("input", gray),
+            ("result", images.cpu()),
+            ("confidence: dark is unsure", over_picture(gray, confidence)),
+            ("source: in the colors of the bands", source_picture(gray, source)),
+            *others,
+        )
+    ]
+    for number, (name, picture) in enumerate(sources[:MOST_SOURCES]):
+        small = torch.full((1, height, height, 3), 0.9) if picture is None else scaled(picture, height)
+        band = source_picture(torch.full((1, 10, small.shape[2], 3), 0.6), torch.full((1, 10, small.shape[2]), number))
+        columns.append(labeled(torch.cat([small[:, :-10], band], 1), name))
+    if len(sources) > MOST_SOURCES:
+        more = torch.full((1, height, height, 3), 0.9)
+        columns.append(labeled(more, f"and {len(sources) - MOST_SOURCES} more"))
+    return side_by_side(columns, gap=6)
+
+
+def scaled(picture: Tensor, height: int) -> Tensor:
+    """A picture, (1, H, W, 3), at another height."""
+    from ..color import resize
+
+    return resize(picture, (height, max(1, round(picture.shape[2] * height / picture.shape[1]))))
+
+
+def labeled(picture: Tensor, label: str) -> Tensor:
     """A caption below the picture."""
     import numpy as np
     from PIL import Image, ImageDraw
