@@ -111,6 +111,11 @@ class FeatureSource(Protocol):
         ...
 
     @property
+    def name(self) -> str:
+        """What the user calls the network, for messages; "" where it has no name."""
+        ...
+
+    @property
     def spaces(self) -> tuple[Space, ...]:
         """What it gives, in order."""
         ...

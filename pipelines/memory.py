@@ -86,7 +86,7 @@ def write_references(
     :param references: (B, H, W, 3) in 0..1, in color.
     :param masks: (1 or B, H, W), what of them counts.
     :param weights: how much each counts; () for all alike, one for all.
-    :param maker: the model's name, for messages.
+    :param maker: the model's name, for messages; "" is what the network calls itself.
     :param beside_others: whether colors come from elsewhere, too; then gray references are taken without a word.
     :raises ValueError: references without color, masks that cover nothing, numbers that do not fit.
     """
@@ -111,7 +111,7 @@ def write_references(
         names=names,
         context=settings.features.context,
         precision=settings.keys,
-        maker=maker,
+        maker=maker or network.name,
     )
 
 
@@ -144,7 +144,7 @@ def write_strokes(
         lightness,
         context=settings.features.context,
         precision=settings.keys,
-        maker=maker,
+        maker=maker or network.name,
     )
 
 
@@ -269,7 +269,7 @@ def check_inputs(
     :raises ValueError: it does not.
     """
     if memory.made is not None:
-        memory.made.check(Made(network.fingerprint, network.spaces, settings.features.context))
+        memory.made.check(Made(network.fingerprint, network.spaces, settings.features.context, network.name))
     elif not memory.marks and not memory.palettes:
         raise ValueError("memory: found nothing in it, expected a reference, strokes or a palette; connect one.")
     check_masks(mask, len(inputs), "mask")

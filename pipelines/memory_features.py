@@ -32,11 +32,13 @@ class UNetFeatures:
     """What a host's UNet gives of pictures (see ``memory.features.FeatureSource``).
 
     :param settings: which layers, at which noise level and resolution.
+    :param name: the model's, for messages.
     :raises ValueError: layers that the model does not have, or a timestep that it does not.
     """
 
     host: Host
     settings: FeatureSettings
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.settings.timestep >= len(self.host.sigma_table):
@@ -121,6 +123,11 @@ class BatchedFeatures:
         return self.network.fingerprint
 
     @property
+    def name(self) -> str:
+        """The network's."""
+        return self.network.name
+
+    @property
     def spaces(self) -> tuple[Space, ...]:
         """Those of the network."""
         return self.network.spaces
@@ -144,10 +151,12 @@ class PictureFeatures(Held):
 
     :param kept: of B pictures.
     :param lightness: (B, h, w), CIE L of the pictures, on the features' finest grid.
+    :param name: of the network, for messages.
     """
 
     kept: Features
     lightness: Tensor
+    name: str = ""
 
     @classmethod
     def read(cls, network: FeatureSource, pictures: Tensor, device: torch.device | None = None) -> PictureFeatures:
@@ -159,7 +168,7 @@ class PictureFeatures(Held):
         gray = desaturate(pictures)
         kept = network.features(gray)
         kept = kept if device is None else kept.to(device)
-        return cls(kept, _on_grid(gray, kept.grid))
+        return cls(kept, _on_grid(gray, kept.grid), network.name)
 
     @property
     def fingerprint(self) -> str:

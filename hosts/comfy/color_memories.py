@@ -22,7 +22,7 @@ from .encoders import features_of, memory_recommended
 from .fits import check_vae
 from .host import ComfyHost
 from .memory import out_of_memory
-from .model import context_width, require_unet
+from .model import context_width, file_name, require_unet
 
 #: What stands where an inversion would be; ComfyUI tells it where something waits for one.
 NO_INVERSION = ExecutionBlocker("Exemplar Colorize makes no inversions with method memory; set method to attention.")
@@ -62,9 +62,10 @@ class Looking:
         if self.host is None:
             return features_of(self.network, settings, memory=memory, node=self.node)
         if memory is not None and memory.made is not None:
-            memory.made.check(Made(self.host.fingerprint, memory.made.spaces, memory.made.context))
+            own = Made(self.host.fingerprint, memory.made.spaces, memory.made.context, file_name(self.network))
+            memory.made.check(own)
             settings = as_written(settings, memory, self.host)
-        return UNetFeatures(self.host, settings)
+        return UNetFeatures(self.host, settings, file_name(self.network))
 
     def batched(
         self, settings: FeatureSettings, on_pictures: Callable[[int], None], at_once: int = AT_ONCE

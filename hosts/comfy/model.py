@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Any
 
 from torch import Tensor
@@ -85,6 +86,13 @@ def context_width(model: Any) -> int | None:
             attention = getattr(module.transformer_blocks[0], "attn2", None)
             return getattr(getattr(attention, "to_k", None), "in_features", None)
     return None
+
+
+def file_name(model: Any) -> str:
+    """The name of the file that a MODEL was loaded from, for messages; "" where its loader did not write it down."""
+    _, arguments, *_ = getattr(model, "cached_patcher_init", None) or (None, ())
+    path = arguments[0] if arguments else ""
+    return PurePath(path).stem if isinstance(path, (str, PurePath)) else ""
 
 
 def fingerprint(model: Any) -> str:

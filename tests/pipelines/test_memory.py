@@ -85,7 +85,7 @@ def test_a_picture_takes_its_own_colors_back(network):
     itself = dataclasses.replace(alike, queries=tuple(unit), keys=tuple(unit))
 
     class Itself:
-        fingerprint, spaces = network.fingerprint, network.spaces
+        fingerprint, name, spaces = network.fingerprint, network.name, network.spaces
 
         @staticmethod
         def features(_pictures):
@@ -301,6 +301,13 @@ class TestRefused:
         foreign = dataclasses.replace(memory, made=dataclasses.replace(memory.made, fingerprint="abc", name="that"))
         with pytest.raises(ValueError, match=r"memory of the model that \(abc\), expected one of tiny"):
             color_by_memory(network, picture(), foreign, ASKING)
+
+    def test_the_message_names_both(self, host, network, memory):
+        named = UNetFeatures(host, FEATURES, "mine")
+        assert write_references(named, muted(), WRITING).made.name == "mine"
+        foreign = dataclasses.replace(memory, made=dataclasses.replace(memory.made, fingerprint="abc", name="that"))
+        with pytest.raises(ValueError, match=r"model that \(abc\), expected one of mine \(tiny"):
+            color_by_memory(named, picture(), foreign, ASKING)
 
     def test_other_layers_level_or_context(self, host, memory):
         for other in (FeatureSettings("fine"), FeatureSettings(timestep=5), dataclasses.replace(FEATURES, context=0.0)):

@@ -14,6 +14,7 @@ from comfyui_exemplar.color import desaturate
 from comfyui_exemplar.hosts.comfy.encoders import ComfyEncoder, features_of, memory_recommended
 from comfyui_exemplar.hosts.comfy.fits import check_vae
 from comfyui_exemplar.hosts.comfy.memory import out_of_memory
+from comfyui_exemplar.hosts.comfy.model import file_name
 from comfyui_exemplar.hosts.diffusers.encoder import load_encoder
 from comfyui_exemplar.pipelines.encoder_features import EncoderFeatures, alike
 from comfyui_exemplar.pipelines.memory import color_by_memory, color_in_batches, write_references
@@ -219,3 +220,10 @@ def test_a_memory_by_a_tiny_vae():
     result = color_by_memory(network, desaturate(image), memory, MemorySettings(settings))
     assert len(memory) == 64 and result.images.shape == image.shape and result.images.isfinite().all()
     assert (result.images - desaturate(image)).abs().max() > 0.01
+
+
+def test_a_model_is_named_by_its_file(embedded):
+    model, *_ = embedded
+    assert file_name(model) == "model" and file_name(tiny("sd1")) == ""
+    network = features_of(model, FeatureSettings(), vae=embedded[2], conditioning=embedded[3])
+    assert network.name == "model"
