@@ -26,13 +26,14 @@ class FeatureSettings(Settings):
         "match",
         "Decoder layers whose attention matches places. match is one coarse and two fine ones; others are presets "
         "(color, fine, coarse, decoder) or ranges such as output.8-10. More layers make a memory larger; coarser ones "
-        "go more by meaning and less by place.",
+        "go more by meaning and less by place. Of a vision encoder match is the last block but one; others are ranges "
+        "such as block.18-20.",
         advanced=True,
     )
     timestep: int = setting(
         1,
         "Noise level at which the network is read, as a training timestep; no noise is added. Low sees the picture "
-        "sharply; high leaves the network more to guess and matches in larger patches.",
+        "sharply; high leaves the network more to guess and matches in larger patches. A vision encoder has none.",
         low=0,
         high=999,
         advanced=True,
