@@ -71,6 +71,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="write all these colors to this .safetensors file; one that this command did not make is never replaced "
         "(default: they are not kept)",
     )
+    group.add_argument(
+        "--encoder",
+        type=common.path,
+        metavar="PLACE",
+        help="vision encoder (DINOv2, DINOv3, SigLIP, CLIP; a folder as transformers has it) that tells which places "
+        "look alike, in place of the diffusion model",
+    )
     method = entries(MethodSettings)["method"]
     group.add_argument(
         "--method",
@@ -119,6 +126,7 @@ def _method(options: argparse.Namespace) -> Literal["attention", "memory"]:
         "--palette": options.palette,
         "--memory": options.memory,
         "--save-memory": options.save_memory,
+        "--encoder": options.encoder,
     }
     memory = [name for name, there in parts.items() if there]
     memory += [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from . import options as common
 from . import sources
@@ -15,9 +17,9 @@ from .terminal import say
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..memory.entries import ColorMemory
-    from ..pipelines.memory_features import UNetFeatures
-    from ..pipelines.memory_settings import WritingSettings
+    from ..memory.entries import ColorMemory, Made
+    from ..memory.features import FeatureSource
+    from ..pipelines.memory_settings import MemorySettings, WritingSettings
 
 log = logging.getLogger(__name__)
 
@@ -26,47 +28,124 @@ _SMALL = 256
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..demo import model_path
     from ..files.memories import KEY, MAKER, save_memory
     from ..files.owned import OwnPlace
-    from ..hosts.diffusers.checkpoint import load_standalone
-    from ..hosts.diffusers.host import DiffusersHost
-    from ..memory.entries import Made
-    from ..pipelines.memory_features import UNetFeatures
     from ..pipelines.memory_settings import MemorySettings, WritingSettings
     from .colorize import WRITING, chosen_of
 
     chosen = chosen_of(options, MemorySettings)
     keys = common.chosen(options, WritingSettings, WRITING)
     MemorySettings.resolve(**chosen)  # what is out of range is refused before anything is read
-    placed, path = common.checkpoint(options), options.model or model_path()
+    look = _encoder if options.encoder else _model
+    placed = _placed(options, chosen)
     batch = plan(
         options,
         sheets=not options.no_sheet,
         pictures=_pictures(options),
-        files={**{f"--memory {file}": file for file in options.memory}, "--model": path},
-        folders=["--model"],
+        files={**{f"--memory {file}": file for file in options.memory}, **_networks(options)},
+        folders=["--model", "--encoder"],
         saves={"--save-memory": options.save_memory},
     )
     place = OwnPlace(options.save_memory, KEY, MAKER) if options.save_memory else None
     made = _Made.checked(options)
-    model = load_standalone(path, **placed)
-    recommended = model.recommended.get("memory", {})
-    asking = MemorySettings.resolve(recommended, **chosen)
-    writing = WritingSettings.resolve(recommended, features=asking.features, **keys)
-    host = DiffusersHost(model)
-    network = UNetFeatures(host, asking.features)
-    asked = Made(network.fingerprint, network.spaces, asking.features.context, model.name)
+    looking = look(options, placed, chosen, made.known)
+    writing = WritingSettings.resolve(looking.recommended, features=looking.asking.features, **keys)
     for file, memory in zip(options.memory, made.known, strict=True):
         if memory.made is not None:
-            memory.made.check(asked, f"--memory {file}")
+            memory.made.check(looking.made, f"--memory {file}")
     with batch.working():
-        memory = made.written(network, writing, model.name)
+        memory = made.written(looking, writing)
     if place is not None:
         place.write(lambda path, new: save_memory(path, memory))
         say(place.path)
-    _color(batch, network, memory, asking, made)
+    _color(batch, looking, memory, made)
     return 0
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """What looks at pictures.
+
+    :param name: for messages.
+    :param recommended: what it recommends for color memories.
+    """
+
+    network: FeatureSource
+    name: str
+    asking: MemorySettings
+    recommended: Mapping[str, Any]
+    out_of_memory: Callable[[Exception], bool]
+
+    @property
+    def made(self) -> Made:
+        """What a memory must be made by that it is to ask."""
+        from ..memory.entries import Made
+
+        return Made(self.network.fingerprint, self.network.spaces, self.asking.features.context, self.name)
+
+
+def _networks(options: argparse.Namespace) -> dict[str, Path]:
+    from ..demo import model_path
+
+    return {"--encoder": options.encoder} if options.encoder else {"--model": options.model or model_path()}
+
+
+def _placed(options: argparse.Namespace, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Where and how the network runs.
+
+    :raises ValueError: an option that an encoder has no use for, or a device that is not there.
+    """
+    if not options.encoder:
+        return common.checkpoint(options)
+    useless = {
+        "--model": options.model,
+        "--prediction": options.prediction != "auto",
+        "--timestep": "timestep" in chosen,
+    }
+    for option, there in useless.items():
+        if there:
+            raise ValueError(f"{option} is about a diffusion model, and --encoder stands in its place; leave one out.")
+    return common.placement(options)
+
+
+def _model(
+    options: argparse.Namespace, placed: Mapping[str, Any], chosen: Mapping[str, Any], known: Sequence[ColorMemory]
+) -> _Looking:
+    """The diffusion model. A memory is asked with the layers, level and context that it was written with."""
+    from ..hosts.diffusers.checkpoint import load_standalone
+    from ..hosts.diffusers.host import DiffusersHost
+    from ..pipelines.memory_features import UNetFeatures, as_written
+    from ..pipelines.memory_settings import MemorySettings
+
+    model = load_standalone(_networks(options)["--model"], **placed)
+    host, recommended = DiffusersHost(model), model.recommended.get("memory", {})
+    asking = MemorySettings.resolve(recommended, **chosen)
+    for memory in _own(known, host.fingerprint):
+        asking = MemorySettings.resolve(recommended, features=as_written(asking.features, memory, host), **chosen)
+    return _Looking(UNetFeatures(host, asking.features), model.name, asking, recommended, host.out_of_memory)
+
+
+def _encoder(
+    options: argparse.Namespace, placed: Mapping[str, Any], chosen: Mapping[str, Any], known: Sequence[ColorMemory]
+) -> _Looking:
+    """A vision encoder; as for the diffusion model."""
+    from ..hosts.diffusers.encoder import load_encoder
+    from ..pipelines.encoder_features import EncoderFeatures, as_written, recommended_for
+    from ..pipelines.memory_settings import MemorySettings
+
+    encoder = load_encoder(options.encoder, **placed)
+    recommended = recommended_for(encoder)
+    asking = MemorySettings.resolve(recommended, **chosen)
+    for memory in _own(known, encoder.fingerprint):
+        written = as_written(asking.features, memory, encoder.fingerprint)
+        asking = MemorySettings.resolve(recommended, features=written, **chosen)
+    network = EncoderFeatures(encoder, asking.features)
+    return _Looking(network, encoder.name, asking, recommended, encoder.out_of_memory)
+
+
+def _own(known: Sequence[ColorMemory], fingerprint: str) -> list[ColorMemory]:
+    """The first memory that a network wrote, if there is one: all others must be made alike."""
+    return [memory for memory in known if memory.made is not None and memory.made.fingerprint == fingerprint][:1]
 
 
 def _pictures(options: argparse.Namespace) -> dict:
@@ -128,7 +207,7 @@ class _Made:
         small += [(name, None) for memory in known for name in memory.sources]
         return cls(options, masks, small, strokes, known, palette, colors)
 
-    def written(self, network: UNetFeatures, settings: WritingSettings, maker: str) -> ColorMemory:
+    def written(self, looking: _Looking, settings: WritingSettings) -> ColorMemory:
         """All of it as one memory; one model call a reference and one for strokes.
 
         :raises ValueError: what only the model can tell does not fit.
@@ -144,20 +223,20 @@ class _Made:
             for each, mask in zip(self.options.reference, self.masks, strict=True):
                 memories.append(
                     write_references(
-                        network,
+                        looking.network,
                         load_picture(each.path),
                         settings,
                         masks=mask,
                         weights=(each.weight or 1.0,),
                         names=(each.path.name,),
-                        maker=maker,
+                        maker=looking.name,
                         beside_others=True,  # gray ones were told of before
                     )
                 )
                 bar.update()
             if self.strokes is not None:
                 gray, painted, mask = self.strokes
-                memories.append(write_strokes(network, gray, painted, settings, mask=mask, maker=maker))
+                memories.append(write_strokes(looking.network, gray, painted, settings, mask=mask, maker=looking.name))
                 bar.update()
         return merged([*memories, *self.known, *([self.palette] if self.palette else [])])
 
@@ -226,7 +305,7 @@ def on_white(picture: Tensor, alpha: Tensor | None) -> Tensor:
     return picture if alpha is None else drop_alpha(torch.cat([picture, alpha[..., None]], -1))
 
 
-def _color(batch: Batch, network: UNetFeatures, memory: ColorMemory, settings, made: _Made) -> None:
+def _color(batch: Batch, looking: _Looking, memory: ColorMemory, made: _Made) -> None:
     """Color all pictures, those of one size in shared model calls."""
     from tqdm import tqdm
 
@@ -234,13 +313,14 @@ def _color(batch: Batch, network: UNetFeatures, memory: ColorMemory, settings, m
     from ..pipelines.sheet import memory_sheet
     from .colorize import listed
 
+    settings = looking.asking
     others = [] if made.colors is None else [("palette", _swatch(made.colors))]
     for group in batch.groups():
         with batch.working(), tqdm(desc=listed(group), total=len(group), unit="picture") as bar:
             for start in range(0, len(group), settings.batch):
                 jobs = group[start : start + settings.batch]
                 images, done = batch.read(*jobs), 0
-                for result in color_in_batches(network, images, memory, settings, network.host.out_of_memory):
+                for result in color_in_batches(looking.network, images, memory, settings, looking.out_of_memory):
                     for index, job in enumerate(jobs[done : done + len(result.images)]):
                         one, sheet = slice(index, index + 1), None
                         if job.sheet is not None:

@@ -1,6 +1,7 @@
 """The command colorize by a color memory: what it writes, which method it takes, and what it refuses before work."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from comfyui_exemplar.files.memories import load_memory, save_memory
 from comfyui_exemplar.files.pictures import load_picture
 from comfyui_exemplar.memory.entries import empty
 
+from ..fixtures.encoders import save
 from ..fixtures.pictures import run, shapes, size_of
 
 SMALL = ("--resolution", "32", "--no-sheet")
@@ -226,20 +228,55 @@ class TestRefusedBeforeAModelIsLoaded:
         (line,) = capsys.readouterr().err.splitlines()
         assert stop.value.code == 2 and expected in line and "usage: comfyui_exemplar" in line
 
-    @pytest.mark.parametrize("changes", [{"fingerprint": "0" * 12}, {"context": 0.125}])
-    def test_a_memory_of_another_model(self, pictures, capsys, changes):
-        import dataclasses
-
+    @pytest.mark.parametrize("fingerprint, options", [("0" * 12, ()), (None, ("--context", "1"))])
+    def test_a_memory_of_another_model(self, pictures, capsys, fingerprint, options):
         keep = ("--save-memory", "m.safetensors", "--method", "memory", *SMALL)
         assert run("colorize", "gray.png", "--reference", "red.png", *keep) == 0
         memory = load_memory(Path("m.safetensors"))
-        save_memory(
-            pictures / "m.safetensors", dataclasses.replace(memory, made=dataclasses.replace(memory.made, **changes))
-        )
+        if fingerprint:
+            other = dataclasses.replace(memory, made=dataclasses.replace(memory.made, fingerprint=fingerprint))
+            save_memory(Path("m.safetensors"), other)
         capsys.readouterr()
-        assert run("colorize", "gray.png", "--memory", "m.safetensors", *SMALL) == 1
+        assert run("colorize", "gray.png", "--memory", "m.safetensors", *options, *SMALL) == 1
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert line.startswith("error: --memory m.safetensors: found ") and "write it again" in line
+
+
+class TestAnEncoder:
+    """A vision encoder in place of the diffusion model."""
+
+    def test_a_memory_of_its_own(self, pictures, capsys):
+        save(pictures / "dino", "Dinov2")
+        encoder = ("--encoder", "dino", *SMALL)
+        keep = ("--save-memory", "m.safetensors", "--layers", "block.1,block.3")
+        assert run("colorize", "gray.png", "--reference", "reference.png", *keep, *encoder) == 0
+        assert colored("gray_colored.png")[1] > 0.01
+        made = load_memory(Path("m.safetensors")).made
+        assert [space.name for space in made.spaces] == ["block.1", "block.3"] and made.name == "dino"
+        # asked with the blocks that it was written with
+        assert run("colorize", "other.png", "--memory", "m.safetensors", *encoder) == 0
+        capsys.readouterr()
+        assert run("colorize", "other.png", "--memory", "m.safetensors", *SMALL) == 1
+        assert "found a memory of the model dino (DINOv2-" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "options, expected",
+        [
+            ("--model red.png", "--model is about a diffusion model"),
+            ("--prediction v", "--prediction is about"),
+            ("--timestep 5", "--timestep is about"),
+            ("--method attention", "--method attention does not take --encoder"),
+        ],
+    )
+    def test_what_it_has_no_use_for(self, pictures, capsys, options, expected):
+        arguments = ("colorize", "gray.png", "--reference", "red.png", "--encoder", "none", *options.split())
+        assert run(*arguments) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert expected in line
+
+    def test_none(self, pictures, capsys):
+        assert run("colorize", "gray.png", "--reference", "red.png", "--encoder", "none") == 1
+        assert "none does not exist; look at what is named after --encoder" in capsys.readouterr().err
 
 
 class TestHowAReferenceIsWritten:
