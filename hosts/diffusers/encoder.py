@@ -64,6 +64,8 @@ _OPENAI = {
 }
 _EVEN = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 _PICTURES: Fields = {"image_mean": array(number(-1.0, 1.0), 3, 3), "image_std": array(number(1e-3, 10.0), 3, 3)}
+#: Where a whole CLIP or SigLIP keeps the part that looks at pictures.
+_PART = "vision_model."
 #: What a whole model's file holds beside the part that looks at pictures' places.
 _BESIDE = ("text_model.", "text_projection", "visual_projection", "logit_", "classifier", "head.", "vision_model.head.")
 
@@ -154,6 +156,8 @@ def load_encoder(
     tensors = read_component(path) if path.is_dir() else read_tensors(path)
     tensors = {name: t for name, t in tensors.items() if not name.startswith(_BESIDE) and "position_ids" not in name}
     check_numbers(tensors, called=str(path))
+    if kind.fixed:  # as published; transformers 5 saves a vision model without it
+        tensors = {name if name.startswith(_PART) else f"{_PART}{name}": t for name, t in tensors.items()}
     network = _built(kind, found, tensors, path)
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d)).weight
     fingerprint = f"{kind.family}-{digest(first)}"

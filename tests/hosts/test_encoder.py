@@ -100,6 +100,16 @@ def test_on_a_device(saved):
 
 
 class TestFiles:
+    def test_names_with_and_without_the_part(self, saved, tmp_path):
+        """transformers 5 saves a CLIPVisionModel's without `vision_model.`, 4 with it; either reads both."""
+        folder, _ = saved
+        weights = {name.removeprefix("vision_model."): t for name, t in load_file(folder / "model.safetensors").items()}
+        save_file(weights, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+        found, known = load_encoder(tmp_path), load_encoder(folder)
+        one, other = (EncoderFeatures(e, OWN).features(pictures()).keys[0] for e in (found, known))
+        assert torch.equal(one, other)
+
     def test_a_file_beside_its_configuration(self, saved):
         folder, _ = saved
         encoder = load_encoder(folder / "model.safetensors")
@@ -114,7 +124,8 @@ class TestFiles:
             gray = pictures()
             expected = alone.features(gray).keys[0]
             weights = load_file(folder / "model.safetensors")
-            weights = {f"vision_model.{name}": tensor for name, tensor in weights.items()}
+            part = "vision_model."
+            weights = {f"{part}{name.removeprefix(part)}": tensor for name, tensor in weights.items()}
             weights |= {"text_model.x": torch.ones(2), "logit_scale": torch.ones(())}
             weights |= {"vision_model.embeddings.position_ids": torch.arange(16)[None]}
             weights |= {rest: torch.ones(2, 2)} if rest else {}
