@@ -165,6 +165,7 @@ class MethodSettings(Settings):
         "attention is the published method: inversion and guided sampling. memory reads input and reference in one "
         "model call each and carries colors over, at a fraction of the cost; with it the settings of sampling do "
         "nothing, and there are no inversions.",
+        advanced=True,
         later=True,
     )
 

@@ -21,7 +21,7 @@ SOURCE = {"en": "## Source", "zh": "## 来源", "ja": "## 出典"}
 #: Pages of no node that are written by hand, in each language.
 WRITTEN = ("attention-kernels",)
 #: Folders of the pack whose messages a help page may quote.
-SPEAKING = ("attention", "color", "demo", "diffusion", "files", "hosts", "networks", "nodes", "pipelines")
+SPEAKING = ("attention", "color", "demo", "diffusion", "files", "hosts", "memory", "networks", "nodes", "pipelines")
 
 Complaints = list[str]
 

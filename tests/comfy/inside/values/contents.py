@@ -166,11 +166,9 @@ def contents(node_id, item):
     if kind == "COLOR_FEATURES":
         return FEATURES
     if kind == "COLOR_MEMORY":
-        others = ("another model's", "another level's")  # where nothing says which is meant, or only one of two is
-        asked = node_id in ("ExemplarColorize", "ExemplarMemoryColorize", "ExemplarMergeMemories")
-        if item.id in ("memory_3", "memory_4", "memory_5", "memory_6") or asked:
-            return MEMORIES
-        return {name: change for name, change in MEMORIES.items() if name not in others}
+        others = ("another model's", "another level's")  # where nothing says which is meant
+        alone = node_id == "ExemplarSaveMemory" or item.id == "memory_1"
+        return {name: change for name, change in MEMORIES.items() if not (alone and name in others)}
     if kind == "DEADIFF_TOKENS":
         odd = dict(TOKENS)
         if node_id == "ExemplarDEADiffEncode":  # meets its MODEL later

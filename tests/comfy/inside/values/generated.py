@@ -41,7 +41,7 @@ SAYINGS = {
     ("ExemplarDEADiffEncode", "weights"): (*_NUMBERS, "1, 2"),
     ("ExemplarPromptControl", "weights"): ("bell", "bell=", "bell=nan", "bell=inf", "zebra=2", "bell=x"),
     ("ExemplarColorMemory", "weights"): (*_NUMBERS, "1, 2", "0", "-1"),
-    ("ExemplarMergeMemories", "weights"): (*_NUMBERS, "1, 2, 3", "0", "-1"),
+    ("ExemplarMergeMemories", "weights"): ("x", "nan", "inf", "1 1", "-1e400", "1, 2, 3", "0", "-1"),
     "colors": ("", "red", "#12345", "#gggggg", "#888", "#c8102e #12", "a\0b"),
     "word_ratios": ("bell", "bell=", "bell=nan", "bell=2", "bell=-1", "zebra=0.5", "bell=x"),
     "blend_words": ("zebra",),

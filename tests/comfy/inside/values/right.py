@@ -119,6 +119,9 @@ class Right:
             "PHOTOGRAPH_FACTS": run("ExemplarLoadPhotograph", image="right.png")[2],
         }
         self.sockets["MODEL,CLIP_VISION"] = model
+        marks = color.clone()
+        marks[:, :8, :8] = torch.tensor([0.1, 0.2, 0.8])
+        self.special["ExemplarColorStrokes", "marks"] = marks
         self.sockets["COLOR_FEATURES"] = run("ExemplarColorFeatures", **self.inputs("ExemplarColorFeatures"))[0]
         memory = run("ExemplarColorMemory", **self.inputs("ExemplarColorMemory"))[0]
         self.sockets["COLOR_MEMORY"] = memory
@@ -126,7 +129,7 @@ class Right:
         (style,) = run("ExemplarDEADiffEncode", deadiff=deadiff, image=color, take="semantics")
         shared = {"whole": self.whole[0], "style": style, **{k: v[0] for k, v in self.inverted.items()}}
         pair = run("ExemplarColorize", **self.inputs("ExemplarColorize"))
-        self.special = {
+        self.special |= {
             ("ExemplarConceptFusion", "inversion"): shared["whole"],
             ("ExemplarPromptControl", "inversion"): shared["whole"],
             ("ExemplarPivotInversion", "inversion"): shared["whole"],
