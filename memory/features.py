@@ -15,7 +15,7 @@ with n_s the number of spaces of a kind (coarse or fine), so that more layers of
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -84,22 +84,28 @@ class Features(Held):
 
     def take(self, pictures: slice) -> Features:
         """Some of the pictures, sharing memory."""
-        queries, keys = (tuple(t[pictures] for t in side) for side in (self.queries, self.keys))
-        return Features(self.fingerprint, self.spaces, queries, keys, self.grids)
+        return self._changed(lambda tensor: tensor[pictures])
 
     def to(self, device: torch.device) -> Features:
         """The same on a device."""
-        queries, keys = (tuple(t.to(device) for t in side) for side in (self.queries, self.keys))
+        return self._changed(lambda tensor: tensor.to(device))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Features:
+        """With other tensors; queries that are the keys, as an encoder's, stay one with them."""
+        keys = tuple(map(change, self.keys))
+        queries = keys if self.queries is self.keys else tuple(map(change, self.queries))
         return Features(self.fingerprint, self.spaces, queries, keys, self.grids)
 
 
 def joined_features(parts: Sequence[Features]) -> Features:
     """Features of several batches of pictures of one size as those of one batch."""
-    queries, keys = (
-        tuple(torch.cat(each) for each in zip(*sides, strict=True))
-        for sides in ([part.queries for part in parts], [part.keys for part in parts])
-    )
-    return parts[0] if len(parts) == 1 else replace(parts[0], queries=queries, keys=keys)
+    if len(parts) == 1:
+        return parts[0]
+    keys = tuple(torch.cat(each) for each in zip(*(part.keys for part in parts), strict=True))
+    if all(part.queries is part.keys for part in parts):
+        return replace(parts[0], queries=keys, keys=keys)
+    queries = tuple(torch.cat(each) for each in zip(*(part.queries for part in parts), strict=True))
+    return replace(parts[0], queries=queries, keys=keys)
 
 
 class FeatureSource(Protocol):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from comfyui_exemplar.memory.features import Features, joined_keys, joined_queries, on_grid
+from comfyui_exemplar.memory.features import Features, joined_features, joined_keys, joined_queries, on_grid
 
 from . import naive
 
@@ -53,3 +53,15 @@ def test_wrong_shapes_are_refused():
         dataclasses.replace(one, grids=((6, 8),) * 3)
     with pytest.raises(ValueError, match="no feature space"):
         Features("toy", (), (), (), ())
+
+
+def test_queries_that_are_the_keys_are_held_once():
+    """As a vision encoder gives them."""
+    both = naive.features(3)
+    alike = dataclasses.replace(both, queries=both.keys)
+    parts = [alike.take(slice(0, 2)), alike.take(slice(2, 3))]
+    for made in (alike.to(torch.device("cpu")), joined_features(parts), *parts):
+        assert made.queries is made.keys and len(tuple(made)) == len(both.keys)
+    assert torch.equal(joined_features(parts).keys[0], both.keys[0])
+    apart = joined_features([both.take(slice(0, 1)), both.take(slice(1, 3))])
+    assert torch.equal(apart.queries[1], both.queries[1]) and torch.equal(apart.keys[1], both.keys[1])
