@@ -2,6 +2,7 @@
 
     python -m bench.color_memory                       Stable Diffusion 1.x size (random weights), 512 x 512, fp32
     python -m bench.color_memory --size 128 --whole    both flows from start to end
+    python -m bench.color_memory --embedded            the embedded model at 128 x 128
     python -m bench.color_memory --device cuda --dtype float16    on a GPU
     python -m bench.color_memory --tiny                the same on a toy, to see that it works
 
@@ -16,14 +17,15 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from comfyui_exemplar.memory.entries import ColorMemory, merged
-from comfyui_exemplar.memory.features import Features
+from comfyui_exemplar.demo import model_path
+from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+from comfyui_exemplar.memory.entries import merged
+from comfyui_exemplar.memory.features import Features, Space
 from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
@@ -55,10 +57,6 @@ class Busy(Machine):
         """Processor seconds of this process, of all its threads."""
         return time.process_time()
 
-    def best(self, run: Callable[[], object], repeat: int) -> float:
-        """The fewest processor seconds of some runs; one more warms up."""
-        return min([self.seconds(run)[1] for _ in range(repeat + 1)][1:])
-
 
 class Clock(Meter):
     """A meter that knows each call of the UNet by its kind."""
@@ -69,6 +67,7 @@ class Clock(Meter):
         self.kinds: Counter[Kind] = Counter()
         self.seconds: dict[Kind, float] = {}
         self.encoded = self.decoded = 0
+        self.encoding = self.decoding = 0.0
 
     def _before(self, *given) -> None:
         self._rows = self.entered, self.rows
@@ -88,12 +87,18 @@ class ClockedHost(TimedHost):
     meter: Clock
 
     def encode(self, image: Tensor) -> Tensor:
+        before = self.meter.vae
+        latent = super().encode(image)
         self.meter.encoded += len(image)
-        return super().encode(image)
+        self.meter.encoding += self.meter.vae - before
+        return latent
 
     def decode(self, latent: Tensor) -> Tensor:
+        before = self.meter.vae
+        picture = super().decode(latent)
         self.meter.decoded += len(latent)
-        return super().decode(latent)
+        self.meter.decoding += self.meter.vae - before
+        return picture
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Cost:
 
 def host_of(options: argparse.Namespace, machine: Machine = CPU) -> ClockedHost:
     """A host with a clock at its networks."""
-    model = build(options, machine)
+    model = load_standalone(model_path(), device=machine.device) if options.embedded else build(options, machine)
     host = ClockedHost(model)
     host.meter = Clock(model, machine)
     return host
@@ -136,38 +141,41 @@ def cost(host: ClockedHost, run) -> tuple[Cost, object]:
 
 
 def thorough(host: ClockedHost, options: argparse.Namespace) -> tuple[Cost, Cost]:
-    """A first and a further picture by exemplar colorization at the paper's settings."""
-    settings = ColorizeSettings(resolution=options.size)
+    """A first and a further picture by exemplar colorization at the paper's settings, or the file's own."""
+    settings = ColorizeSettings.resolve(host.model.recommended.get("exemplar"), resolution=options.size)
     image, reference = pictures(options)
     first, result = cost(host, lambda: colorize(host, image, reference, settings))
     further, _ = cost(host, lambda: colorize(host, image, reference, settings, prepared=result.reference))
     return first, further
 
 
-def by_memory(host: ClockedHost, options: argparse.Namespace) -> tuple[Cost, Cost, ColorMemory, Features]:
+def by_memory(host: ClockedHost, options: argparse.Namespace) -> tuple[Cost, Cost]:
     """A first and a further picture by a color memory."""
-    features = FeatureSettings(resolution=options.size)
-    network, asking = UNetFeatures(host, features), MemorySettings(features)
+    asking = MemorySettings.resolve(host.model.recommended.get("memory"), resolution=options.size)
+    features = asking.features
+    network = UNetFeatures(host, features)
     image, reference = pictures(options)
 
     def start():
         memory = write_references(network, reference, WritingSettings(features))
         return memory, color_by_memory(network, image, memory, asking)
 
-    first, (memory, result) = cost(host, start)
+    first, (memory, _) = cost(host, start)
     further, _ = cost(host, lambda: color_by_memory(network, image.flip(2), memory, asking))
-    return first, further, memory, result.features
+    return first, further
 
 
 def by_parts(host: ClockedHost, options: argparse.Namespace, costs: tuple[Cost, Cost]) -> tuple[float, float]:
-    """Seconds of a first and a further picture at the paper's settings: each kind of call, as often as it comes."""
-    clock, (image, reference) = host.meter, pictures(options)
+    """Seconds of a first and a further picture at the paper's settings: each kind of call, as often as it comes.
+
+    A row alone and an encode are known from the memory's side.
+    """
+    clock = host.meter
+    alone, encode = clock.seconds[1, 1], clock.encoding / clock.encoded
     clock.reset()
-    settings = ColorizeSettings(resolution=options.size, depth=1, passes=2)  # one call of each kind
-    result = colorize(host, image, reference, settings)
-    seconds = dict(clock.seconds)
-    encode = clock.machine.best(lambda: host.encode(image), 1)
-    decode = clock.machine.best(lambda: host.decode(result.latent.to(host.device)), 1)
+    colorize(host, *pictures(options), ColorizeSettings(resolution=options.size, depth=1, passes=1))
+    seconds = {(1, 1): alone, **clock.seconds}
+    decode = clock.decoding / clock.decoded
     times = [
         sum(seconds[kind] * count for kind, count in each.kinds.items()) + each.encoded * encode + each.decoded * decode
         for each in costs
@@ -175,27 +183,28 @@ def by_parts(host: ClockedHost, options: argparse.Namespace, costs: tuple[Cost, 
     return times[0], times[1]
 
 
-def asking_times(
-    host: ClockedHost, options: argparse.Namespace, memory: ColorMemory, features: Features
-) -> tuple[float, float]:
-    """Seconds in which memories of one and of :data:`MANY` references are asked, the features being there."""
-    settings = FeatureSettings(resolution=options.size)
-    network, asking, (image, _) = UNetFeatures(host, settings), MemorySettings(settings), pictures(options)
-    found = []
-    for asked in (memory, merged([memory] * MANY)):
-        found.append(
-            host.meter.machine.best(
-                lambda asked=asked: color_by_memory(network, image, asked, asking, features=features), options.repeat
-            )
-        )
-    return found[0], found[1]
+@dataclass(frozen=True)
+class Numbers:
+    """Features of random numbers in the place of a network's: asking takes the same time."""
+
+    spaces: tuple[Space, ...]
+    grids: tuple[tuple[int, int], ...]
+    fingerprint: str = "numbers"
+    name: str = "numbers"
+
+    def features(self, pictures: Tensor) -> Features:
+        """(B, H, W, 3) -> features."""
+        generator = torch.Generator().manual_seed(1)
+        shapes = [(len(pictures), h * w, space.width) for space, (h, w) in zip(self.spaces, self.grids, strict=True)]
+        queries, keys = (tuple(torch.randn(shape, generator=generator) for shape in shapes) for _ in "qk")
+        return Features(self.fingerprint, self.spaces, queries, keys, self.grids)
 
 
-def peaks(options: argparse.Namespace, memory: ColorMemory, host: ClockedHost, features: Features) -> tuple[int, ...]:
-    """Bytes: weights, and beside them the peak of a plain call, of one that gives features, and of asking."""
-    shape = Shape("toy" if options.tiny else "sd15", options.size, 1)
+def by_shapes(options: argparse.Namespace) -> tuple[Numbers, int, int, int]:
+    """What a network gives, and bytes: its weights, and beside them the peak of a call without and with features."""
+    side = options.size // 8
     with counted() as counter, torch.inference_mode():
-        flow = Flow(shape, counter)
+        flow = Flow(Shape("toy" if options.tiny else "sd15", options.size, 1), counter)
         network = UNetFeatures(flow.host, FeatureSettings(resolution=options.size))
         flow.denoiser.levels = (network.spaces[0].level,)
         counter.forget()
@@ -203,14 +212,40 @@ def peaks(options: argparse.Namespace, memory: ColorMemory, host: ClockedHost, f
         plain = counter.peak() - flow.weights
         flow.host.encode = lambda picture: flow.latents(len(picture))
         counter.forget()
-        network.features(torch.empty(1, options.size, options.size, 3))
+        found = network.features(torch.empty(1, options.size, options.size, 3))
         kept = counter.peak() - flow.weights
-    asking, (image, _) = MemorySettings(FeatureSettings(resolution=options.size)), pictures(options)
-    source = UNetFeatures(host, asking.features)
+        assert found.grid == (side, side)
+        return Numbers(network.spaces, found.grids), flow.weights, plain, kept
+
+
+def report_asking(options: argparse.Namespace, machine: Machine) -> tuple[float, float]:
+    """What a memory of one reference and of :data:`MANY` holds and takes; seconds in which both are asked."""
+    numbers, weights, plain, kept = by_shapes(options)
+    settings, (image, reference) = FeatureSettings(resolution=options.size), pictures(options)
+    asking, features = MemorySettings(settings), numbers.features(image)
+    memory = write_references(numbers, reference, WritingSettings(settings))
     with Bytes(None) as real, torch.inference_mode():  # of all that is made, wherever it is
-        color_by_memory(source, image, memory, asking, features=features)
-    held = sum(t.numel() * shape.dtype.itemsize for t in (*features.queries, *features.keys))
-    return flow.weights, plain, kept, held + memory.nbytes + real.peak(torch.device("cpu"))
+        color_by_memory(numbers, image, memory, asking, features=features)
+    held = sum(t.numel() * 2 for t in (*features.queries, *features.keys))
+    asked = held + memory.nbytes + real.peak(torch.device("cpu"))
+    print(f"\nA memory of one reference: {memory.nbytes / 1e6:.2f} MB (goal: at most {BYTES_GOAL:g} MB).")
+    print(
+        f"Peak by shapes, fp16, MiB beside the weights ({weights / MIB:.0f}): a plain call {plain / MIB:.0f}, one that "
+        f"keeps features {kept / MIB:.0f}, asking at most {asked / MIB:.0f}; with the weights "
+        f"{(weights + max(kept, asked)) / (weights + plain):.2f}x a plain call (goal: at most {PEAK_GOAL:g}x).",
+        flush=True,
+    )
+    found = []
+    for each in (memory, merged([memory] * MANY)):
+        start = machine.now()
+        color_by_memory(numbers, image, each, asking, features=features, device=machine.device)
+        found.append(machine.now() - start)
+    print(
+        f"A memory of {MANY} references: {MANY * memory.nbytes / 1e6:.0f} MB; asking takes {found[1]:.2f} s, of one "
+        f"{found[0]:.2f} s.",
+        flush=True,
+    )
+    return found[0], found[1]
 
 
 def main() -> int:
@@ -219,35 +254,50 @@ def main() -> int:
     )
     parser.add_argument("--size", type=int, default=512, help="side of the square pictures in pixels")
     parser.add_argument("--whole", action="store_true", help="run the paper's settings too, from start to end")
-    parser.add_argument("--repeat", type=int, default=1, help="how often asking is timed; the best counts")
+    parser.add_argument("--asking", action="store_true", help="only what needs no network: bytes and asking")
     parser.add_argument("--busy", action="store_true", help="count processor seconds: others work on the machine, too")
+    parser.add_argument(
+        "--embedded", action="store_true", help="the embedded model at the settings that it recommends, 128 x 128"
+    )
     parser.add_argument("--tiny", action="store_true", help="a toy network and 64 x 64 pictures")
     machines.add_options(parser)
     options = parser.parse_args()
     if options.tiny:
         options.size = 64
+    if options.embedded:
+        options.size, options.whole = 128, True
     machine = machines.of(options, machines.unet_needs(options))
     if options.busy:
         machine = Busy(machine.device, machine.dtype)
     with torch.inference_mode():
-        _measure(options, machine)
+        times = None if options.embedded else report_asking(options, machine)
+        if not options.asking:
+            _measure(options, machine, times)
     return 0
 
 
-def _measure(options: argparse.Namespace, machine: Machine) -> None:
-    toy = argparse.Namespace(**{**vars(options), "tiny": True, "size": 64})
-    paper = thorough(host_of(toy), toy)  # calls and rows do not depend on the network's size
+def _measure(options: argparse.Namespace, machine: Machine, asking: tuple[float, float] | None) -> None:
     host = host_of(options, machine)
-    first, further, memory, features = by_memory(host, options)
-    if options.whole:
-        times = tuple(each.total for each in thorough(host, options))
-    else:
-        times = by_parts(host, options, paper)
-    how = "run whole" if options.whole else "by its calls"
+    first, further = by_memory(host, options)
     print(f"\nOne {options.size} x {options.size} picture, {machine}\n")
     print(
-        f"| | exemplar colorization, the paper's settings ({how}) | color memory | ratio |\n| --- | --- | --- | --- |"
+        f"By a color memory {first.total:.2f} s, a further picture {further.total:.2f} s, of which "
+        f"{further.outside / further.total:.1%} is neither UNet nor VAE (goal: at most {OUTSIDE_GOAL:.0%}).",
+        flush=True,
     )
+    if asking is not None:
+        ratio = 1 + (asking[1] - asking[0]) / further.total
+        print(f"With {MANY} references a further picture takes {ratio:.2f}x the time (goal: at most {MANY_GOAL:g}x).")
+    if options.whole:
+        paper = thorough(host, options)
+        times = paper[0].total, paper[1].total
+    else:
+        toy = argparse.Namespace(**{**vars(options), "tiny": True, "size": 64})
+        paper = thorough(host_of(toy), toy)  # calls and rows do not depend on the network's size
+        times = by_parts(host, options, paper)
+    whose = "the file's settings" if options.embedded else "the paper's settings"
+    how = f"{whose}, {'run whole' if options.whole else 'by its calls'}"
+    print(f"\n| | exemplar colorization ({how}) | color memory | ratio |\n| --- | --- | --- | --- |")
     for name, theirs, seconds, ours, goal in (
         ("the first picture", paper[0], times[0], first, FIRST_GOAL),
         ("a further picture", paper[1], times[1], further, FURTHER_GOAL),
@@ -258,25 +308,6 @@ def _measure(options: argparse.Namespace, machine: Machine) -> None:
         print(f"| pictures encoded, decoded | {vae[0]} | {vae[1]} | |")
         ratio = f"{seconds / ours.total:.1f}x (goal {goal:g}x)"
         print(f"| time | {seconds:.2f} s | {ours.total:.2f} s | {ratio} |", flush=True)
-    one, many = asking_times(host, options, memory, features)
-    network = further.total - one
-    print(
-        f"\nOf a further picture {further.outside / further.total:.1%} of the time is neither UNet nor VAE (goal: at "
-        f"most {OUTSIDE_GOAL:.0%})."
-    )
-    print(f"A memory of one reference: {memory.nbytes / 1e6:.2f} MB (goal: at most {BYTES_GOAL:g} MB).")
-    print(
-        f"A memory of {MANY} references: {MANY * memory.nbytes / 1e6:.0f} MB; asking takes {many:.2f} s, of one "
-        f"{one:.2f} s; a picture takes {(network + many) / further.total:.2f}x the time of one (goal: at most "
-        f"{MANY_GOAL:g}x)."
-    )
-    weights, plain, kept, asked = peaks(options, memory, host, features)
-    highest = max(kept, asked)
-    print(
-        f"Peak by shapes, fp16, MiB beside the weights ({weights / MIB:.0f}): a plain call {plain / MIB:.0f}, one that "
-        f"keeps features {kept / MIB:.0f}, asking at most {asked / MIB:.0f}; with the weights "
-        f"{(weights + highest) / (weights + plain):.2f}x a plain call (goal: at most {PEAK_GOAL:g}x)."
-    )
 
 
 if __name__ == "__main__":

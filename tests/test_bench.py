@@ -121,3 +121,12 @@ def test_bench_of_instances_runs_on_a_toy():
     found = report("bench.lcad_instances", "--tiny", "--repeat", "1")
     for line in ("naive, published schedule | 200", "ours, published schedule | 100", "one pass (default) | 50"):
         assert line in found
+
+
+def test_bench_of_color_memories_runs_on_a_toy():
+    """Rows and calls are counts: of the first picture, then of a further one."""
+    found = report("bench.color_memory", "--tiny")
+    assert "| the first picture: UNet rows | 55 | 2 | 27.5x |" in found
+    assert "| a further picture: UNet rows | 45 | 1 | 45.0x |" in found
+    assert found.count("| pictures encoded, decoded |") == 2 and "| 1, 0 | |" in found
+    assert "A memory of 100 references" in found and "Peak by shapes" in found
