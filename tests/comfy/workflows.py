@@ -15,9 +15,10 @@ TEXT_TO_IMAGE, PROMPTS = "Text to image (embedded model)", "Edit by prompt (prom
 CONCEPT, CONCEPT_STAGES = "Concept of a reference (VCT)", "Concept of a reference, stage by stage (VCT)"
 STYLE, THING = "Style of a reference (DEADiff)", "Thing of a reference (DEADiff)"
 STYLE_AND_COLOR = "Style of one picture, colors of another"
+MEMORY = "Color memory, two references and strokes"
 
 COLORING = (ONE_NODE, STAGES)
-QUICK = (*COLORING, TEXT_TO_IMAGE, AUTOMATIC, WORDS, PROMPTS, STYLE, THING)
+QUICK = (*COLORING, TEXT_TO_IMAGE, AUTOMATIC, WORDS, PROMPTS, STYLE, THING, MEMORY)
 WORKFLOWS = tuple(sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json")))
 NODES = set(read())
 
