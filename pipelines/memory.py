@@ -153,10 +153,13 @@ def check_strokes(gray: Tensor, painted: Tensor, mask: Tensor | None = None) -> 
 
     :raises ValueError: several pictures, sizes that differ, or marks that cover nothing.
     """
-    if len(gray) != 1 or len(painted) != 1 or size_of(gray) != size_of(painted):
+    for name, each in (("image", gray), ("marks", painted)):
+        if len(each) != 1:
+            raise ValueError(f"{name}: found {len(each)} pictures, expected one; select one of the batch.")
+    if size_of(gray) != size_of(painted):
         raise ValueError(
-            f"marks: found {len(painted)} picture(s) of {size_of(painted)} for {len(gray)} of {size_of(gray)}, "
-            "expected one of each of one size; paint on the picture itself."
+            f"marks: found {size_of(painted)} for a picture of {size_of(gray)}, expected one size; paint on the "
+            "picture itself."
         )
     mask = check_masks(mask, 1, "mask")
     if mask is None:

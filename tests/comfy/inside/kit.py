@@ -32,7 +32,7 @@ class Kit:
     referring: Any
     folder: Path
     latents: dict = field(default_factory=dict)
-    made: dict = field(default_factory=dict)
+    memory: Any = None
 
     @property
     def model(self):
@@ -126,6 +126,9 @@ def kit_in(folder, nodes, embedded, scene, source, inverted):
     )
     for pictures in range(1, 6):
         made.latent(pictures)
+    model, _, vae, empty = embedded
+    look = {"model": model, "vae": vae, "conditioning": empty, "resolution": 64}
+    (made.memory,) = nodes("ExemplarColorMemory", references=scene[1], **look)
     try:
         yield made
     finally:

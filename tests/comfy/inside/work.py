@@ -140,22 +140,15 @@ def _strokes(kit, _, **settings):
     return kit.nodes("ExemplarColorStrokes", **inputs, **settings)
 
 
-def memory_of(kit):
-    """A COLOR_MEMORY of one reference, written before anything is watched."""
-    if "memory" not in kit.made:
-        (kit.made["memory"],) = _remember(kit, 1)
-    return kit.made["memory"]
-
-
 def _by_memory(kit, pictures, **settings):
     model, _, vae, empty = kit.embedded
     inputs = {"model": model, "vae": vae, "conditioning": empty, "image": kit.grays(pictures), "resolution": 64}
-    return kit.nodes("ExemplarMemoryColorize", **inputs, memory=memory_of(kit), **settings)
+    return kit.nodes("ExemplarMemoryColorize", **inputs, memory=kit.memory, **settings)
 
 
 def _load_memory(kit, _, **settings):
     if not COLOR_MEMORIES.choices():
-        kit.nodes("ExemplarSaveMemory", memory=memory_of(kit), filename_prefix="color_memories/memory")
+        kit.nodes("ExemplarSaveMemory", memory=kit.memory, filename_prefix="color_memories/memory")
     return kit.nodes("ExemplarLoadMemory", memory_name=COLOR_MEMORIES.choices()[-1], **settings)
 
 
@@ -249,11 +242,11 @@ RUNS: dict[str, Run] = {
     "ExemplarColorStrokes": _strokes,
     "ExemplarColorPalette": _plain("ExemplarColorPalette", image=lambda kit, n: kit.colors(n)),
     "ExemplarMergeMemories": _plain(
-        "ExemplarMergeMemories", memory_1=lambda kit, _: memory_of(kit), memory_2=lambda kit, _: memory_of(kit)
+        "ExemplarMergeMemories", memory_1=lambda kit, _: kit.memory, memory_2=lambda kit, _: kit.memory
     ),
     "ExemplarMemoryColorize": _by_memory,
     "ExemplarSaveMemory": lambda kit, *_, **settings: (
-        kit.nodes("ExemplarSaveMemory", memory=memory_of(kit), **settings) or ()
+        kit.nodes("ExemplarSaveMemory", memory=kit.memory, **settings) or ()
     ),
     "ExemplarLoadMemory": _load_memory,
 }
