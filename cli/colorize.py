@@ -8,7 +8,6 @@ from typing import Any, Literal
 from . import options as common
 from . import sources
 from .batch import Job, plan
-from .terminal import note
 
 NAME = "colorize"
 HELP = "color gray pictures by color references"
@@ -33,7 +32,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(usage=command.error)
     group = common.add_inputs(command, "gray picture(s)")
     group.add_argument("--no-sheet", action="store_true", help="no contact sheet (default: one beside each result)")
-    group = command.add_argument_group("where colors come from", "a reference, strokes or a memory is required")
     group.add_argument(
         "--reference",
         action="append",
@@ -41,20 +39,20 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="A[@MASK][*WEIGHT]",
         default=[],
         help="color picture with the same kinds of things. Of a mask what is white counts; a weight says how much it "
-        "counts beside others; may be given several times",
+        "counts beside others; may be given several times (this, --strokes or --memory is required)",
     )
     group.add_argument(
         "--strokes",
         type=sources.masked,
         metavar="S[@MASK]",
         help="the first input with colors painted on it: marks are what differs from it, or what the mask or a "
-        "transparency says. Other inputs take these colors where they look alike",
+        "transparency says. Other inputs take these colors where they look alike (default: none)",
     )
     group.add_argument(
         "--palette",
         type=sources.palette_text,
         metavar="P",
-        help="colors that results are kept to: a picture, or a list such as '#c8102e,#003'",
+        help="colors that results are kept to: a picture, or a list such as '#c8102e,#003' (default: none)",
     )
     group.add_argument(
         "--memory",
@@ -62,7 +60,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         type=common.path,
         metavar="FILE",
         default=[],
-        help="color memory of this model that --save-memory wrote; may be given several times",
+        help="color memory of this model that --save-memory wrote; may be given several times (default: none)",
     )
     group.add_argument(
         "--save-memory",
@@ -76,7 +74,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         type=common.path,
         metavar="PLACE",
         help="vision encoder (DINOv2, DINOv3, SigLIP, CLIP; a folder as transformers has it) that tells which places "
-        "look alike, in place of the diffusion model",
+        "look alike, in place of the diffusion model (default: none)",
     )
     method = entries(MethodSettings)["method"]
     group.add_argument(
@@ -85,18 +83,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help=f"{method.about.help} (default: attention with one reference; memory where only it can do what is named)",
     )
     common.add_checkpoint(command)
-    common.add_settings(command, ColorizeSettings, skip=WITHOUT_OPTION, defaults=DEFAULTS)
     shared = [name for name in entries(MemorySettings) if name in entries(ColorizeSettings)]
     listed = ", ".join(
         f"{common.flag_of(name)} ({DEFAULTS.get(name, entries(MemorySettings)[name].default)})"
         for name in shared
         if name not in WITHOUT_OPTION
     )
-    about = f"of --method memory; so are, with defaults of their own, {listed}"
-    title = "memory settings"
-    common.add_settings(command, MemorySettings, skip=shared, title=title, about=about)
-    common.add_settings(command, WritingSettings, skip=entries(MemorySettings), prefix=WRITING, title=title)
-    common.add_settings(command, PaletteSettings, skip=("colors",), prefix=PALETTE, title=title)
+    title, about = "settings, memory", f"of --method memory; so are, by default as said here, {listed}"
+    for advanced in (False, True):
+        each = {"about": about, "advanced": advanced}
+        common.add_settings(command, ColorizeSettings, WITHOUT_OPTION, defaults=DEFAULTS, advanced=advanced)
+        common.add_settings(command, MemorySettings, shared, title=title, **each)
+        common.add_settings(command, WritingSettings, entries(MemorySettings), WRITING, title=f"{title} file", **each)
+        common.add_settings(command, PaletteSettings, ("colors",), PALETTE, title="settings, palette", **each)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,11 +103,12 @@ def run(options: argparse.Namespace) -> int:
 
     if not (options.reference or options.strokes or options.memory):
         options.usage("the following arguments are required: --reference (or --strokes or --memory)")
-    return run_by_memory(options) if _method(options) == "memory" else _run_by_attention(options)
+    method, why = _method(options)
+    return run_by_memory(options, why) if method == "memory" else _run_by_attention(options)
 
 
-def _method(options: argparse.Namespace) -> Literal["attention", "memory"]:
-    """The method that does what is named.
+def _method(options: argparse.Namespace) -> tuple[Literal["attention", "memory"], str]:
+    """The method that does what is named, and what a user should know who did not name it; "" where there is nothing.
 
     :raises ValueError: none does all of it, or not the one that is named.
     """
@@ -144,8 +144,8 @@ def _method(options: argparse.Namespace) -> Literal["attention", "memory"]:
             "them out."
         )
     if memory and not options.method:
-        note(f"--method memory, since only it takes {_and(memory)}.")
-    return options.method or ("memory" if memory else "attention")
+        return "memory", f"--method memory, since only it takes {_and(memory)}."
+    return options.method or "attention", ""
 
 
 def _and(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import options as common
 from . import sources
 from .batch import Batch, plan
-from .terminal import say
+from .terminal import note, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,11 @@ log = logging.getLogger(__name__)
 _SMALL = 256
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, why: str) -> int:
+    """Color by a memory.
+
+    :param why: this is done, where the user did not say so.
+    """
     from ..files.memories import KEY, MAKER, save_memory
     from ..files.owned import OwnPlace
     from ..pipelines.memory_settings import MemorySettings, WritingSettings
@@ -48,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     )
     place = OwnPlace(options.save_memory, KEY, MAKER) if options.save_memory else None
     made = _Made.checked(options)
+    if why:
+        note(why)  # not before: what is refused is one line
     looking = look(options, placed, chosen, made.known)
     writing = WritingSettings.resolve(looking.recommended, features=looking.asking.features, **keys)
     for file, memory in zip(options.memory, made.known, strict=True):

@@ -37,6 +37,7 @@ def add_settings(
     defaults: Mapping[str, Any] | None = None,
     title: str = "settings",
     about: str | None = None,
+    advanced: bool | None = None,
 ) -> None:
     """An option for every setting of a class but some; left out, an option chooses nothing.
 
@@ -46,9 +47,11 @@ def add_settings(
     :param defaults: what the command takes where it is not the settings' default.
     :param title: of the group of the class's own.
     :param about: a sentence below the titles.
+    :param advanced: whether those that few users touch are meant, or the others; None for all.
     """
     groups: dict[str, argparse._ArgumentGroup] = {}
     known = [(name, entry) for name, entry in entries(settings).items() if name not in skip]
+    known = [each for each in known if advanced in (None, each[1].about.advanced)]
     for name, entry in sorted(known, key=lambda each: each[1].about.advanced):  # otherwise in their order
         called = ", ".join(["advanced " * entry.about.advanced + title, *entry.path])
         if called not in groups:

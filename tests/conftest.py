@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 #: marked where they stand (``@pytest.mark.slow``).
 SLOW = (
     "cli/test_colorize.py",
+    "cli/test_colorize_memory.py",
     "cli/test_describe.py",
     "cli/test_translate.py",
     "comfy/",

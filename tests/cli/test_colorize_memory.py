@@ -205,7 +205,7 @@ class TestRefusedBeforeAModelIsLoaded:
         before = {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
         assert run("colorize", "gray.png", *options.split()) == 1
         shown = capsys.readouterr()
-        (line,) = [line for line in shown.err.splitlines() if not line.startswith("note: ")]
+        (line,) = shown.err.splitlines()
         assert line.startswith("error: ") and expected in line and shown.out == ""
         assert {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()} == before
 
