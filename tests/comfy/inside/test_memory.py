@@ -95,6 +95,11 @@ WITHOUT = {
     "ExemplarSaveMemory",
     "ExemplarLoadMemory",
 }
+#: Loaders that have no settings, and what they call.
+WITHOUT_SETTINGS = {
+    "ExemplarLoadDemoModel": ("comfyui_exemplar.hosts.comfy.embedded", "load_demo"),
+    "ExemplarLoadMemory": ("comfyui_exemplar.files.memories", "load_memory"),
+}
 NAMES = {node.define_schema().node_id: node.define_schema().display_name for node in NODES}
 
 
@@ -185,8 +190,9 @@ def test_one_after_another(kit, node):
 def test_wherever_it_runs_out_the_node_says_so(kit, node, monkeypatch):
     """Also in what comes before any work, and in nodes that only put things together."""
     schema, module, name = node.define_schema(), sys.modules[node.__module__], "resolved"
-    if schema.node_id == "ExemplarLoadDemoModel":
-        module, name = sys.modules["comfyui_exemplar.hosts.comfy.embedded"], "load_demo"
+    if schema.node_id in WITHOUT_SETTINGS:
+        place, name = WITHOUT_SETTINGS[schema.node_id]
+        module = sys.modules[place]
     original, form = getattr(module, name), iter(list(FORMS) * 2)
 
     def fail(asking, *args, **kw):
@@ -194,7 +200,7 @@ def test_wherever_it_runs_out_the_node_says_so(kit, node, monkeypatch):
             return original(asking, *args, **kw)
         raise FORMS[next(form)]()
 
-    if name == "load_demo":
+    if name != "resolved":
         monkeypatch.setattr(module, name, lambda *_: fail(None))
     else:
         monkeypatch.setattr(module, name, fail)
