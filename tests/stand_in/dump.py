@@ -27,7 +27,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "about"):  # a setting's entry
         about = value.about
         return {"default": value.default, "auto": about.auto, "published": about.published}
-    attributes = {key: plain(part) for key, part in vars(value).items()}
+    attributes = {key: plain(part) for key, part in vars(value).items() if not key.startswith("_")}
     return attributes | ({"type": value.get_io_type()} if hasattr(value, "get_io_type") else {})
 
 

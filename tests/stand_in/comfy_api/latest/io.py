@@ -107,7 +107,10 @@ class MultiType:
 
         def __init__(self, id: str, types: list[Any], **more: Any) -> None:
             super().__init__(id, **more)
-            self.io_type = ",".join(kind.io_type for kind in types)
+            self._types = types
+
+        def get_io_type(self) -> str:
+            return ",".join(kind.io_type for kind in self._types)
 
 
 class NumberDisplay(str, Enum):
