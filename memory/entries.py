@@ -121,7 +121,8 @@ class ColorMemory(Held):
         beyond = [*(mark.source for mark in self.marks), int(self.source.max()) if len(self) else -1]
         if max(beyond) >= len(self.sources) or (len(self) and int(self.source.min()) < 0):
             raise ValueError(
-                f"{called}: found entries of sources beyond the {len(self.sources)} that are named, expected none; write it again."
+                f"{called}: found entries of sources beyond the {len(self.sources)} that are named, expected none; "
+                "write it again."
             )
 
     @property

@@ -15,6 +15,7 @@ from ...fixtures.foreign_names import LOADERS, foreign, make
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 INPUTS = {
     **dict.fromkeys(LOADERS, "model_name"),
+    "ExemplarLoadMemory": "memory_name",
     "ExemplarLoadPhotograph": "image",
     "ExemplarLoadPhotographFolder": "folder",
 }
