@@ -11,6 +11,8 @@ Layers are chosen by what they are (encoder, middle, decoder; how coarse), so th
 ``fine``        the finest of the two ("shallow" in the paper)
 ``coarse``      the other one ("deep" in the paper)
 ``decoder``     every decoder layer; likewise ``encoder``, ``middle`` and ``all``
+``match``       where things are matched in one pass: of the coarser of these two resolutions the last block, of
+                the finest the first two, of a stack its last member. On SD 1.x ``output.8-10``
 ``semantic``    where DEADiff (arXiv 2403.06951) listens to semantics: the coarsest encoder resolution that has
                 attention, the middle, and the coarsest decoder resolution but for its last block, from which the
                 picture grows. On SD 1.x ``input.7-8``, ``middle.0`` and ``output.3-4``
@@ -129,6 +131,15 @@ def _decoder_levels(infos: Sequence[LayerInfo], levels: slice) -> list[LayerInfo
     return [info for info in infos if info.layer.block == "output" and info.downscale in scales]
 
 
+def _match(infos: Sequence[LayerInfo]) -> list[LayerInfo]:
+    fine, coarse = (_last_of_stacks(_decoder_levels(infos, slice(at, at + 1))) for at in (0, 1))
+    return [*coarse[-1:], *fine[:2]]
+
+
+def _last_of_stacks(infos: Sequence[LayerInfo]) -> list[LayerInfo]:
+    return list({info.layer.index: info for info in infos}.values())
+
+
 def _semantic(infos: Sequence[LayerInfo]) -> list[LayerInfo]:
     chosen = []
     for block in BLOCKS:
@@ -147,6 +158,7 @@ _PRESETS = {
     "encoder": lambda infos: [info for info in infos if info.layer.block == "input"],
     "middle": lambda infos: [info for info in infos if info.layer.block == "middle"],
     "all": lambda infos: list(infos),
+    "match": _match,
     "semantic": _semantic,
 }
 

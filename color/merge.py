@@ -62,7 +62,7 @@ def merge_luminance(
 
     def merged(index: int, lab: torch.Tensor) -> torch.Tensor:
         chroma = shared if shared is not None else _chroma_of(color_image, index, statistics_from, statistics_strength)
-        chroma = _to_size_of(lab[..., :1], chroma, upsampling) * chroma_strength
+        chroma = at_size_of(lab[..., :1], chroma, upsampling) * chroma_strength
         return chroma if mask is None else chroma * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
 
     return _merge(gray_image, batch, gamut, merged)
@@ -113,7 +113,7 @@ def merge_chroma(
         return gray_image if gray_image.shape[0] == batch else gray_image.repeat(batch, 1, 1, 1)
 
     def merged(index: int, lab: torch.Tensor) -> torch.Tensor:
-        new = _to_size_of(lab[..., :1], _frame(chroma, index), upsampling) * saturation
+        new = at_size_of(lab[..., :1], _frame(chroma, index), upsampling) * saturation
         if mask is None and strength == 1:
             return new
         amount = strength
@@ -162,7 +162,14 @@ def _frame(pictures: torch.Tensor, index: int) -> torch.Tensor:
     return pictures[index % pictures.shape[0]][None].to("cpu", torch.float32)
 
 
-def _to_size_of(lightness: torch.Tensor, chroma: torch.Tensor, upsampling: str) -> torch.Tensor:
+def at_size_of(lightness: torch.Tensor, chroma: torch.Tensor, upsampling: str) -> torch.Tensor:
+    """Chroma at the size of a picture.
+
+    :param lightness: ``(B, H, W, 1)``, CIE L of the picture.
+    :param chroma: ``(B, h, w, 2)``.
+    :param upsampling: as in :func:`merge_luminance`.
+    :returns: ``(B, H, W, 2)``.
+    """
     size = lightness.shape[1:3]
     enlarging = all(target >= side for target, side in zip(size, chroma.shape[1:3], strict=True))
     if upsampling == "guided" and enlarging and chroma.shape[1:3] != size:

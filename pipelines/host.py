@@ -67,6 +67,13 @@ class Host(Protocol):
         """DDIM inversion -> trajectory (K+1, B, C, h, w)."""
         ...
 
+    def read(self, latent: Tensor, sigma: float, capture: Capture) -> None:
+        """One model call: what attention sees in clean latents, (B, C, h, w), at a noise level goes into the capture.
+
+        The latents are put at that level without noise, as an inversion's first step does.
+        """
+        ...
+
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
     ) -> Tensor:

@@ -12,6 +12,7 @@ from ..files import headers
 from .ddcolor import AutoColorSettings
 from .exemplar_settings import ColorizeSettings
 from .lcad import BatchSettings, LCADSettings
+from .memory_settings import MemorySettings, WritingSettings
 from .vct import TranslateSettings
 from .vct_concept import ConceptInversionSettings
 from .vct_pair import ConceptFusionSettings
@@ -22,6 +23,7 @@ SYSTEMS: headers.Systems = {
     "ddcolor": (AutoColorSettings,),
     "exemplar": (ColorizeSettings, InversionSettings, DualAttentionSettings, GuidanceSettings),
     "lcad": (LCADSettings, BatchSettings),
+    "memory": (MemorySettings, WritingSettings),
     "vct": (TranslateSettings, ConceptInversionSettings, ConceptFusionSettings, PivotSettings),
 }
 

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("attention", "cli", "color", "demo", "diffusion", "files", "hosts", "networks", "nodes", "pipelines")
+FOLDERS = (
+    "attention",
+    "cli",
+    "color",
+    "demo",
+    "diffusion",
+    "files",
+    "hosts",
+    "memory",
+    "networks",
+    "nodes",
+    "pipelines",
+)
 
 #: Modules at the top: the package itself, its command line, and what every floor may use.
 ROOT_MODULES = ("__init__", "__main__", "settings")
@@ -19,10 +31,11 @@ ALLOWED = {
     "demo": set(),
     "attention": {"color", "diffusion"},
     "diffusion": {"color"},
-    "files": {"color", "attention", "diffusion"},
+    "memory": {"color", "attention", "diffusion"},
+    "files": {"color", "attention", "diffusion", "memory"},
     "networks": {"color", "demo", "attention", "diffusion", "files"},
-    "pipelines": {"color", "attention", "diffusion", "files", "networks"},
-    "hosts": {"color", "demo", "attention", "diffusion", "files", "networks", "pipelines"},
+    "pipelines": {"color", "attention", "diffusion", "files", "memory", "networks"},
+    "hosts": {"color", "demo", "attention", "diffusion", "files", "memory", "networks", "pipelines"},
     "cli": set(FOLDERS) - {"nodes"},
     "nodes": set(FOLDERS) - {"cli"},
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from comfyui_exemplar.color import rgb_to_lab
 from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
@@ -17,7 +18,15 @@ from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from . import report
 from .baselines import match_luminance, tint
 from .drawings import Drawings
-from .measure import Outcome, color_pairs, kept, matching, prepare_references
+from .measure import (
+    Outcome,
+    color_pairs,
+    color_pairs_by_memory,
+    kept,
+    matching,
+    prepare_references,
+    rank_correlation,
+)
 from .pairs import EvaluationPairs, build, photographed
 from .scenes import Scenes
 from .unet import load_photographs
@@ -28,6 +37,7 @@ SPLITS = {"dev": (40, 24, 20261), "test": (120, 80, 20262)}
 #: (pairs of crops, seed)
 PHOTOGRAPHS = (16, 20263)
 FULL = "dual attention (full)"
+MEMORY = "color memory (one forward pass)"
 TINT, WELSH = "statistics transfer (a tint)", "luminance and texture (Welsh)"
 
 
@@ -75,11 +85,15 @@ def evaluate(folder: Path, model: Path, out: Path, split: str) -> None:
             done[settings] = kept(file, lambda s=settings, n=name: color_pairs(host, pairs, s, references, n))
         outcomes[name] = Outcome.of(done[settings], pairs)
     shown[FULL] = done[full]
+    shown[MEMORY], sure = color_pairs_by_memory(host, pairs)
+    outcomes[MEMORY] = Outcome.of(shown[MEMORY], pairs)
+    error = (rgb_to_lab(shown[MEMORY]) - rgb_to_lab(pairs.truth))[..., 1:].norm(dim=-1)
     matches = matching(host, pairs, full)
     photographs = _photographs(host, drawings, folder, full, out)
     out.mkdir(parents=True, exist_ok=True)
     numbers = report.summary(outcomes, pairs.count, against=(TINT, WELSH)) | {"matching": matches, "split": split}
     numbers["photographs"] = photographs
+    numbers["memory's doubt and error, rank correlation"] = rank_correlation(-sure[:, ::4, ::4], error[:, ::4, ::4])
     numbers["words"] = evaluate_words(model, drawings, out / "words.jpg")
     with whole(out / "numbers.json") as beside:
         beside.write_text(json.dumps(numbers, indent=1) + "\n")
@@ -99,6 +113,7 @@ def _photographs(
     shown = {name: make() for name, make in _simple_ways(pairs).items()}
     references = prepare_references(host, pairs, full)
     shown[FULL] = color_pairs(host, pairs, full, references, "photographs")
+    shown[MEMORY], _ = color_pairs_by_memory(host, pairs)
     out.mkdir(parents=True, exist_ok=True)
     report.contact_sheet(pairs, shown, out / "photographs.jpg")
     return {name: float(Outcome.of(pictures, pairs).inside.mean()) for name, pictures in shown.items()}

@@ -17,6 +17,9 @@ from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_inversion import ReferencePair
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
+from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
+from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 
 from .baselines import texture_features
 from .pairs import EvaluationPairs
@@ -54,6 +57,28 @@ def color_pairs(
     for part, reference in zip(_batches(pairs, name), prepared, strict=True):
         found.append(colorize(host, part.gray, part.reference, settings, prepared=reference).images)
     return torch.cat(found)
+
+
+def color_pairs_by_memory(host: DiffusersHost, pairs: EvaluationPairs) -> tuple[Tensor, Tensor]:
+    """Colored pictures (n, H, W, 3) and how sure the memory is (n, H, W): each reference a memory, with the model's
+    own settings."""
+    chosen = host.model.recommended.get("memory", {})
+    asking, writing = MemorySettings.resolve(chosen), WritingSettings.resolve(chosen)
+    network = UNetFeatures(host, asking.features)
+    pictures, sure = [], []
+    for i in tqdm(range(len(pairs.names)), desc="color memory", leave=False):
+        part = pairs.take(slice(i, i + 1))
+        memory = write_references(network, part.reference, writing)
+        result = color_by_memory(network, part.gray, memory, asking)
+        pictures.append(result.images)
+        sure.append(result.confidence)
+    return torch.cat(pictures), torch.cat(sure)
+
+
+def rank_correlation(one: Tensor, other: Tensor) -> float:
+    """Spearman's, of two tensors of any one shape; ties in the order in which they stand."""
+    ranks = [values.flatten().argsort(stable=True).argsort().double() for values in (one, other)]
+    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 
 def kept(path: Path, make) -> Tensor:

@@ -13,7 +13,7 @@ from ...attention.call import CONDITIONAL, Edit
 from ...attention.capture import Capture
 from ...attention.layers import Layer, LayerInfo
 from ...diffusion.sampling import invert_ddim, sample_ddim
-from ...diffusion.schedule import InversionPlan
+from ...diffusion.schedule import InversionPlan, rescale
 from . import edits, sampling
 from .attention import fused_attention
 from .memory import out_of_memory, resting_place
@@ -141,6 +141,21 @@ class ComfyHost:
             capture.finish()
         # at the end: the device is not waited for on the way
         return torch.stack(trajectory).to(resting_place())
+
+    def read(self, latent: Tensor, sigma: float, capture: Capture) -> None:
+        """One model call on clean latents at a noise level, for what the capture keeps."""
+        model = with_captured(self.model, capture, self.name)
+
+        def once(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
+            hat = rescale(x, 0.0, sigma)
+            denoised = denoiser(hat, sigma * x.new_ones([len(x)]), **(extra_args or {}))
+            if callback is not None:
+                callback({"x": x, "i": 0, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+            return x
+
+        guider = sampling.color_guider(model, self.conditioning, 1.0)
+        # up from clean latents to the one level, as the first step of an inversion
+        sampling.run_sampler(guider, latent, once, torch.tensor([0.0, sigma]), self.on_step)
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float

@@ -17,7 +17,7 @@ from ...attention.layers import Layer, LayerInfo
 from ...color.batches import freed
 from ...color.devices import free_memory
 from ...diffusion.sampling import guide, invert_ddim, sample_ddim
-from ...diffusion.schedule import InversionPlan
+from ...diffusion.schedule import InversionPlan, rescale
 from .denoiser import UNetDenoiser
 
 if TYPE_CHECKING:
@@ -102,6 +102,14 @@ class DiffusersHost:
         if capture is not None:
             capture.finish()
         return torch.stack(trajectory).cpu()  # at the end: the device is not waited for on the way
+
+    def read(self, latent: Tensor, sigma: float, capture: Capture) -> None:
+        """One model call on clean latents at a noise level, for what the capture keeps."""
+        x = rescale(latent.to(self.device), 0.0, sigma)
+        with self.denoiser.edited(capture, capture.layers) as denoiser:
+            estimate = denoiser(x, torch.tensor([sigma]))
+        if self.on_step is not None:
+            self.on_step(estimate)
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float

@@ -62,6 +62,12 @@ class TestPresets:
         assert names("middle", SD1) == ["middle.0"]
         assert names("all", SD1) == [str(info.layer) for info in SD1]
 
+    def test_match_is_the_last_coarse_block_and_the_first_two_fine_ones(self):
+        assert names("match", SD1) == outputs(8, 9, 10)
+        assert names("match", SDXL) == ["output.2.9", "output.3.1", "output.4.1"]
+        flat = [info for info in SD1 if info.layer.block != "output" or info.layer.index > 8]
+        assert names("match", flat) == outputs(9, 10)
+
     def test_sdxl_takes_whole_stacks(self):
         chosen = select_layers("color", SDXL)
         assert {(info.layer.index, info.layer.depth) for info in chosen} == {

@@ -4,6 +4,7 @@ from comfyui_exemplar import demo
 from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.pipelines.exemplar import ColorizeSettings
 from comfyui_exemplar.pipelines.lcad import LCADSettings
+from comfyui_exemplar.pipelines.memory_settings import MemorySettings
 from comfyui_exemplar.pipelines.vct import TranslateSettings
 from comfyui_exemplar.settings import entries
 
@@ -22,7 +23,7 @@ def test_the_embedded_lcad():
 
 def test_names_are_settings():
     """A name that no setting has would be passed over silently."""
-    systems = {"exemplar": ColorizeSettings, "vct": TranslateSettings, "lcad": LCADSettings}
+    systems = {"exemplar": ColorizeSettings, "vct": TranslateSettings, "lcad": LCADSettings, "memory": MemorySettings}
     for path in (demo.model_path(), demo.lcad_path()):
         for system, section in read_recommended(path).items():
             known = {entry.recommended_as for entry in entries(systems[system]).values()}

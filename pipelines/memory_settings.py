@@ -1,0 +1,231 @@
+"""What a user can choose of color memories."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..memory.keys import Precision
+from ..settings import Settings, setting, share, shown
+
+#: Largest weight of a reference or a memory: beyond it the others are as good as not there.
+MOST_WEIGHT = 1000.0
+#: Colors that can be listed by hand.
+MOST_COLORS = 256
+
+
+@dataclass(frozen=True)
+class FeatureSettings(Settings):
+    """Where a network is looked into. A memory remembers them, and is asked with the same."""
+
+    layers: str = setting(
+        "match",
+        "Decoder layers whose attention matches places. match is one coarse and two fine ones; others are presets "
+        "(color, fine, coarse, decoder) or ranges such as output.8-10. More layers make a memory larger; coarser ones "
+        "go more by meaning and less by place.",
+        advanced=True,
+    )
+    timestep: int = setting(
+        1,
+        "Noise level at which the network is read, as a training timestep; no noise is added. Low sees the picture "
+        "sharply; high leaves the network more to guess and matches in larger patches.",
+        low=0,
+        high=999,
+        advanced=True,
+        auto=True,
+    )
+    context: float = share(
+        0.5,
+        "How much of the places around is seen in each place. 0 looks at each place alone and keeps fine detail apart; "
+        "1 sees three by three places as one, which is steadier inside things and mixes neighbors.",
+        advanced=True,
+        auto=True,
+    )
+    resolution: int = setting(
+        512,
+        "The network sees pictures at the area of a square with this side, in their own proportions; best is what it "
+        "was trained for. Low is fast and coarse; high gives more entries and finer color. 0 is the pictures' own "
+        "size.",
+        low=0,
+        high=4096,
+        step=8,
+        auto=True,
+    )
+
+
+@dataclass(frozen=True)
+class WritingSettings(Settings):
+    """How references, strokes and palettes are written into a memory."""
+
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    keys: Precision = setting(
+        "float16",
+        "How a memory stores what places look like. float16 and int8 take a half and a quarter of float32's space, at "
+        "no difference that we could measure.",
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class MemorySettings(Settings):
+    """How a memory is asked, and what becomes of its answer."""
+
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    temperature_coarse: float = setting(
+        1.0,
+        "Of the coarse layers. Low lets each place take the color of its best match, high blends many matches and "
+        "fades.",
+        low=0.05,
+        high=20.0,
+        step=0.05,
+        round=0.001,
+        advanced=True,
+        auto=True,
+    )
+    temperature_fine: float = setting(
+        1.0,
+        "Of the fine layers. Low lets each place take the color of its best match, high blends many matches and fades.",
+        low=0.05,
+        high=20.0,
+        step=0.05,
+        round=0.001,
+        advanced=True,
+        auto=True,
+    )
+    coherence: float = share(
+        0.5,
+        "How far places of the picture that look alike to the network take the same color. 0 leaves each place with "
+        "what it found by itself; 1 is calmest inside things and may wash out small ones.",
+        advanced=True,
+        auto=True,
+    )
+    top: int = setting(
+        0,
+        "How many entries a place may take color from: few keep colors full and hard, many blend them. 0 is all of "
+        "them, which is fastest.",
+        low=0,
+        high=4096,
+        advanced=True,
+    )
+    most: int = setting(
+        8192,
+        "How many entries of a large memory each picture asks; a coarse look chooses them. Low is fast with many "
+        "references and may miss small things; 0 asks all, whose time grows with the memory.",
+        low=0,
+        high=10_000_000,
+        advanced=True,
+    )
+    saturation: float = setting(
+        1.0,
+        "Colorfulness. 0 is gray, 1 is as it was found, above 1 is stronger; blending matches pales colors a little, "
+        "which a value slightly above 1 makes up for.",
+        low=0.0,
+        high=2.0,
+        step=0.05,
+        round=0.001,
+        auto=True,
+    )
+    reach: float = setting(
+        1.0,
+        "How far a stroke flows on its own picture where no edge stops it, in longest sides of the picture. 0 colors "
+        "the painted places only; high fills whole grounds.",
+        low=0.0,
+        high=10.0,
+        step=0.05,
+        round=0.001,
+        advanced=True,
+    )
+    fallback_below: float = share(
+        0.3,
+        "Where the memory is less sure than this, the fallback's colors are used, if there is one: 0 never uses them, "
+        "1 nearly everywhere. The confidence mask shows how sure it is.",
+        advanced=True,
+    )
+    batch: int = setting(
+        8,
+        "Most pictures in one model call. Low saves memory, high is faster on a GPU. Halved by itself when memory runs "
+        "out.",
+        low=1,
+        high=256,
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True)
+class MethodSettings(Settings):
+    """By which method a picture is colored."""
+
+    method: Literal["attention", "memory"] = setting(
+        "attention",
+        "attention is the published method: inversion and guided sampling. memory reads input and reference in one "
+        "model call each and carries colors over, at a fraction of the cost; with it the settings of sampling do "
+        "nothing, and there are no inversions.",
+        later=True,
+    )
+
+
+@dataclass(frozen=True)
+class ShareSettings(Settings):
+    """How much each of several things counts."""
+
+    weights: str = setting(
+        "",
+        "How much each counts beside the others, in their order: numbers above 0, separated by commas, such as 1, 0.5. "
+        "Empty counts all alike.",
+        advanced=True,
+    )
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The weights; () where all count alike.
+
+        :raises ValueError: something else than numbers above 0.
+        """
+        try:
+            found = tuple(float(word) for word in self.weights.replace(";", ",").split(",") if word.strip())
+        except ValueError:
+            found = (0.0,)
+        if not all(0 < number <= MOST_WEIGHT for number in found):
+            raise ValueError(
+                f"weights: found {shown(self.weights)}, expected numbers above 0 and up to {MOST_WEIGHT:g}, separated "
+                "by commas; leave out what is not to count."
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class PaletteSettings(Settings):
+    """Which colors a palette has."""
+
+    colors: str = setting(
+        "",
+        "Colors as on the web, #c8102e or c8102e, separated by spaces, commas or lines. They come beside those of the "
+        "picture, if one is connected.",
+        multiline=True,
+    )
+    by_lightness: bool = setting(
+        False,
+        "On, each color holds only for places about as light as itself: dark places take the dark colors, light ones "
+        "the light. Off, every color may be anywhere.",
+    )
+
+    @property
+    def listed(self) -> Tensor | None:
+        """(1, 1, P, 3) in 0..1: the colors as a picture one pixel high; None where there are none.
+
+        :raises ValueError: something else than colors.
+        """
+        words = [word for word in re.split(r"[\s,;]+", self.colors) if word]
+        for word in words:
+            if re.fullmatch(r"#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})", word) is None:
+                raise ValueError(f"colors: found {shown(word)}, expected colors such as #c8102e; write them so.")
+        if len(words) > MOST_COLORS:
+            raise ValueError(f"colors: found {len(words)}, expected at most {MOST_COLORS}; connect a picture of them.")
+        digits = [word.lstrip("#") for word in words]
+        digits = ["".join(2 * each for each in word) if len(word) == 3 else word for word in digits]
+        bytes_of = [[int(word[i : i + 2], 16) for i in (0, 2, 4)] for word in digits]
+        return torch.tensor(bytes_of).float()[None, None] / 255 if bytes_of else None
