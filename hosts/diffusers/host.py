@@ -108,6 +108,7 @@ class DiffusersHost:
         x = rescale(latent.to(self.device), 0.0, sigma)
         with self.denoiser.edited(capture, capture.layers) as denoiser:
             estimate = denoiser(x, torch.tensor([sigma]))
+        capture.finish()
         if self.on_step is not None:
             self.on_step(estimate)
 
