@@ -173,6 +173,17 @@ def composed(call: AttentionCall, earlier: Callable[[AttentionCall], Tensor], ed
     return (precise(earlier(call)) + change).to(edited)
 
 
+def faded(before: Tensor, edited: Tensor, share: float | Tensor) -> Tensor:
+    """Between an output without an edit and the one under it, both (rows, N, heads · d); rounded once.
+
+    :param share: of the edit, 0 to 1: a number, or a float32 tensor (rows or 1, N or 1, 1).
+    """
+    if not isinstance(share, Tensor):
+        return torch.lerp(before, edited, share)
+    start = precise(before)
+    return torch.lerp(start, precise(edited), share.to(start.dtype)).to(edited)
+
+
 def precise(tensor: Tensor) -> Tensor:
     """Half precision as float32, anything else as it is: for sums that are to be rounded once."""
     return tensor.float() if tensor.dtype in HALVES else tensor

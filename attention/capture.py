@@ -44,8 +44,8 @@ class StorageSettings(Settings):
     keep_on: Literal["with the model", "cpu"] = setting(
         "with the model",
         "Where they are kept while pictures are inverted or colored; afterwards it is main memory. with the model is "
-        "faster and takes GPU memory; cpu saves that and moves one noise level after the other. ComfyUI does so by "
-        "itself where there is no room.",
+        "faster and takes GPU memory; cpu saves that and moves one noise level after the other. Where there is "
+        "no room, that happens by itself.",
         advanced=True,
     )
 
@@ -252,12 +252,9 @@ class Capture:
     def check(self, pictures: int) -> None:
         """Whether every target has what it was to keep: all levels, layers and pictures.
 
-        What still waits is moved first.
-
         :param pictures: in the batch that was inverted.
         :raises ValueError: something is missing; the message says what and why that happens.
         """
-        self.finish()
         for target in self.targets:
             count = pictures if target.pictures is None else len(target.pictures)
             for level in self.sigmas or target.bank.sigmas:

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..color.batches import Batches, check_masks, freed
 from ..settings import Settings, setting, share
 from .bank import nearest_level, pick_rows
-from .call import CONDITIONAL, Attend, AttentionCall, on_rows
+from .call import CONDITIONAL, Attend, AttentionCall, faded, on_rows
 from .constants import Constants
 from .dual_banks import DualBanks, Role
 from .fused import blend_after_softmax, blend_before_softmax, sdpa
@@ -230,8 +230,9 @@ class DualAttentionColor:
                 colored = torch.cat([self._attention(conditional.select([i])) for i in range(len(rows))])
             else:
                 colored = self._attention(conditional)
-            weight = self._blend_weight(conditional)
-            return colored if weight is None else torch.lerp(earlier(conditional), colored, weight)
+            share = self._share(conditional)
+            alone = isinstance(share, float) and share == 1
+            return colored if alone else faded(earlier(conditional), colored, share)
 
         return on_rows(call, rows, edited, earlier)
 
@@ -307,13 +308,12 @@ class DualAttentionColor:
         bank = self.banks.of(role)
         return pick_rows(bank.get(bank.nearest(level), layer, letter), tuple(pictures))
 
-    def _blend_weight(self, call: AttentionCall) -> Tensor | None:
-        """How much of the edit each token gets: None for all of it, else broadcastable to (rows, N, 1)."""
-        strength = self.settings.strength
-        if self._source_mask is None:
-            return None if strength == 1 else call.q.new_full((), strength)
-        shown, like = self._source_mask, call.q
-        mask = self._sent.on(like.device, lambda: to_grid(shown, call.grid).to(like), "mask", call.grid, like.dtype)
+    def _share(self, call: AttentionCall) -> float | Tensor:
+        """How much of the edit each token gets; a tensor is (rows, N, 1), float32."""
+        strength, shown = float(self.settings.strength), self._source_mask
+        if shown is None:
+            return strength
+        mask = self._sent.on(call.q.device, lambda: to_grid(shown, call.grid), "mask", call.grid)
         return strength * pick_rows(mask.unsqueeze(-1), call.pictures)
 
     def _select_keys(self, mask: Tensor | None, banks: DualBanks) -> dict[Layer, list[Tensor]] | None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .bank import pick_rows
-from .call import CONDITIONAL, HALVES, UNKNOWN, AttentionCall, precise
+from .call import CONDITIONAL, UNKNOWN, AttentionCall, faded
 from .constants import Constants
 from .dual import to_grid
 from .layers import Layer, LayerInfo, select_layers
@@ -160,15 +160,11 @@ class ImageTokens:
             return earlier(call)
         k, v = self._rows(call)
         joined = earlier(replace(call, k=torch.cat([call.k, k], 1), v=torch.cat([call.v, v], 1)))
-        if isinstance(share, float) and share == 1:
-            return joined
-        if isinstance(share, float):
-            return torch.lerp(earlier(call), joined, share)
-        return torch.lerp(precise(earlier(call)), precise(joined), share).to(joined)
+        return joined if isinstance(share, float) and share == 1 else faded(earlier(call), joined, share)
 
     def _share(self, call: AttentionCall) -> float | Tensor:
-        """How much of the edit each token of the picture gets; a tensor is (rows, N or 1, 1), not in half precision."""
-        mask, like, wide = self.mask, call.q, torch.float32 if call.q.dtype in HALVES else call.q.dtype
+        """How much of the edit each token of the picture gets; a tensor is (rows, N or 1, 1), float32."""
+        mask = self.mask
         if mask is None and UNKNOWN not in call.branches:
             return self.share
 
@@ -177,9 +173,9 @@ class ImageTokens:
             if mask is not None:
                 share = share * pick_rows(to_grid(mask, call.grid).unsqueeze(-1), call.pictures)
             # a prompt that is not ours gets neither a picture's tokens nor the damping of zeros
-            return (share * torch.tensor([float(one != UNKNOWN) for one in call.branches])[:, None, None]).to(wide)
+            return share * torch.tensor([float(one != UNKNOWN) for one in call.branches])[:, None, None]
 
-        return self._sent.on(like.device, made, call.grid, call.branches, call.pictures, wide)
+        return self._sent.on(call.q.device, made, call.grid, call.branches, call.pictures)
 
     def _rows(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """Keys and values for the rows of a call, (rows, tokens, channels) each."""

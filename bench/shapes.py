@@ -3,7 +3,8 @@
 Torch's FakeTensorMode gives every operation's result its shape, dtype and device, and computes nothing; so a machine
 without a GPU, and with little memory, can say what a run holds on one. An attention counts as a fused kernel that keeps
 its output (and for a backward pass its inputs and a number a row). What an allocator rounds up, and what kernels need
-for themselves within an operation, is not in it.
+for themselves within an operation, is not in it. (The pretended GPU of the tests has values, so it shows what is right
+and what waits; here whole networks run that no memory holds.)
 """
 
 from __future__ import annotations

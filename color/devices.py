@@ -107,14 +107,6 @@ def free_memory(device: torch.device) -> int | None:
     return int(known[0]) + (0 if kept is None or used is None else max(0, kept - used))
 
 
-def held_memory(device: torch.device) -> int | None:
-    """Bytes of the tensors on a device now; None where nobody counts."""
-    module = _module(device.type)
-    if device.type == "mps":
-        return _ask(module, "current_allocated_memory")
-    return _ask(module, "memory_allocated", device)
-
-
 def peak_memory(device: torch.device) -> int | None:
     """The most bytes that tensors had on a device since :func:`forget_peak`; None where nobody counts."""
     return _ask(_module(device.type), "max_memory_allocated", device)

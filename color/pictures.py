@@ -58,7 +58,7 @@ def within(values: torch.Tensor, name: str) -> torch.Tensor:
     :returns: same shape and dtype; the tensor itself where it is within 0..1.
     :raises ValueError: NaN, infinite values or another scale.
     """
-    low, high = torch.stack(torch.aminmax(values.detach())).tolist()
+    low, high = torch.stack(torch.aminmax(values.detach())).cpu().tolist()
     if low >= 0 and high <= 1:
         return values
     if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT) and not _are_corners(values, low, high):

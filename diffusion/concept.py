@@ -174,7 +174,7 @@ def draw_copies(
         pictures = torch.randint(len(latents), (accumulation,), generator=generator)
         levels = torch.randint(len(sigma_table), (accumulation,), generator=generator)
         noise = torch.randn((accumulation, *latents.shape[1:]), generator=generator)
-        clean = latents[pictures.to(latents.device)]
+        clean = torch.stack([latents[picture] for picture in pictures.tolist()])  # an index would be sent
         yield NoisedCopies(clean, noise.to(clean), sigma_table[levels].to(clean.device))
         update += 1
 

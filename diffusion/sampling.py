@@ -68,7 +68,7 @@ def sample_ddim(
     :param x: (B, C, H, W) at ``sigmas[0]``; returned at ``sigmas[-1]``.
     """
     extra_args = extra_args or {}
-    ones, levels = x.new_ones([x.shape[0]]), sigmas.tolist()
+    ones, levels = x.new_ones([x.shape[0]]), sigmas.cpu().tolist()
     for i in trange(len(levels) - 1, disable=disable):
         sigma = levels[i]
         denoised = model(x, sigma * ones, **extra_args)
@@ -120,7 +120,7 @@ def invert_ddim(  # the head that all samplers have, and three options
     :param visit: called with the latent at every level, the first included.
     """
     extra_args = extra_args or {}
-    levels = sigmas.tolist()
+    levels = sigmas.cpu().tolist()
     reads = tuple(levels[1:]) if reads is None else reads
     if len(reads) != len(levels) - 1 or min(reads) <= 0:
         raise ValueError(f"{len(levels) - 1} steps need as many positive reads; got {reads}.")

@@ -195,7 +195,7 @@ def inversion_plan(
             f"depth is {depth}, expected 1 to {most}, as an inversion ({convention}) over {steps} steps can be; lower "
             "the depth or raise the steps."
         )
-    table = sigma_table.tolist()
+    table = sigma_table.cpu().tolist()
     way_back = [table[t] for t in reversed(grid[:depth])]
     if convention != "official":
         lowest = 0.0 if convention == "consistent" else table[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..attention.bank import FeatureBank
 from ..attention.capture import Capture, CaptureSpec, CaptureTarget
 from ..attention.dual_banks import Role
 from ..attention.layers import Layer, LayerInfo, is_shallow, select_layers
@@ -46,15 +47,16 @@ class ReferencePair:
 
 
 def at_rest(inversion: Inversion) -> Inversion:
-    """The same with its features where its latents are: what outlives a run does not fill the device's memory.
-
-    Features that a user wanted in main memory stay there.
-    """
-    bank = inversion.bank
-    if bank.pictures and bank.device != torch.device("cpu"):
-        bank = bank.moved(inversion.trajectory.device)
-    bank = bank.compact()  # some of many pictures would keep all of them
+    """The same with its features where its latents are, see :func:`features_at_rest`."""
+    bank = features_at_rest(inversion.bank, inversion.trajectory.device)
     return inversion if bank is inversion.bank else replace(inversion, bank=bank)
+
+
+def features_at_rest(bank: FeatureBank, device: torch.device) -> FeatureBank:
+    """The same features on a device that keeps what outlives a run; those in main memory stay there."""
+    if bank.device != torch.device("cpu"):
+        bank = bank.moved(device)
+    return bank.compact()  # some of many pictures would keep all of them
 
 
 def size_to_work_at(host: Host, pictures: Tensor, settings: ColorizeSettings) -> tuple[int, int]:

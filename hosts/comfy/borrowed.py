@@ -10,12 +10,41 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import comfy.model_management
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+#: Whether the node that asked for gradients runs in inference mode, as ComfyUI runs its nodes; None without gradients.
+_INFERENCE: ContextVar[bool | None] = ContextVar("_INFERENCE", default=None)
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Inside, tensors are made that can be differentiated, whatever mode the node runs in."""
+    before = _INFERENCE.set(_outside())
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        _INFERENCE.reset(before)
+
+
+@contextmanager
+def as_the_node_runs() -> Iterator[None]:
+    """Inside :func:`gradients`: the mode outside of it, for what ComfyUI does with models and results of its own."""
+    with torch.inference_mode(_outside()), torch.no_grad():
+        yield
+
+
+def _outside() -> bool:
+    found = _INFERENCE.get()
+    return torch.is_inference_mode_enabled() if found is None else found
 
 
 class BorrowedNetworks:
@@ -57,7 +86,7 @@ class BorrowedNetworks:
         patchers = [network.patcher for network in self._networks]
         # under --novram weights stay where they wait, and are copied below
         copied = sum(p.model_size() for p in patchers) if mm.vram_state == mm.VRAMState.NO_VRAM else 0
-        with torch.inference_mode():
+        with as_the_node_runs():
             mm.load_models_gpu(patchers, memory_required=self.room + copied, force_full_load=True)
         for network in self._networks:
             network.take()

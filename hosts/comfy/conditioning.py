@@ -99,7 +99,7 @@ def checked_when_sampled(model: Any, conditioning: list, node: str, name: str = 
 
     def wrapper(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kw: Any):
         check_run(model, noise, latent, sampler, sigmas, node)
-        levels = [sigma for sigma in sigmas.tolist()[:-1] if sigma > 0]
+        levels = [sigma for sigma in sigmas.cpu().tolist()[:-1] if sigma > 0]
         check_conditioning(conditioning, node, name, model=model, levels=levels if ranged else (), pictures=len(latent))
         return executor(noise, latent, sampler, sigmas, *args, **kw)
 

@@ -194,7 +194,7 @@ def _sampling(
     options[KEY] = {**options.get(KEY, {}), RUN: run}
     _innermost(options)
     edits = placed_edits(options)
-    sampling = Sampling(noise, latent_image, sampler, sigmas, denoise_mask, guider, run, options[KEY].get(PART))
+    sampling = Sampling(noise, latent_image, sampler, sigmas.cpu(), denoise_mask, guider, run, options[KEY].get(PART))
     if edits:
         check_run(guider.model_patcher, noise, latent_image, sampler, sigmas, edits[0].name)
     for placed in edits:

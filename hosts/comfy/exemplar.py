@@ -27,12 +27,12 @@ from ...diffusion.inversion import (
 )
 from ...diffusion.sampler_checks import latent_level
 from ...diffusion.schedule import closer_levels, inversion_plan
-from ...pipelines.exemplar_inversion import color_layers
+from ...pipelines.exemplar_inversion import color_layers, features_at_rest
 from . import edits
 from .attention import fused_attention
 from .fits import foreign_levels
 from .host import ComfyHost
-from .memory import out_of_memory, resting_place
+from .memory import out_of_memory
 from .model import attention_layers, sigma_table
 from .prompt_rows import why_together
 from .room import held_by
@@ -113,7 +113,6 @@ def invert(
     bar = progress(calls)
     host = ComfyHost(model, conditioning, on_step=bar, name="Attention Capture")
     spec = model.get_attachment(_CAPTURE)
-    rest = resting_place() if spec is None or spec.device is None else spec.device
 
     def climb(part: slice) -> tuple[Tensor, FeatureBank, Tensor]:
         target = CaptureTarget(spec) if spec is not None else None
@@ -123,7 +122,7 @@ def invert(
         bank = FeatureBank()
         if capture is not None and target is not None:
             capture.check(len(start[part]))
-            bank, capture, target = target.bank.moved(rest), None, None
+            bank, capture, target = features_at_rest(target.bank, trajectory.device), None, None
         returned = start[part]
         if settings.measure_round_trip:
             returned = plan.to_clean(some.sample(plan.to_sampling(trajectory[-1]), plan, None, (), 1.0))

@@ -7,8 +7,7 @@ and the CLIP that came in are not touched.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
@@ -27,15 +26,8 @@ from .model import attention_layers
 from .runs import say, stop_if_canceled
 
 
-@contextmanager
-def gradients() -> Iterator[None]:
-    """Inside, tensors are made that can be differentiated, whatever mode the node runs in."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
 def clone_for_autograd(tensor: Tensor, device: torch.device | None = None) -> Tensor:
-    """A copy of a node's tensor that may take part in differentiation. Call it inside :func:`gradients`."""
+    """A copy of a node's tensor that may take part in differentiation. Call it inside :func:`.borrowed.gradients`."""
     return tensor.detach().clone().to(device or tensor.device)
 
 

@@ -156,6 +156,7 @@ class ComfyHost:
         guider = sampling.color_guider(model, self.conditioning, 1.0)
         # up from clean latents to the one level, as the first step of an inversion
         sampling.run_sampler(guider, latent, once, torch.tensor([0.0, sigma]), self.on_step)
+        capture.finish()
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float

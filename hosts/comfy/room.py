@@ -103,7 +103,7 @@ def place_features(model: Any, capture: Capture, shape: Sequence[int], levels: i
 
     :param shape: of the latents, (B, C, h, w).
     :param levels: at which they are kept.
-    :returns: bytes that are on the device at most, until the climb ends.
+    :returns: bytes that are on the device at most, until the climb ends; 0 on a CPU.
     """
     load, rest = model.load_device, resting_place()
     if comfy.model_management.is_device_cpu(load):

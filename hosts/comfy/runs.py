@@ -68,8 +68,9 @@ def read_levels(
     if levels is not None:
         return levels, None if beside is None else bool(beside)
     asked = sigmas.flatten()
-    numbers = (asked if beside is None else torch.cat([asked, beside.reshape(1).to(asked)])).tolist()
-    levels = tuple(numbers[: len(asked)])
+    asked = asked if beside is None else torch.cat([asked, beside.reshape(1).to(asked)])
+    numbers = asked.cpu().tolist()  # moved as one: of some kinds of tensors a list is made number by number
+    levels = tuple(numbers[: sigmas.numel()])
     if run is not None:
         run.know(sigmas, levels)
     return levels, None if beside is None else bool(numbers[-1])

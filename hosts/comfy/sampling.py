@@ -50,7 +50,7 @@ class StepLimitedGuider(comfy.samplers.CFGGuider):
         if levels is None:
             return []
         if self._levels is None or self._levels[0] is not levels:
-            self._levels = (levels, levels.tolist())
+            self._levels = (levels, levels.cpu().tolist())
         return self._levels[1]
 
 

@@ -51,7 +51,7 @@ def _check_levels(sigmas: Any, node: str, falling: bool, positive: bool) -> None
         raise ValueError(
             f"{asked}: found {sigmas.dtype} of shape {tuple(sigmas.shape)}, expected {expected}; connect a scheduler."
         )
-    levels = sigmas.tolist()
+    levels = sigmas.cpu().tolist()
     check_finite(sigmas, asked, expected)
     if (falling and rises(levels)) or min(levels, default=0) < 0 or (positive and 0 in levels[:-1]):
         raise ValueError(

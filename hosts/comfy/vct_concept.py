@@ -23,8 +23,8 @@ from ...diffusion.sampling import guide, sample_ddim
 from ...diffusion.schedule import inversion_plan
 from ...pipelines.vct_concept import LearningSettings
 from . import model as host
-from .borrowed import BorrowedNetworks
-from .gradients import DifferentiableText, DifferentiableUNet, clone_for_autograd, gradients
+from .borrowed import BorrowedNetworks, as_the_node_runs, gradients
+from .gradients import DifferentiableText, DifferentiableUNet, clone_for_autograd
 from .memory import out_of_memory
 from .runs import stop_if_canceled
 
@@ -99,7 +99,7 @@ class ConceptLearner:
         """(1, H, W, 3) on the CPU: the sample, decoded."""
         latent = self.sample(state)
         self.networks.let_go()  # the VAE may need their place
-        with torch.inference_mode():
+        with as_the_node_runs():
             return vae.decode(self.model.model.process_latent_out(latent)).cpu()
 
     def conditioning(self, clip: Any, state: ConceptState) -> list:

@@ -126,7 +126,7 @@ class ControlGuider(comfy.samplers.CFGGuider):
         pictures, replay = latent_image.shape[0], self.fusion.replay
         if replay is not None:
             _check_start(replay, latent_image, sigmas, self.name)
-        self._run = ControlledRun(self.fusion, sigmas.tolist(), self._infos)
+        self._run = ControlledRun(self.fusion, sigmas.cpu().tolist(), self._infos)
         self._rows = pictures if replay is not None else 2 * pictures
         self._apart = any("control" in c for conds in self.original_conds.values() for c in conds)
         if replay is None:

@@ -12,8 +12,8 @@ import torch
 from ...diffusion.inversion import Inversion
 from ...diffusion.learning import HALF_SCALE, drain_or_spare
 from ...diffusion.pivot import PivotOptions, PivotProgress, Pivots, search_pivots
-from .borrowed import BorrowedNetworks
-from .gradients import DifferentiableUNet, clone_for_autograd, gradients
+from .borrowed import BorrowedNetworks, gradients
+from .gradients import DifferentiableUNet, clone_for_autograd
 from .memory import out_of_memory
 
 

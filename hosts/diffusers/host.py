@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ...attention.call import Edit
-from ...attention.capture import Capture
+from ...attention.capture import SHARE, Capture
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
 from ...color.batches import freed
+from ...color.devices import free_memory
 from ...diffusion.sampling import guide, invert_ddim, sample_ddim
 from ...diffusion.schedule import InversionPlan, rescale
 from .denoiser import UNetDenoiser
@@ -76,8 +78,16 @@ class DiffusersHost:
     def invert(
         self, latent: Tensor, plan: InversionPlan, capture: Capture | None = None, refinements: int = 0
     ) -> Tensor:
-        """Climb; returns the trajectory, (K+1, B, C, h, w)."""
+        """Climb; returns the trajectory, (K+1, B, C, h, w), on the CPU.
+
+        Features stay on the device if there is room for all of them, or nobody knows, else they go to main memory a
+        level at a time.
+        """
         trajectory: list[Tensor] = []
+        if capture is not None:
+            free, dtype = free_memory(self.device), self.model.unet.dtype
+            room = sys.maxsize if free is None else int(free * SHARE)
+            capture.fit(self.layers, latent.shape, dtype, len(plan.kept_sigmas), room, torch.device("cpu"))
         with self.denoiser.edited(capture, capture.layers if capture else ()) as denoiser:
             invert_ddim(
                 denoiser,
@@ -89,6 +99,8 @@ class DiffusersHost:
                 refinements=refinements,
                 visit=trajectory.append,
             )
+        if capture is not None:
+            capture.finish()
         return torch.stack(trajectory).cpu()  # at the end: the device is not waited for on the way
 
     def read(self, latent: Tensor, sigma: float, capture: Capture) -> None:
@@ -96,6 +108,7 @@ class DiffusersHost:
         x = rescale(latent.to(self.device), 0.0, sigma)
         with self.denoiser.edited(capture, capture.layers) as denoiser:
             estimate = denoiser(x, torch.tensor([sigma]))
+        capture.finish()
         if self.on_step is not None:
             self.on_step(estimate)
 

@@ -20,7 +20,7 @@ from ...pipelines.vct_concept import LearningSettings
 from ...pipelines.vct_pair import ControlledRun, Fusion
 from .gradients import DifferentiableUNet
 from .host import DiffusersHost
-from .vct_control import PairDenoiser, sample_pair
+from .vct_control import Context, PairDenoiser, sample_pair
 from .vct_text import ConceptText
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class DiffusersTranslator(DiffusersHost):
             )
 
     def fuse(self, start: Tensor, sigmas: Sequence[float], concept: ConceptPrompt, fusion: Fusion) -> Tensor:
-        plain = self.model.context if fusion.pivots is None else fusion.pivots.at
+        plain = self._unconditional(fusion.pivots)
         texts = {
             UNCONDITIONAL: plain,
             SOURCE_UNCONDITIONAL: plain,
@@ -100,6 +100,13 @@ class DiffusersTranslator(DiffusersHost):
         denoiser = PairDenoiser(self.model, texts, {} if concept.pooled is None else {TARGET: concept.pooled})
         run = ControlledRun(fusion, sigmas, denoiser.layers)
         return sample_pair(denoiser, run, start.to(self.device), self._callback)[: len(start)]
+
+    def _unconditional(self, pivots: Pivots | None) -> Context:
+        """The empty prompt, or a search's contexts in its place: all are sent here, and none in a step."""
+        if pivots is None:
+            return self.model.context
+        contexts = pivots.contexts.to(self.model.context)
+        return lambda sigma: contexts[pivots.step(sigma)]
 
 
 if TYPE_CHECKING:

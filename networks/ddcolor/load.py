@@ -51,7 +51,7 @@ class LoadedDDColor:
         """Where the network is."""
         return self.network.refine.weight.device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, gray: Tensor) -> Tensor:
         """(n, 3, h, w) in 0..1 -> a and b, (n, 2, h, w), float32 on the CPU."""
         return self.network(gray.to(self.device)).cpu()

@@ -83,6 +83,7 @@ class TestClimb:
         with PretendedGPU():
             for sigma in SIGMAS:
                 climb.level(sigma, seed=int(sigma))
+            climb.capture.finish()
             climb.capture.check(1)
             for number, target in enumerate(climb.targets):
                 assert target.bank.device == (DEVICE, CPU)[number]

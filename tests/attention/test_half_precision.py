@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from comfyui_exemplar.attention import fused
-from comfyui_exemplar.attention.call import CROSS, composed
+from comfyui_exemplar.attention.bank import FeatureBank
+from comfyui_exemplar.attention.call import CROSS, AttentionCall, composed
+from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual_banks import DualBanks
 from comfyui_exemplar.attention.fused import attend_with_bias, blend_after_softmax, blend_before_softmax, sdpa
 from comfyui_exemplar.attention.image_tokens import ImageTokens, KeysValues
 
@@ -176,6 +179,24 @@ def test_an_edit_over_another_one_is_rounded_once(dtype):
     exact = before.double() + edited.double() - call.plain().double()
     found = composed(call, lambda _: before, edited)
     assert found.dtype == dtype and off(found, exact) <= 1.02 * off(exact.to(dtype), exact)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_the_strength_of_injection_is_what_was_asked_for(dtype, masked):
+    # without anything of the running picture, so that only the share is rounded
+    settings = DualAttentionSettings(gamma_deep=1.0, beta_deep=0.0, strength=0.9)
+    call = naive.call(tokens=64, width=320, grid=(8, 8))
+    bank = FeatureBank()
+    bank.put(call.sigma, call.layer, call.grid, q=call.q, k=call.k, v=20 * call.v)
+    call = dataclasses.replace(call, **{name: getattr(call, name).to(dtype) for name in "qkv"})
+    mask = torch.ones(1, 8, 8) if masked else None
+    banks, layers = DualBanks(bank, bank, bank), {call.layer: False}
+    edit = DualAttentionColor(settings, layers, banks, mask)
+    whole = DualAttentionColor(dataclasses.replace(settings, strength=1.0), layers, banks)
+    found = edit(call, AttentionCall.plain)
+    exact = torch.lerp(call.plain().double(), whole(call, AttentionCall.plain).double(), 0.9)
+    assert found.dtype == dtype and off(found, exact) <= 1.05 * off(exact.to(dtype), exact)
 
 
 @pytest.mark.parametrize("masked", [True, False])

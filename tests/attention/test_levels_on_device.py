@@ -100,6 +100,15 @@ class TestRun:
             # beside the level and the call only what the edit returns, which is a copy
             assert lives()[1] <= KNOWN + of_call + KNOWN // 2
 
+    def test_an_inversion_on_two_sockets_goes_once(self, lives):
+        """A reference without colors needs no gray version: its k serves both."""
+        source, reference, _ = banks(sigmas=SIGMAS)
+        edit = reading(FULL, (source, reference, reference))
+        with PretendedGPU() as gpu:
+            edit(there(call(sigma=SIGMAS[0])), AttentionCall.plain)
+        once = READ - 2 * naive.WIDTH * 4 * KEYS
+        assert edit.holds(DEVICE) == once == lives()[0] == sum(event.size for event in gpu.events)
+
     def test_between_two_levels_the_nearer_one(self, lives):
         edit = reading(FULL, banks(sigmas=SIGMAS))
         with PretendedGPU() as gpu:

@@ -16,7 +16,6 @@ from comfyui_exemplar.color.devices import (
     find_device,
     forget_peak,
     free_memory,
-    held_memory,
     is_bfloat16_fast,
     peak_memory,
     wait_for,
@@ -129,12 +128,12 @@ def test_memory(present):
     present("cuda", "xpu", "mps")
     assert free_memory(CUDA) == 4 * GIB  # what the allocator keeps ready is free as well
     assert MODULES["cuda"].asked[0] == ("mem_get_info", CUDA), "of this one, not of the first"
-    assert (held_memory(CUDA), peak_memory(CUDA)) == (GIB, GIB + 1)
+    assert peak_memory(CUDA) == GIB + 1
     assert free_memory(MPS) == 3 * GIB
-    assert (held_memory(MPS), peak_memory(MPS)) == (2 * GIB, None)
-    assert (free_memory(XPU), held_memory(XPU), peak_memory(XPU)) == (None, 5, None)
+    assert peak_memory(MPS) is None
+    assert (free_memory(XPU), peak_memory(XPU)) == (None, None)
     for nobody_knows in (CPU, NPU):
-        assert (free_memory(nobody_knows), held_memory(nobody_knows), peak_memory(nobody_knows)) == (None,) * 3
+        assert (free_memory(nobody_knows), peak_memory(nobody_knows)) == (None, None)
 
 
 def test_what_is_done_where_there_is_such_a_thing(present):

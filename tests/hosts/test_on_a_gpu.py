@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from comfyui_exemplar.attention.capture import Capture, CaptureSpec, CaptureTarget
 from comfyui_exemplar.attention.instances import InstanceSettings
 from comfyui_exemplar.demo import lcad_path, model_path
 from comfyui_exemplar.diffusion.inversion import round_trip_error
@@ -17,6 +18,7 @@ from comfyui_exemplar.diffusion.schedule import (
     sigmas_from_alphas,
 )
 from comfyui_exemplar.files.headers import read_recommended
+from comfyui_exemplar.hosts.diffusers import host as hosts
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.hosts.diffusers.lcad import load_lcad
@@ -27,7 +29,7 @@ from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
 from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
-from ..fixtures.pretended_gpu import DEVICE, DOWNLOAD, ITEM, SIZE, UPLOAD, PretendedGPU, from_gpu, to_gpu
+from ..fixtures.pretended_gpu import DEVICE, DOWNLOAD, ITEM, MEMORY, SIZE, UPLOAD, PretendedGPU, from_gpu, to_gpu
 
 FEW = TranslateSettings.resolve(
     read_recommended(model_path())["vct"], steps=2, resolution=32, updates=1, vectors=2, pivot_iterations=1, word="red"
@@ -109,8 +111,30 @@ def test_what_a_flow_waits_for(flow, double):
     assert all(not events[UPLOAD] and not events[DOWNLOAD] for events in between[-2:]), between
 
 
+@pytest.mark.parametrize(
+    ("more", "kept_on"), [(0, DEVICE), (-4, torch.device("cpu")), (None, DEVICE)], ids=["room", "none", "nobody knows"]
+)
+def test_features_are_on_the_device_if_there_is_room(more, kept_on, monkeypatch):
+    """Four times as much has to be free; else one level of them is there at a time."""
+    with PretendedGPU():
+        host = DiffusersHost(load_standalone(model_path(), device=DEVICE))
+    plan, latent = inversion_plan(host.sigma_table, 10, 3, "consistent"), torch.randn(2, 4, 16, 16)
+    info = host.layers[-1]
+    needed = 3 * 2 * 2 * 4 * info.channels * 16 * 16 // info.downscale**2  # levels, pictures, letters, bytes
+    monkeypatch.setattr(hosts, "free_memory", lambda device: None if more is None else 4 * needed + more)
+    capture = Capture([CaptureTarget(CaptureSpec({info.layer: "qk"}))], plan.kept_sigmas)
+    with PretendedGPU() as gpu:
+        before = MEMORY.now
+        host.invert(latent, plan, capture)
+        sent = sum(event.size for event in gpu.events if event.kind == DOWNLOAD and "capture" in event.place)
+    bank = capture.targets[0].bank
+    assert bank.device == kept_on and bank.nbytes == needed
+    assert sent == (0 if kept_on == DEVICE else needed)
+    assert MEMORY.now - before == (needed if kept_on == DEVICE else 0)
+
+
 def test_a_step_of_fusion():
-    """Of a translation, once its start is there: one read a call, and the pivots of the step are sent."""
+    """Of a translation, once its start is there: one read a call, and nothing is sent, the pivots are there."""
     with PretendedGPU() as gpu:
         model = load_standalone(model_path(), device=DEVICE)
         host = DiffusersTranslator(model, text=load_concept_text(model_path(), DEVICE))
@@ -120,7 +144,7 @@ def test_a_step_of_fusion():
         model.unet.register_forward_pre_hook(lambda *_: calls.append(len(gpu.events)))
         translate(host, GRAY, concept, settings)
     last = Counter(event.kind for event in gpu.events[calls[-2] : calls[-1]])
-    assert last[ITEM] <= 1 and last[UPLOAD] <= 1 and not last[SIZE]
+    assert last[ITEM] <= 1 and not last[UPLOAD] and not last[SIZE]
 
 
 class TestWithoutDouble:

@@ -13,7 +13,8 @@ def differentiable(parity):
         from comfyui_exemplar.hosts.diffusers.gradients import DifferentiableUNet
 
         return DifferentiableUNet(diffusers_host(parity).model)
-    from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, gradients
+    from comfyui_exemplar.hosts.comfy.borrowed import gradients
+    from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet
 
     with gradients():
         return DifferentiableUNet(comfy_model(parity))

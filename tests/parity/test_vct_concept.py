@@ -54,8 +54,8 @@ def text_of(vct_set):
     def make(word):
         if not INSIDE_COMFY:
             return TransformersText(vct_set, word)
+        from comfyui_exemplar.hosts.comfy.borrowed import gradients as allowed
         from comfyui_exemplar.hosts.comfy.gradients import DifferentiableText
-        from comfyui_exemplar.hosts.comfy.gradients import gradients as allowed
 
         with allowed():
             return DifferentiableText(hosts.comfy_clip(vct_set), word)

@@ -119,7 +119,8 @@ def test_stable_diffusion(nodes, folder, scene, family, keys):
 
 def test_sd1_gradients_pass_through_the_text_encoder(folder):
     """Against finite differences of the CLIP itself."""
-    from comfyui_exemplar.hosts.comfy.gradients import DifferentiableText, clone_for_autograd, gradients
+    from comfyui_exemplar.hosts.comfy.borrowed import gradients
+    from comfyui_exemplar.hosts.comfy.gradients import DifferentiableText, clone_for_autograd
 
     clip = text_encoder("sd1", [str(folder)])
     with gradients():

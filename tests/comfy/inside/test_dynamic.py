@@ -15,9 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_exemplar.hosts.comfy import managed
-from comfyui_exemplar.hosts.comfy.borrowed import BorrowedNetworks
+from comfyui_exemplar.hosts.comfy.borrowed import BorrowedNetworks, gradients
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
-from comfyui_exemplar.hosts.comfy.gradients import gradients
 
 from ...fixtures.lcad import small_checkpoint
 from ...parity.conftest import parity_folder

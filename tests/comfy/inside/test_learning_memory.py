@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from comfyui_exemplar.diffusion.learning import SPARED
-from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, clone_for_autograd, gradients, working_bytes
+from comfyui_exemplar.hosts.comfy.borrowed import gradients
+from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, clone_for_autograd, working_bytes
 
 from .models import prompt, tiny
 from .sampling import difference

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, clone_for_autograd, gradients
+from comfyui_exemplar.hosts.comfy.borrowed import gradients
+from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, clone_for_autograd
 
 from ..sampling import invert
 from . import naive

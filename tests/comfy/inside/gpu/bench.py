@@ -3,6 +3,7 @@
 import comfy.samplers
 import torch
 
+from ....fixtures.pretended_gpu import to_gpu
 from ..crossings.columns import PHRASES
 from ..models import prompt
 from ..pairs import encode
@@ -38,6 +39,11 @@ class Bench:
 
     def injection(self):
         return self.injected()
+
+    def injection_from_there(self):
+        """The levels are on the device already, as KSampler hands them over."""
+        column = self.column("injection")
+        return self.sampled(column.guider(column.made(self.embedded[0])), column.latent, to_gpu(column.more_sigmas))
 
     def injection_in_masks(self):
         return self.injected(input_mask=self.mask, reference_mask=self.mask, **EVERYWHERE)

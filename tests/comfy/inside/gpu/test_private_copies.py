@@ -9,9 +9,9 @@ import folder_paths
 import pytest
 import torch
 
-from comfyui_exemplar.hosts.comfy.borrowed import BorrowedNetworks
+from comfyui_exemplar.hosts.comfy.borrowed import BorrowedNetworks, gradients
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
-from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, clone_for_autograd, gradients, working_bytes
+from comfyui_exemplar.hosts.comfy.gradients import DifferentiableUNet, clone_for_autograd, working_bytes
 
 from ....fixtures.pretended_gpu import DEVICE, MEMORY, from_gpu
 from ..models import FlatVAE, prompt, text_encoder, tiny
@@ -249,3 +249,13 @@ def test_less_lives_where_they_are_computed_again(gpu, family):
             del answer
     assert kept[1] < kept[0] / 5
     assert difference(*made) < 1e-5 * float(made[0].abs().max())
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_what_is_loaded_meanwhile_is_loaded_as_the_node_runs(gpu, inference):
+    with torch.inference_mode(inference), torch.no_grad():
+        model = on_device(tiny("sd1"))
+        with gradients(), gradients():
+            BorrowedNetworks().add(model)
+            assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+        assert {weight.is_inference() for weight in model.model.parameters()} == {inference}

@@ -16,6 +16,7 @@ LEVELS = "attention/levels_on_device.py"
 #: Edits on the embedded model, and how many waits a call of the UNet they are allowed.
 EDITS = {
     "injection": 1,
+    "injection_from_there": 1,
     "injection_in_masks": 1,
     "injection_of_two": 1,
     "guidance": 1,
@@ -56,3 +57,12 @@ def test_a_family(bench, family):
     model = tiny(family)
     check(bench.capture(model, prompt(family)), 1)
     check(bench.family(model, family), 1)
+
+
+def test_before_a_run_levels_are_read_as_a_whole(gpu, bench):
+    before = len(gpu.events)
+    laps = bench.injection_from_there()
+    first = [event for event in gpu.events[before : laps.marks[0]] if event.ours]
+    assert not any(event.kind == ITEM for event in first)
+    levels = bench.column("injection").more_sigmas.nbytes
+    assert sum(event.kind == DOWNLOAD and event.size == levels for event in first) <= 2
