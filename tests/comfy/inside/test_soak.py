@@ -34,8 +34,9 @@ def everything(kit):
         tensors_of(made)
         if node in SAMPLED:
             sampled(kit, made)
-    for path in (kit.folder.parent / "output").iterdir():
-        path.unlink()
+    for path in (kit.folder.parent / "output").rglob("*"):
+        if path.is_file():
+            path.unlink()
     return len(RUNS) + len(SAMPLED)
 
 
