@@ -296,5 +296,6 @@ class TestReferenceAndFallback:
         from comfyui_exemplar.nodes.exemplar import Colorize
 
         info = Colorize.INPUT_TYPES()
-        assert list(info["required"])[-1] == "batch" and list(info["optional"])[-2:] == ["fallback", "fallback_below"]
+        assert list(info["required"])[-1] == "batch"
+        assert list(info["optional"])[-4:] == ["fallback", "fallback_below", "memory", "method"]
         assert "fallback_below" not in info["required"]
