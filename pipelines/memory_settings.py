@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,14 +71,11 @@ class WritingSettings(Settings):
     )
 
 
-@dataclass(frozen=True)
-class MemorySettings(Settings):
-    """How a memory is asked, and what becomes of its answer."""
-
-    features: FeatureSettings = field(default_factory=FeatureSettings)
-    temperature_coarse: float = setting(
+def _temperature(layers: str) -> Any:
+    """The setting of how sharply some layers choose."""
+    return setting(
         1.0,
-        "Of the coarse layers. Low lets each place take the color of its best match, high blends many matches and "
+        f"Of the {layers} layers. Low lets each place take the color of its best match, high blends many matches and "
         "fades.",
         low=0.05,
         high=20.0,
@@ -87,16 +84,15 @@ class MemorySettings(Settings):
         advanced=True,
         auto=True,
     )
-    temperature_fine: float = setting(
-        1.0,
-        "Of the fine layers. Low lets each place take the color of its best match, high blends many matches and fades.",
-        low=0.05,
-        high=20.0,
-        step=0.05,
-        round=0.001,
-        advanced=True,
-        auto=True,
-    )
+
+
+@dataclass(frozen=True)
+class MemorySettings(Settings):
+    """How a memory is asked, and what becomes of its answer."""
+
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    temperature_coarse: float = _temperature("coarse")
+    temperature_fine: float = _temperature("fine")
     coherence: float = share(
         0.5,
         "How far places of the picture that look alike to the network take the same color. 0 leaves each place with "
