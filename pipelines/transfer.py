@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..color import as_picture, check_count, is_gray, lab_to_rgb, merge_chroma, resize, rgb_to_lab
+from ..color import as_picture, check_count, check_masks, is_gray, lab_to_rgb, merge_chroma, resize, rgb_to_lab
 from ..color.flow import Motion, register
 from ..color.transfer import carried, enlarged, filled
 from ..memory.entries import ColorMemory
@@ -25,6 +26,9 @@ from .confidence import trust
 from .memory_settings import MemorySettings
 
 log = logging.getLogger(__name__)
+
+#: Told how many pictures are done, and the last one.
+Progress = Callable[[int, "Tensor | None"], None]
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def transfer_colors(
     network: FeatureSource | None = None,
     asking: MemorySettings | None = None,
     device: torch.device | None = None,
-    progress: Callable[[int], None] | None = None,
+    mask: Tensor | None = None,
+    progress: Progress | None = None,
 ) -> TransferResult:
     """Color pictures with drifted, edited copies of themselves.
 
@@ -104,7 +109,9 @@ def transfer_colors(
     :param network: gives the originals' features; without a memory, one is written from the edited copy.
     :param asking: how the memory is asked.
     :param device: where the memory is asked; None is where the features are.
-    :param progress: called with the number of pictures that are done.
+    :param mask: (1 or B, *, *) in 0..1, where new colors go; elsewhere the original stays as it is.
+    :param progress: called with the number of pictures that are done, between the stages of each with None, and with
+        the last one, (H, W, 3), whenever one is. What it raises ends the work.
     :raises ValueError: pictures that are none, edits without color, numbers that do not fit.
     """
     original, edited = as_picture(original, "original"), as_picture(edited, "edited")
@@ -112,29 +119,43 @@ def transfer_colors(
     if fallback is not None:
         fallback = as_picture(fallback, "fallback")
         check_count(len(fallback), len(original), "fallback")
+    mask = check_masks(mask, len(original), "mask")
     if is_gray(edited):
         raise ValueError("edited: found no color in it, expected a colored copy of the original; connect the edit.")
     parts = []
+    tell = progress or _nothing
     for i in range(len(original)):
+        tell(i, None)
         parts.append(
             _transferred(
                 original[i],
                 edited[i % len(edited)],
                 settings,
                 None if fallback is None else fallback[i % len(fallback)],
+                None if mask is None else mask[i % len(mask)],
+                partial(tell, i, None),
             )
         )
-        if progress is not None:
-            progress(i + 1)
+        tell(i + 1, parts[-1][0])
     images, confidence, aligned, displacement = (torch.stack(each) for each in zip(*parts, strict=True))
     return TransferResult(images.to(original), confidence, aligned.to(original), displacement)
 
 
+def _nothing(_done: int, _picture: Tensor | None) -> None:
+    """Nobody wants to know."""
+
+
 def _transferred(
-    original: Tensor, edited: Tensor, settings: TransferSettings, fallback: Tensor | None
+    original: Tensor,
+    edited: Tensor,
+    settings: TransferSettings,
+    fallback: Tensor | None,
+    mask: Tensor | None,
+    pause: Callable[[], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     size = (original.shape[0], original.shape[1])
     found = register(original, edited, settings.motion, settings.reach)
+    pause()
     frame = found.displacement.shape[:2]
     displacement = enlarged(found.displacement, size) * torch.tensor([size[1] / frame[1], size[0] / frame[0]])
     confidence = enlarged(found.confidence, size).clamp(0, 1)
@@ -147,7 +168,9 @@ def _transferred(
         else:
             other = rgb_to_lab(resize(fallback[None].cpu().float(), size))[0, ..., 1:]
         chroma = torch.lerp(other, chroma, share[..., None])
-    images = merge_chroma(chroma[None], original[None].cpu(), saturation=settings.saturation)
+    pause()
+    where = None if mask is None else mask[None].cpu()
+    images = merge_chroma(chroma[None], original[None].cpu(), saturation=settings.saturation, mask=where)
     return images[0], confidence, aligned, displacement
 
 
