@@ -77,6 +77,11 @@ def main() -> int:
     made.add_argument("--references", type=int, help="how many concepts (default: ten)")
     made.add_argument("--contents", type=int, help="pictures for each reference (default: four)")
     made.add_argument("--pivots", action="store_true", help="also with pivots, which is slow")
+    made = command("evaluate-transfer", _evaluate_transfer, "measure colors of drifted copies on their originals")
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made.add_argument("--split", choices=("dev", "test"), default="test")
+    made.add_argument("--kinds", nargs="+", help="kinds of drift, by name (default: all)")
+    made.add_argument("--pairs", type=int, help="pairs of a kind (default: twelve, and three times as many mixed)")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
@@ -247,6 +252,17 @@ def _evaluate_translation(options: argparse.Namespace) -> None:
         contents=options.contents or CONTENTS,
         pivots=options.pivots,
     )
+
+
+def _evaluate_transfer(options: argparse.Namespace) -> None:
+    from .drift_pairs import A_KIND, KINDS
+    from .transfer import evaluate_transfer
+
+    kinds = tuple(options.kinds or KINDS)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"--kinds: found {unknown[0]!r}, expected some of {', '.join(KINDS)}.")
+    count = options.pairs or A_KIND
+    evaluate_transfer(options.folder, options.output, options.split, kinds=kinds, a_kind=count, mixed=3 * count)
 
 
 def _tune(options: argparse.Namespace) -> None:

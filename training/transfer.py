@@ -1,0 +1,231 @@
+"""Measure how well colors of a drifted copy come back to the original's pixels, beside what people do without it.
+
+Ways: the plain Lab merge that everybody uses, the same on the copy without drift (the upper bound), transfer_colors
+with each motion, and what needs no place at all: a statistics match, and the three methods of ComfyUI's own
+ColorTransfer node, by their published formulas (baselines.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from comfyui_exemplar.color import ab_error, color_ghosting, luminance, merge_luminance, rgb_to_lab
+from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.pipelines.transfer import TransferSettings, transfer_colors
+
+from .baselines import match_histogram, monge_kantorovich, reinhard, tint
+from .drift_pairs import A_KIND, KINDS, MIXED, STILL, DriftPair, build
+from .resources import Peak
+
+PLAIN, BOUND, OURS, GLOBAL = "plain merge", "plain merge, no drift", "ours", "ours, one global fit"
+CALM = "ours, no drift"
+#: Where the confidence is read as a yes or no.
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Colored:
+    """``image`` (1, H, W, 3), and of a registration the ``confidence`` (H, W) and ``displacement`` (H, W, 2)."""
+
+    image: Tensor
+    confidence: Tensor | None = None
+    displacement: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+
+Way = Callable[[DriftPair], Colored]
+
+
+def registered(settings: TransferSettings, *, drifted: bool = True) -> Way:
+    """transfer_colors with some settings."""
+
+    def color(pair: DriftPair) -> Colored:
+        found = transfer_colors(pair.original, pair.edited if drifted else pair.undrifted, settings)
+        return Colored(found.images, found.confidence[0], found.displacement[0], tuple(found.notes))
+
+    return color
+
+
+WAYS: dict[str, Way] = {
+    PLAIN: lambda pair: Colored(merge_luminance(pair.edited, pair.original)),
+    BOUND: lambda pair: Colored(merge_luminance(pair.undrifted, pair.original)),
+    OURS: registered(TransferSettings()),
+    GLOBAL: registered(TransferSettings(motion="global")),
+    CALM: registered(TransferSettings(), drifted=False),
+    "statistics match (a tint)": lambda pair: Colored(tint(pair.original, pair.edited)),
+    "ColorTransfer reinhard_lab": lambda pair: Colored(reinhard(pair.original, pair.edited)),
+    "ColorTransfer mkl_lab": lambda pair: Colored(monge_kantorovich(pair.original, pair.edited)),
+    "ColorTransfer histogram": lambda pair: Colored(match_histogram(pair.original, pair.edited)),
+}
+
+
+def measured(pair: DriftPair, made: Colored) -> dict[str, float]:
+    """Numbers of one way on one pair; see :func:`summary` for what they are."""
+    keeps = pair.seen & ~pair.redrawn
+    found = {
+        "error": float(ab_error(made.image, pair.truth)),
+        "error where seen": float(ab_error(made.image, pair.truth, keeps[None].float())),
+        "ghosting": float(color_ghosting(made.image, pair.original)),
+        "lightness off": float((luminance(made.image) - luminance(pair.original)).abs().max()),
+    }
+    if bool(pair.redrawn.any()):
+        found["error where redrawn"] = float(ab_error(made.image, pair.truth, pair.redrawn[None].float()))
+    if made.displacement is not None:
+        off = (made.displacement - pair.displacement).norm(dim=-1)
+        textured = keeps & (_steps(pair.original) > 4)
+        found["displaced"] = float(off[keeps].mean())
+        found["displaced at edges"] = float(off[textured].mean()) if bool(textured.any()) else 0.0
+        found["displaced, worst 1 %"] = float(off[keeps].quantile(0.99)) if int(keeps.sum()) < 2**24 else 0.0
+        # without any registration a pixel is as far off as it was moved
+        found["moved"] = float(pair.displacement.norm(dim=-1)[keeps].mean())
+    if made.confidence is not None:
+        unsure = made.confidence < HALF
+        wrong = pair.redrawn & pair.seen
+        found["flagged right"] = float((unsure & wrong).sum())
+        found["flagged"] = float((unsure & pair.seen).sum())
+        found["wrong"] = float(wrong.sum())
+        found["seen"] = float(pair.seen.sum())
+        found["unsure where seen"] = float(unsure[keeps].float().mean())
+        if bool((~pair.seen).any()):
+            found["unsure where not seen"] = float(unsure[~pair.seen].float().mean())
+    return found
+
+
+def measure(pair: DriftPair, ways: dict[str, Way] = WAYS) -> tuple[dict, dict[str, Colored]]:
+    """(numbers by way, results by way) of a pair."""
+    numbers, results = {}, {}
+    for name, way in ways.items():
+        with Peak() as peak:
+            start = time.perf_counter()
+            results[name] = way(pair)
+            seconds = time.perf_counter() - start
+        numbers[name] = {**measured(pair, results[name]), "seconds": seconds, "peak MB": peak.grown / 1e6}
+    truth = float(color_ghosting(pair.truth, pair.original))
+    height, width = pair.original.shape[1:3]
+    row = {"kind": pair.kind, "amount": round(pair.amount, 3), "name": pair.name, "height": height, "width": width}
+    return {**row, "truth's ghosting": truth, "ways": numbers}, results
+
+
+def summary(rows: list[dict]) -> dict:
+    """Means over pairs, by kind and over all that drift.
+
+    ``error``: mean distance in (a, b) from the truth. ``of plain``, ``of bound``: ours as a part of the plain merge's,
+    and of the plain merge's on the copy without drift. ``ghosting``: as a part of the truth's. ``displaced``: distance
+    of the displacement found from the true one, pixels, where the edit shows the same. ``precision`` and ``recall`` of
+    what is redrawn, at confidence one half, over all pixels of all pairs.
+    """
+    groups = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
+    groups = {kind: found for kind, found in groups.items() if found}
+    everything = {
+        "all that drift": [row for row in rows if row["kind"] not in STILL],
+        "all without drift": [row for row in rows if row["kind"] in STILL],
+    }
+    made = {name: _group(found) for name, found in {**groups, **everything}.items() if found}
+    return {"pairs": len(rows), "groups": made, "goals": _goals(made)}
+
+
+def _group(rows: list[dict]) -> dict:
+    ways = {way: _means([row["ways"][way] for row in rows]) for way in rows[0]["ways"]}
+    truth = sum(row["truth's ghosting"] for row in rows) / len(rows)
+    for numbers in ways.values():
+        numbers["ghosting"] = numbers["ghosting"] / max(truth, 1e-9)
+        if numbers.get("wrong"):
+            numbers["precision"] = numbers["flagged right"] / max(numbers["flagged"], 1e-9)
+            numbers["recall"] = numbers["flagged right"] / numbers["wrong"]
+    found = {"pairs": len(rows), "ways": ways}
+    if OURS in ways:
+        mine = ways[OURS]["error"]
+        found["of plain"] = mine / max(ways[PLAIN]["error"], 1e-9)
+        found["of bound"] = mine / max(ways[BOUND]["error"], 1e-9)
+        if CALM in ways:
+            found["no drift, of plain"] = ways[CALM]["error"] / max(ways[BOUND]["error"], 1e-9)
+        found["better than plain"] = sum(
+            row["ways"][OURS]["error"] < row["ways"][PLAIN]["error"] for row in rows
+        ) / len(rows)
+    return found
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    keys = dict.fromkeys(key for row in rows for key in row)
+    values = {key: [row[key] for row in rows if key in row] for key in keys}
+    highest = ("lightness off", "peak MB")
+    return {key: max(found) if key in highest else sum(found) / len(found) for key, found in values.items()}
+
+
+def _goals(groups: dict) -> list[dict]:
+    """What is to be reached, what was, and whether."""
+    drifting, calm = groups.get("all that drift"), groups.get("all without drift")
+    found: list[tuple[str, float, float, bool]] = []
+    if drifting:
+        found += [
+            ("error, of the plain merge's", drifting["of plain"], 0.4, True),
+            ("error, of the same copy's without drift", drifting["of bound"], 1.25, True),
+            ("color ghosting, of the truth's", drifting["ways"][OURS]["ghosting"], 1.1, True),
+        ]
+    if calm:
+        found += [
+            ("nothing drifted: error, of the plain merge's", calm["of plain"], 1.02, True),
+        ]
+    for kind in ("redrawn", "mixed"):
+        ways = groups.get(kind, {"ways": {}})["ways"].get(OURS, {})
+        if "precision" in ways:
+            found += [(f"{kind}: {each} at one half", ways[each], 0.8, False) for each in ("precision", "recall")]
+    if drifting:
+        off = max(each["ways"][OURS]["lightness off"] for each in groups.values())
+        found.append(("L, furthest from the original's", off, 100 / 255, True))
+    return [
+        {"what": what, "found": value, "goal": goal, "at most": most, "held": value <= goal if most else value >= goal}
+        for what, value, goal, most in found
+    ]
+
+
+def _steps(gray: Tensor) -> Tensor:
+    """(1, H, W, 3) -> (H, W), the longest step of L to a neighbor."""
+    lightness = rgb_to_lab(gray)[0, ..., 0]
+    right = torch.nn.functional.pad(lightness.diff(dim=1).abs(), (0, 1))
+    down = torch.nn.functional.pad(lightness.diff(dim=0).abs(), (0, 0, 0, 1))
+    return torch.maximum(right, down)
+
+
+def evaluate_transfer(
+    folder: Path,
+    out: Path,
+    split: str = "test",
+    *,
+    kinds: tuple[str, ...] = KINDS,
+    a_kind: int = A_KIND,
+    mixed: int = MIXED,
+    ways: dict[str, Way] = WAYS,
+) -> dict:
+    """Writes ``transfer.json``, ``transfer.md``, ``transfer.png`` and ``transfer.jpg`` to ``out``."""
+    from .transfer_report import SHEET, plot, sheet, table
+
+    out.mkdir(parents=True, exist_ok=True)
+    rows, shown = [], []
+    count = sum(mixed if kind == "mixed" else a_kind for kind in kinds)
+    pairs = build(folder / "packages", split, kinds=kinds, a_kind=a_kind, mixed=mixed)
+    for pair in tqdm(pairs, total=count, desc="pairs", mininterval=10):
+        row, results = measure(pair, ways)
+        rows.append(row)
+        if row["amount"] == 1.0 and sum(each[0].kind == pair.kind for each in shown) < SHEET.get(pair.kind, 2):
+            shown.append((pair, results, row))
+    numbers = {"split": split, **summary(rows)}
+    text = table(numbers)
+    for name, content in (
+        ("transfer.json", json.dumps({**numbers, "rows": rows}, indent=1) + "\n"),
+        ("transfer.md", text),
+    ):
+        with whole(out / name) as beside:
+            beside.write_text(content)
+    plot(rows, out / "transfer.png")
+    sheet(shown, out / "transfer.jpg")
+    print(text)
+    return numbers

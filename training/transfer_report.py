@@ -1,0 +1,163 @@
+"""What the measurement of transferred colors looks like: a table, plots of error against drift, a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from comfyui_exemplar.color import to_uint8
+from comfyui_exemplar.files.output import whole
+from comfyui_exemplar.files.saving import save_image
+
+from .drift_pairs import KINDS, STILL
+from .transfer import BOUND, GLOBAL, OURS, PLAIN, Colored
+
+#: How many examples of a kind the sheet shows, where not two.
+SHEET = {"none": 1, "mixed": 6, "redrawn": 4}
+#: What one step of a kind's amount is, for the plots.
+UNITS = {
+    "zoom": (5.0, "zoom, %"),
+    "shift": (32.0, "shift, pixels"),
+    "zoom and shift": (5.0, "zoom, % (and shift, x 6.4 pixels)"),
+    "turn": (2.0, "turn, degrees"),
+    "perspective": (2.0, "perspective, % of the sides"),
+    "warp": (8.0, "warp, pixels"),
+    "tone": (1.0, "tone curve, share of the strongest"),
+    "low resolution": (1.0, "loss of resolution, 1: a quarter a side"),
+    "soft": (1.0, "blur and JPEG, share of the strongest"),
+    "texture": (1.0, "invented texture, share of the strongest"),
+    "grain": (12.0, "grain, levels of 255"),
+    "crop": (40.0, "crop, % of the sides at the most"),
+}
+_COLORS = {PLAIN: "#999999", BOUND: "#228833", OURS: "#4477aa", GLOBAL: "#ccbb44"}
+_SIDE = 200
+
+
+def table(numbers: dict) -> str:
+    """Markdown."""
+    groups = numbers["groups"]
+    lines = [
+        f"{numbers['pairs']} pairs ({numbers['split']} split). Error: mean distance in (a, b) from the truth.",
+        "",
+        "| drift | pairs | plain merge | no drift | ours | one global fit | of plain | of no drift | ghosting, of the "
+        "truth's: plain, ours | displacement off, pixels (moved) | precision, recall |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, group in groups.items():
+        ways, mine = group["ways"], group["ways"][OURS]
+        cells = [
+            name,
+            str(group["pairs"]),
+            *(_number(ways.get(way, {}).get("error")) for way in (PLAIN, BOUND, OURS, GLOBAL)),
+        ]
+        cells += [f"{group['of plain']:.2f}", f"{group['of bound']:.2f}"]
+        cells.append(f"{ways[PLAIN]['ghosting']:.2f}, {mine['ghosting']:.2f}")
+        cells.append(f"{mine['displaced']:.2f} ({mine['moved']:.1f})" if "displaced" in mine else "-")
+        cells.append(f"{mine['precision']:.2f}, {mine['recall']:.2f}" if "precision" in mine else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    everything = [name for name in ("all that drift", "all without drift") if name in groups]
+    lines += [
+        "",
+        f"| way | {' | '.join(f'error, {name}' for name in everything)} | seconds | peak beyond the pictures, MB |",
+    ]
+    lines.append(f"| --- |{' --- |' * (len(everything) + 2)}")
+    for way, row in groups[everything[0]]["ways"].items():
+        errors = " | ".join(_number(groups[name]["ways"][way]["error"]) for name in everything)
+        lines.append(f"| {way} | {errors} | {row['seconds']:.2f} | {row['peak MB']:.0f} |")
+    lines += ["", "| goal | found | wanted | held |", "| --- | --- | --- | --- |"]
+    for goal in numbers["goals"]:
+        bound = f"at {'most' if goal['at most'] else 'least'} {goal['goal']:.3g}"
+        lines.append(f"| {goal['what']} | {goal['found']:.3f} | {bound} | {'yes' if goal['held'] else 'no'} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Error against how much there is of each kind of drift, of the plain merge, without drift, and ours."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    kinds = [kind for kind in KINDS if kind in UNITS and any(row["kind"] == kind for row in rows)]
+    if not kinds:
+        return
+    columns = min(4, len(kinds))
+    high = -(-len(kinds) // columns)
+    figure, grid = plt.subplots(high, columns, figsize=(3.7 * columns, 2.9 * high), squeeze=False)
+    for axes, kind in zip(grid.flat, kinds, strict=False):
+        of = [row for row in rows if row["kind"] == kind]
+        amounts = sorted({row["amount"] for row in of})
+        most, label = UNITS[kind]
+        for way, color in _COLORS.items():
+            if way not in of[0]["ways"]:
+                continue
+            means = [np.mean([row["ways"][way]["error"] for row in of if row["amount"] == at]) for at in amounts]
+            axes.plot([at * most for at in amounts], means, "o-", markersize=3, color=color, label=way)
+            points = [(row["amount"] * most, row["ways"][way]["error"]) for row in of]
+            axes.scatter(*zip(*points, strict=True), s=5, color=color, alpha=0.35)
+        axes.set(xlabel=label, ylim=(0, None))
+        axes.set_title(f"{kind}{' (nothing moves)' if kind in STILL else ''}", fontsize=9)
+    for axes in list(grid.flat)[len(kinds) :]:
+        axes.axis("off")
+    grid[0, 0].legend(fontsize=7)
+    for row in grid:
+        row[0].set_ylabel("mean error in (a, b)")
+    figure.tight_layout()
+    with whole(path) as beside:
+        figure.savefig(beside, dpi=110)
+    plt.close(figure)
+
+
+def sheet(shown: list[tuple], path: Path) -> None:
+    """One row a pair: original, edit, plain merge, ours, truth, confidence, and how far the displacement is off."""
+    if not shown:
+        return
+    names = ["original", "edit", PLAIN, OURS, "truth", "confidence (red: redrawn)", "displacement off, 0..8 px"]
+    gap, head, words = 4, 16, 14
+    cell = _SIDE + gap
+    made = Image.new("RGB", (len(names) * cell, head + len(shown) * (_SIDE + gap + words)), "white")
+    draw = ImageDraw.Draw(made)
+    for column, name in enumerate(names):
+        draw.text((column * cell + 2, 2), name, fill="black")
+    for at, (pair, results, row) in enumerate(shown):
+        y = head + at * (_SIDE + gap + words)
+        mine, plain = row["ways"][OURS]["error"], row["ways"][PLAIN]["error"]
+        bound = row["ways"][BOUND]["error"]
+        text = f"{pair.kind}, {pair.name}: error {plain:.1f} plain, {mine:.1f} ours, {bound:.1f} no drift"
+        draw.text((2, y), text, fill="black")
+        pictures = [pair.original, pair.edited, results[PLAIN].image, results[OURS].image, pair.truth]
+        cells = [_picture(each[0]) for each in pictures] + _maps(pair, results[OURS])
+        for column, image in enumerate(cells):
+            made.paste(image, (column * cell, y + words))
+    save_image(made, path, quality=86)
+
+
+def _maps(pair, mine: Colored) -> list[Image.Image]:
+    if mine.confidence is None or mine.displacement is None:
+        return []
+    sure = mine.confidence[..., None].float().expand(-1, -1, 3).clone()
+    sure[_rim(pair.redrawn)] = sure.new_tensor([1.0, 0.1, 0.1])
+    off = (mine.displacement - pair.displacement).norm(dim=-1).div(8).clamp(0, 1).masked_fill(~pair.seen, 0)
+    return [_picture(sure), _picture(off[..., None].float().expand(-1, -1, 3))]
+
+
+def _rim(mask: Tensor) -> Tensor:
+    """The border of a mask, 3 pixels wide."""
+    import torch.nn.functional as F
+
+    wide = F.max_pool2d(mask[None, None].float(), 5, 1, 2)[0, 0] > 0
+    return wide & ~mask
+
+
+def _picture(picture: Tensor) -> Image.Image:
+    """(H, W, 3) in 0..1, as large as a cell."""
+    image = Image.fromarray(to_uint8(picture).numpy())
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    return image
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
