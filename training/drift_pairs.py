@@ -22,6 +22,8 @@ from .drift import Drift, grained, grid, resized, sample, softened, textured, to
 ZOOM, SHIFT, TURN, TILT, WARP = 0.05, 32.0, 2.0, 0.02, 8.0
 #: The least part of each side that a crop leaves, and the smallest size of an edit of lower resolution.
 CROP, SMALLEST = 0.6, 0.25
+#: How soft every copy is at least (drift.softened), since every edit went through a VAE.
+SOFT = 0.25
 MARGIN = 96
 #: What each kind does besides coloring; "mixed" does most of it at once.
 KINDS = (
@@ -84,7 +86,7 @@ class DriftPair:
 
 @dataclass(frozen=True)
 class Changes:
-    """What is done to a pair; the neutral values change nothing. Shares of the most that is done are 0 to 1."""
+    """What is done to a pair besides that softness; neutral values change nothing, 1 is the most of it."""
 
     drift: Drift = Drift()
     crop: tuple[float, float] = (1.0, 1.0)
@@ -196,7 +198,7 @@ def pair(canvas: Canvas, kind: str, amount: float, done: Changes, random: np.ran
     whole, cut = (_final_size(each, done) for each in (size, kept))
     drifted = sample(copy, done.drift.shown(grid(tuple(kept)) + start, size) + margin)
     edited, undrifted = (
-        softened(resized(each, out), done.soft).clamp(0, 1)[None]
+        softened(resized(each, out), max(done.soft, SOFT)).clamp(0, 1)[None]
         for each, out in ((drifted, cut), (_shown(copy, margin), whole))
     )
     places = done.drift.place_of(grid(size), size)
