@@ -69,33 +69,46 @@ WAYS: dict[str, Way] = {
 
 def measured(pair: DriftPair, made: Colored) -> dict[str, float]:
     """Numbers of one way on one pair; see :func:`summary` for what they are."""
-    keeps = pair.seen & ~pair.redrawn
+    keeps = (pair.seen & ~pair.redrawn)[None].float()
     found = {
         "error": float(ab_error(made.image, pair.truth)),
-        "error where seen": float(ab_error(made.image, pair.truth, keeps[None].float())),
+        "error where seen": float(ab_error(made.image, pair.truth, keeps)),
         "ghosting": float(color_ghosting(made.image, pair.original)),
         "lightness off": float((luminance(made.image) - luminance(pair.original)).abs().max()),
     }
     if bool(pair.redrawn.any()):
         found["error where redrawn"] = float(ab_error(made.image, pair.truth, pair.redrawn[None].float()))
-    if made.displacement is not None:
-        off = (made.displacement - pair.displacement).norm(dim=-1)
-        textured = keeps & (_steps(pair.original) > 4)
-        found["displaced"] = float(off[keeps].mean())
-        found["displaced at edges"] = float(off[textured].mean()) if bool(textured.any()) else 0.0
-        found["displaced, worst 1 %"] = float(off[keeps].quantile(0.99)) if int(keeps.sum()) < 2**24 else 0.0
-        # without any registration a pixel is as far off as it was moved
-        found["moved"] = float(pair.displacement.norm(dim=-1)[keeps].mean())
-    if made.confidence is not None:
-        unsure = made.confidence < HALF
-        wrong = pair.redrawn & pair.seen
-        found["flagged right"] = float((unsure & wrong).sum())
-        found["flagged"] = float((unsure & pair.seen).sum())
-        found["wrong"] = float(wrong.sum())
-        found["seen"] = float(pair.seen.sum())
-        found["unsure where seen"] = float(unsure[keeps].float().mean())
-        if bool((~pair.seen).any()):
-            found["unsure where not seen"] = float(unsure[~pair.seen].float().mean())
+    return found | _displaced(pair, made) | _flagged(pair, made)
+
+
+def _displaced(pair: DriftPair, made: Colored) -> dict[str, float]:
+    """How far the displacement is off, pixels, where the edit shows the same; without any it is what was moved."""
+    if made.displacement is None:
+        return {}
+    keeps = pair.seen & ~pair.redrawn
+    off = (made.displacement - pair.displacement).norm(dim=-1)
+    at_edges = keeps & (_steps(pair.original) > 4)
+    return {
+        "displaced": float(off[keeps].mean()),
+        "displaced at edges": float(off[at_edges].mean()) if bool(at_edges.any()) else 0.0,
+        "displaced, worst 1 %": float(off[keeps].kthvalue(max(1, int(0.99 * int(keeps.sum()))))[0]),
+        "moved": float(pair.displacement.norm(dim=-1)[keeps].mean()),
+    }
+
+
+def _flagged(pair: DriftPair, made: Colored) -> dict[str, float]:
+    """Pixels that the confidence calls unsure, of those that the edit shows, and shares of those that it should not."""
+    if made.confidence is None:
+        return {}
+    unsure, wrong = made.confidence < HALF, pair.redrawn & pair.seen
+    found = {
+        "flagged right": float((unsure & wrong).sum()),
+        "flagged": float((unsure & pair.seen).sum()),
+        "wrong": float(wrong.sum()),
+        "unsure where the same": float(unsure[pair.seen & ~pair.redrawn].float().mean()),
+    }
+    if not bool(pair.seen.all()):
+        found["unsure where not seen"] = float(unsure[~pair.seen].float().mean())
     return found
 
 
