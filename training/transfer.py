@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bench.resident import Peak
 from comfyui_exemplar.color import ab_error, color_ghosting, luminance, merge_luminance, rgb_to_lab
 from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.pipelines.transfer import TransferSettings, transfer_colors
 
 from .baselines import match_histogram, monge_kantorovich, reinhard, tint
 from .drift_pairs import A_KIND, KINDS, MIXED, STILL, DriftPair, build
-from .resources import Peak
 
 PLAIN, BOUND, OURS, GLOBAL = "plain merge", "plain merge, no drift", "ours", "ours, one global fit"
 CALM = "ours, no drift"
