@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from comfyui_exemplar.color import lab_to_rgb, luminance
+from comfyui_exemplar.color import fitted_rgb, lab_to_rgb, luminance, rgb_to_lab
 
 from .drawings import NAMED_BY_CODE_POINT, is_glyph, read_sets, render_svg, shows_people, split_of
 from .drift import blurred, resized, sample
@@ -158,6 +158,24 @@ class Vectors:
 
         return Canvas(picture, margin, f"{len(things)} things on {kind}", changed, lambda r: alphas[thing(r)])
 
+    def pattern(self, frame: tuple[int, int], margin: int, random: Random) -> Canvas:
+        """One small thing again and again, alike but for its colors: who takes it for its neighbor errs."""
+        size = (frame[0] + 2 * margin, frame[1] + 2 * margin)
+        name = str(random.choice(self.names))
+        side = int(random.integers(44, 76))
+        drawing = self.render(name, str(random.choice(self.hands[name])), side)
+        lab = rgb_to_lab(drawing[None, ..., :3])[0]
+        picture = lab_to_rgb(torch.tensor([85.0, *random.uniform(-12, 12, 2)]).float().expand(1, *size, 3))[0].clone()
+        pitch = side + int(random.integers(4, 16))
+        for y in range(0, size[0] - side, pitch):
+            for x in range(0, size[1] - side, pitch):
+                color = torch.from_numpy(random.uniform(-50, 50, 2)).float()
+                cell = fitted_rgb(torch.cat([lab[..., :1], 0.3 * lab[..., 1:] + color], -1)[None])[0]
+                place = picture[y : y + side, x : x + side]
+                place.copy_(torch.lerp(place, cell, drawing[..., 3:]))
+        nothing = torch.zeros(size, dtype=torch.bool)
+        return Canvas(picture, margin, f"a pattern of {name}", lambda r: (picture, nothing), lambda r: nothing.float())
+
 
 def view(walls: Tensor, size: tuple[int, int], yaw: float, pitch: float, width: float = 1.75) -> Tensor:
     """What a camera at the middle of a cube map sees.
@@ -207,8 +225,6 @@ def blob(size: tuple[int, int], margin: int, random: Random) -> Tensor:
 
 def common_hue(picture: Tensor) -> Tensor:
     """(H, W) in 0..1: how much each pixel has the picture's most common hue."""
-    from comfyui_exemplar.color import rgb_to_lab
-
     a, b = rgb_to_lab(picture[None])[0, ..., 1:].unbind(-1)
     chroma, hue = torch.hypot(a, b), torch.atan2(b, a)
     counts = torch.histc(hue[chroma > 8], 24, -np.pi, np.pi)

@@ -25,7 +25,8 @@ CROP, SMALLEST = 0.6, 0.25
 #: How soft every copy is at least (drift.softened), since every edit went through a VAE.
 SOFT = 0.25
 MARGIN = 96
-#: What each kind does besides coloring; "mixed" does most of it at once.
+#: What each kind does besides coloring; "pattern" zooms and shifts one thing drawn again and again, "mixed" does most
+#: of it at once.
 KINDS = (
     "none",
     "zoom",
@@ -43,6 +44,7 @@ KINDS = (
     "recolored",
     "redrawn",
     "crop",
+    "pattern",
     "mixed",
 )
 #: Kinds in which no pixel goes elsewhere.
@@ -113,6 +115,7 @@ def changes(kind: str, amount: float, random: np.random.Generator) -> Changes:
         "zoom": Changes(Drift(zoom=zoom)),
         "shift": Changes(Drift(shift=shift)),
         "zoom and shift": Changes(Drift(zoom=zoom, shift=shift)),
+        "pattern": Changes(Drift(zoom=zoom, shift=shift)),
         "turn": Changes(Drift(turn=way * TURN * amount)),
         "perspective": Changes(Drift(tilt=(float(heading[0] * TILT * amount), float(heading[1] * TILT * amount)))),
         "warp": Changes(Drift(warp=WARP * amount, seed=seed)),
@@ -167,7 +170,9 @@ def build(
         for at in range(count):
             random = np.random.default_rng((seed, number, at))
             frame = FRAMES[int(random.integers(len(FRAMES)))]
-            if at % 2:
+            if kind == "pattern":
+                canvas = vectors.pattern(frame, MARGIN, random)
+            elif at % 2:
                 canvas = vectors.canvas(frame, MARGIN, random, photographs)
             else:
                 canvas = photographs.canvas(frame, MARGIN, random, single=at % 4 == 2)

@@ -15,13 +15,14 @@ from comfyui_exemplar.files.saving import save_image
 from .drift_pairs import KINDS, STILL
 from .transfer import BOUND, GLOBAL, OURS, PLAIN, Colored
 
-#: How many examples of a kind the sheet shows, where not two.
-SHEET = {"none": 1, "mixed": 6, "redrawn": 4}
+#: How many examples the sheet shows of kinds of which one would be too few.
+SHEET = {"redrawn": 2, "mixed": 6}
 #: What one step of a kind's amount is, for the plots.
 UNITS = {
     "zoom": (5.0, "zoom, %"),
     "shift": (32.0, "shift, pixels"),
     "zoom and shift": (5.0, "zoom, % (and shift, x 6.4 pixels)"),
+    "pattern": (5.0, "zoom, % (and shift, x 6.4 pixels)"),
     "turn": (2.0, "turn, degrees"),
     "perspective": (2.0, "perspective, % of the sides"),
     "warp": (8.0, "warp, pixels"),
@@ -33,7 +34,7 @@ UNITS = {
     "crop": (40.0, "crop, % of the sides at the most"),
 }
 _COLORS = {PLAIN: "#999999", BOUND: "#228833", OURS: "#4477aa", GLOBAL: "#ccbb44"}
-_SIDE = 200
+_SIDE = 150
 
 
 def table(numbers: dict) -> str:
@@ -112,26 +113,26 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 def sheet(shown: list[tuple], path: Path) -> None:
-    """One row a pair: original, edit, plain merge, ours, truth, confidence, and how far the displacement is off."""
+    """Two columns of pairs: original, edit, plain merge, ours, truth, confidence, how far the displacement is off."""
     if not shown:
         return
-    names = ["original", "edit", PLAIN, OURS, "truth", "confidence (red: redrawn)", "displacement off, 0..8 px"]
+    names = ["original", "edit", PLAIN, OURS, "truth", "confidence (red: redrawn)", "displacement off, 0 to 8"]
     gap, head, words = 4, 16, 14
     cell = _SIDE + gap
-    made = Image.new("RGB", (len(names) * cell, head + len(shown) * (_SIDE + gap + words)), "white")
+    block, high = len(names) * cell + 3 * gap, cell + words
+    made = Image.new("RGB", (2 * block, head + -(-len(shown) // 2) * high), "white")
     draw = ImageDraw.Draw(made)
-    for column, name in enumerate(names):
-        draw.text((column * cell + 2, 2), name, fill="black")
+    for half in range(2):
+        for column, name in enumerate(names):
+            draw.text((half * block + column * cell + 2, 2), name, fill="black")
     for at, (pair, results, row) in enumerate(shown):
-        y = head + at * (_SIDE + gap + words)
-        mine, plain = row["ways"][OURS]["error"], row["ways"][PLAIN]["error"]
-        bound = row["ways"][BOUND]["error"]
-        text = f"{pair.kind}, {pair.name}: error {plain:.1f} plain, {mine:.1f} ours, {bound:.1f} no drift"
-        draw.text((2, y), text, fill="black")
+        left, top = at % 2 * block, head + at // 2 * high
+        errors = {way: row["ways"][way]["error"] for way in (PLAIN, OURS, BOUND)}
+        text = ", ".join(f"{error:.1f} {way}" for way, error in errors.items())
+        draw.text((left + 2, top), f"{pair.kind}, {pair.name}: {text}", fill="black")
         pictures = [pair.original, pair.edited, results[PLAIN].image, results[OURS].image, pair.truth]
-        cells = [_picture(each[0]) for each in pictures] + _maps(pair, results[OURS])
-        for column, image in enumerate(cells):
-            made.paste(image, (column * cell, y + words))
+        for column, image in enumerate([_picture(each[0]) for each in pictures] + _maps(pair, results[OURS])):
+            made.paste(image, (left + column * cell, top + words))
     save_image(made, path, quality=86)
 
 

@@ -299,3 +299,26 @@ class TestBaselines:
         for channel in range(3):
             one, other = (p[..., channel].flatten().quantile(torch.linspace(0.05, 0.95, 7)) for p in (found, reference))
             assert torch.allclose(one, other, atol=0.03)
+
+
+def test_what_the_sheet_shows(monkeypatch, tmp_path):
+    """The strongest of a kind, a photograph and a drawing by turns; of the mixed ones the first."""
+    from training import transfer, transfer_report
+    from training.drift_pairs import KINDS
+
+    def pairs(folder, split, *, kinds, a_kind, mixed, seed=0):
+        for kind in kinds:
+            for at in range(mixed if kind == "mixed" else a_kind):
+                yield made(kind, min(1.0, (at // 2 + 1) / max(1, a_kind // 2)), seed=at)
+
+    seen = []
+    monkeypatch.setattr(transfer, "build", pairs)
+    monkeypatch.setattr(transfer_report, "sheet", lambda shown, path: seen.extend(shown))
+    kinds = ("none", "shift", "mixed")
+    ways = {name: transfer.WAYS[name] for name in (transfer.PLAIN, transfer.BOUND)}
+    ways[transfer.OURS] = ways[transfer.BOUND]
+    numbers = transfer.evaluate_transfer(tmp_path, tmp_path, kinds=kinds, a_kind=4, mixed=8, ways=ways)
+    assert numbers["pairs"] == 16
+    assert [each[2]["kind"] for each in seen] == ["none", "shift", *["mixed"] * 6]
+    assert all(each[2]["amount"] == 1 for each in seen[:2])
+    assert set(KINDS) > set(kinds) and (tmp_path / "transfer.json").exists() and (tmp_path / "transfer.md").exists()
