@@ -45,9 +45,10 @@ def networks(options: argparse.Namespace) -> dict[str, Path]:
     return {"--encoder": options.encoder} if options.encoder else {"--model": options.model or model_path()}
 
 
-def placement(options: argparse.Namespace, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def placement(options: argparse.Namespace, chosen: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Where and how the network runs.
 
+    :param chosen: settings of color memories that the user named; ``prefix`` is what their options begin with.
     :raises ValueError: an option that an encoder has no use for, or a device that is not there.
     """
     if not options.encoder:
@@ -55,7 +56,7 @@ def placement(options: argparse.Namespace, chosen: Mapping[str, Any]) -> dict[st
     useless = {
         "--model": options.model,
         "--prediction": options.prediction != "auto",
-        "--timestep": "timestep" in chosen,
+        common.flag_of(prefix + "timestep"): "timestep" in chosen,
     }
     for option, there in useless.items():
         if there:
