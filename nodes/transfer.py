@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..hosts.comfy.runs import say, stop_if_canceled
+from ..hosts.comfy.runs import say
 from ..pipelines.transfer import TransferSettings, displacement_picture, transfer_colors
 from .common import CATEGORY_COLOR, ColorMemory, FrameProgress
 from .inputs import expect, optional_mask, optional_picture, picture
@@ -142,7 +142,6 @@ class TransferColors(io.ComfyNode):
             memory=memory,
             **network,
             progress=FrameProgress(len(original)),
-            pause=stop_if_canceled,
         )
         for note in result.notes:
             say(f"{title(cls)}: {note}")
