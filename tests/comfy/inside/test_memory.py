@@ -60,7 +60,6 @@ HALVED = [
 ONE_BY_ONE = {
     "ExemplarPivotInversion": "unet",
     "ExemplarColorStrokes": "unet",
-    "ExemplarTransferColors": "unet",
     "ExemplarLCADCondition": "lcad encode",
     "ExemplarLCADDecode": "lcad decode",
 }
@@ -95,6 +94,7 @@ WITHOUT = {
     "ExemplarMergeMemories",
     "ExemplarSaveMemory",
     "ExemplarLoadMemory",
+    "ExemplarTransferColors",
 }
 #: Loaders that have no settings, and what they call.
 WITHOUT_SETTINGS = {
