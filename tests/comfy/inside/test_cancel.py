@@ -80,6 +80,7 @@ SHORT = {
     "ExemplarMergeMemories",
     "ExemplarSaveMemory",
     "ExemplarLoadMemory",
+    "ExemplarTransferColors",  # see test_transfer.py
 }
 MOMENTS = ("first", "middle", "last")
 

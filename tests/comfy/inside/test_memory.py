@@ -94,6 +94,7 @@ WITHOUT = {
     "ExemplarMergeMemories",
     "ExemplarSaveMemory",
     "ExemplarLoadMemory",
+    "ExemplarTransferColors",
 }
 #: Loaders that have no settings, and what they call.
 WITHOUT_SETTINGS = {
