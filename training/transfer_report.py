@@ -13,7 +13,7 @@ from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.files.saving import save_image
 
 from .drift_pairs import KINDS, STILL
-from .transfer import BOUND, GLOBAL, OURS, PLAIN, Colored
+from .transfer import BOUND, GLOBAL, OURS, PLAIN, TRUE, Colored
 
 #: How many examples the sheet shows of kinds of which one would be too few.
 SHEET = {"redrawn": 2, "mixed": 6}
@@ -38,41 +38,71 @@ _SIDE = 150
 
 
 def table(numbers: dict) -> str:
-    """Markdown."""
+    """Markdown: errors, what else there is to say of ours, ways, goals."""
     groups = numbers["groups"]
     lines = [
         f"{numbers['pairs']} pairs ({numbers['split']} split). Error: mean distance in (a, b) from the truth.",
         "",
-        "| drift | pairs | plain merge | no drift | ours | one global fit | of plain | of no drift | ghosting, of the "
-        "truth's: plain, ours | displacement off, pixels (moved) | precision, recall |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, group in groups.items():
-        ways, mine = group["ways"], group["ways"][OURS]
-        cells = [
-            name,
-            str(group["pairs"]),
-            *(_number(ways.get(way, {}).get("error")) for way in (PLAIN, BOUND, OURS, GLOBAL)),
-        ]
-        cells += [f"{group['of plain']:.2f}", f"{group['of bound']:.2f}"]
-        cells.append(f"{ways[PLAIN]['ghosting']:.2f}, {mine['ghosting']:.2f}")
-        cells.append(f"{mine['displaced']:.2f} ({mine['moved']:.1f})" if "displaced" in mine else "-")
-        cells.append(f"{mine['precision']:.2f}, {mine['recall']:.2f}" if "precision" in mine else "-")
-        lines.append(f"| {' | '.join(cells)} |")
-    everything = [name for name in ("all that drift", "all without drift") if name in groups]
-    lines += [
+        *_errors(groups),
         "",
-        f"| way | {' | '.join(f'error, {name}' for name in everything)} | seconds | peak beyond the pictures, MB |",
+        *_ours(groups),
+        "",
+        *_ways({name: groups[name] for name in ("all that drift", "all without drift") if name in groups}),
+        "",
+        "| goal | found | wanted | held |",
+        "| --- | --- | --- | --- |",
     ]
-    lines.append(f"| --- |{' --- |' * (len(everything) + 2)}")
-    for way, row in groups[everything[0]]["ways"].items():
-        errors = " | ".join(_number(groups[name]["ways"][way]["error"]) for name in everything)
-        lines.append(f"| {way} | {errors} | {row['seconds']:.2f} | {row['peak MB']:.0f} |")
-    lines += ["", "| goal | found | wanted | held |", "| --- | --- | --- | --- |"]
     for goal in numbers["goals"]:
         bound = f"at {'most' if goal['at most'] else 'least'} {goal['goal']:.3g}"
         lines.append(f"| {goal['what']} | {goal['found']:.3f} | {bound} | {'yes' if goal['held'] else 'no'} |")
     return "\n".join(lines) + "\n"
+
+
+def _errors(groups: dict) -> list[str]:
+    shown = [way for way in (PLAIN, BOUND, TRUE, OURS, GLOBAL) if way in next(iter(groups.values()))["ways"]]
+    ratios = ("of plain", "of bound", "of bound where seen")
+    names = {"of bound": "of no drift", "of bound where seen": "of no drift, where seen"}
+    heads = ["drift", "pairs", *shown, *(f"ours, {names.get(ratio, ratio)}" for ratio in ratios)]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for name, group in groups.items():
+        cells = [name, str(group["pairs"]), *(_number(group["ways"][way]["error"]) for way in shown)]
+        cells += [f"{group[ratio]:.2f}x" for ratio in ratios]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _ours(groups: dict) -> list[str]:
+    heads = [
+        "drift",
+        "ghosting, of the truth's: plain",
+        "no drift",
+        "ours",
+        "moved, pixels",
+        "displacement off",
+        "at edges",
+        "unsure where the same",
+        "redrawn: precision",
+        "recall",
+    ]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for name, group in groups.items():
+        mine = group["ways"][OURS]
+        cells = [name, *(f"{group['ways'][way]['ghosting']:.2f}x" for way in (PLAIN, BOUND, OURS))]
+        cells += [_number(mine.get(key)) for key in ("moved", "displaced", "displaced at edges")]
+        cells.append(f"{mine['unsure where the same']:.0%}" if "unsure where the same" in mine else "-")
+        cells += [_number(mine.get(key)) for key in ("precision", "recall")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _ways(groups: dict) -> list[str]:
+    heads = ["way", *(f"error, {name}" for name in groups), "processor seconds", "peak beyond the pictures, MB"]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for way, row in next(iter(groups.values()))["ways"].items():
+        errors = [_number(group["ways"][way]["error"]) for group in groups.values()]
+        cells = [way, *errors, f"{row['seconds']:.2f}", f"{row['peak MB']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def plot(rows: list[dict], path: Path) -> None:

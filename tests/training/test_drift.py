@@ -239,6 +239,18 @@ class TestMeasure:
         assert mine["flagged right"] == mine["flagged"] == mine["wrong"] > 0
         assert mine["ghosting"] == pytest.approx(row["truth's ghosting"])
 
+    def test_errors_are_the_metrics(self, ways):
+        from comfyui_exemplar.color import ab_error
+        from training.transfer import PLAIN, measure
+
+        pair = made("redrawn")
+        row, results = measure(pair, ways)
+        image, found = results[PLAIN].image, row["ways"][PLAIN]
+        assert found["error"] == pytest.approx(float(ab_error(image, pair.truth)))
+        redrawn = pair.redrawn[None].float()
+        assert found["error where redrawn"] == pytest.approx(float(ab_error(image, pair.truth, redrawn)), rel=1e-4)
+        assert found["error where seen"] == pytest.approx(float(ab_error(image, pair.truth, 1 - redrawn)), rel=1e-4)
+
     def test_summary_and_table(self, ways, tmp_path):
         from training.transfer import OURS, measure, summary
         from training.transfer_report import plot, sheet, table
@@ -258,6 +270,14 @@ class TestMeasure:
         plot(rows, tmp_path / "plot.png")
         sheet(shown, tmp_path / "sheet.jpg")
         assert (tmp_path / "plot.png").stat().st_size > 1000 and (tmp_path / "sheet.jpg").stat().st_size > 1000
+
+    def test_a_lookup_by_the_truth_is_near_the_copy_without_drift(self):
+        from training.transfer import BOUND, PLAIN, TRUE, WAYS, measure
+
+        for kind in ("shift", "zoom", "warp", "turn", "crop"):
+            row, _ = measure(made(kind), {name: WAYS[name] for name in (PLAIN, BOUND, TRUE)})
+            errors = {name: row["ways"][name]["error where seen"] for name in (PLAIN, BOUND, TRUE)}
+            assert errors[TRUE] < 1.15 * errors[BOUND] + 0.1 and errors[TRUE] < 0.9 * errors[PLAIN], (kind, errors)
 
     def test_each_way_colors(self):
         """All of them give a picture of the original's size; only the registration knows the place."""
