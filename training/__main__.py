@@ -257,13 +257,13 @@ def _evaluate_translation(options: argparse.Namespace) -> None:
 
 def _evaluate_transfer(options: argparse.Namespace) -> None:
     from .drift_pairs import A_KIND, KINDS
-    from .transfer import BOUND, OURS, PLAIN, WAYS, evaluate_transfer
+    from .transfer import BOUND, OURS, PLAIN, TRUE, WAYS, evaluate_transfer
 
     kinds = tuple(options.kinds or KINDS)
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"--kinds: found {unknown[0]!r}, expected some of {', '.join(KINDS)}.")
     count = options.pairs or (2 if options.quick else A_KIND)
-    ways = {name: WAYS[name] for name in (PLAIN, BOUND, OURS)} if options.quick else WAYS
+    ways = {name: WAYS[name] for name in (PLAIN, BOUND, TRUE, OURS)} if options.quick else WAYS
     evaluate_transfer(
         options.folder, options.output, options.split, kinds=kinds, a_kind=count, mixed=3 * count, ways=ways
     )

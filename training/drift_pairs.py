@@ -47,6 +47,9 @@ KINDS = (
     "pattern",
     "mixed",
 )
+#: Kinds in which things go elsewhere, as edit models move them. A crop and a pattern, which no edit model makes of a
+#: picture, are measured too, each for itself.
+DRIFTING = ("zoom", "shift", "zoom and shift", "turn", "perspective", "warp", "mixed")
 #: Kinds in which no pixel goes elsewhere.
 STILL = ("none", "tone", "resampled", "low resolution", "soft", "texture", "grain", "recolored")
 A_KIND, MIXED, SEED = 12, 36, 20

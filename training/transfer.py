@@ -24,12 +24,14 @@ from comfyui_exemplar.pipelines.transfer import TransferSettings, transfer_color
 
 from .baselines import match_histogram, monge_kantorovich, reinhard, tint
 from .drift import sample
-from .drift_pairs import A_KIND, KINDS, MIXED, STILL, DriftPair, build
+from .drift_pairs import A_KIND, DRIFTING, KINDS, MIXED, STILL, DriftPair, build
 
 PLAIN, BOUND, OURS, GLOBAL = "plain merge", "plain merge, no drift", "ours", "ours, one global fit"
 TRUE = "true displacement"
 #: Where the confidence is read as a yes or no.
 HALF = 0.5
+#: Mean step of (a, b), Lab units a pixel, below which a truth counts as having none.
+_FEW_STEPS = 0.01
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def summary(rows: list[dict]) -> dict:
     groups = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
     groups = {kind: found for kind, found in groups.items() if found}
     everything = {
-        "all that drift": [row for row in rows if row["kind"] not in STILL],
+        "all that drift": [row for row in rows if row["kind"] in DRIFTING],
         "all without drift": [row for row in rows if row["kind"] in STILL],
     }
     made = {name: _group(found) for name, found in {**groups, **everything}.items() if found}
@@ -157,7 +159,8 @@ def _group(rows: list[dict]) -> dict:
     ways = {way: _means([row["ways"][way] for row in rows]) for way in rows[0]["ways"]}
     truth = sum(row["truth's ghosting"] for row in rows) / len(rows)
     for numbers in ways.values():
-        numbers["ghosting"] = numbers["ghosting"] / max(truth, 1e-9)
+        # flat drawings without any steps of color away from edges have nothing to be measured by
+        numbers["ghosting"] = numbers["ghosting"] / truth if truth > _FEW_STEPS else float("nan")
         if numbers.get("wrong"):
             numbers["precision"] = numbers["flagged right"] / max(numbers["flagged"], 1e-9)
             numbers["recall"] = numbers["flagged right"] / numbers["wrong"]

@@ -87,7 +87,7 @@ def _ours(groups: dict) -> list[str]:
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for name, group in groups.items():
         mine = group["ways"][OURS]
-        cells = [name, *(f"{group['ways'][way]['ghosting']:.2f}x" for way in (PLAIN, BOUND, OURS))]
+        cells = [name, *(_number(group["ways"][way]["ghosting"]) for way in (PLAIN, BOUND, OURS))]
         cells += [_number(mine.get(key)) for key in ("moved", "displaced", "displaced at edges")]
         cells.append(f"{mine['unsure where the same']:.0%}" if "unsure where the same" in mine else "-")
         cells += [_number(mine.get(key)) for key in ("precision", "recall")]
@@ -191,4 +191,4 @@ def _picture(picture: Tensor) -> Image.Image:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None or value != value else f"{value:.2f}"
