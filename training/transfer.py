@@ -160,7 +160,7 @@ def _group(rows: list[dict]) -> dict:
     truth = sum(row["truth's ghosting"] for row in rows) / len(rows)
     for numbers in ways.values():
         # flat drawings without any steps of color away from edges have nothing to be measured by
-        numbers["ghosting"] = numbers["ghosting"] / truth if truth > _FEW_STEPS else float("nan")
+        numbers["ghosting"] = numbers["ghosting"] / truth if truth > _FEW_STEPS else None
         if numbers.get("wrong"):
             numbers["precision"] = numbers["flagged right"] / max(numbers["flagged"], 1e-9)
             numbers["recall"] = numbers["flagged right"] / numbers["wrong"]

@@ -191,4 +191,4 @@ def _picture(picture: Tensor) -> Image.Image:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.2f}"
+    return "-" if value is None else f"{value:.2f}"
