@@ -82,6 +82,7 @@ def main() -> int:
     made.add_argument("--split", choices=("dev", "test"), default="test")
     made.add_argument("--kinds", nargs="+", help="kinds of drift, by name (default: all)")
     made.add_argument("--pairs", type=int, help="pairs of a kind (default: twelve, and three times as many mixed)")
+    made.add_argument("--processes", type=int, default=1, help="how many work at once")
     made.add_argument("--quick", action="store_true", help="two pairs of a kind, ours beside the plain merge alone")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
@@ -263,9 +264,15 @@ def _evaluate_transfer(options: argparse.Namespace) -> None:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"--kinds: found {unknown[0]!r}, expected some of {', '.join(KINDS)}.")
     count = options.pairs or (2 if options.quick else A_KIND)
-    ways = {name: WAYS[name] for name in (PLAIN, BOUND, TRUE, OURS)} if options.quick else WAYS
     evaluate_transfer(
-        options.folder, options.output, options.split, kinds=kinds, a_kind=count, mixed=3 * count, ways=ways
+        options.folder,
+        options.output,
+        options.split,
+        kinds=kinds,
+        a_kind=count,
+        mixed=3 * count,
+        ways=(PLAIN, BOUND, TRUE, OURS) if options.quick else tuple(WAYS),
+        processes=options.processes,
     )
 
 

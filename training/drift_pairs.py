@@ -5,7 +5,6 @@ Every kind of drift alone, in steps from little to much, and all of them mixed. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,30 +156,28 @@ def changes(kind: str, amount: float, random: np.random.Generator) -> Changes:
     )
 
 
-def build(
-    packages: Path, split: str, *, kinds: tuple[str, ...] = KINDS, a_kind: int = A_KIND, mixed: int = MIXED, seed=SEED
-) -> Iterator[DriftPair]:
-    """``a_kind`` pairs of each kind, half photographs and half drawings, ``mixed`` of the last, one after another.
+class Pairs:
+    """Pairs by number: the same number always gives the same pair.
 
     :param packages: folder of the fetched packages.
     :param split: "dev" to choose settings with, "test" for the numbers.
     """
-    photographs, vectors = Photographs(packages, split), Vectors(packages, split)
-    for number, kind in enumerate(KINDS):
-        if kind not in kinds:
-            continue
-        count = mixed if kind == "mixed" else a_kind
-        for at in range(count):
-            random = np.random.default_rng((seed, number, at))
-            frame = FRAMES[int(random.integers(len(FRAMES)))]
-            if kind == "pattern":
-                canvas = vectors.pattern(frame, MARGIN, random)
-            elif at % 2:
-                canvas = vectors.canvas(frame, MARGIN, random, photographs)
-            else:
-                canvas = photographs.canvas(frame, MARGIN, random, single=at % 4 == 2)
-            amount = (at // 2 + 1) / max(1, count // 2)
-            yield pair(canvas, kind, min(amount, 1.0), changes(kind, min(amount, 1.0), random), random)
+
+    def __init__(self, packages: Path, split: str, seed: int = SEED) -> None:
+        self.photographs, self.vectors, self.seed = Photographs(packages, split), Vectors(packages, split), seed
+
+    def make(self, kind: str, at: int, count: int) -> DriftPair:
+        """The one numbered ``at`` of ``count`` of a kind, from little to much; photographs and drawings by turns."""
+        random = np.random.default_rng((self.seed, KINDS.index(kind), at))
+        frame = FRAMES[int(random.integers(len(FRAMES)))]
+        if kind == "pattern":
+            canvas = self.vectors.pattern(frame, MARGIN, random)
+        elif at % 2:
+            canvas = self.vectors.canvas(frame, MARGIN, random, self.photographs)
+        else:
+            canvas = self.photographs.canvas(frame, MARGIN, random, single=at % 4 == 2)
+        amount = min(1.0, (at // 2 + 1) / max(1, count // 2))
+        return pair(canvas, kind, amount, changes(kind, amount, random), random)
 
 
 def pair(canvas: Canvas, kind: str, amount: float, done: Changes, random: np.random.Generator) -> DriftPair:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -24,12 +26,14 @@ from comfyui_exemplar.pipelines.transfer import TransferSettings, transfer_color
 
 from .baselines import match_histogram, monge_kantorovich, reinhard, tint
 from .drift import sample
-from .drift_pairs import A_KIND, DRIFTING, KINDS, MIXED, STILL, DriftPair, build
+from .drift_pairs import A_KIND, DRIFTING, KINDS, MIXED, STILL, DriftPair, Pairs
 
 PLAIN, BOUND, OURS, GLOBAL = "plain merge", "plain merge, no drift", "ours", "ours, one global fit"
 TRUE = "true displacement"
 #: Where the confidence is read as a yes or no.
 HALF = 0.5
+#: Pairs that a process measures before it tells.
+_A_PART = 4
 #: Mean step of (a, b), Lab units a pixel, below which a truth counts as having none.
 _FEW_STEPS = 0.01
 
@@ -219,6 +223,24 @@ def _steps(gray: Tensor) -> Tensor:
     return torch.maximum(right, down)
 
 
+def measured_part(
+    packages: Path, split: str, kind: str, numbers: range, count: int, ways: tuple[str, ...]
+) -> list[tuple[dict, tuple | None]]:
+    """Some pairs of a kind: the row of each, and of those that the sheet shows pair, results and row."""
+    from .transfer_report import SHEET
+
+    pairs, found = Pairs(packages, split), []
+    for at in numbers:
+        pair = pairs.make(kind, at, count)
+        row, results = measure(pair, {way: WAYS[way] for way in ways})
+        # of most kinds the strongest, by turns a photograph and a drawing; of the others the first ones
+        strongest = pair.amount == 1 and at % 2 == KINDS.index(kind) % 2
+        shows = at < SHEET[kind] if kind in SHEET else strongest
+        kept = {way: results[way] for way in (PLAIN, OURS)}
+        found.append((row, (pair, kept, row) if shows else None))
+    return found
+
+
 def evaluate_transfer(
     folder: Path,
     out: Path,
@@ -227,23 +249,22 @@ def evaluate_transfer(
     kinds: tuple[str, ...] = KINDS,
     a_kind: int = A_KIND,
     mixed: int = MIXED,
-    ways: dict[str, Way] = WAYS,
+    ways: tuple[str, ...] = tuple(WAYS),
+    processes: int = 1,
 ) -> dict:
     """Writes ``transfer.json``, ``transfer.md``, ``transfer.png`` and ``transfer.jpg`` to ``out``."""
-    from .transfer_report import SHEET, plot, sheet, table
+    from .transfer_report import plot, sheet, table
 
     out.mkdir(parents=True, exist_ok=True)
-    rows, shown = [], []
-    count = sum(mixed if kind == "mixed" else a_kind for kind in kinds)
-    pairs = build(folder / "packages", split, kinds=kinds, a_kind=a_kind, mixed=mixed)
-    for pair in tqdm(pairs, total=count, desc="pairs", mininterval=10):
-        row, results = measure(pair, ways)
-        rows.append(row)
-        before = [other for other in rows if other["kind"] == pair.kind]
-        # of most kinds the strongest, by turns a photograph and a drawing; of the others the first ones
-        strongest = pair.amount == 1 and len(before) % 2 == KINDS.index(pair.kind) % 2
-        if len(before) <= SHEET[pair.kind] if pair.kind in SHEET else strongest:
-            shown.append((pair, {way: results[way] for way in (PLAIN, OURS)}, row))
+    parts = []
+    for kind in kinds:
+        count = mixed if kind == "mixed" else a_kind
+        spans = [range(start, min(start + _A_PART, count)) for start in range(0, count, _A_PART)]
+        parts += [(folder / "packages", split, kind, span, count, ways) for span in spans]
+    with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else _Here() as pool:
+        done = [pool.submit(measured_part, *part) for part in parts]
+        made = [each for part in tqdm(done, desc="parts", mininterval=10) for each in part.result()]
+    rows, shown = [row for row, _ in made], [kept for _, kept in made if kept]
     numbers = {"split": split, **summary(rows)}
     text = table(numbers)
     for name, content in (
@@ -256,3 +277,18 @@ def evaluate_transfer(
     sheet(shown, out / "transfer.jpg")
     print(text)
     return numbers
+
+
+class _Here(Executor):
+    """Does it in this process, when the result is asked for."""
+
+    def submit(self, work, /, *given):
+        return _Later(work, given)
+
+
+class _Later:
+    def __init__(self, work, given) -> None:
+        self.work, self.given = work, given
+
+    def result(self):
+        return self.work(*self.given)

@@ -326,17 +326,19 @@ def test_what_the_sheet_shows(monkeypatch, tmp_path):
     from training import transfer, transfer_report
     from training.drift_pairs import KINDS
 
-    def pairs(folder, split, *, kinds, a_kind, mixed, seed=0):
-        for kind in kinds:
-            for at in range(mixed if kind == "mixed" else a_kind):
-                yield made(kind, min(1.0, (at // 2 + 1) / max(1, a_kind // 2)), seed=at)
+    class Pairs:
+        def __init__(self, packages, split):
+            pass
+
+        def make(self, kind, at, count):
+            return made(kind, min(1.0, (at // 2 + 1) / max(1, count // 2)), seed=at)
 
     seen = []
-    monkeypatch.setattr(transfer, "build", pairs)
+    monkeypatch.setattr(transfer, "Pairs", Pairs)
     monkeypatch.setattr(transfer_report, "sheet", lambda shown, path: seen.extend(shown))
     kinds = ("none", "shift", "mixed")
-    ways = {name: transfer.WAYS[name] for name in (transfer.PLAIN, transfer.BOUND)}
-    ways[transfer.OURS] = ways[transfer.BOUND]
+    monkeypatch.setitem(transfer.WAYS, transfer.OURS, transfer.WAYS[transfer.BOUND])
+    ways = (transfer.PLAIN, transfer.BOUND, transfer.OURS)
     numbers = transfer.evaluate_transfer(tmp_path, tmp_path, kinds=kinds, a_kind=4, mixed=8, ways=ways)
     assert numbers["pairs"] == 16
     assert [each[2]["kind"] for each in seen] == ["none", "shift", *["mixed"] * 6]
