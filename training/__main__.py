@@ -91,6 +91,10 @@ def main() -> int:
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made.add_argument("--split", choices=("dev", "test"), default="test")
+    made = command("evaluate-memory", _evaluate_memory, "measure strokes, palettes and confidence of color memories")
+    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made.add_argument("--split", choices=("dev", "test"), default="test")
     options = parser.parse_args()
     try:
         options.run(options)
@@ -286,6 +290,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .evaluate import evaluate
 
     evaluate(options.folder, options.model, options.output, options.split)
+
+
+def _evaluate_memory(options: argparse.Namespace) -> None:
+    from .memory_evaluate import evaluate_memory
+
+    evaluate_memory(options.folder, options.model, options.output, options.split)
 
 
 if __name__ == "__main__":
