@@ -61,8 +61,9 @@ evaluate: $(VENV)/.ready
 	$(RUN) -m training fetch
 	$(RUN) -m training prepare
 	$(RUN) -m training evaluate
+	$(RUN) -m training evaluate-memory
 	$(RUN) -m training evaluate-transfer
-	@echo "Look at out/evaluate/plot.png, pairs.jpg, transfer.png and transfer.jpg"
+	@echo "Look at out/evaluate/plot.png, pairs.jpg, memory.png, memory.jpg, transfer.png and transfer.jpg"
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

@@ -7,7 +7,8 @@ length of the shortest way to it,
     d = min over ways Σ (ΔL/σ)² + length / reach,
 
 so soft shading costs little and an edge much; beyond 1 a stroke does nothing. Places of another thing therefore keep
-the color that they had. Ways go over lightness without its grain, since many small steps would add up to an edge. (Colors that flow where lightness is alike: Levin, Lischinski, Weiss, SIGGRAPH 2004.)
+the color that they had. Ways go over lightness without its grain, since many small steps would add up to an edge.
+(Colors that flow where lightness is alike: Levin, Lischinski, Weiss, SIGGRAPH 2004.)
 """
 
 from __future__ import annotations
@@ -106,8 +107,10 @@ def _flow(marks: Marks, reach: float) -> tuple[Tensor, Tensor]:
 
 
 def without_grain(lightness: Tensor) -> Tensor:
-    """Lightness (h, w) without texture and noise: averaged among neighbors that are about as light, so that edges and
-    thin lines stay (the bilateral filter, Tomasi and Manduchi 1998)."""
+    """Lightness (h, w) without texture and noise, with its edges and thin lines.
+
+    Averaged among neighbors that are about as light: the bilateral filter, Tomasi and Manduchi 1998.
+    """
     from kornia.filters import bilateral_blur
 
     return bilateral_blur(lightness[None, None], 5, EDGE, (1.5, 1.5))[0, 0]
