@@ -12,6 +12,8 @@ from .batch import plan
 from .looking import look, networks, placement
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..memory.entries import ColorMemory
 
 log = logging.getLogger(__name__)
@@ -91,7 +93,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ..files.pictures import load_picture
     from ..pipelines.sheet import transfer_sheet
     from ..pipelines.transfer import TransferSettings, transfer_colors
 
@@ -114,10 +115,11 @@ def run(options: argparse.Namespace) -> int:
         if memory is not None and memory.made is not None:
             memory.made.check(looking.made, "--memory")
         network = {"network": looking.network, "asking": looking.asking, "memory": memory}
+    copies, others = _Kept(), _Kept()
     with batch.working(), tqdm(total=len(batch.jobs), unit="picture") as bar:
         for job, edit, other in zip(batch.jobs, edits, fallbacks or [None] * len(batch.jobs), strict=True):
-            original, edited = batch.read(job), load_picture(edit)
-            fallback = None if other is None else load_picture(other)
+            original, edited = batch.read(job), copies.read(edit)
+            fallback = None if other is None else others.read(other)
             try:
                 result = transfer_colors(original, edited, settings, fallback=fallback, **network)
             except ValueError as error:
@@ -128,6 +130,23 @@ def run(options: argparse.Namespace) -> int:
             batch.write(job, result.images, sheet)
             bar.update()
     return 0
+
+
+class _Kept:
+    """The last picture that was read: one for all is read once, of many only one is held."""
+
+    path: Path | None = None
+    picture: Tensor
+
+    def read(self, path: Path) -> Tensor:
+        """(1, H, W, 3) in 0..1."""
+        if path != self.path:
+            from ..files.pictures import load_picture
+
+            self.path = None  # reading may fail
+            self.picture = load_picture(path)
+            self.path = path
+        return self.picture
 
 
 def _asking(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:

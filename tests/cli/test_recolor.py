@@ -9,6 +9,7 @@ from comfyui_exemplar.demo import ExampleSettings, example_paths
 from comfyui_exemplar.files.pictures import load_picture, save_picture
 
 from ..fixtures.pictures import run, shapes, size_of
+from .test_batch_work import Counted
 
 pytest.importorskip("cv2")
 
@@ -85,6 +86,17 @@ class TestRuns:
         truth, made = load_picture("truth.png"), load_picture("gray_recolored.png")
         right = (slice(None), slice(20, 180), slice(190, 290))
         assert float(ab_error(made[right], truth[right])) < 5
+
+
+@pytest.mark.parametrize(("edits", "read"), [(("edit.png",), 6 + 1), (("edit.png", "mirrored_edit.png") * 3, 6 + 6)])
+def test_memory_does_not_grow_with_the_number_of_pictures(pictures, monkeypatch, edits, read):
+    """One edit for all is read once; of many, one is held."""
+    names = [f"{number}.png" for number in range(6)]
+    for name in names:
+        (pictures / name).write_bytes((pictures / "gray.png").read_bytes())
+    counted = Counted(monkeypatch)
+    assert run("recolor", *names, "--from", *edits, "--motion", "none", "--no-sheet", "--output", "out") == 0
+    assert counted.read == read and len(counted.written) == 6
 
 
 class TestRefused:
