@@ -122,6 +122,19 @@ def test_cancel_within_a_picture(nodes, truth, gray, monkeypatch):
     assert all(torch.equal(one, other) for one, other in zip(expected, again, strict=True))
 
 
+def test_memory_ran_out(nodes, truth, gray, monkeypatch):
+    from comfyui_exemplar.pipelines import transfer
+
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), OSError(12, "no memory")):
+
+        def fails(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(transfer, "register", fails)
+        with pytest.raises(torch.OutOfMemoryError, match="^Transfer Colors: memory ran out, .*use smaller pictures"):
+            nodes("ExemplarTransferColors", original=gray, edited=drifted(truth))
+
+
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
