@@ -23,10 +23,14 @@ from ..memory.entries import ColorMemory
 from ..memory.features import FeatureSource
 from ..settings import Settings, setting, share
 from .confidence import trust
+from .memory import check_inputs
 from .memory_settings import MemorySettings
+from .transfer_memory import looked_up
 
 log = logging.getLogger(__name__)
 
+#: How sure a color memory must be of a place where the edit is not.
+LOOKED_UP = MemorySettings().fallback_below
 #: Told how many pictures are done, and the last one.
 Progress = Callable[[int, "Tensor | None"], None]
 
@@ -120,6 +124,14 @@ def transfer_colors(
         fallback = as_picture(fallback, "fallback")
         check_count(len(fallback), len(original), "fallback")
     mask = check_masks(mask, len(original), "mask")
+    look = None
+    if network is not None:
+        asking = asking or MemorySettings()
+        if memory is not None:
+            check_inputs(network, original, memory, asking)
+        look = partial(looked_up, network=network, asking=asking, memory=memory, device=device)
+    elif memory is not None:
+        raise ValueError("memory: found one without the network that wrote it, expected both; give the network, too.")
     if is_gray(edited):
         raise ValueError("edited: found no color in it, expected a colored copy of the original; connect the edit.")
     parts = []
@@ -133,6 +145,7 @@ def transfer_colors(
                 settings,
                 None if fallback is None else fallback[i % len(fallback)],
                 None if mask is None else mask[i % len(mask)],
+                look,
                 partial(tell, i, None),
             )
         )
@@ -151,6 +164,7 @@ def _transferred(
     settings: TransferSettings,
     fallback: Tensor | None,
     mask: Tensor | None,
+    look: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None,
     pause: Callable[[], None],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     size = (original.shape[0], original.shape[1])
@@ -167,6 +181,9 @@ def _transferred(
             other = filled(chroma, share)
         else:
             other = rgb_to_lab(resize(fallback[None].cpu().float(), size))[0, ..., 1:]
+        if look is not None:
+            alike, sure = look(original, chroma, share)
+            other = torch.lerp(other, alike, trust(sure, LOOKED_UP)[..., None])
         chroma = torch.lerp(other, chroma, share[..., None])
     pause()
     where = None if mask is None else mask[None].cpu()

@@ -60,6 +60,7 @@ HALVED = [
 ONE_BY_ONE = {
     "ExemplarPivotInversion": "unet",
     "ExemplarColorStrokes": "unet",
+    "ExemplarTransferColors": "unet",
     "ExemplarLCADCondition": "lcad encode",
     "ExemplarLCADDecode": "lcad decode",
 }
@@ -94,7 +95,6 @@ WITHOUT = {
     "ExemplarMergeMemories",
     "ExemplarSaveMemory",
     "ExemplarLoadMemory",
-    "ExemplarTransferColors",
 }
 #: Loaders that have no settings, and what they call.
 WITHOUT_SETTINGS = {

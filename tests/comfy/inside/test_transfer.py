@@ -131,7 +131,7 @@ def test_memory_ran_out(nodes, truth, gray, monkeypatch):
             raise error
 
         monkeypatch.setattr(transfer, "register", fails)
-        with pytest.raises(torch.OutOfMemoryError, match="^Transfer Colors: memory ran out, .*use smaller pictures"):
+        with pytest.raises(torch.OutOfMemoryError, match=r"^Transfer Colors: memory ran out, .*use smaller pictures"):
             nodes("ExemplarTransferColors", original=gray, edited=drifted(truth))
 
 
@@ -176,6 +176,22 @@ class TestMemory:
             nodes("ExemplarTransferColors", original=pair[1], edited=pair[2], memory=kit.memory)
         with pytest.raises(ValueError, match="vae: found nothing"):
             nodes("ExemplarTransferColors", original=pair[1], edited=pair[2], model=kit.embedded[0])
+
+    def test_the_copy_itself_and_another_picture(self, nodes, kit, pair):
+        truth, gray, edited = pair
+        model, _, vae, empty = kit.embedded
+        looking = {"model": model, "vae": vae, "conditioning": empty}
+        place = (slice(None), slice(150, 215), slice(285, 350))
+        alone = nodes("ExemplarTransferColors", original=gray, edited=edited)
+        copy = nodes("ExemplarTransferColors", original=gray, edited=edited, **looking)
+        (memory,) = nodes("ExemplarColorMemory", references=truth, **looking)
+        other = nodes("ExemplarTransferColors", original=gray, edited=edited, memory=memory, **looking)
+        assert float(alone[1][place].mean()) < 0.4, "painted over"
+        errors = [float(ab_error(made[0][place], truth[place])) for made in (alone, copy, other)]
+        assert errors[1] < errors[0] and errors[2] < errors[0], errors
+        # what the edit shows is the edit's, whatever stands in for the rest
+        sure = alone[1] > 0.9
+        assert float((copy[0] - alone[0])[sure].abs().mean()) < 0.01
 
     def test_a_memory_of_another_model(self, nodes, kit, pair):
         from dataclasses import replace
