@@ -1,5 +1,7 @@
 """The command recolor: colors of edited copies on the photographs' own pixels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -86,6 +88,19 @@ class TestRuns:
         truth, made = load_picture("truth.png"), load_picture("gray_recolored.png")
         right = (slice(None), slice(20, 180), slice(190, 290))
         assert float(ab_error(made[right], truth[right])) < 5
+
+
+def test_what_was_found_is_said(pictures, capsys, monkeypatch):
+    from comfyui_exemplar.pipelines import transfer
+
+    def noted(*args, **kw):
+        return replace(found(*args, **kw), notes=("The edit is mirrored.", "Little of it matches."))
+
+    found = transfer.transfer_colors
+    monkeypatch.setattr(transfer, "transfer_colors", noted)
+    assert run("recolor", "gray.png", "--from", "edit.png", "--no-sheet") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert said == ["warning: gray.png: The edit is mirrored.", "warning: gray.png: Little of it matches."]
 
 
 @pytest.mark.parametrize(("edits", "read"), [(("edit.png",), 6 + 1), (("edit.png", "mirrored_edit.png") * 3, 6 + 6)])

@@ -1,5 +1,7 @@
 """Transfer Colors within ComfyUI: what it gives, what it refuses, how it is stopped, and beside color memories."""
 
+from dataclasses import replace
+
 import comfy.model_management as mm
 import comfy.utils
 import pytest
@@ -122,6 +124,17 @@ def test_cancel_within_a_picture(nodes, truth, gray, monkeypatch):
     assert all(torch.equal(one, other) for one, other in zip(expected, again, strict=True))
 
 
+def test_what_was_found_is_said(nodes, truth, gray, monkeypatch, caplog):
+    from comfyui_exemplar.nodes import transfer
+
+    found = transfer.transfer_colors
+    noted = lambda *args, **kw: replace(found(*args, **kw), notes=("The edit is mirrored.",))  # noqa: E731
+    monkeypatch.setattr(transfer, "transfer_colors", noted)
+    with caplog.at_level("WARNING"):
+        nodes("ExemplarTransferColors", original=gray, edited=drifted(truth))
+    assert "Transfer Colors: The edit is mirrored." in caplog.messages
+
+
 def test_memory_ran_out(nodes, truth, gray, monkeypatch):
     from comfyui_exemplar.pipelines import transfer
 
@@ -194,8 +207,6 @@ class TestMemory:
         assert float((copy[0] - alone[0])[sure].abs().mean()) < 0.01
 
     def test_a_memory_of_another_model(self, nodes, kit, pair):
-        from dataclasses import replace
-
         model, _, vae, _ = kit.embedded
         foreign = replace(kit.memory, made=replace(kit.memory.made, fingerprint="SDXL-0000"))
         with pytest.raises(ValueError, match="memory: found a memory of the model"):
