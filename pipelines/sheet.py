@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -88,15 +89,18 @@ def transfer_sheet(original: Tensor, edited: Tensor, result: TransferResult, hei
     from .transfer import displacement_picture
 
     farthest = float(result.displacement.norm(dim=-1).max())
+    small = scaled(original, height)  # first of all: originals may be huge
+    sure = scaled(result.confidence.cpu()[..., None], height)[..., 0]
+    moved = F.interpolate(result.displacement.cpu().movedim(-1, 1), tuple(small.shape[1:3]), mode="area").movedim(1, -1)
     columns = [
-        ("original", original),
-        ("edit", edited),
-        ("result", result.images.cpu()),
-        ("edit, laid on the original", result.aligned.cpu()),
-        (f"displacement: gray is none, up to {farthest:.1f} px", displacement_picture(result.displacement.cpu())),
-        ("confidence: dark is unsure", over_picture(desaturate(original), result.confidence.cpu())),
+        ("original", small),
+        ("edit", scaled(edited, height)),
+        ("result", scaled(result.images.cpu(), height)),
+        ("edit, laid on the original", scaled(result.aligned.cpu(), height)),
+        (f"displacement: gray is none, up to {farthest:.1f} px", displacement_picture(moved)),
+        ("confidence: dark is unsure", over_picture(desaturate(small), sure)),
     ]
-    return side_by_side([labeled(scaled(picture, height), label) for label, picture in columns], gap=6)
+    return side_by_side([labeled(picture, label) for label, picture in columns], gap=6)
 
 
 def scaled(picture: Tensor, height: int) -> Tensor:
