@@ -47,19 +47,23 @@ bench: $(VENV)/.ready
 	$(RUN) -m bench.lcad_instances $(ON)
 	$(RUN) -m bench.vct_control $(ON)
 	$(RUN) -m bench.color_memory $(ON)
+	$(RUN) -m bench.transfer
 	$(RUN) -m bench.memory
 
 ## Write the English locale, the tables of help pages and the README's table of nodes from the nodes' schemas.
 texts: $(VENV)/.ready
 	$(RUN) -m texts write
 
-## Measure the embedded model on held-out pairs beside simple ways to color. Fetches drawings with npm; about an hour.
+## Measure the embedded model on held-out pairs beside simple ways to color, and colors of drifted copies beside the plain
+## merge. Fetches drawings with npm; about an hour and a half.
 evaluate: $(VENV)/.ready
 	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[training]"
 	$(RUN) -m training fetch
 	$(RUN) -m training prepare
 	$(RUN) -m training evaluate
-	@echo "Look at out/evaluate/plot.png and out/evaluate/pairs.jpg"
+	$(RUN) -m training evaluate-memory
+	$(RUN) -m training evaluate-transfer
+	@echo "Look at out/evaluate/plot.png, pairs.jpg, memory.png, memory.jpg, transfer.png and transfer.jpg"
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

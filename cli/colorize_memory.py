@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import options as common
 from . import sources
 from .batch import Batch, plan
+from .looking import look, networks, placement
 from .terminal import note, say
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..memory.entries import ColorMemory, Made
-    from ..memory.features import FeatureSource
-    from ..pipelines.memory_settings import MemorySettings, WritingSettings
+    from ..memory.entries import ColorMemory
+    from ..pipelines.memory_settings import WritingSettings
+    from .looking import Looking
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +39,12 @@ def run(options: argparse.Namespace, why: str) -> int:
     chosen = chosen_of(options, MemorySettings)
     keys = common.chosen(options, WritingSettings, WRITING)
     MemorySettings.resolve(**chosen)  # what is out of range is refused before anything is read
-    look = _encoder if options.encoder else _model
-    placed = _placed(options, chosen)
+    placed = placement(options, chosen)
     batch = plan(
         options,
         sheets=not options.no_sheet,
         pictures=_pictures(options),
-        files={**{f"--memory {file}": file for file in options.memory}, **_networks(options)},
+        files={**{f"--memory {file}": file for file in options.memory}, **networks(options)},
         folders=["--model", "--encoder"],
         saves={"--save-memory": options.save_memory},
     )
@@ -66,92 +64,6 @@ def run(options: argparse.Namespace, why: str) -> int:
         say(place.path)
     _color(batch, looking, memory, made)
     return 0
-
-
-@dataclass(frozen=True)
-class _Looking:
-    """What looks at pictures.
-
-    :param name: for messages.
-    :param recommended: what it recommends for color memories.
-    """
-
-    network: FeatureSource
-    name: str
-    asking: MemorySettings
-    recommended: Mapping[str, Any]
-    out_of_memory: Callable[[Exception], bool]
-
-    @property
-    def made(self) -> Made:
-        """What a memory must be made by that it is to ask."""
-        from ..memory.entries import Made
-
-        return Made(self.network.fingerprint, self.network.spaces, self.asking.features.context, self.name)
-
-
-def _networks(options: argparse.Namespace) -> dict[str, Path]:
-    from ..demo import model_path
-
-    return {"--encoder": options.encoder} if options.encoder else {"--model": options.model or model_path()}
-
-
-def _placed(options: argparse.Namespace, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Where and how the network runs.
-
-    :raises ValueError: an option that an encoder has no use for, or a device that is not there.
-    """
-    if not options.encoder:
-        return common.checkpoint(options)
-    useless = {
-        "--model": options.model,
-        "--prediction": options.prediction != "auto",
-        "--timestep": "timestep" in chosen,
-    }
-    for option, there in useless.items():
-        if there:
-            raise ValueError(f"{option} is about a diffusion model, and --encoder stands in its place; leave one out.")
-    return common.placement(options)
-
-
-def _model(
-    options: argparse.Namespace, placed: Mapping[str, Any], chosen: Mapping[str, Any], known: Sequence[ColorMemory]
-) -> _Looking:
-    """The diffusion model. A memory is asked with the layers, level and context that it was written with."""
-    from ..hosts.diffusers.checkpoint import load_standalone
-    from ..hosts.diffusers.host import DiffusersHost
-    from ..pipelines.memory_features import UNetFeatures, as_written
-    from ..pipelines.memory_settings import MemorySettings
-
-    model = load_standalone(_networks(options)["--model"], **placed)
-    host, recommended = DiffusersHost(model), model.recommended.get("memory", {})
-    asking = MemorySettings.resolve(recommended, **chosen)
-    for memory in _own(known, host.fingerprint):
-        asking = MemorySettings.resolve(recommended, features=as_written(asking.features, memory, host), **chosen)
-    return _Looking(UNetFeatures(host, asking.features), model.name, asking, recommended, host.out_of_memory)
-
-
-def _encoder(
-    options: argparse.Namespace, placed: Mapping[str, Any], chosen: Mapping[str, Any], known: Sequence[ColorMemory]
-) -> _Looking:
-    """A vision encoder; as for the diffusion model."""
-    from ..hosts.diffusers.encoder import load_encoder
-    from ..pipelines.encoder_features import EncoderFeatures, as_written, recommended_for
-    from ..pipelines.memory_settings import MemorySettings
-
-    encoder = load_encoder(options.encoder, **placed)
-    recommended = recommended_for(encoder)
-    asking = MemorySettings.resolve(recommended, **chosen)
-    for memory in _own(known, encoder.fingerprint):
-        written = as_written(asking.features, memory, encoder.fingerprint)
-        asking = MemorySettings.resolve(recommended, features=written, **chosen)
-    network = EncoderFeatures(encoder, asking.features)
-    return _Looking(network, encoder.name, asking, recommended, encoder.out_of_memory)
-
-
-def _own(known: Sequence[ColorMemory], fingerprint: str) -> list[ColorMemory]:
-    """The first memory that a network wrote, if there is one: all others must be made alike."""
-    return [memory for memory in known if memory.made is not None and memory.made.fingerprint == fingerprint][:1]
 
 
 def _pictures(options: argparse.Namespace) -> dict:
@@ -213,7 +125,7 @@ class _Made:
         small += [(name, None) for memory in known for name in memory.sources]
         return cls(options, masks, small, strokes, known, palette, colors)
 
-    def written(self, looking: _Looking, settings: WritingSettings) -> ColorMemory:
+    def written(self, looking: Looking, settings: WritingSettings) -> ColorMemory:
         """All of it as one memory; one model call a reference and one for strokes.
 
         :raises ValueError: what only the model can tell does not fit.
@@ -311,7 +223,7 @@ def on_white(picture: Tensor, alpha: Tensor | None) -> Tensor:
     return picture if alpha is None else drop_alpha(torch.cat([picture, alpha[..., None]], -1))
 
 
-def _color(batch: Batch, looking: _Looking, memory: ColorMemory, made: _Made) -> None:
+def _color(batch: Batch, looking: Looking, memory: ColorMemory, made: _Made) -> None:
     """Color all pictures, those of one size in shared model calls."""
     from tqdm import tqdm
 

@@ -7,7 +7,8 @@ length of the shortest way to it,
     d = min over ways Σ (ΔL/σ)² + length / reach,
 
 so soft shading costs little and an edge much; beyond 1 a stroke does nothing. Places of another thing therefore keep
-the color that they had. (Colors that flow where lightness is alike: Levin, Lischinski, Weiss, SIGGRAPH 2004.)
+the color that they had. Ways go over lightness without its grain, since many small steps would add up to an edge.
+(Colors that flow where lightness is alike: Levin, Lischinski, Weiss, SIGGRAPH 2004.)
 """
 
 from __future__ import annotations
@@ -96,13 +97,23 @@ def _flow(marks: Marks, reach: float) -> tuple[Tensor, Tensor]:
     if not bool(start.any()):
         start = small[0, 2] > 0
     color = (small[0, :2] / small[0, 2].clamp_min(1e-6)).movedim(0, -1)
-    away, color = shortest_ways(light, start, color, reach * max(size))
+    away, color = shortest_ways(without_grain(light), start, color, reach * max(size))
     share = _falling(away)
     if scale == 1:
         return share[..., None], color
     both = torch.cat([share[..., None], color * share[..., None]], -1)[None]
     large = upsample_guided(both, marks.lightness.float()[None, ..., None])[0]
     return large[..., :1], large[..., 1:] / large[..., :1].clamp_min(1e-3)
+
+
+def without_grain(lightness: Tensor) -> Tensor:
+    """Lightness (h, w) without texture and noise, with its edges and thin lines.
+
+    Averaged among neighbors that are about as light: the bilateral filter, Tomasi and Manduchi 1998.
+    """
+    from kornia.filters import bilateral_blur
+
+    return bilateral_blur(lightness[None, None], 5, EDGE, (1.5, 1.5))[0, 0]
 
 
 def _falling(away: Tensor) -> Tensor:

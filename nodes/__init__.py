@@ -22,6 +22,7 @@ from . import (
     memory_files,
     photographs,
     published_sampler,
+    transfer,
     vct,
     vct_concept,
     vct_control,
@@ -51,6 +52,7 @@ _ALL = [
     *memory_files.NODES,
     *embedded.NODES,
     *photographs.NODES,
+    *transfer.NODES,
 ]
 
 NODES = [guarded(node) for node in _ALL]

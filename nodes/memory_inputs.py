@@ -8,13 +8,20 @@ from comfy_api.latest import io
 ALIASES = ["recolor", "color memory", "reference colorization", "colorize"]
 
 
-def network_input() -> io.MultiType.Input:
-    """What looks at pictures."""
+def network_input(*, optional: bool = False, about: str = "") -> io.MultiType.Input:
+    """What looks at pictures.
+
+    :param about: what it does for a node that works without one, too.
+    """
+    looks = (
+        "What looks at pictures: the UNet of Stable Diffusion 1.x, 2.x or SDXL, the embedded model, or a CLIP_VISION "
+        "(DINOv2, DINOv3, SigLIP, CLIP)."
+    )
     return io.MultiType.Input(
         "model",
         [io.Model, io.ClipVision],
-        tooltip="What looks at pictures: the UNet of Stable Diffusion 1.x, 2.x or SDXL, the embedded model, or a "
-        "CLIP_VISION (DINOv2, DINOv3, SigLIP, CLIP). One and the same writes a memory and asks it.",
+        optional=optional,
+        tooltip=f"{looks} {about or 'One and the same writes a memory and asks it.'}",
     )
 
 

@@ -127,7 +127,7 @@ class MemorySettings(Settings):
         auto=True,
     )
     reach: float = setting(
-        1.0,
+        3.0,
         "How far a stroke flows on its own picture where no edge stops it, in longest sides of the picture. 0 colors "
         "the painted places only; high fills whole grounds.",
         low=0.0,

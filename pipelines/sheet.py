@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
     from .exemplar import ColorizeResult
+    from .transfer import TransferResult
 
 #: Sources of a memory that are shown.
 MOST_SOURCES = 12
@@ -75,6 +77,30 @@ def memory_sheet(
         more = torch.full((1, height, height, 3), 0.9)
         columns.append(labeled(more, f"and {len(sources) - MOST_SOURCES} more"))
     return side_by_side(columns, gap=6)
+
+
+def transfer_sheet(original: Tensor, edited: Tensor, result: TransferResult, height: int = 256) -> Tensor:
+    """Original, edit, result, the edit laid on the original, how far it was off, and how sure that is: (1, h, w, 3).
+
+    :param original: (1, H, W, 3); ``edited`` (1, *, *, 3).
+    """
+    from ..color import desaturate
+    from ..color.heat import over_picture, side_by_side
+    from .transfer import displacement_picture
+
+    farthest = float(result.displacement.norm(dim=-1).max())
+    small = scaled(original, height)  # first of all: originals may be huge
+    sure = scaled(result.confidence.cpu()[..., None], height)[..., 0]
+    moved = F.interpolate(result.displacement.cpu().movedim(-1, 1), tuple(small.shape[1:3]), mode="area").movedim(1, -1)
+    columns = [
+        ("original", small),
+        ("edit", scaled(edited, height)),
+        ("result", scaled(result.images.cpu(), height)),
+        ("edit, laid on the original", scaled(result.aligned.cpu(), height)),
+        (f"displacement: gray is none, up to {farthest:.1f} px", displacement_picture(moved)),
+        ("confidence: dark is unsure", over_picture(desaturate(small), sure)),
+    ]
+    return side_by_side([labeled(picture, label) for label, picture in columns], gap=6)
 
 
 def scaled(picture: Tensor, height: int) -> Tensor:

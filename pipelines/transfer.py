@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..color import as_picture, check_count, chroma_of, fitted_rgb, is_gray, lab_to_rgb, resize, rgb_to_lab
+from ..color import as_picture, check_count, check_masks, chroma_of, fitted_rgb, is_gray, lab_to_rgb, resize, rgb_to_lab
 from ..color.flow import LEAST_SIDE, Motion, Registration, register
 from ..color.merge import at_size_of
 from ..color.registration import opencv
@@ -33,16 +34,19 @@ from ..memory.entries import ColorMemory
 from ..memory.features import FeatureSource
 from ..settings import Settings, setting, share
 from .confidence import trust
-from .memory import MemoryResult, check_inputs, color_by_memory, write_references
-from .memory_settings import MemorySettings, WritingSettings
+from .memory import check_inputs
+from .memory_settings import MemorySettings
+from .transfer_memory import looked_up
 
 log = logging.getLogger(__name__)
 
 #: Correlation below which an edit may not show its original, or is turned; above which a turned one does; what the
 #: confidence of an unrelated one can be at most; and the longest side at which turns are tried.
 RELATED, TURNED, UNRELATED, SMALL = 0.25, 0.4, 0.25, 384
-#: Confidence of a memory below which its colors are not taken.
-MEMORY_BELOW = 0.3
+#: How sure a color memory must be of a place where the edit is not.
+LOOKED_UP = MemorySettings().fallback_below
+#: Told how many pictures are done, and the last one.
+Progress = Callable[[int, "Tensor | None"], None]
 #: Standard deviation over which colors are compared for ``keep_unchanged``, share of the longest side.
 KEPT_OVER = 0.004
 #: What an edit may have been done to as a whole, and how it is undone.
@@ -127,7 +131,8 @@ def transfer_colors(
     network: FeatureSource | None = None,
     asking: MemorySettings | None = None,
     device: torch.device | None = None,
-    progress: Callable[[int], None] | None = None,
+    mask: Tensor | None = None,
+    progress: Progress | None = None,
 ) -> TransferResult:
     """Color pictures with drifted, edited copies of themselves.
 
@@ -138,18 +143,24 @@ def transfer_colors(
     :param edited: (1 or B, *, *, 3), the copies, of any size.
     :param fallback: (1 or B, *, *, 3), another coloring, for where the edit does not show a place.
     :param memory: colors by what places look like, for the same; asked through ``network``.
-    :param network: gives the originals' features; without a memory, one is written from each edited copy.
+    :param network: gives the originals' features; without a memory, one is written of what each copy shows.
     :param asking: how the memory is asked.
     :param device: where the memory is asked; None is where the features are.
-    :param progress: called with the number of pictures that are done.
+    :param mask: (1 or B, *, *) in 0..1, where new colors go; elsewhere the original stays as it is.
+    :param progress: called with the number of pictures that are done, between the stages of each with None, and with
+        the last one, (H, W, 3), whenever one is. What it raises ends the work.
     :raises ValueError: pictures that are none, edits without color, numbers that do not fit, a memory of another model.
     """
     original, edited, fallback = _checked(original, edited, fallback)
-    asking = asking or MemorySettings()
-    if memory is not None:
-        if network is None:
-            raise ValueError("memory: found one without the model that it is asked with; connect that, too.")
-        check_inputs(network, original, memory, asking)
+    mask = check_masks(mask, len(original), "mask")
+    look = None
+    if network is not None:
+        asking = asking or MemorySettings()
+        if memory is not None:
+            check_inputs(network, original, memory, asking)
+        look = partial(looked_up, network=network, asking=asking, memory=memory, device=device)
+    elif memory is not None:
+        raise ValueError("memory: found one without the network that wrote it, expected both; give the network, too.")
     notes = [NO_OPENCV] if settings.motion != "none" and opencv() is None else []
     out = TransferResult(
         torch.empty_like(original),
@@ -157,21 +168,25 @@ def transfer_colors(
         torch.empty_like(original),
         torch.empty(*original.shape[:3], 2),
     )
+    tell = progress or _nothing
     for i in range(len(original)):
-        copy = edited[i % len(edited)]
-        found = _registered(original[i], copy, settings)
-        copy = found.copy
-        other = None
-        if network is not None and settings.fallback_below > 0 and not found.unrelated:
-            other = _remembered(network, original[i : i + 1], copy[None], memory, asking, device)
-        backup = None if fallback is None else fallback[i % len(fallback)]
-        _transfer(original[i], found, settings, other, backup, out, i)
+        tell(i, None)
+        found = _registered(original[i], edited[i % len(edited)], settings)
         notes += [f"Picture {i + 1}: {note}" if len(original) > 1 else note for note in found.notes]
-        if progress is not None:
-            progress(i + 1)
-    for note in notes:
-        log.warning("%s", note)
+        tell(i, None)
+        chroma = _laid_on(original[i], found, settings, _part(fallback, i), look, out, i)
+        tell(i, None)
+        _finish(original[i], chroma, found.at, settings, _part(mask, i), out, i)
+        tell(i + 1, out.images[i])
     return replace(out, notes=tuple(notes))
+
+
+def _nothing(_done: int, _picture: Tensor | None) -> None:
+    """Nobody wants to know."""
+
+
+def _part(batch: Tensor | None, index: int) -> Tensor | None:
+    return None if batch is None else batch[index % len(batch)]
 
 
 def _checked(original: Tensor, edited: Tensor, fallback: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -220,82 +235,75 @@ def _registered(original: Tensor, copy: Tensor, settings: TransferSettings) -> _
     return _Found(replace(still, confidence=sure), copy, True, (note,))
 
 
-def _remembered(
-    network: FeatureSource,
-    original: Tensor,
-    copy: Tensor,
-    memory: ColorMemory | None,
-    asking: MemorySettings,
-    device: torch.device | None,
-) -> MemoryResult:
-    if memory is None:
-        memory = write_references(network, copy, WritingSettings(asking.features))
-    return color_by_memory(network, original, memory, asking, device=device)
-
-
-def _transfer(
+def _laid_on(
     original: Tensor,
     found: _Found,
     settings: TransferSettings,
-    other: MemoryResult | None,
     fallback: Tensor | None,
+    look: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None,
     out: TransferResult,
     index: int,
-) -> None:
-    """One picture, written to its place in the result."""
+) -> Tensor:
+    """(H, W, 2): chroma for one original; what else is known of it is written to its place in the result."""
     size = (original.shape[0], original.shape[1])
     motion, sure = found.at.displacement, found.at.confidence
-    frame = (sure.shape[0], sure.shape[1])
     lightness = lightness_of(original)
     if bool((motion == 0).all()):  # exactly what a merge without registration does
         chroma = at_size_of(lightness[None, ..., None], chroma_of(found.copy[None]), "guided")[0]
     else:
         chroma = aligned_chroma(found.copy, motion, lightness)
     out.aligned[index] = carried(fitting(found.copy, size), motion, size).clamp(0, 1)
-    out.displacement[index] = enlarged(motion, size) * torch.tensor([size[1] / frame[1], size[0] / frame[0]])
+    scale = torch.tensor([size[1] / motion.shape[1], size[0] / motion.shape[0]])
+    out.displacement[index] = enlarged(motion, size) * scale
     out.confidence[index] = enlarged(sure, size).clamp(0, 1)
     share = trust(sure, settings.fallback_below)
-    if not found.unrelated and bool((share < 1).any()):
-        _fill(chroma, lightness, share, other, fallback)
-    chroma *= settings.saturation
-    if settings.keep_unchanged:
-        _keep(original, found.at, chroma, out.aligned[index])
-    for rows in strips(*size):
-        lab = torch.cat([lightness[rows, :, None], chroma[rows]], -1)
-        out.images[index, rows] = fitted_rgb(lab[None])[0].to(original)
-
-
-def _fill(
-    chroma: Tensor, lightness: Tensor, share: Tensor, other: MemoryResult | None, fallback: Tensor | None
-) -> None:
-    """Other colors where the share of the edit's own is below 1, in place."""
-    size = (chroma.shape[0], chroma.shape[1])
-    frame = (share.shape[0], share.shape[1])
-    if fallback is None:
-        small = enlarged(lightness, frame)
-        known = filled(enlarged(chroma, frame), share, small)
-        known = at_size_of(lightness[None, ..., None], known[None], "guided")[0]
-    else:
-        known = rgb_to_lab(resize(fallback[None].cpu().float(), size))[0, ..., 1:]
-    if other is not None:
-        remembered = rgb_to_lab(other.images.cpu().float())[0, ..., 1:]
-        known = torch.lerp(known, remembered, trust(other.confidence[0].cpu(), MEMORY_BELOW)[..., None])
+    if found.unrelated or bool((share == 1).all()):
+        return chroma
     whole = enlarged(share, size)
+    if fallback is None:
+        frame = (share.shape[0], share.shape[1])
+        small = filled(enlarged(chroma, frame), share, enlarged(lightness, frame))
+        other = at_size_of(lightness[None, ..., None], small[None], "guided")[0]
+    else:
+        other = rgb_to_lab(resize(fallback[None].cpu().float(), size))[0, ..., 1:]
+    if look is not None:
+        alike, known = look(original, chroma, whole)
+        other = torch.lerp(other, alike, trust(known, LOOKED_UP)[..., None])
     for rows in strips(*size):
-        chroma[rows] = torch.lerp(known[rows], chroma[rows], whole[rows, :, None])
+        chroma[rows] = torch.lerp(other[rows], chroma[rows], whole[rows, :, None])
+    return chroma
 
 
-def _keep(original: Tensor, found: Registration, chroma: Tensor, aligned: Tensor) -> None:
-    """The original's own chroma where the edit's is the same, in place."""
-    size, frame = (chroma.shape[0], chroma.shape[1]), (found.confidence.shape[0], found.confidence.shape[1])
-    own = rgb_to_lab(original[None].cpu().float())[0, ..., 1:]
-    edit = rgb_to_lab(aligned[None].cpu().float())[0, ..., 1:]
-    sigma = max(1.0, KEPT_OVER * max(frame))
-    new = changed(enlarged(own, frame), enlarged(edit, frame), found.confidence, sigma)
-    # what the edit does not show was not changed by it
-    new = enlarged(new * trust(found.confidence, 0.5), size)
+def _finish(
+    original: Tensor,
+    chroma: Tensor,
+    found: Registration,
+    settings: TransferSettings,
+    mask: Tensor | None,
+    out: TransferResult,
+    index: int,
+) -> None:
+    """The picture, written to its place in the result, a strip after another."""
+    size = (original.shape[0], original.shape[1])
+    where = None if mask is None else enlarged(mask.cpu().float(), size).clamp(0, 1)
+    if settings.keep_unchanged:
+        new = _changed(original, out.aligned[index], found)
+        where = new if where is None else where * new
     for rows in strips(*size):
-        chroma[rows] = torch.lerp(own[rows], chroma[rows], new[rows, :, None])
+        lab = rgb_to_lab(original[None, rows].cpu().float())
+        new = chroma[None, rows] * settings.saturation
+        if where is not None:
+            new = torch.lerp(lab[..., 1:], new, where[None, rows, :, None])
+        out.images[index, rows] = fitted_rgb(torch.cat([lab[..., :1], new], -1))[0].to(original)
+
+
+def _changed(original: Tensor, aligned: Tensor, found: Registration) -> Tensor:
+    """(H, W) in 0..1: where an edit has other colors than its original. What it does not show was not changed by it."""
+    frame = (found.confidence.shape[0], found.confidence.shape[1])
+    own, edit = (rgb_to_lab(resize(picture[None].cpu().float(), frame))[0, ..., 1:] for picture in (original, aligned))
+    new = changed(own, edit, found.confidence, max(1.0, KEPT_OVER * max(frame)))
+    new = new * trust(found.confidence, 0.5)
+    return enlarged(new, (original.shape[0], original.shape[1])).clamp(0, 1)
 
 
 def displacement_picture(displacement: Tensor, most: float | None = None) -> Tensor:

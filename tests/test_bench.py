@@ -123,6 +123,15 @@ def test_bench_of_instances_runs_on_a_toy():
         assert line in found
 
 
+def test_bench_of_transferred_colors_runs_on_small_pictures():
+    """Each size in a process of its own; ours is nearer than the plain merge of a copy that drifted."""
+    found = rows(report("bench.transfer", "--tiny", "--threads", "1"))
+    assert [cells[0] for cells in found] == ["0.05", "0.10"]
+    for cells in found:
+        plain, ours = (float(part) for part in cells[-1].split(", "))
+        assert ours < plain
+
+
 def test_bench_of_color_memories_runs_on_a_toy():
     """Rows and calls are counts: of the first picture, then of a further one."""
     found = report("bench.color_memory", "--tiny")

@@ -77,10 +77,21 @@ def main() -> int:
     made.add_argument("--references", type=int, help="how many concepts (default: ten)")
     made.add_argument("--contents", type=int, help="pictures for each reference (default: four)")
     made.add_argument("--pivots", action="store_true", help="also with pivots, which is slow")
+    made = command("evaluate-transfer", _evaluate_transfer, "measure colors of drifted copies on their originals")
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made.add_argument("--split", choices=("dev", "test"), default="test")
+    made.add_argument("--kinds", nargs="+", help="kinds of drift, by name (default: all)")
+    made.add_argument("--pairs", type=int, help="pairs of a kind (default: twelve, and three times as many mixed)")
+    made.add_argument("--processes", type=int, default=1, help="how many work at once")
+    made.add_argument("--quick", action="store_true", help="two pairs of a kind, ours beside the plain merge alone")
     made = command("tune", _tune, "choose recommended settings on the development split")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made = command("evaluate", _evaluate, "measure a model on held-out pairs")
+    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made.add_argument("--split", choices=("dev", "test"), default="test")
+    made = command("evaluate-memory", _evaluate_memory, "measure strokes, palettes and confidence of color memories")
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made.add_argument("--split", choices=("dev", "test"), default="test")
@@ -249,6 +260,26 @@ def _evaluate_translation(options: argparse.Namespace) -> None:
     )
 
 
+def _evaluate_transfer(options: argparse.Namespace) -> None:
+    from .drift_pairs import A_KIND, KINDS
+    from .transfer import BOUND, OURS, PLAIN, TRUE, WAYS, evaluate_transfer
+
+    kinds = tuple(options.kinds or KINDS)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"--kinds: found {unknown[0]!r}, expected some of {', '.join(KINDS)}.")
+    count = options.pairs or (2 if options.quick else A_KIND)
+    evaluate_transfer(
+        options.folder,
+        options.output,
+        options.split,
+        kinds=kinds,
+        a_kind=count,
+        mixed=3 * count,
+        ways=(PLAIN, BOUND, TRUE, OURS) if options.quick else tuple(WAYS),
+        processes=options.processes,
+    )
+
+
 def _tune(options: argparse.Namespace) -> None:
     from .tuning import tune
 
@@ -259,6 +290,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .evaluate import evaluate
 
     evaluate(options.folder, options.model, options.output, options.split)
+
+
+def _evaluate_memory(options: argparse.Namespace) -> None:
+    from .memory_evaluate import evaluate_memory
+
+    evaluate_memory(options.folder, options.model, options.output, options.split)
 
 
 if __name__ == "__main__":

@@ -53,3 +53,56 @@ def _features(luminance: Tensor) -> Tensor:
 def with_chroma(gray: Tensor, chroma: Tensor) -> Tensor:
     """Luminance of one picture, (a, b) of another."""
     return lab_to_rgb(torch.cat([rgb_to_lab(gray)[..., :1], chroma], -1))
+
+
+def reinhard(gray: Tensor, reference: Tensor) -> Tensor:
+    """Mean and deviation of the reference's L, a and b.
+
+    Reinhard, Ashikhmin, Gooch and Shirley 2001 ("Color transfer between images"), in CIE Lab. Lightness changes too.
+    """
+    lab, wanted = (rgb_to_lab(p) for p in (gray, reference))
+    (spread, mean), (other_spread, other_mean) = (
+        torch.std_mean(p, (1, 2), correction=0, keepdim=True) for p in (lab, wanted)
+    )
+    return lab_to_rgb((lab - mean) / spread.clamp_min(_LEAST) * other_spread + other_mean)
+
+
+def monge_kantorovich(gray: Tensor, reference: Tensor) -> Tensor:
+    """The linear map of Lab that gives the reference's mean and covariance with the least change.
+
+    Pitié and Kokaram 2007 ("The linear Monge-Kantorovitch linear colour mapping for example-based colour transfer").
+    """
+    found = []
+    for one, other in zip(gray, reference, strict=True):
+        lab, wanted = (rgb_to_lab(p[None])[0].flatten(0, 1).double() for p in (one, other))
+        root, inverse = _roots(torch.cov(lab.T, correction=0))
+        middle, _ = _roots(root @ torch.cov(wanted.T, correction=0) @ root)
+        mapped = (lab - lab.mean(0)) @ (inverse @ middle @ inverse) + wanted.mean(0)
+        found.append(lab_to_rgb(mapped.float().reshape(1, *one.shape))[0])
+    return torch.stack(found)
+
+
+def match_histogram(gray: Tensor, reference: Tensor, bins: int = 256) -> Tensor:
+    """Each channel of RGB with the reference's histogram, as in any textbook: a gray picture is colored by levels."""
+    found = gray.clone()
+    for picture, other in zip(found, reference, strict=True):
+        for channel in range(3):
+            levels = (picture[..., channel] * (bins - 1)).long()
+            shares = [
+                torch.bincount(values.flatten(), minlength=bins).double().cumsum(0) / values.numel()
+                for values in (levels, (other[..., channel] * (bins - 1)).long())
+            ]
+            table = torch.searchsorted(shares[1], shares[0]).clamp_max(bins - 1).float() / (bins - 1)
+            picture[..., channel] = table[levels]
+    return found
+
+
+#: Below this a spread counts as this much.
+_LEAST = 1e-6
+
+
+def _roots(covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Its root, and the root's inverse."""
+    values, vectors = torch.linalg.eigh(covariance)
+    lengths = values.clamp_min(0).sqrt()
+    return (vectors * lengths) @ vectors.T, (vectors / lengths.clamp_min(_LEAST)) @ vectors.T

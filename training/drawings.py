@@ -56,6 +56,11 @@ def split_of(name: str) -> str:
     return "test" if number // HELD_OUT_EVERY % 2 else "dev"
 
 
+def is_glyph(name: str) -> bool:
+    """Whether it is text, or one of many that are nearly alike."""
+    return any(part in name for part in _GLYPHS)
+
+
 def shows_people(name: str) -> bool:
     return not _PEOPLE.isdisjoint(name.split("-"))
 
@@ -89,7 +94,7 @@ def render(packages: Path) -> Drawings:
 
     :param packages: folder with one unpacked folder a package, as ``fetch`` leaves it.
     """
-    icons, code_points = _read_sets(packages)
+    icons, code_points = read_sets(packages)
     solid = {
         code_points[code]: path
         for path in sorted((packages / "fluent-emoji-3d" / "assets").glob("*.webp"))
@@ -98,7 +103,7 @@ def render(packages: Path) -> Drawings:
     counts: dict[str, int] = {}
     for names in [*(icons[hand]["icons"] for hand in SVG_SETS if hand != "fxemoji"), solid]:
         for name in names:
-            if len(name) > 1 and not any(part in name for part in _GLYPHS):
+            if len(name) > 1 and not is_glyph(name):
                 counts[name] = counts.get(name, 0) + 1
     usable = sorted(name for name, count in counts.items() if count >= 2)
     without_hyphens = {name.replace("-", ""): name for name in usable}  # fxemoji writes "redapple"
@@ -111,11 +116,12 @@ def render(packages: Path) -> Drawings:
         for key, icon in tqdm(icons[hand]["icons"].items(), desc=hand):
             name = without_hyphens.get(key) if hand == "fxemoji" else key
             if name in counts and counts[name] >= 2:
-                found.append((name, hand, _render_svg(icon, icons[hand])))
+                found.append((name, hand, render_svg(icon, icons[hand])))
     return Drawings(np.stack([f[2] for f in found]), [f[0] for f in found], [f[1] for f in found])
 
 
-def _read_sets(packages: Path) -> tuple[dict[str, dict], dict[str, str]]:
+def read_sets(packages: Path) -> tuple[dict[str, dict], dict[str, str]]:
+    """(the icon set of every hand of :data:`SVG_SETS`, thing by code point)."""
     icons, code_points = {}, {}
     for hand in SVG_SETS:
         icons[hand] = json.loads((packages / hand / "icons.json").read_text())
@@ -125,7 +131,8 @@ def _read_sets(packages: Path) -> tuple[dict[str, dict], dict[str, str]]:
     return icons, code_points
 
 
-def _render_svg(icon: dict, icon_set: dict) -> np.ndarray:
+def render_svg(icon: dict, icon_set: dict, side: int = SIDE) -> np.ndarray:
+    """(side, side, 4) uint8, straight alpha."""
     import resvg_py
 
     width, height = (icon.get(key, icon_set.get(key, 16)) for key in ("width", "height"))
@@ -134,11 +141,11 @@ def _render_svg(icon: dict, icon_set: dict) -> np.ndarray:
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'width="{width}" height="{height}" viewBox="{box}">{icon["body"]}</svg>'
     )
-    data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE))
-    return _shrink(Image.open(io.BytesIO(data)).convert("RGBA"))
+    data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side))
+    return _shrink(Image.open(io.BytesIO(data)).convert("RGBA"), side)
 
 
-def _shrink(picture: Image.Image) -> np.ndarray:
-    if picture.size != (SIDE, SIDE):
-        picture = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+def _shrink(picture: Image.Image, side: int = SIDE) -> np.ndarray:
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.LANCZOS)
     return np.asarray(picture)

@@ -59,18 +59,16 @@ def build(drawings: Drawings, split: str, *, one: int, two: int, seed: int) -> E
     Raises ValueError if the split has too few fitting drawings.
     """
     random = np.random.default_rng(seed)
-    rows = {name: rows for name, rows in drawings.rows_by_name(split).items() if not shows_people(name)}
-    looks = {row: _look(drawings.pictures[row]) for found in rows.values() for row in found}
-    fitting = {name: pairs for name, found in rows.items() if (pairs := _fitting(found, looks, drawings.hands, random))}
+    fitting, looks = fitting_pairs(drawings, split, random)
     singles = _round_robin(fitting, one)
-    doubles = _doubles(fitting, looks, two, random)
+    twos = doubles(fitting, looks, two, random)
     made = []
     for name, (a, b) in singles:
         ground = _ground(random)
         made.append(
             (_compose(drawings, [(a, 0, 1)], ground, random), _compose(drawings, [(b, 0, 1)], ground, random), 1, name)
         )
-    for (name, (a, b)), (other, (c, d)) in doubles:
+    for (name, (a, b)), (other, (c, d)) in twos:
         ground = _ground(random)
         made.append(
             (
@@ -80,6 +78,39 @@ def build(drawings: Drawings, split: str, *, one: int, two: int, seed: int) -> E
                 f"{name}+{other}",
             )
         )
+    return _paired(made)
+
+
+def build_apart(drawings: Drawings, split: str, count: int, *, seed: int) -> tuple[EvaluationPairs, Tensor]:
+    """``count`` pairs of two things whose reference shows both, and the same two things as references of their own.
+
+    Raises ValueError if the split has too few fitting drawings.
+
+    :returns: pairs, and (count, 2, SIZE, SIZE, 3), a reference of each thing alone by the same hands.
+    """
+    random = np.random.default_rng(seed)
+    fitting, looks = fitting_pairs(drawings, split, random)
+    made, apart = [], []
+    for (name, (a, b)), (other, (c, d)) in doubles(fitting, looks, count, random):
+        ground = _ground(random)
+        picture, both = (
+            _compose(drawings, items, ground, random) for items in ([(a, 0, 2), (c, 1, 2)], [(b, 1, 2), (d, 0, 2)])
+        )
+        made.append((picture, both, 2, f"{name}+{other}"))
+        apart.append(torch.stack([_compose(drawings, [(row, 0, 1)], ground, random)[0] for row in (b, d)]))
+    return _paired(made), torch.stack(apart)
+
+
+def fitting_pairs(drawings: Drawings, split: str, random: np.random.Generator) -> tuple[dict, dict]:
+    """Of every thing of a split the pairs of drawings of like colors, and how every drawing looks."""
+    rows = {name: rows for name, rows in drawings.rows_by_name(split).items() if not shows_people(name)}
+    looks = {row: _look(drawings.pictures[row]) for found in rows.values() for row in found}
+    fitting = {name: pairs for name, found in rows.items() if (pairs := _fitting(found, looks, drawings.hands, random))}
+    return fitting, looks
+
+
+def _paired(made: list[tuple]) -> EvaluationPairs:
+    """Of ((picture, things), (reference, its things), how many things, name)."""
     pictures, references = [m[0] for m in made], [m[1] for m in made]
     return EvaluationPairs(
         *(torch.stack([side[0] for side in sides]) for sides in (pictures, references)),
@@ -133,7 +164,7 @@ def _round_robin(fitting: dict[str, list[tuple[int, int]]], count: int) -> list[
     return order[:count]
 
 
-def _doubles(fitting: dict, looks: dict, count: int, random: np.random.Generator) -> list:
+def doubles(fitting: dict, looks: dict, count: int, random: np.random.Generator) -> list:
     """Pairs of differently colored things, no two things twice together and none much more often than the others."""
     names, seen, used, found = list(fitting), set(), dict.fromkeys(fitting, 0), []
     most = -(-2 * count // len(names)) + 1

@@ -67,6 +67,18 @@ class Looking:
             settings = as_written(settings, memory, self.host)
         return UNetFeatures(self.host, settings, file_name(self.network))
 
+    def asking(self, memory: ColorMemory | None = None) -> dict[str, Any]:
+        """``network``, ``asking`` and ``device`` for a flow that asks a memory, as the network recommends.
+
+        :param memory: that is to be asked, see :meth:`features`.
+        :raises ValueError: a memory of another model.
+        """
+        settings = MemorySettings.resolve(self.recommended)
+        source = self.features(settings.features, memory)
+        if memory is not None and memory.made is not None:
+            settings = replace(settings, features=replace(settings.features, context=memory.made.context))
+        return {"network": source, "asking": settings, "device": self.device}
+
     def batched(
         self, settings: FeatureSettings, on_pictures: Callable[[int], None], at_once: int = AT_ONCE
     ) -> BatchedFeatures:

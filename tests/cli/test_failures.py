@@ -19,6 +19,10 @@ COMMANDS = {
     "auto": ("auto", "gray.png", "--output", "old.png"),
     "colorize": ("colorize", "gray.png", "--reference", "reference.png", "--output", "old.png", "--no-sheet"),
     "describe": ("describe", "gray.png", "--prompt", "a cat", "--output", "old.png"),
+    "recolor": (
+        *("recolor", "gray.png", "--from", "reference.png", "--model", "source.safetensors"),
+        *("--output", "old.png", "--no-sheet"),
+    ),
     "translate": ("translate", "gray.png", "--reference", "reference.png", "--output", "old.png"),
     "extract-deadiff": ("extract-deadiff", "source.safetensors", "old.safetensors"),
 }
@@ -27,6 +31,7 @@ READERS = {
     "auto": ("networks.ddcolor.load", "load_ddcolor"),
     "colorize": ("hosts.diffusers.checkpoint", "load_standalone"),
     "describe": ("hosts.diffusers.lcad", "load_lcad"),
+    "recolor": ("hosts.diffusers.checkpoint", "load_standalone"),
     "translate": ("hosts.diffusers.vct_text", "load_concept_text"),
     "extract-deadiff": ("networks.deadiff.load", "read_own"),
 }
@@ -197,6 +202,7 @@ class TestEveryCommand:
             if command != "extract-deadiff":  # results go into a folder that is there
                 (place / f"dir{suffix}" / "gray_colored.png").mkdir()
                 (place / f"dir{suffix}" / "gray_translated.png").mkdir()
+                (place / f"dir{suffix}" / "gray_recolored.png").mkdir()
         if name == "pipe":
             os.mkfifo(place / f"pipe{suffix}")
             monkeypatch.setattr(
@@ -243,7 +249,7 @@ class TestPictures:
         fail([*COMMANDS[command], "--device", device], capsys, place, f"--device {device} can't be used here")
 
 
-@pytest.mark.parametrize("command", ["colorize", "translate"])
+@pytest.mark.parametrize("command", ["colorize", "recolor", "translate"])
 @pytest.mark.parametrize("name", ["words.png", "sub", "none.png"])
 def test_the_reference(place, capsys, command, name):
     fail(replaced(command, "reference.png", name), capsys, place, name)

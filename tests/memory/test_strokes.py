@@ -3,6 +3,7 @@
 import heapq
 import itertools
 
+import pytest
 import torch
 
 from comfyui_exemplar.memory.strokes import EDGE, Marks, overlaid, shortest_ways
@@ -93,6 +94,25 @@ def test_without_reach_only_the_painted_places():
     after, share = overlaid(torch.zeros(40, 60, 2), painted, 0.0)
     assert torch.equal(after[painted.place], RED.expand(24, 2)) and (after[~painted.place] == 0).all()
     assert torch.equal(share, painted.place.float())
+
+
+def test_grain_does_not_stop_a_stroke():
+    lightness = scene()
+    lightness += 1.5 * torch.randn(lightness.shape, generator=torch.Generator().manual_seed(0))
+    before = torch.full((40, 60, 2), 5.0)
+    after, _ = overlaid(before, marks(lightness, red=(slice(18, 21), slice(10, 12))), 3.0)
+    assert ((after[11:29, 9:25] - RED).norm(dim=-1) < 5).float().mean() > 0.95
+    assert (after[:, 30:] - before[:, 30:]).norm(dim=-1).max() < 1
+
+
+@pytest.mark.parametrize("step", [10.0, 40.0])
+def test_a_line_one_pixel_wide_stops_a_stroke(step):
+    """Ink on paper."""
+    lightness = torch.full((40, 60), 95.0)
+    lightness[:, 30] -= step
+    before = torch.zeros(40, 60, 2)
+    after, _ = overlaid(before, marks(lightness, red=(slice(18, 21), slice(5, 15))), 3.0)
+    assert (after[:, :29] - RED).norm(dim=-1).max() < 5 and after[:, 31:].norm(dim=-1).max() < 0.1
 
 
 def test_reach_is_how_far_flat_ground_is_filled():

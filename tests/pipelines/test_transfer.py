@@ -40,3 +40,36 @@ def test_a_drifted_copy_colors_its_original():
     assert result.confidence.shape == gray.shape[:3] and result.displacement.shape == (*gray.shape[:3], 2)
     assert result.aligned.shape == gray.shape
     assert displacement_picture(result.displacement).shape == gray.shape
+
+
+def test_a_mask_says_where_colors_go():
+    truth = scene()
+    original = truth * 0.5 + 0.2
+    mask = torch.zeros(1, 160, 208)
+    mask[:, :, :104] = 1
+    plain = transfer_colors(original, truth, TransferSettings()).images
+    masked = transfer_colors(original, truth, TransferSettings(), mask=mask).images
+    assert torch.equal(masked[:, :, :104], plain[:, :, :104])
+    assert float((masked[:, :, 104:] - original[:, :, 104:]).abs().max()) < 1e-4
+
+
+def test_it_is_told_what_is_done_and_can_be_stopped():
+    truth, told, stop = scene(96, 112), [], {}
+    originals, edits = desaturate(torch.cat([truth, truth.flip(2)])), torch.cat([truth, truth.flip(2)])
+
+    def tell(done, shown):
+        told.append((done, None if shown is None else tuple(shown.shape)))
+        if len(told) == stop["at"]:
+            raise KeyboardInterrupt
+
+    stop["at"] = 0
+    transfer_colors(originals, edits, TransferSettings(), progress=tell)
+    finished = (1, (96, 112, 3))
+    assert told[-1] == (2, (96, 112, 3)) and finished in told
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told.index(finished) >= 3, "between the stages, too"
+    for at in range(1, 5):
+        stop["at"] = at
+        told.clear()
+        with pytest.raises(KeyboardInterrupt):
+            transfer_colors(originals, edits, TransferSettings(), progress=tell)

@@ -42,6 +42,7 @@ OWN = [
     ("ExemplarColorStrokes", "unet", 1, {}),
     ("ExemplarMemoryColorize", "unet", 3, {"batch": 1}),
     ("ExemplarMemoryColorize", "vae encode", 3, {"batch": 1}),
+    ("ExemplarTransferColors", "unet", 2, {}),
     ("ExemplarReferringMask", "referring", 2, {}),
     ("ExemplarLCADCondition", "lcad encode", 3, {}),
     ("ExemplarLCADDecode", "lcad decode", 3, {}),

@@ -60,6 +60,7 @@ HALVED = [
 ONE_BY_ONE = {
     "ExemplarPivotInversion": "unet",
     "ExemplarColorStrokes": "unet",
+    "ExemplarTransferColors": "unet",
     "ExemplarLCADCondition": "lcad encode",
     "ExemplarLCADDecode": "lcad decode",
 }

@@ -146,6 +146,13 @@ def _by_memory(kit, pictures, **settings):
     return kit.nodes("ExemplarMemoryColorize", **inputs, memory=kit.memory, **settings)
 
 
+def _transfer(kit, pictures, **settings):
+    model, _, vae, empty = kit.embedded
+    looking = {"model": model, "vae": vae, "conditioning": empty}
+    inputs = {"original": kit.grays(pictures), "edited": kit.colors(pictures), **looking}
+    return kit.nodes("ExemplarTransferColors", **{**inputs, **settings})
+
+
 def _load_memory(kit, _, **settings):
     if not COLOR_MEMORIES.choices():
         kit.nodes("ExemplarSaveMemory", memory=kit.memory, filename_prefix="color_memories/memory")
@@ -249,6 +256,7 @@ RUNS: dict[str, Run] = {
         kit.nodes("ExemplarSaveMemory", memory=kit.memory, **settings) or ()
     ),
     "ExemplarLoadMemory": _load_memory,
+    "ExemplarTransferColors": _transfer,
 }
 
 

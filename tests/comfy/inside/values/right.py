@@ -58,6 +58,8 @@ BESIDE = {
     ("ExemplarColorize", "gray_inversion"): ("reference_inversion",),
     ("ExemplarPromptControl", "pivots"): ("inversion",),
     **{(node, "conditioning"): ("vae",) for node in _LOOKING},
+    ("ExemplarTransferColors", "model"): ("vae",),
+    **{("ExemplarTransferColors", name): ("model", "vae") for name in ("memory", "vae", "conditioning")},
 }
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
