@@ -38,10 +38,13 @@ SMOOTH = 0.01
 #: Pixels by which going there and back may miss where a place is half believed; smaller eigenvalue of the structure
 #: tensor (of comparable lightness) from which it is believed fully.
 MISS, STRUCTURE = 0.7, 0.01
-#: A motion counts as none where three quarters of it are below this many pixels, plus this many times what the flow
-#: itself is unsteady by, and 98 % are below the last. Found on still pairs with grain, other tones and other sizes,
-#: whose flow had 0.01 to 0.4 pixels there, up to 1.3 times the unsteadiness.
-STILL, UNSTEADY, MOST_STILL = 0.15, 1.5, 1.5
+#: A motion counts as none where three quarters of it are below the first number of pixels plus so many times what the
+#: flow itself is unsteady by, the second at most, and 98 % are below the last. Found on still pairs with grain, other
+#: tones and other sizes, whose flow had 0.01 to 0.45 pixels there.
+STILL, UNSTEADY, MOST_STILL = (0.3, 0.6), 1.5, 1.5
+#: Correlation that any two pictures may have once a flow has done what it could, and from which they are of one thing;
+#: heavy grain leaves 0.37 of it.
+CHANCE, RELATED = 0.1, 0.3
 #: Side below which there is nothing to look for.
 LEAST_SIDE = 16
 
@@ -74,7 +77,9 @@ def register(
     :param longest: longest side of the frame.
     """
     size = frame_of(original.shape[0], original.shape[1], longest)
-    lightness, other = (lightness_at(picture, size) for picture in (original, edited))
+    # a copy of lower resolution has lost detail, which is no difference between the two
+    common = (min(size[0], edited.shape[0]), min(size[1], edited.shape[1]))
+    lightness, other = (_enlarged(lightness_at(picture, common), size) for picture in (original, edited))
     here, there = comparable(lightness), comparable(other)
     fit = Fit(torch.eye(3, dtype=torch.float64), 0.0)
     if motion != "none" and min(size) >= LEAST_SIDE:
@@ -88,8 +93,16 @@ def register(
     places = grid(size).float() + displacement
     inside = ((places > -1) & (places < torch.tensor([size[1], size[0]]))).all(-1)
     laid, moved = (sampled(plane[None], places)[0] for plane in (other, there))
-    sure = confidence(lightness, laid, here, moved, inside)
-    return Registration(displacement, sure * inside, fit, _correlated(here, moved, inside))
+    similarity = _correlated(here, moved, inside)
+    related = min(1.0, max(0.0, (similarity - CHANCE) / (RELATED - CHANCE)))
+    sure = confidence(lightness, laid, here, moved, inside) * inside * related
+    return Registration(displacement, sure, fit, similarity)
+
+
+def _enlarged(plane: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(plane.shape) == size:
+        return plane
+    return F.interpolate(plane[None, None], size, mode="bicubic", align_corners=False)[0, 0].clamp(0, 100)
 
 
 def _correlated(here: Tensor, there: Tensor, inside: Tensor) -> float:
@@ -172,7 +185,7 @@ def _is_still(motion: Tensor, unsteady: Tensor, weight: Tensor) -> bool:
     if float(weight.sum()) < 1:
         return True
     length, noise = motion.norm(dim=-1).flatten(), unsteady.norm(dim=-1).flatten()
-    limit = min(STILL + UNSTEADY * float(quantile(noise, weight.flatten(), 0.75)), 4 * STILL)
+    limit = min(STILL[0] + UNSTEADY * float(quantile(noise, weight.flatten(), 0.75)), STILL[1])
     return (
         float(quantile(length, weight.flatten(), 0.75)) < limit
         and float(quantile(length, weight.flatten(), 0.98)) < MOST_STILL

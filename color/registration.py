@@ -24,6 +24,8 @@ LONGEST = 1024
 #: Features of each picture; matches that are few enough to be chance; how much better than the second a match must be;
 #: and how far from a fit a match may lie, share of the longest side.
 FEATURES, LEAST, DISTINCT, NEAR = 2000, 12, 0.8, 0.008
+#: Share of the usual miss that is left where a fit with more numbers is worth it.
+SIMPLER = 0.6
 #: Pixels that are averaged at once when a large picture is shrunk.
 _STRIP = 2**22
 
@@ -38,6 +40,12 @@ class Fit:
 
     matrix: Tensor
     support: float
+
+    @property
+    def upright(self) -> bool:
+        """Whether it turns by less than 45 degrees, and does not mirror."""
+        across, down = self.matrix[:2, 0], self.matrix[:2, 1]
+        return bool(across[0] > across[1].abs()) and bool(down[1] > down[0].abs())
 
 
 def frame_of(height: int, width: int, longest: int = LONGEST) -> tuple[int, int]:
@@ -176,7 +184,7 @@ def _from_features(cv2: Any, original: Tensor, edited: Tensor) -> Fit | None:
     here, there = pairs
     # a smooth warp is no homography: what is a few pixels off still says where the whole has gone
     near = max(3.0, NEAR * max(original.shape))
-    best: Fit | None = None
+    best, least = None, near
     for find in (cv2.estimateAffinePartial2D, cv2.estimateAffine2D, cv2.findHomography):
         if find is cv2.findHomography:
             matrix, agree = find(here, there, cv2.RANSAC, near)
@@ -186,11 +194,11 @@ def _from_features(cv2: Any, original: Tensor, edited: Tensor) -> Fit | None:
             continue
         whole = torch.eye(3, dtype=torch.float64)
         whole[: len(matrix)] = torch.from_numpy(matrix)
-        # how many are right to the pixel says which kind it is; four numbers extrapolate better than eight
-        miss = (apply(whole, torch.from_numpy(here)) - torch.from_numpy(there)).norm(dim=-1)
-        support = float((miss < near / 2).double().mean())
-        if _is_sane(whole, original.shape) and (best is None or support > 1.3 * best.support):
-            best = Fit(whole, support)
+        miss = (apply(whole, torch.from_numpy(here)) - torch.from_numpy(there)).norm(dim=-1).clamp_max(near)
+        usual = float(miss.quantile(0.4))  # that of good matches: many are wrong ones
+        # four numbers extrapolate better than eight: more only where they explain far more
+        if _is_sane(whole, original.shape) and (best is None or usual < SIMPLER * least):
+            best, least = Fit(whole, float((miss < near).double().mean())), usual
     return best
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..color import as_picture, check_count, check_masks, chroma_of, fitted_rgb, is_gray, lab_to_rgb, resize, rgb_to_lab
-from ..color.flow import LEAST_SIDE, Motion, Registration, register
+from ..color.flow import LEAST_SIDE, RELATED, Motion, Registration, register
 from ..color.merge import at_size_of
 from ..color.registration import opencv
 from ..color.transfer import (
@@ -40,9 +40,8 @@ from .transfer_memory import looked_up
 
 log = logging.getLogger(__name__)
 
-#: Correlation below which an edit may not show its original, or is turned; above which a turned one does; what the
-#: confidence of an unrelated one can be at most; and the longest side at which turns are tried.
-RELATED, TURNED, UNRELATED, SMALL = 0.25, 0.4, 0.25, 384
+#: Correlation above which a turned edit shows the original; and the longest side at which turns are tried.
+TURNED, SMALL = 0.4, 384
 #: How sure a color memory must be of a place where the edit is not.
 LOOKED_UP = MemorySettings().fallback_below
 #: Told how many pictures are done, and the last one.
@@ -217,22 +216,25 @@ class _Found:
 
 def _registered(original: Tensor, copy: Tensor, settings: TransferSettings) -> _Found:
     found = register(original, copy, settings.motion, settings.reach)
-    if settings.motion == "none" or found.similarity >= RELATED or min(original.shape[:2]) < LEAST_SIDE:
+    related = found.similarity >= RELATED
+    if settings.motion == "none" or min(original.shape[:2]) < LEAST_SIDE or (related and found.fit.upright):
         return _Found(found, copy, False, ())
     for name, turn in TURNS.items():
         turned = turn(copy)
-        if register(original, turned, "global", longest=SMALL).similarity >= TURNED:
+        small = register(original, turned, "global", longest=SMALL)
+        if small.similarity >= TURNED and small.fit.upright:
             again = register(original, turned, settings.motion, settings.reach)
             note = f"The edit is {name}; it was brought back before its colors were taken."
             return _Found(again, turned, False, (note,))
+    if related:
+        return _Found(found, copy, False, ())
     still = register(original, copy, "none")
     note = (
         f"The edit does not seem to show the original (similarity {max(found.similarity, still.similarity):.2f}, "
         "expected about 0.4 or more). Its colors were laid on as they are, as a plain merge does; connect an edit of "
         "this very picture."
     )
-    sure = torch.minimum(still.confidence, torch.tensor(UNRELATED))
-    return _Found(replace(still, confidence=sure), copy, True, (note,))
+    return _Found(still, copy, True, (note,))
 
 
 def _laid_on(
