@@ -3,6 +3,7 @@
     python -m bench.color_memory                       Stable Diffusion 1.x size (random weights), 512 x 512, fp32
     python -m bench.color_memory --size 128 --whole    both flows from start to end
     python -m bench.color_memory --embedded            the embedded model at 128 x 128
+    python -m bench.color_memory --small-vae           a small encoder of TAESD's size on both sides
     python -m bench.color_memory --device cuda --dtype float16    on a GPU
     python -m bench.color_memory --tiny                the same on a toy, to see that it works
 
@@ -17,7 +18,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ from comfyui_exemplar.pipelines.memory_features import ReadBeside, UNetFeatures
 from comfyui_exemplar.pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 
 from . import machine as machines
-from .machine import CPU, MIB, Machine
+from .machine import CPU, MIB, Machine, placed
 from .memory import Flow, Shape
 from .shapes import Bytes, counted
 from .sides import Meter, TimedHost, build, pictures
@@ -107,6 +108,27 @@ class ClockedHost(TimedHost):
         return picture
 
 
+class SmallCodec:
+    """diffusers' AutoencoderTiny, which is TAESD, with random weights: between images and latents as others."""
+
+    factor, channels, scale = 8, 4, 1.0
+
+    def __init__(self, machine: Machine) -> None:
+        from diffusers import AutoencoderTiny
+
+        torch.manual_seed(0)
+        self.vae = placed(AutoencoderTiny().eval().requires_grad_(False), machine)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, H, W, 3) in 0..1 -> (B, 4, H / 8, W / 8), float32."""
+        return self.vae.encode(image.to(self.vae.device, self.vae.dtype).movedim(-1, 1) * 2 - 1).latents.float()
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, 4, h, w) -> (B, 8 h, 8 w, 3) in 0..1, float32."""
+        pixels = self.vae.decode(latent.to(self.vae.device, self.vae.dtype)).sample
+        return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+
 @dataclass(frozen=True)
 class Cost:
     """Of one picture: calls of the UNet, pictures through the VAE, and seconds where it was run."""
@@ -131,6 +153,8 @@ class Cost:
 def host_of(options: argparse.Namespace, machine: Machine = CPU) -> ClockedHost:
     """A host with a clock at its networks."""
     model = load_standalone(model_path(), device=machine.device) if options.embedded else build(options, machine)
+    if options.small_vae:
+        model = replace(model, vae=SmallCodec(machine))
     host = ClockedHost(model)
     host.meter = Clock(model, machine)
     return host
@@ -272,6 +296,7 @@ def main() -> int:
     parser.add_argument(
         "--embedded", action="store_true", help="the embedded model at the settings that it recommends, 128 x 128"
     )
+    parser.add_argument("--small-vae", action="store_true", help="an encoder of TAESD's size, random weights")
     parser.add_argument("--tiny", action="store_true", help="a toy network and 64 x 64 pictures")
     machines.add_options(parser)
     options = parser.parse_args()
