@@ -28,11 +28,14 @@ class DualBanks:
     :param source: of the gray input(s).
     :param reference: of the color reference(s): one for all inputs, or one an input.
     :param gray: of the same reference(s) without color.
+    :param bias: layer -> (M,) float32, what the logits of the one reference's tokens get beside their match, see
+        ``union``; None for nothing.
     """
 
     source: FeatureBank
     reference: FeatureBank
     gray: FeatureBank
+    bias: Mapping[Layer, Tensor] | None = None
 
     def of(self, role: Role) -> FeatureBank:
         """The bank of a role."""
@@ -53,7 +56,7 @@ class DualBanks:
         source, reference, gray = (
             self.of(role).only({layer: need[role] for layer, need in needs.items()}) for role in ROLES
         )
-        return DualBanks(source, reference, gray)
+        return DualBanks(source, reference, gray, self.bias)
 
     def at(self, level: float) -> Iterator[tuple[Role, Layer, str, Tensor]]:
         """(role, layer, projection, tensor) of everything kept at a level; banks may count it with other rounding."""
