@@ -83,10 +83,10 @@ def united(
             grid = (color if layer in color.layers else gray).grid(layer)
             grids[layer] += [grid] * color.pictures
             tokens[layer] += [_chosen(mask, grid) for mask in masks[spans[-1]]]
-    joined = (_joined([part[at] for part in parts], spans, tokens) for at in (0, 1))
+    whole, without = (_joined([part[at] for part in parts], spans, tokens) for at in (0, 1))
     bias = _bias(tokens, grids, weights) if len(set(weights)) > 1 else None
     each = {layer: tuple(chosen) for layer, chosen in tokens.items()}
-    return Union(*joined, bias, each, {layer: tuple(of) for layer, of in grids.items()})
+    return Union(whole, without, bias, each, {layer: tuple(of) for layer, of in grids.items()})
 
 
 def check_numbers(count: int, masks: Sequence[object], weights: Sequence[float]) -> None:

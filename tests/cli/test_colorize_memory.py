@@ -52,7 +52,7 @@ class TestRuns:
         shown = capsys.readouterr()
         assert shown.out.split() == ["m.safetensors", "gray_colored.png"]
         (said,) = [line for line in shown.err.splitlines() if "note: " in line]
-        assert "--method memory, since only it takes several references, a weight" in said and "--strokes" in said
+        assert "--method memory, since only it takes --strokes, --palette and --save-memory" in said
         found, color = colored("gray_colored.png")
         assert size_of("gray_colored.png") == (48, 40) and color > 0.02
         assert (luminance(found) - luminance(load_picture("gray.png"))).abs().mean() < 0.5  # 8-bit rounding
@@ -133,7 +133,6 @@ class TestTheMethod:
         "options, expected",
         [
             ("--method attention --strokes painted.png", "--method attention does not take --strokes"),
-            ("--method attention --reference red.png", "does not take several references"),
             ("--method attention --coherence 1 --palette #f00", "does not take --palette and --coherence"),
             ("--method memory --guidance 2", "--method memory does not take --guidance"),
             ("--strokes painted.png --passes 2", "attention alone takes --passes, --method memory alone --strokes"),
