@@ -17,8 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diffusion.levels import same_levels
 from .bank import FeatureBank
 from .dual import tokens_in_mask
+from .dual_banks import NO_FEATURES
 from .layers import Layer
 
 #: The chosen tokens of each reference; None is all of them.
@@ -69,6 +71,8 @@ def united(
     :param weights: for each reference, above 0; () for all alike.
     :raises ValueError: no mask leaves anything, or numbers of masks or weights that do not fit.
     """
+    for color, gray in parts:
+        _check_part(color, gray, parts[0][0])
     count = sum(color.pictures for color, _ in parts)
     check_numbers(count, masks, weights)
     masks = tuple(masks) or (None,) * count
@@ -87,6 +91,29 @@ def united(
     bias = _bias(tokens, grids, weights) if len(set(weights)) > 1 else None
     each = {layer: tuple(chosen) for layer, chosen in tokens.items()}
     return Union(whole, without, bias, each, {layer: tuple(of) for layer, of in grids.items()})
+
+
+def _check_part(color: FeatureBank, gray: FeatureBank, first: FeatureBank) -> None:
+    """:raises ValueError: a bank is empty, or does not fit its gray one or the first references'."""
+    if not color.pictures:
+        raise ValueError(NO_FEATURES.format("reference"))
+    shared = [layer for layer in color.layers if layer in gray.layers]
+    if gray.pictures and gray.pictures != color.pictures:
+        raise ValueError(
+            f"gray_inversion: found {gray.pictures} picture(s), expected {color.pictures} as reference_inversion has; "
+            "invert both alike."
+        )
+    for layer in shared:
+        if color.grid(layer) != gray.grid(layer):
+            raise ValueError(
+                f"gray_inversion: found {gray.grid(layer)} tokens at {layer.name}, expected {color.grid(layer)} as "
+                "reference_inversion has; invert both at the same size."
+            )
+    if not same_levels(color.sigmas, first.sigmas) or set(color.layers) != set(first.layers):
+        raise ValueError(
+            "reference_inversion: found references that kept other layers or levels than the first ones, expected the "
+            "same; use the same Attention Capture, steps, depth and convention for all."
+        )
 
 
 def check_numbers(count: int, masks: Sequence[object], weights: Sequence[float]) -> None:

@@ -7,8 +7,8 @@ reference; where it is, an automatic colorization of the input can step in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..attention.correspondence import confidence
 from ..attention.dual import tokens_in_mask
 from ..attention.layers import Layer, LayerInfo, select_layers
+from ..attention.union import united
 from ..color import check_count, check_masks, chroma_of, desaturate, merge_chroma, resize
 from ..color.batches import Batches, freed
 from ..color.heat import over_picture
@@ -62,6 +63,7 @@ def confidence_blend(
     settings: ConfidenceBlendSettings,
     *,
     reference_mask: Tensor | None = None,
+    several: Sequence[float] | None = None,
     device: torch.device | None = None,
     out_of_memory: Callable[[Exception], bool] = freed,
 ) -> ConfidenceBlend:
@@ -71,6 +73,7 @@ def confidence_blend(
     :param fallback: (1 or B, *, *, 3) in 0..1, colored in another way.
     :param source: inversion of the inputs; ``target`` of the reference, as for :func:`match_confidence`, as are
         ``device`` and ``out_of_memory``.
+    :param several: weights of references that all serve every picture, () for all alike; None where each has one.
     :raises ValueError: numbers of pictures that do not fit, or inversions without what is needed.
     """
     if source.pictures != len(color_image):
@@ -80,9 +83,16 @@ def confidence_blend(
             "only: raise its batch)."
         )
     check_count(len(fallback), len(color_image), "fallback")
-    check_count(target.pictures, len(color_image), "reference_inversion")
     check_masks(reference_mask, target.pictures, "reference_mask")
-    sure = match_confidence(source, target, reference_mask, device=device, out_of_memory=out_of_memory)
+    bias = None
+    if several is None:
+        check_count(target.pictures, len(color_image), "reference_inversion")
+    else:
+        masks = () if reference_mask is None else reference_mask.expand(target.pictures, -1, -1).split(1)
+        weights = tuple(several) * (target.pictures if len(several) == 1 else 1)
+        union = united([(target.bank, target.bank)], masks, weights)
+        target, reference_mask, bias = replace(target, bank=union.color), None, union.bias
+    sure = match_confidence(source, target, reference_mask, bias=bias, device=device, out_of_memory=out_of_memory)
     size = size_of(color_image)
     shown = over_picture(desaturate(color_image).cpu(), full_size(sure, size))
     from_reference = full_size(trust(sure, settings.fallback_below), size)

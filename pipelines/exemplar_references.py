@@ -60,7 +60,7 @@ class References:
         """
         each = () if pictures is None else tuple(as_picture(pictures, "reference").split(1))
         count, masks = len(each) or inverted, check_masks(masks, len(each) or inverted, "reference_mask")
-        if weights:
+        if weights and count:
             check_count(len(weights), count, "weights")
         some = () if masks is None else tuple(masks.split(1)) * (count if len(masks) == 1 else 1)
         return cls(each, some, tuple(weights) * (count if len(weights) == 1 else 1))

@@ -150,19 +150,26 @@ def colored_by_references(
     mask: Tensor | None,
     reference_mask: Tensor | None,
     fallback: Tensor | None,
+    weights: tuple[float, ...] | None,
     on_pictures: Callable[[int, Tensor], None],
 ) -> MemoryResult:
-    """Pictures colored by references, one for all or one for each, or by a memory.
+    """Pictures colored by references, one for all, one for each or all for every one, or by a memory.
 
-    :param known: (1 or B, H, W, 3) in 0..1, or a memory.
+    :param known: (1 or B, H, W, 3) in 0..1, any number with ``weights``, or a memory.
     :param reference_mask: (1 or references, *, *), what of them counts: above one half.
+    :param weights: of references that all serve every picture, () for all alike; None where there is one for each.
     :param on_pictures: called with how many are done, and the last one, (H, W, 3).
     :raises ValueError: what does not fit.
     """
     writing, parts, done = WritingSettings(settings.features), [], 0
     if isinstance(known, Tensor):
-        check_count(len(known), len(image), "reference")
+        if weights is None:
+            check_count(len(known), len(image), "reference")
         check_masks(reference_mask, len(known), "reference_mask")
+        if weights is not None and len(known) > 1:
+            masks = None if reference_mask is None else (reference_mask > 0.5).float()
+            read = network.batched(settings.features, lambda _: None)
+            known = write_references(read, known, writing, masks=masks, weights=weights)
     for group in _alike(known, len(image)):
         memory = known
         if isinstance(known, Tensor):
