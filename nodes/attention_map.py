@@ -42,13 +42,13 @@ class AttentionMap(io.ComfyNode):
                 io.Image.Input("reference", tooltip="The reference picture; its colors are carried over."),
                 *widgets(AttentionMapSettings, "x", "y", "layers", "position", "carry", "picture"),
                 io.Mask.Input("mask", optional=True, tooltip="Look from this region instead of the point."),
-                *later_widgets(AttentionMapSettings, ReferencesSettings),
                 io.Mask.Input(
                     "reference_mask",
                     optional=True,
                     tooltip="With all for every image, which part of each reference may be looked at; the same masks "
                     "that the injection had.",
                 ),
+                *later_widgets(AttentionMapSettings, ReferencesSettings),
             ],
             outputs=[
                 io.Image.Output(

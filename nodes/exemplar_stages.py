@@ -68,7 +68,6 @@ class DualAttentionColorInjection(io.ComfyNode):
                     tooltip="Which part of the reference may give color (what is above one half). One for all "
                     "references, or one for each.",
                 ),
-                *later_widgets(DualAttentionSettings, ReferencesSettings),
                 Inversion.Input(
                     "reference_inversion_2",
                     optional=True,
@@ -80,6 +79,7 @@ class DualAttentionColorInjection(io.ComfyNode):
                     optional=True,
                     tooltip="The same without color. Connect both or neither.",
                 ),
+                *later_widgets(DualAttentionSettings, ReferencesSettings),
             ],
             outputs=[
                 io.Model.Output(

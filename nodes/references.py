@@ -36,6 +36,6 @@ def pair_of(color: KeptInversion | None, gray: KeptInversion | None, suffix: str
     if color is not None or gray is not None:
         raise ValueError(
             f"{'gray' if gray is None else 'reference'}_inversion{suffix}: found nothing, expected both "
-            f"reference_inversion{suffix} and gray_inversion{suffix} of the earlier node, or neither."
+            "reference_inversion and gray_inversion of the earlier node, or neither."
         )
     return None

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from ..attention.union import check_numbers
 from ..color import (
     adain,
     check_batch,
@@ -196,9 +197,8 @@ def match_latents(
             "has; make both with one VAE."
         )
     if several is not None and len(reference) > 1:
-        if several:
-            check_count(len(several), len(reference), "weights")
         weights = tuple(several) * (len(reference) if len(several) == 1 else 1) or (1.0,) * len(reference)
+        check_numbers(len(reference), (), weights)
         samples = [one.flatten(1).T for one in reference]
         return adain_moments(latent, pooled_moments(samples, weights, True), settings.strength)
     check_count(len(reference), len(latent), "reference")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..attention.dual import tokens_in_mask
 from ..attention.union import Union, check_numbers, check_union_masks, leaves_any, united
-from ..color import as_picture, check_count, check_masks, in_batches, rgb_to_lab
+from ..color import as_picture, check_masks, in_batches, rgb_to_lab
 from ..color.sizes import size_of
 from ..color.statistics import Moments, pooled_moments
 from .exemplar_inversion import Inverter, ReferencePair, joined_pairs
@@ -60,8 +60,6 @@ class References:
         """
         each = () if pictures is None else tuple(as_picture(pictures, "reference").split(1))
         count, masks = len(each) or inverted, check_masks(masks, len(each) or inverted, "reference_mask")
-        if weights and count:
-            check_count(len(weights), count, "weights")
         some = () if masks is None else tuple(masks.split(1)) * (count if len(masks) == 1 else 1)
         return cls(each, some, tuple(weights) * (count if len(weights) == 1 else 1))
 

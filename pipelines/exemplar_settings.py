@@ -137,7 +137,7 @@ class ReferencesSettings(Settings):
         "one per image",
         "What a batch of references is. one per image: a single reference serves all inputs, else each input has its "
         "own. all for every image: every input looks into all references at once and takes its colors from wherever it "
-        "matches; each reference costs one inversion more, and sampling hardly more.",
+        "matches; each reference costs its own inversions, and sampling hardly more.",
         advanced=True,
         later=True,
     )

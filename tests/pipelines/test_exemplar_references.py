@@ -173,7 +173,7 @@ class TestRefusals:
         "more, said",
         [
             ({"masks": torch.ones(3, 8, 8)}, "reference_mask: found 3 for 2 picture"),
-            ({"weights": (1.0, 2.0, 3.0)}, "weights: found 3 for 2 picture"),
+            ({"weights": (1.0, 2.0, 3.0)}, "weights: found 3 for 2 reference"),
             ({"masks": torch.zeros(2, 8, 8)}, "reference_mask: found masks with nothing above one half"),
         ],
     )
