@@ -17,9 +17,9 @@ Role = Literal["input", "reference", "gray"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
-#: What is said of an inversion, such as ``reference``, that kept nothing.
+#: What is said of an inversion, such as ``reference_inversion``, that kept nothing.
 NO_FEATURES = (
-    "{}_inversion: found no attention features, expected some to have been kept; put an Attention Capture node on the "
+    "{}: found no attention features, expected some to have been kept; put an Attention Capture node on the "
     "MODEL that DDIM Inversion uses."
 )
 
@@ -84,7 +84,7 @@ class DualBanks:
         }
         empty = [role for role, bank in needed.items() if not bank.pictures]
         if empty:
-            raise ValueError(NO_FEATURES.format("_inversion, ".join(empty)))
+            raise ValueError(NO_FEATURES.format(", ".join(f"{role}_inversion" for role in empty)))
         counts: dict[Role, int] = {role: bank.pictures for role, bank in needed.items()}
         _check_counts(counts)
         for role, bank in needed.items():

@@ -71,8 +71,7 @@ def united(
     :param weights: for each reference, above 0; () for all alike.
     :raises ValueError: no mask leaves anything, or numbers of masks or weights that do not fit.
     """
-    for color, gray in parts:
-        _check_part(color, gray, parts[0][0])
+    _check_parts(parts)
     count = sum(color.pictures for color, _ in parts)
     check_numbers(count, masks, weights)
     masks = tuple(masks) or (None,) * count
@@ -93,27 +92,40 @@ def united(
     return Union(whole, without, bias, each, {layer: tuple(of) for layer, of in grids.items()})
 
 
-def _check_part(color: FeatureBank, gray: FeatureBank, first: FeatureBank) -> None:
+def _check_parts(parts: Sequence[tuple[FeatureBank, FeatureBank]]) -> None:
     """:raises ValueError: a bank is empty, or does not fit its gray one or the first references'."""
-    if not color.pictures:
-        raise ValueError(NO_FEATURES.format("reference"))
-    shared = [layer for layer in color.layers if layer in gray.layers]
-    if gray.pictures and gray.pictures != color.pictures:
+    first, first_gray = parts[0]
+    for number, (color, gray) in enumerate(parts, 1):
+        end = "" if number == 1 else f"_{number}"
+        _check_like(f"reference_inversion{end}", color, first)
+        if gray.pictures or first_gray.pictures:
+            _check_like(f"gray_inversion{end}", gray, first_gray)
+            _check_gray(end, color, gray)
+
+
+def _check_like(name: str, bank: FeatureBank, first: FeatureBank) -> None:
+    if not bank.pictures:
+        raise ValueError(NO_FEATURES.format(name))
+    kept, expected = ({(layer, letter) for _, layer, letter, _ in one.items()} for one in (bank, first))
+    if kept != expected or not same_levels(bank.sigmas, first.sigmas):
         raise ValueError(
-            f"gray_inversion: found {gray.pictures} picture(s), expected {color.pictures} as reference_inversion has; "
-            "invert both alike."
+            f"{name}: found features of other layers or levels than the first references have, expected the same; use "
+            "the same Attention Capture, steps, depth and convention for all."
         )
-    for layer in shared:
+
+
+def _check_gray(end: str, color: FeatureBank, gray: FeatureBank) -> None:
+    if gray.pictures != color.pictures:
+        raise ValueError(
+            f"gray_inversion{end}: found {gray.pictures} picture(s), expected {color.pictures} as "
+            f"reference_inversion{end} has; invert both alike."
+        )
+    for layer in (layer for layer in color.layers if layer in gray.layers):
         if color.grid(layer) != gray.grid(layer):
             raise ValueError(
-                f"gray_inversion: found {gray.grid(layer)} tokens at {layer.name}, expected {color.grid(layer)} as "
-                "reference_inversion has; invert both at the same size."
+                f"gray_inversion{end}: found {gray.grid(layer)} tokens at {layer.name}, expected {color.grid(layer)} "
+                f"as reference_inversion{end} has; invert both at the same size."
             )
-    if not same_levels(color.sigmas, first.sigmas) or set(color.layers) != set(first.layers):
-        raise ValueError(
-            "reference_inversion: found references that kept other layers or levels than the first ones, expected the "
-            "same; use the same Attention Capture, steps, depth and convention for all."
-        )
 
 
 def check_numbers(count: int, masks: Sequence[object], weights: Sequence[float]) -> None:

@@ -45,8 +45,8 @@ class AttentionMap(io.ComfyNode):
                 io.Mask.Input(
                     "reference_mask",
                     optional=True,
-                    tooltip="With all for every image, which part of each reference may be looked at; the same masks "
-                    "that the injection had.",
+                    tooltip="Which part of the reference may be looked at (what is above one half); the same mask that "
+                    "the injection had. One for all references, or one for each.",
                 ),
                 *later_widgets(AttentionMapSettings, ReferencesSettings),
             ],
@@ -92,12 +92,13 @@ class AttentionMap(io.ComfyNode):
         region = optional_mask(cls, mask, "mask")
         reference_mask = optional_mask(cls, reference_mask, "reference_mask")
         run = {"region": region, "device": compute_device(), "out_of_memory": out_of_memory}
+        if several is None and reference_mask is not None:
+            # of the picture's own reference the part that the mask leaves
+            several, at = (), settings.picture % reference_inversion.pictures
+            reference_inversion = reference_inversion.take(range(at, at + 1))
+            reference = reference[settings.picture % len(reference)][None]
+            reference_mask = reference_mask[settings.picture % len(reference_mask)][None]
         if several is None:
-            if reference_mask is not None:
-                raise ValueError(
-                    "reference_mask: found one, expected none with references on one per image; disconnect it, or set "
-                    "references to all for every image."
-                )
             maps = attention_maps(input_inversion, reference_inversion, image, reference, settings, **run)
             return io.NodeOutput(*results(maps.shown, maps.heat, maps.carried, maps.confidence))
         given = References.of(reference, reference_mask, several)

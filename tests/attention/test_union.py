@@ -168,3 +168,21 @@ class TestRefusals:
     def test_what_does_not_fit(self, more, said):
         with pytest.raises(ValueError, match=said):
             united(parts((2, (2, 4))), **more)
+
+    @pytest.mark.parametrize(
+        "spoil, said",
+        [
+            (lambda color, gray: (color.only({}), gray), "reference_inversion_2: found no attention features"),
+            (lambda color, gray: (color, gray.only({})), "gray_inversion_2: found no attention features"),
+            (
+                lambda color, gray: (color.only(dict.fromkeys(LAYERS, "k")), gray),
+                "reference_inversion_2: found features",
+            ),
+            (lambda color, gray: (color, gray.take([0, 0])), "gray_inversion_2: found 2 picture"),
+            (lambda color, gray: (color, bank(1, (1, 9), 9)), r"gray_inversion_2: found \(1, 9\) tokens at"),
+        ],
+    )
+    def test_inversions_that_do_not_fit(self, spoil, said):
+        first, second = parts((1, (2, 4)), (1, (3, 3)))
+        with pytest.raises(ValueError, match=said):
+            united([first, spoil(*second)])
