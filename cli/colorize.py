@@ -173,10 +173,11 @@ def _run_by_attention(options: argparse.Namespace) -> int:
     from ..hosts.diffusers.checkpoint import load_standalone
     from ..hosts.diffusers.host import DiffusersHost
     from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches
+    from ..pipelines.exemplar_references import References
     from ..pipelines.exemplar_settings import ColorizeSettings
 
     chosen = chosen_of(options, ColorizeSettings)
-    ColorizeSettings.resolve(**chosen)  # what is out of range is refused before anything is read
+    asked = ColorizeSettings.resolve(**chosen)  # what is out of range is refused before anything is read
     placed, path = common.checkpoint(options), options.model or model_path()
     batch = plan(
         options,
@@ -186,6 +187,8 @@ def _run_by_attention(options: argparse.Namespace) -> int:
         folders=["--model"],
     )
     reference, mask = _references(options.reference)
+    if isinstance(reference, References):
+        reference.check_settings(asked)
     model = load_standalone(path, **placed)
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
     pair = None
@@ -230,7 +233,7 @@ def _references(named: Sequence[sources.Source]) -> tuple[Tensor | References, T
             )
     pictures = tuple(load_picture(source.path) for source in named)
     weights = tuple(1.0 if source.weight is None else source.weight for source in named)
-    return References(pictures, tuple(masks), weights)
+    return References(pictures, tuple(masks), weights), None
 
 
 def _sheet(image: Tensor, reference: Tensor | References, result: ColorizeResult) -> Tensor:

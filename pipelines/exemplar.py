@@ -214,10 +214,7 @@ def _check_several(
                 f"gray_inversion: found {part.gray.pictures} picture(s) of {part.gray.size}, expected "
                 f"{part.color.pictures} of {part.color.size}, as reference_inversion has; invert both alike."
             )
-    if settings.postprocess == "official":
-        raise ValueError(
-            "postprocess is official, which knows one reference only; expected exact with several for every input."
-        )
+    references.check_settings(settings)
 
 
 def _banks(source: Inversion, pair: ReferencePair, several: References | None) -> DualBanks:

@@ -91,6 +91,13 @@ class References:
             )
         check_numbers(pair.pictures, self.masks, self.weights)
 
+    def check_settings(self, settings: ColorizeSettings) -> None:
+        """:raises ValueError: the published arithmetic, which knows one reference."""
+        if settings.postprocess == "official":
+            raise ValueError(
+                "postprocess is official, which knows one reference only; expected exact with several for every input."
+            )
+
     def united(self, pair: ReferencePair) -> Union:
         """Their kept features as those of one reference."""
         parts = [(part.color.bank, part.gray.bank) for part in pair.parts]
