@@ -102,7 +102,8 @@ class Colorize(io.ComfyNode):
                 ColorMemory.Input(
                     "memory",
                     optional=True,
-                    tooltip="A color memory in place of the reference, written with the same model; for method memory.",
+                    tooltip="For method memory: a color memory, written with the same model. A reference counts beside "
+                    "it.",
                 ),
                 *later_widgets(ColorizeSettings, MethodSettings, ReferencesSettings),
             ],
@@ -237,7 +238,9 @@ def _by_memory(  # what is left of one argument a socket
     expect(node, model=model, vae=vae, memory=memory)
     image, fallback = picture(node, image, "image"), optional_picture(node, fallback, "fallback")
     mask = optional_mask(node, masks["mask"], "mask", len(image))
-    reference = optional_picture(node, fallback if reference is None else reference, "reference")
+    if reference is None and memory is None:
+        reference = fallback
+    reference = optional_picture(node, reference, "reference")
     if memory is None and reference is None:
         raise ValueError("reference: found nothing, expected a color picture; connect one, or a memory.")
     reference_mask = optional_mask(node, masks["reference_mask"], "reference_mask")
@@ -249,7 +252,8 @@ def _by_memory(  # what is left of one argument a socket
     made = colored_by_references(
         network,
         image,
-        reference if memory is None else memory,
+        reference,
+        memory,
         settings,
         mask=mask,
         reference_mask=reference_mask,
