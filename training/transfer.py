@@ -145,6 +145,7 @@ def summary(rows: list[dict]) -> dict:
 
     ``error``: mean distance in (a, b) from the truth. ``of plain``, ``of bound``: ours as a part of the plain merge's,
     and of the plain merge's on the copy without drift; ``where seen``: over what the edit shows and did not redraw.
+    ``taken away``: of the error that drift adds to the plain merge's, the share that ours does not have.
     ``ghosting``: as a part of the truth's. ``displaced``: distance of the displacement found from the true one, pixels,
     where the edit shows the same. ``precision`` and ``recall`` of what is redrawn, at confidence one half, over all
     pixels of all pairs.
@@ -174,6 +175,8 @@ def _group(rows: list[dict]) -> dict:
         found["of plain"] = mine / max(ways[PLAIN]["error"], 1e-9)
         found["of bound"] = mine / max(ways[BOUND]["error"], 1e-9)
         found["of bound where seen"] = ways[OURS]["error where seen"] / max(ways[BOUND]["error where seen"], 1e-9)
+        drifts = ways[PLAIN]["error"] - ways[BOUND]["error"]
+        found["taken away"] = (ways[PLAIN]["error"] - mine) / drifts if drifts > 0.05 * ways[BOUND]["error"] else None
         found["better than plain"] = sum(
             row["ways"][OURS]["error"] < row["ways"][PLAIN]["error"] for row in rows
         ) / len(rows)
