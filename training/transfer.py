@@ -270,16 +270,32 @@ def evaluate_transfer(
     rows, shown = [row for row, _ in made], [kept for _, kept in made if kept]
     numbers = {"split": split, **summary(rows)}
     text = table(numbers)
-    for name, content in (
-        ("transfer.json", json.dumps({**numbers, "rows": rows}, indent=1) + "\n"),
-        ("transfer.md", text),
-    ):
+    for name, content in (("transfer.json", written(numbers, rows)), ("transfer.md", text)):
         with whole(out / name) as beside:
             beside.write_text(content)
     plot(rows, out / "transfer.png")
     sheet(shown, out / "transfer.jpg")
     print(text)
     return numbers
+
+
+def written(numbers: dict, rows: list[dict]) -> str:
+    """JSON: the summary, and a line for each pair with the errors of all ways."""
+
+    def short(value):
+        if isinstance(value, dict):
+            return {key: short(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [short(each) for each in value]
+        return round(value, 4) if isinstance(value, float) else value
+
+    pairs = [{**{key: value for key, value in row.items() if key != "ways"}, "errors": _errors_of(row)} for row in rows]
+    lines = ",\n  ".join(json.dumps(short(pair)) for pair in pairs)
+    return f'{json.dumps(short(numbers), indent=1)[:-2]},\n "rows": [\n  {lines}\n ]\n}}\n'
+
+
+def _errors_of(row: dict) -> dict[str, float]:
+    return {way: numbers["error"] for way, numbers in row["ways"].items()}
 
 
 class _Here(Executor):
