@@ -62,7 +62,7 @@ class Meter:
         self.machine = machine
         self.reset()
         model.unet.register_forward_pre_hook(self._before)
-        model.unet.register_forward_hook(self._after)
+        model.unet.register_forward_hook(self._after, always_call=True)  # a call that ends early, too
         model.unet.conv_in.register_forward_pre_hook(lambda _, x: self._count("entered", x))
         model.unet.conv_out.register_forward_pre_hook(lambda _, x: self._count("rows", x))
         self.codec = model.vae

@@ -13,7 +13,8 @@ from .features import Features, joined_keys
 from .keys import Precision, stored
 from .strokes import Marks
 
-#: Share of a place that a mask must cover for it to be an entry.
+#: Share of a place that a mask must cover for it to be an entry. Of a mask that is thinner everywhere, those that it
+#: covers most are entries.
 LEAST = 0.1
 
 
@@ -27,7 +28,6 @@ def from_references(
     context: float = 0.0,
     precision: Precision = "float16",
     maker: str = "",
-    least: float = LEAST,
 ) -> ColorMemory:
     """A memory of reference pictures: one entry a place of the finest grid, one source a picture.
 
@@ -39,24 +39,18 @@ def from_references(
     :param names: of the sources.
     :param context: see ``features.on_grid``.
     :param maker: the network's name, for messages.
-    :param least: share of a place that a mask must cover for it to be an entry.
     :raises ValueError: numbers that do not fit, a mask that covers nothing, a weight that is not above 0.
     """
     count, grid = features.pictures, features.grid
     _check(count, len(chroma), masks, weights, names)
+    check_cover(masks)
     cover = _cover(masks, count, grid)
     part = torch.ones(1, 1, *chroma.shape[1:3]) if masks is None else _at(masks, chroma)
     color = chroma.float().movedim(-1, 1)
     pooled = F.adaptive_avg_pool2d(torch.cat([color * part, part.expand(count, -1, -1, -1)], 1), grid)
     color = (pooled[:, :2] / pooled[:, 2:].clamp_min(1e-6)).flatten(2).transpose(1, 2)
     weight = cover.flatten(1) * torch.tensor(weights or (1.0,) * count)[:, None]
-    keep = cover.flatten(1) >= least
-    for i in range(count):
-        if not bool(keep[i].any()):
-            raise ValueError(
-                f"mask: found one that covers nothing of reference {i + 1}, expected some place; paint one, "
-                "or disconnect the mask."
-            )
+    keep = cover.flatten(1) >= cover.flatten(1).amax(1, keepdim=True).clamp_max(LEAST)
     keys = joined_keys(features, context)[keep.to(features.keys[0].device)]
     made = Made(features.fingerprint, features.spaces, context, maker)
     return ColorMemory(
@@ -93,8 +87,6 @@ def from_strokes(
         raise ValueError(f"strokes: found {features.pictures} pictures, expected the one that was painted on.")
     marks = Marks(chroma.float(), place, lightness.float())
     mask = place.float()[None]
-    # a stroke may be thinner than a place: what it touches is marked
-    least = min(LEAST, float(_cover(mask, 1, features.grid).max()))
     memory = from_references(
         features,
         chroma[None],
@@ -103,9 +95,21 @@ def from_strokes(
         context=context,
         precision=precision,
         maker=maker,
-        least=least,
     )
     return replace(memory, weight=torch.full_like(memory.weight, weight), marks=(marks,))
+
+
+def check_cover(masks: Tensor | None) -> None:
+    """Whether each mask, (n, H, W), covers anything.
+
+    :raises ValueError: one does not.
+    """
+    for i, mask in enumerate(() if masks is None else masks, 1):
+        if not bool((mask > 0).any()):
+            raise ValueError(
+                f"mask: found one that covers nothing of reference {i}, expected some place; paint one, or disconnect "
+                "the mask."
+            )
 
 
 def _cover(masks: Tensor | None, count: int, grid: tuple[int, int]) -> Tensor:

@@ -70,7 +70,8 @@ class Host(Protocol):
     def read(self, latent: Tensor, sigma: float, capture: Capture) -> None:
         """One model call: what attention sees in clean latents, (B, C, h, w), at a noise level goes into the capture.
 
-        The latents are put at that level without noise, as an inversion's first step does.
+        The latents are put at that level without noise, as an inversion's first step does. The call may end with the
+        last layer that is kept.
         """
         ...
 

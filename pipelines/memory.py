@@ -38,7 +38,7 @@ from ..memory.features import Features, FeatureSource, joined_queries
 from ..memory.lookup import look_up, shortlisted
 from ..memory.palette import GRAY, Palette, bounded
 from ..memory.strokes import overlaid
-from ..memory.writing import from_references, from_strokes
+from ..memory.writing import check_cover, from_references, from_strokes
 from .confidence import full_size, trust
 from .memory_settings import MemorySettings, WritingSettings
 
@@ -92,6 +92,7 @@ def write_references(
     """
     references = as_picture(references, "references")
     masks = check_masks(masks, len(references), "masks")
+    check_cover(masks)
     if len(weights) > len(references):
         raise ValueError(
             f"weights: found {len(weights)} for {len(references)} reference(s), expected one each; leave some out."

@@ -69,17 +69,36 @@ class UNetFeatures:
             for info in self._layers
         )
 
+    def size(self, pictures: Tensor) -> tuple[int, int]:
+        """(height, width) in pixels at which the model sees pictures, (B, H, W, 3)."""
+        host = self.host
+        return working_size(*size_of(pictures), self.settings.resolution, host.size_multiple, host.factor)
+
     def features(self, pictures: Tensor) -> Features:
         """(B, H, W, 3) in 0..1, without color -> features, in one model call.
 
         :raises ValueError: the model was not asked as it should have been; says why that happens.
         """
-        settings, host = self.settings, self.host
-        size = working_size(*size_of(pictures), settings.resolution, host.size_multiple, host.factor)
+        return self._read(resize(pictures, self.size(pictures)))
+
+    def together(self, *batches: Tensor) -> tuple[Features, ...]:
+        """Features of several batches of pictures, each (B, H, W, 3) of a size of its own, in one model call.
+
+        :raises ValueError: the model sees them at different sizes, or was not asked as it should have been.
+        """
+        (size,) = {self.size(pictures) for pictures in batches}
+        found, first, parts = self._read(torch.cat([resize(pictures, size) for pictures in batches])), 0, []
+        for pictures in batches:
+            parts.append(found.take(slice(first, first + len(pictures))))
+            first += len(pictures)
+        return tuple(parts)
+
+    def _read(self, seen: Tensor) -> Features:
+        """Features of pictures, (B, H, W, 3), that have the size at which the model sees them."""
         target = CaptureTarget(CaptureSpec({info.layer: "qk" for info in self._layers}))
         capture = Capture([target], [self._level])
-        host.read(host.encode(resize(pictures, size)), self._level, capture)
-        capture.check(len(pictures))
+        self.host.read(self.host.encode(seen), self._level, capture)
+        capture.check(len(seen))
         bank = target.bank
         level = bank.sigmas[0]
         queries, keys = (tuple(bank.get(level, info.layer, p) for info in self._layers) for p in "qk")
@@ -141,6 +160,59 @@ class BatchedFeatures:
             parts.append(made)
             self.on_pictures(part.stop)
         return joined_features(parts)
+
+
+@dataclass
+class ReadBeside:
+    """A source of features that looks at other pictures, too, in the model call in which it is asked.
+
+    So a picture and its reference are one call of two rows. Lifetime: one coloring, whose owner takes what was kept.
+
+    :param network: is asked.
+    :param others: (B, H, W, 3) in 0..1, without color.
+    :param at_once: most pictures in one model call.
+    :param out_of_memory: whether an error says that memory ran out.
+    :ivar kept: features of the others. None where they have to be looked at by themselves: before anybody asked, and
+        where all are too many at once or not seen at one size.
+    """
+
+    network: FeatureSource
+    others: Tensor
+    at_once: int
+    out_of_memory: Callable[[Exception], bool]
+    kept: Features | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights."""
+        return self.network.fingerprint
+
+    @property
+    def name(self) -> str:
+        """The network's."""
+        return self.network.name
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """Those of the network."""
+        return self.network.spaces
+
+    def features(self, pictures: Tensor) -> Features:
+        """(B, H, W, 3) in 0..1, without color -> features."""
+        network = self.network
+        if (
+            isinstance(network, UNetFeatures)
+            and len(pictures) + len(self.others) <= self.at_once
+            and network.size(pictures) == network.size(self.others)
+        ):
+            try:
+                found, self.kept = network.together(pictures, self.others)
+            except Exception as error:
+                if not self.out_of_memory(error):
+                    raise
+            else:
+                return found
+        return BatchedFeatures(network, self.at_once, self.out_of_memory).features(pictures)
 
 
 @dataclass(frozen=True)
@@ -218,4 +290,4 @@ def _on_grid(gray: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 if TYPE_CHECKING:  # the protocol, checked
-    _: tuple[type[FeatureSource], ...] = (UNetFeatures, BatchedFeatures, PictureFeatures)
+    _: tuple[type[FeatureSource], ...] = (UNetFeatures, BatchedFeatures, ReadBeside, PictureFeatures)

@@ -20,7 +20,14 @@ MOST_COLORS = 256
 
 @dataclass(frozen=True)
 class FeatureSettings(Settings):
-    """Where a network is looked into. A memory remembers them, and is asked with the same."""
+    """Where a network is looked into. A memory remembers them, and is asked with the same.
+
+    The embedded model's values were chosen on a development split and stand in its file. For Stable Diffusion no
+    released weights were at hand: there the layers are chosen by depth and kind. ``match`` is of the coarser of the two
+    finest decoder resolutions that have attention the last block, of the finest the first two, and of a stack its last
+    transformer: ``output.8-10`` on SD 1.x and 2.x, ``output.2.9, output.3.1, output.4.1`` on SDXL. Temperatures are 1,
+    the mean of the layers' own logits; the level is the lowest but one, where the paper's inversion begins.
+    """
 
     layers: str = setting(
         "match",
@@ -159,7 +166,7 @@ class MethodSettings(Settings):
     method: Literal["attention", "memory"] = setting(
         "attention",
         "attention is the published method: inversion and guided sampling. memory reads input and reference in one "
-        "model call each and carries colors over, at a fraction of the cost; with it the settings of sampling do "
+        "model call and carries colors over, at a fraction of the cost; with it the settings of sampling do "
         "nothing, and there are no inversions.",
         advanced=True,
         later=True,

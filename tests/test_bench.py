@@ -132,9 +132,11 @@ def test_bench_of_transferred_colors_runs_on_small_pictures():
         assert ours < plain
 
 
-def test_bench_of_color_memories_runs_on_a_toy():
+@pytest.mark.parametrize("encoder", [(), ("--small-vae",)])
+def test_bench_of_color_memories_runs_on_a_toy(encoder):
     """Rows and calls are counts: of the first picture, then of a further one."""
-    found = report("bench.color_memory", "--tiny")
+    found = report("bench.color_memory", "--tiny", *encoder)
+    assert "| UNet calls | 30 | 1 | 30.0x |" in found
     assert "| the first picture: UNet rows | 55 | 2 | 27.5x |" in found
     assert "| a further picture: UNet rows | 45 | 1 | 45.0x |" in found
     assert found.count("| pictures encoded, decoded |") == 2 and "| 1, 0 | |" in found

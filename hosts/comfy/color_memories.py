@@ -14,8 +14,15 @@ from ...color import check_count, check_masks, desaturate
 from ...color.batches import part_of
 from ...memory.entries import ColorMemory, Made
 from ...memory.features import FeatureSource
-from ...pipelines.memory import MemoryResult, color_in_batches, joined_results, write_references
-from ...pipelines.memory_features import BatchedFeatures, PictureFeatures, UNetFeatures, as_written
+from ...memory.writing import check_cover
+from ...pipelines.memory import (
+    MemoryResult,
+    color_in_batches,
+    joined_results,
+    merged_memories,
+    write_references,
+)
+from ...pipelines.memory_features import BatchedFeatures, PictureFeatures, ReadBeside, UNetFeatures, as_written
 from ...pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 from .conditioning import check_conditioning
 from .encoders import features_of, memory_recommended
@@ -126,13 +133,11 @@ def colored(
     """
     source = network.features(settings.features, memory) if features is None else features
     kept = None if features is None else features.features(desaturate(image))
-    if memory.made is not None:
-        settings = replace(settings, features=replace(settings.features, context=memory.made.context))
     yield from color_in_batches(
         source,
         image,
         memory,
-        settings,
+        _as_written(settings, memory),
         out_of_memory,
         mask=mask,
         fallback=fallback,
@@ -144,41 +149,67 @@ def colored(
 def colored_by_references(
     network: Looking,
     image: Tensor,
-    known: Tensor | ColorMemory,
+    known: Tensor | None,
+    memory: ColorMemory | None,
     settings: MemorySettings,
     *,
     mask: Tensor | None,
     reference_mask: Tensor | None,
     fallback: Tensor | None,
+    weights: tuple[float, ...] | None,
     on_pictures: Callable[[int, Tensor], None],
 ) -> MemoryResult:
-    """Pictures colored by references, one for all or one for each, or by a memory.
+    """Pictures colored by references (one for all, one each, or all for every one), by a memory, or by both.
 
-    :param known: (1 or B, H, W, 3) in 0..1, or a memory.
+    A picture and its reference are read in one model call where that sees them at one size.
+
+    :param known: (1 or B, H, W, 3) in 0..1, any number with ``weights``; None for none.
+    :param memory: counts beside the references; None for none.
     :param reference_mask: (1 or references, *, *), what of them counts: above one half.
+    :param weights: of references that all serve every picture, () for all alike; None where there is one for each.
     :param on_pictures: called with how many are done, and the last one, (H, W, 3).
     :raises ValueError: what does not fit.
     """
-    writing, parts, done = WritingSettings(settings.features), [], 0
-    if isinstance(known, Tensor):
-        check_count(len(known), len(image), "reference")
-        check_masks(reference_mask, len(known), "reference_mask")
-    for group in _alike(known, len(image)):
-        memory = known
-        if isinstance(known, Tensor):
-            masks = None if reference_mask is None else (part_of(reference_mask, group) > 0.5).float()
-            read = network.batched(settings.features, lambda _: None)
-            memory = write_references(read, part_of(known, group), writing, masks=masks)
-        each = {"mask": part_of(mask, group), "fallback": part_of(fallback, group)}
-        for part in colored(network, image[group], memory, settings, **each):
+    parts, done = [], 0
+    settings, source = _as_written(settings, memory), network.features(settings.features, memory)
+    if known is not None:
+        if weights is None:
+            check_count(len(known), len(image), "reference")
+        reference_mask = check_masks(reference_mask, len(known), "reference_mask")
+        reference_mask = None if reference_mask is None else (reference_mask > 0.5).float()
+        check_cover(reference_mask)
+    together = weights is not None
+    for group in [slice(0, len(image))] if together else _alike(known, len(image)):
+        inputs, asked, kept = image[group], memory, None
+        if known is not None:
+            both = ReadBeside(source, desaturate(inputs), min(AT_ONCE, settings.batch), out_of_memory)
+            asked = write_references(
+                both,
+                known if together else part_of(known, group),
+                WritingSettings(settings.features),
+                masks=reference_mask if together else part_of(reference_mask, group),
+                weights=weights or (),
+                beside_others=memory is not None,
+            )
+            asked = merged_memories({"memory": memory, "reference": asked}) if memory is not None else asked
+            kept = both.kept
+        each = {"mask": part_of(mask, group), "fallback": part_of(fallback, group), "features": kept}
+        for part in color_in_batches(source, inputs, asked, settings, out_of_memory, device=network.device, **each):
             parts.append(part)
             done += len(part.images)
             on_pictures(done, part.images[-1])
     return joined_results(parts)
 
 
-def _alike(known: Tensor | ColorMemory, pictures: int) -> list[slice]:
+def _as_written(settings: MemorySettings, memory: ColorMemory | None) -> MemorySettings:
+    """As a memory wants to be asked."""
+    if memory is None or memory.made is None:
+        return settings
+    return replace(settings, features=replace(settings.features, context=memory.made.context))
+
+
+def _alike(known: Tensor | None, pictures: int) -> list[slice]:
     """Pictures that are colored by one and the same."""
-    if isinstance(known, Tensor) and len(known) > 1:
+    if known is not None and len(known) > 1:
         return [slice(i, i + 1) for i in range(pictures)]
     return [slice(0, pictures)]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...attention.call import CONDITIONAL, Edit
 from ...attention.capture import Capture
+from ...attention.ending import Enough, ReadUpTo
 from ...attention.layers import Layer, LayerInfo
 from ...diffusion.sampling import invert_ddim, sample_ddim
 from ...diffusion.schedule import InversionPlan, rescale
@@ -25,13 +26,15 @@ from .runs import stop_if_canceled
 
 if TYPE_CHECKING:
     from ...pipelines.host import Host
+    from .calls import UNetCall
 
 
-def with_captured(model: Any, capture: Capture, name: str, held: int = 0) -> Any:
+def with_captured(model: Any, capture: Capture, name: str, held: int = 0, ends: bool = False) -> Any:
     """A clone of a MODEL that fills a capture's banks; what can't be kept truly is refused while it runs.
 
     :param name: of the node, for messages.
     :param held: bytes that are kept on the device, at most.
+    :param ends: nothing else is wanted of the UNet: each call of it ends at the last layer, and predicts no noise.
     """
 
     def check(run: edits.Sampling) -> None:
@@ -40,14 +43,22 @@ def with_captured(model: Any, capture: Capture, name: str, held: int = 0) -> Any
             "Take the context windows off the MODEL that inverts; sampling may have them.",
         )
 
+    def reading(unet: Callable[[UNetCall], Tensor], call: UNetCall) -> Tensor:
+        # caught next to the UNet: what stands around it sees a call like any other
+        try:
+            return unet(call)
+        except Enough:
+            return torch.zeros_like(call.x[:, : model.model.latent_format.latent_channels])
+
     placed = edits.PlacedEdit(
         name,
-        capture,
+        ReadUpTo(capture) if ends else capture,
         edits.layer_widths(model, capture.layers),
         branches=frozenset({CONDITIONAL}),
         whole_pictures=True,
         strict=True,
         check=check,
+        around=reading if ends else None,
         holds=lambda *_: held,
     )
     return edits.add_edit(model, placed)
@@ -143,8 +154,8 @@ class ComfyHost:
         return torch.stack(trajectory).to(resting_place())
 
     def read(self, latent: Tensor, sigma: float, capture: Capture) -> None:
-        """One model call on clean latents at a noise level, for what the capture keeps."""
-        model = with_captured(self.model, capture, self.name)
+        """One model call on clean latents at a noise level, for what the capture keeps. The UNet ends there."""
+        model = with_captured(self.model, capture, self.name, ends=True)
 
         def once(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
             hat = rescale(x, 0.0, sigma)

@@ -164,19 +164,20 @@ class UNetDenoiser:
         if edit is None:
             yield self
             return
-        before = self.model.unet.attn_processors
         self._running = _Running(0.0, (), (), (0, 0))
-        edited = {
-            name.replace(f".{SELF}.", f".{kind}."): _EditedAttention(info, edit, self._running, kind)
-            for name, info in self._layers.items()
-            for kind in kinds
-            if info.layer in layers
-        }
+        before: list[tuple[Any, Any]] = []
         try:
-            self.model.unet.set_attn_processor({**before, **edited})
+            for name, info in self._layers.items():
+                for kind in kinds if info.layer in layers else ():
+                    # the layers themselves: asking the network for its processors walks all that it is made of
+                    path = name.removesuffix(".processor").replace(f".{SELF}", f".{kind}")
+                    layer = self.model.unet.get_submodule(path)
+                    before.append((layer, layer.get_processor()))
+                    layer.set_processor(_EditedAttention(info, edit, self._running, kind))
             yield self
         finally:
-            self.model.unet.set_attn_processor(before)
+            for layer, processor in reversed(before):
+                layer.set_processor(processor)
             self._running = None
 
 

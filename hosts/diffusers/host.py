@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...attention.call import Edit
 from ...attention.capture import SHARE, Capture
+from ...attention.ending import Enough, ReadUpTo
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
 from ...color.batches import freed
@@ -104,13 +106,13 @@ class DiffusersHost:
         return torch.stack(trajectory).cpu()  # at the end: the device is not waited for on the way
 
     def read(self, latent: Tensor, sigma: float, capture: Capture) -> None:
-        """One model call on clean latents at a noise level, for what the capture keeps."""
-        x = rescale(latent.to(self.device), 0.0, sigma)
-        with self.denoiser.edited(capture, capture.layers) as denoiser:
-            estimate = denoiser(x, torch.tensor([sigma]))
+        """One model call on clean latents at a noise level, for what the capture keeps. It ends there."""
+        clean = latent.to(self.device)
+        with self.denoiser.edited(ReadUpTo(capture), capture.layers) as denoiser, suppress(Enough):
+            denoiser(rescale(clean, 0.0, sigma), torch.tensor([sigma]))
         capture.finish()
         if self.on_step is not None:
-            self.on_step(estimate)
+            self.on_step(clean)
 
     def sample(
         self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float

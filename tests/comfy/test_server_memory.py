@@ -5,8 +5,8 @@ import torch
 from comfyui_exemplar.color import ab_error, rgb_to_lab
 from comfyui_exemplar.files.pictures import load_picture
 
-from .server import load_workflow, needs_comfyui, only, to_prompt
-from .workflows import MEMORY, demo_picture, saved
+from .server import MUTED, load_workflow, needs_comfyui, only, to_prompt
+from .workflows import MEMORY, PALETTE, chroma, demo_picture, saved
 
 needs_comfyui()
 
@@ -39,3 +39,25 @@ def test_two_references_and_a_stroke(server):
     # the bulb is where it was, and as it was
     assert float((second - first)[:, 150:, 330:].abs().max()) <= 2 / 255
     assert not torch.equal(first, second)
+
+
+def test_a_palette_and_the_next_page_from_the_file(server):
+    workflow = load_workflow(PALETTE)
+    gray = demo_picture("scene-gray")
+    bounded = saved(server, to_prompt(workflow))
+    assert bounded.shape == gray.shape and chroma(bounded) > 2
+    # white, gold and blue: nothing of the violet that the reference has
+    berry = chroma_near(bounded, 80, 210)
+    assert berry[0] < 8 and berry[1] < -15
+    (file,) = (server.base / "output" / "color_memories").glob("palette_*.safetensors")
+    muted = [node for node in workflow["nodes"] if node["mode"] == MUTED]
+    assert {node["type"] for node in muted} >= {"ExemplarLoadMemory", "ExemplarMemoryColorize"}
+    for node in muted:
+        node["mode"] = 0
+    prompt = to_prompt(workflow)
+    assert prompt[only(prompt, "ExemplarLoadMemory")]["inputs"]["memory_name"] == f"{file.name} [output]"
+    run = server.run(prompt)
+    assert run.status == "success", run.error
+    (preview,) = [n["id"] for n in muted if n["type"] == "PreviewImage"]
+    other = load_picture(run.files[str(preview)][0])
+    assert float(ab_error(other.flip(2), bounded)) < float(ab_error(gray, bounded)) / 2

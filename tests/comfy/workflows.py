@@ -15,10 +15,10 @@ TEXT_TO_IMAGE, PROMPTS = "Text to image (embedded model)", "Edit by prompt (prom
 CONCEPT, CONCEPT_STAGES = "Concept of a reference (VCT)", "Concept of a reference, stage by stage (VCT)"
 STYLE, THING = "Style of a reference (DEADiff)", "Thing of a reference (DEADiff)"
 STYLE_AND_COLOR = "Style of one picture, colors of another"
-MEMORY = "Color memory, two references and strokes"
+MEMORY, PALETTE = "Color memory, two references and strokes", "A page in the colors of a palette"
 
 COLORING = (ONE_NODE, STAGES)
-QUICK = (*COLORING, TEXT_TO_IMAGE, AUTOMATIC, WORDS, PROMPTS, STYLE, THING, MEMORY)
+QUICK = (*COLORING, TEXT_TO_IMAGE, AUTOMATIC, WORDS, PROMPTS, STYLE, THING, MEMORY, PALETTE)
 WORKFLOWS = tuple(sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json")))
 NODES = set(read())
 

@@ -169,30 +169,32 @@ def test_while_a_sampler_draws(kit, undisturbed, node, network, moment):
     canceled(kit, undisturbed, (node, network), network, lambda: [sampled(kit, made)], moment)
 
 
-#: Where previews are drawn: node, what draws them.
-PREVIEWS = {
-    "ExemplarColorize": "step",
-    "ExemplarTranslate": "step",
-    "ExemplarDDIMInversion": "step",
-    "ExemplarConceptInversion": "chart",
-    "ExemplarPivotInversion": "chart",
-}
+#: Where previews are drawn: node, what draws them, pictures, settings.
+PREVIEWS = [
+    ("ExemplarColorize", "step", 1, {}),
+    ("ExemplarColorize", "frame", 3, {"method": "memory", "batch": 1}),
+    ("ExemplarTranslate", "step", 1, {}),
+    ("ExemplarDDIMInversion", "step", 1, {}),
+    ("ExemplarConceptInversion", "chart", 1, {}),
+    ("ExemplarPivotInversion", "chart", 1, {}),
+    ("ExemplarMemoryColorize", "frame", 3, {"batch": 1}),
+]
 
 
-@pytest.mark.parametrize("node", PREVIEWS)
-def test_within_a_preview(kit, undisturbed, monkeypatch, node):
+@pytest.mark.parametrize(("node", "kind", "pictures", "settings"), PREVIEWS)
+def test_within_a_preview(kit, undisturbed, monkeypatch, node, kind, pictures, settings):
     """Pressed while a preview is drawn, the second one: the network is asked once more at most."""
     monkeypatch.setattr(comfy.cli_args.args, "preview_method", comfy.cli_args.LatentPreviewMethod.Latent2RGB)
     monkeypatch.setattr(common.ChartProgress.__init__, "__defaults__", (0.0,))
-    expected = tensors_of(RUNS[node](kit, 1))
+    expected = tensors_of(RUNS[node](kit, pictures, **settings))
     before, drawn, calls = state_of(kit), Button(2), Button()
-    press_in(monkeypatch, PREVIEWS[node], drawn)
+    press_in(monkeypatch, kind, drawn)
     with kit.watched("unet", lambda _: drawn.calls < 2 or calls()), pytest.raises(mm.InterruptProcessingException):
-        RUNS[node](kit, 1)
+        RUNS[node](kit, pictures, **settings)
     assert drawn.calls == 2 and calls.calls <= 1
     assert state_of(kit) == before
     check_files(kit)
-    found = tensors_of(RUNS[node](kit, 1))
+    found = tensors_of(RUNS[node](kit, pictures, **settings))
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
@@ -201,6 +203,10 @@ def press_in(monkeypatch, kind, button):
         import latent_preview
 
         place, name = latent_preview.LatentPreviewer, "decode_latent_to_preview_image"
+    elif kind == "frame":
+        import PIL.Image
+
+        place, name = PIL.Image, "fromarray"
     else:
         from comfyui_exemplar.nodes.vct_pivot import PivotChart
         from comfyui_exemplar.pipelines.vct_concept import ConceptRun

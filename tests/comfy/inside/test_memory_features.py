@@ -1,5 +1,7 @@
 """Features for color memories from a MODEL: one row a picture, whatever else is in its batch."""
 
+import dataclasses
+
 import torch
 
 from comfyui_exemplar import demo
@@ -47,3 +49,32 @@ def test_layers_level_and_each_picture_of_a_batch(embedded, scene):
     both = network.features(torch.cat([gray, desaturate(scene[0])]))
     for one, two in zip(found.queries + found.keys, both.queries + both.keys, strict=True):
         assert (one[0] - two[0]).abs().max() < 1e-3 * one.abs().max()
+
+
+def test_the_unet_ends_with_the_last_layer_that_is_read(embedded, scene):
+    """What runs around it sees a call like any other, and a plain run afterwards is what it was."""
+    model, _, vae, empty = embedded
+    seen = []
+    watched = model.clone()
+
+    def wrapper(apply, args):
+        made = apply(args["input"], args["timestep"], **args["c"])
+        seen.append((made.shape, bool(made.isfinite().all())))
+        return made
+
+    watched.set_model_unet_function_wrapper(wrapper)
+    watched.set_model_output_block_patch(lambda h, skip, options: seen.append(options["block"]) or (h, skip))
+    asking, _ = settings()
+    chosen = dataclasses.replace(asking.features, layers="output.2-3")
+    estimates = []
+    host = ComfyHost(watched, empty, vae, on_step=estimates.append)
+    found = UNetFeatures(host, chosen).features(desaturate(scene[1]))
+    blocks = [block for block in seen if block[0] == "output"]
+    assert blocks == [("output", 0), ("output", 1), ("output", 2), ("output", 3)], "of six"
+    assert seen[-1] == ((1, 4, 16, 16), True) and len(estimates) == 1
+    # the same as of a call that goes on to the last layer
+    further = UNetFeatures(host, dataclasses.replace(chosen, layers="output.2-3, output.5")).features(
+        desaturate(scene[1])
+    )
+    for one, two in zip(found.queries + found.keys, further.queries[:2] + further.keys[:2], strict=True):
+        assert torch.equal(one, two)
