@@ -75,12 +75,14 @@ def evaluate_memory(folder: Path, model: Path, out: Path, split: str) -> None:
     found["palettes"] = {name: numbers.summary(palettes[PLAIN]) for name, numbers in palettes.items()}
     report.say("palettes", found["palettes"])
 
-    pairs, apart = build_apart(drawings, split, APART[0], seed=APART[1])
-    by_memory = color_apart(network, pairs, apart, asking, writing)
+    pairs, apart, as_large = build_apart(drawings, split, APART[0], seed=APART[1])
     full = ColorizeSettings.resolve(host.model.recommended.get("exemplar", {}))
     thorough, sure = _thorough(host, pairs, apart, full, out / "pictures" / host.fingerprint / split)
     found["two references"] = {
-        "color memory": against_better(by_memory, pairs),
+        "color memory": against_better(color_apart(network, pairs, apart, asking, writing), pairs),
+        "color memory, things as large as in the picture": against_better(
+            color_apart(network, pairs, as_large, asking, writing), pairs
+        ),
         "dual attention": against_better(thorough | {"both": thorough["one picture of both"]}, pairs),
     }
     report.say("two references", found["two references"])

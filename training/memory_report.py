@@ -40,15 +40,16 @@ def table(found: dict) -> str:
         f"Strokes ({found['split']} split): taken means within ΔE {TAKEN:g} of the paint, moved is the distance from "
         "the picture without strokes.",
         "",
-        f"| | strokes, pictures | marks | their parts | strokes that fill {TAKEN_GOAL:.0%} of their part | whole "
-        f"things | moved outside: mean | 95th percentile | worst picture | pictures below {MOVED_GOAL:g} |",
-        "|" + " --- |" * 10,
+        f"| | strokes, pictures | marks | their parts | without edges | strokes that fill {TAKEN_GOAL:.0%} of that | "
+        f"whole things | moved outside: mean | 95th percentile | worst picture | pictures below {MOVED_GOAL:g} |",
+        "|" + " --- |" * 11,
     ]
     for kind, rows in found["strokes"].items():
         for name, row in rows.items():
             lines.append(
                 f"| {kind}, {name} | {row['strokes']}, {row['pictures']} | {row['taken, marks']:.1%} | "
-                f"{row['taken, parts']:.1%} | {row['strokes that fill their part']:.0%} | "
+                f"{row['taken, parts']:.1%} | {row['taken, parts without edges']:.1%} | "
+                f"{row['strokes that fill it without edges']:.0%} | "
                 f"{row['taken, whole things']:.0%} | {row['moved outside, mean']:.2f} | "
                 f"{row['moved outside, 95th percentile']:.2f} | {row['moved outside, worst picture']:.1f} | "
                 f"{row['pictures that move less than the goal outside']:.0%} |"
@@ -79,7 +80,7 @@ def table(found: dict) -> str:
         "|" + " --- |" * 9,
     ]
     for name, row in found["two references"].items():
-        both = name == "color memory"
+        both = name.startswith("color memory")
         together = f"{row['both']:.1f}" if both else "-"
         ratio = f"{row['both, of the better']:.2f}" if both else "-"
         lines.append(
@@ -125,9 +126,9 @@ def plot(found: dict, path: Path) -> None:
     middle.set_xlabel("spread of color between pages of the same things (ΔE)")
     middle.legend(fontsize=7)
     rows = [(f"{kind}, {name}", row) for kind, each in found["strokes"].items() for name, row in each.items()]
-    for shift, key, color in ((-0.25, "marks", 0), (0, "parts", 1), (0.25, "whole things", 2)):
+    for i, key in enumerate(("marks", "parts", "parts without edges", "whole things")):
         values = [row[f"taken, {key}"] for _, row in rows]
-        right.barh([i + shift for i in range(len(rows))], values, 0.25, color=_COLORS[color], label=key)
+        right.barh([at + 0.2 * (i - 1.5) for at in range(len(rows))], values, 0.2, color=_COLORS[i], label=key)
     right.axvline(TAKEN_GOAL, color="gray", linewidth=0.8, linestyle="--")
     right.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
     right.invert_yaxis()
