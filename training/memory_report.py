@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -19,10 +18,6 @@ from .strokes_measure import MOVED_GOAL, TAKEN, TAKEN_GOAL
 #: Rows of strokes of each kind of picture, and pages of a story, on the sheet.
 ROWS, SHOWN_PAGES = 8, 10
 _HULL = "beyond the hull"
-
-
-def say(name: str, numbers: dict) -> None:
-    print(name, json.dumps(rounded(numbers), ensure_ascii=False), flush=True)
 
 
 def rounded(value):
