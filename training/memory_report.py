@@ -100,7 +100,7 @@ def plot(found: dict, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 4.6), width_ratios=[1, 1, 1])
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 5), width_ratios=[1, 1, 1])
     left.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
     for (name, row), color in zip(found["confidence"].items(), _COLORS, strict=False):
         points = row["calibration"]
@@ -109,7 +109,7 @@ def plot(found: dict, path: Path) -> None:
         left.plot(points["stated"], points["right"], style, marker="o", markersize=4, color=color, label=label)
     left.set(xlabel="stated confidence", ylabel=f"share of places within {RIGHT:g} of the truth", xlim=(0, 1))
     left.set_ylim(0, 1)
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     names = list(found["palettes"])
     for shift, key, color in ((-0.2, "spread of things", _COLORS[0]), (0.2, "spread of places", _COLORS[1])):
         values = [found["palettes"][name][key] for name in names]
@@ -128,10 +128,10 @@ def plot(found: dict, path: Path) -> None:
     right.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
     right.invert_yaxis()
     right.set_xlabel(f"share within ΔE {TAKEN:g} of the paint")
-    right.legend(fontsize=7, loc="lower left")
+    right.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2)
     figure.tight_layout()
     with whole(path) as beside:
-        figure.savefig(beside, dpi=90)
+        figure.savefig(beside, dpi=90, bbox_inches="tight")
     plt.close(figure)
 
 
