@@ -118,7 +118,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "options, said",
         [
-            (("--from", "pale.png"), "--from pale.png: found no color in it"),
+            (("--from", "pale.png"), "--from pale.png: found no color"),
             (("--from", "edit.png", "edit.png"), "--from names 2 pictures for 1 original(s)"),
             (("--from", "none.png"), "none.png"),
             (("--from", "edit.png", "--fallback", "none.png"), "none.png"),
