@@ -161,39 +161,106 @@ class TestStages:
         three = inject("reference", "gray", "wide", references=ALL, weights="0.00001, 0.00001, 1")
         assert difference(three, alone) < 1e-2
 
-    def test_the_same_as_the_whole_node(self, nodes, embedded, parts, inject, colorize, references):
-        """Statistics, injection and guidance as stages, beside Exemplar Colorize."""
-        model, _, vae, empty = embedded
-        (latent,) = nodes(
+    @pytest.fixture
+    def in_stages(self, nodes, embedded, parts, colorize, references):
+        """Statistics, injection, guidance and merge as stages."""
+
+        def made(**several):
+            model, _, vae, empty = embedded
+            (latent,) = nodes(
+                "ExemplarMatchLatentStatistics",
+                latent=parts["input"][1],
+                reference=parts["reference"][1],
+                strength=1.0,
+                **several,
+            )
+            (patched,) = nodes(
+                "ExemplarDualAttentionColor",
+                model=model,
+                input_inversion=parts["input"][0],
+                reference_inversion=parts["reference"][0],
+                gray_inversion=parts["gray"][0],
+                **several,
+                **{name: SETTINGS[name] for name in ("gamma_shallow", "gamma_deep", "beta_shallow", "beta_deep")},
+            )
+            decoded = vae.decode(run(patched, empty, latent, parts["input"][2], cfg=SETTINGS["guidance"]))
+            (image,) = nodes(
+                "ExemplarMergeLuminance",
+                color_image=decoded,
+                gray_image=colorize(references, references=ALL)[0],
+                reference=references,
+                match_statistics=0.7,
+                **several,
+            )
+            return image
+
+        return made
+
+    def test_the_same_as_the_whole_node(self, in_stages, colorize, references):
+        """Beside Exemplar Colorize, and also where each reference has a mask of its own."""
+        weighted = {"references": ALL, "weights": "1, 2"}
+        assert difference(in_stages(**weighted), colorize(references, **weighted)[0]) < 0.02
+        masks = torch.zeros(2, 64, 64)
+        masks[0, :, :24], masks[1, 20:50, 10:40] = 1, 1
+        masked = {**weighted, "reference_mask": masks}
+        found, whole = in_stages(**masked), colorize(references, **masked)[0]
+        assert difference(found, whole) < 0.02
+        assert difference(found, in_stages(**weighted)) > 0.05
+        only_first = {"references": ALL, "reference_mask": torch.stack([masks[0], 0 * masks[0]])}
+        assert difference(in_stages(**only_first), colorize(references, **only_first)[0]) < 0.02
+
+    def test_masks_of_statistics(self, nodes, references, scene):
+        """Where the mask leaves one color, that is the mean; a single reference counts as a whole."""
+        from comfyui_exemplar.color import rgb_to_lab
+
+        halves = references.clone()
+        halves[:, :, :32], halves[:, :, 32:] = torch.tensor([0.8, 0.3, 0.3]), torch.tensor([0.3, 0.3, 0.8])
+        left = (torch.arange(64) < 32).float().expand(2, 64, 64)
+        merge = {"color_image": references[:1], "gray_image": scene[0] * 0.3 + 0.3, "references": ALL}
+
+        def mean(**given):
+            return rgb_to_lab(nodes("ExemplarMergeLuminance", **merge, **given)[0])[..., 1:].mean((0, 1, 2))
+
+        wanted = rgb_to_lab(halves[:1, :1, :1])[0, 0, 0, 1:]
+        assert difference(mean(reference=halves, reference_mask=left), wanted) < 1
+        assert difference(mean(reference=halves), wanted) > 10
+        assert difference(mean(reference=halves[:1], reference_mask=left[:1]), mean(reference=halves[:1])) == 0
+        reference = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        latent = {"samples": torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))}
+        (matched,) = nodes(
             "ExemplarMatchLatentStatistics",
-            latent=parts["input"][1],
-            reference=parts["reference"][1],
+            latent=latent,
+            reference={"samples": reference},
             strength=1.0,
             references=ALL,
-            weights="1, 2",
+            reference_mask=torch.stack([left[0], 0 * left[0]]),
         )
-        (patched,) = nodes(
-            "ExemplarDualAttentionColor",
-            model=model,
-            input_inversion=parts["input"][0],
-            reference_inversion=parts["reference"][0],
-            gray_inversion=parts["gray"][0],
-            references=ALL,
-            weights="1, 2",
-            **{name: SETTINGS[name] for name in ("gamma_shallow", "gamma_deep", "beta_shallow", "beta_deep")},
-        )
-        decoded = vae.decode(run(patched, empty, latent, parts["input"][2], cfg=SETTINGS["guidance"]))
-        (image,) = nodes(
-            "ExemplarMergeLuminance",
-            color_image=decoded,
-            gray_image=colorize(references, references=ALL)[0],
-            reference=references,
-            match_statistics=0.7,
-            references=ALL,
-            weights="1, 2",
-        )
-        whole = colorize(references, references=ALL, weights="1, 2")[0]
-        assert difference(image, whole) < 0.02
+        torch.testing.assert_close(matched["samples"].mean((0, 2, 3)), reference[0, :, :, :4].mean((1, 2)))
+        torch.testing.assert_close(matched["samples"].std((0, 2, 3)), reference[0, :, :, :4].std((1, 2)))
+
+    @pytest.mark.parametrize(
+        "given, said",
+        [
+            ({"reference_mask": 2}, "reference_mask: found one, expected none with references on one per image"),
+            ({"references": ALL, "reference_mask": 3}, "reference_mask: found 3 for 2 picture"),
+            ({"references": ALL, "reference_mask": 2, "black": True}, "reference_mask: found masks with nothing"),
+            ({"references": ALL, "weights": "1, 2, 3"}, "weights: found 3 for 2 reference"),
+        ],
+    )
+    def test_masks_of_statistics_that_are_refused(self, nodes, references, scene, given, said):
+        given = dict(given)
+        if "reference_mask" in given:
+            given["reference_mask"] = torch.full((given["reference_mask"], 8, 8), 0.0 if given.pop("black", 0) else 1.0)
+        latents = {"samples": torch.randn(2, 4, 8, 8)}
+        for node, inputs in (
+            ("MergeLuminance", {"color_image": references, "gray_image": scene[0], "reference": references}),
+            ("MatchLatentStatistics", {"latent": latents, "reference": latents}),
+        ):
+            with pytest.raises(ValueError, match=said):
+                nodes(f"Exemplar{node}", **inputs, **given)
+        if given.get("references") and "reference_mask" in given:
+            with pytest.raises(ValueError, match="reference_mask: found one, expected none without a reference"):
+                nodes("ExemplarMergeLuminance", color_image=references, gray_image=scene[0], **given)
 
     @pytest.mark.parametrize(
         "settings, said",
@@ -235,141 +302,3 @@ class TestStages:
         assert difference(own[1], nodes("ExemplarAttentionMap", **given, **looked)[1]) < 1e-5
         with pytest.raises(ValueError, match="reference: found 1 for 2 inverted"):
             nodes("ExemplarAttentionMap", **given, **{**looked, "reference": references[:1]}, references=ALL)
-
-
-class TestByMemory:
-    """References of Exemplar Colorize with method memory, beside what the nodes of color memories give."""
-
-    @pytest.fixture
-    def by_memory(self, embedded, nodes, scene):
-        """(Exemplar Colorize, Memory Colorize of a memory made of parts, a memory of references)."""
-        look = {"model": embedded[0], "vae": embedded[2], "conditioning": embedded[3], "resolution": 64}
-
-        def colorize(reference=None, image=scene[0], **settings):
-            return nodes("ExemplarColorize", image=image, reference=reference, method="memory", **look, **settings)[0]
-
-        def remember(references, **settings):
-            return nodes("ExemplarColorMemory", references=references, **look, **settings)[0]
-
-        def ask(image, *memories):
-            memory = memories[0]
-            if len(memories) > 1:
-                (memory,) = nodes("ExemplarMergeMemories", memory_1=memories[0], memory_2=memories[1])
-            return nodes("ExemplarMemoryColorize", image=image, memory=memory, fallback_below=0.0, **look)[0]
-
-        return colorize, ask, remember
-
-    @pytest.fixture
-    def blue(self, scene):
-        return torch.stack([scene[1][..., 2], scene[1][..., 1], scene[1][..., 0]], -1)
-
-    def test_all_beside_a_memory(self, by_memory, scene, references, blue, embedded):
-        colorize, ask, remember = by_memory
-        inputs, memory = torch.cat([scene[0], scene[0].flip(2)]), remember(blue)
-        half = (torch.arange(64) < 32).float().expand(1, 64, 64)
-        masks = torch.cat([half, 1 - half])
-        expected = ask(inputs, memory, remember(references, masks=masks, weights="1, 0.25"))
-        given = {"memory": memory, "references": ALL}
-        with Calls(embedded[0]) as calls:
-            found = colorize(references, inputs, **given, reference_mask=masks, weights="1, 0.25")
-        assert calls.entered == [4], "two pictures and two references"
-        assert difference(found, expected) < 2e-3
-        rounds = colorize(references, inputs, **given, reference_mask=masks, weights="1, 0.25", batch=1)
-        assert difference(rounds, expected) < 2e-3
-        # each of the three counts
-        for other in (
-            colorize(references, inputs, references=ALL, reference_mask=masks, weights="1, 0.25"),
-            colorize(references, inputs, **given, weights="1, 0.25"),
-            colorize(references, inputs, **given, reference_mask=masks.flip(0), weights="1, 0.25"),
-            ask(inputs, memory),
-        ):
-            assert difference(found, other) > 1e-2
-
-    def test_one_each_beside_a_memory(self, by_memory, scene, references, blue):
-        colorize, ask, remember = by_memory
-        inputs, memory = torch.cat([scene[0], scene[0].flip(2)]), remember(blue)
-        masks = torch.zeros(2, 32, 32)
-        masks[0, :20], masks[1, 12:] = 1, 1
-        found = colorize(references, inputs, memory=memory, reference_mask=masks)
-        for i in range(2):
-            own = remember(references[i : i + 1], masks=masks[i : i + 1])
-            assert difference(found[i : i + 1], ask(inputs[i : i + 1], memory, own)) < 2e-3
-        assert difference(found, colorize(references.flip(0), inputs, memory=memory, reference_mask=masks)) > 1e-2
-        # the mask of one reference for all
-        shared = colorize(references[:1], inputs, memory=memory, reference_mask=masks[:1])
-        assert difference(shared, ask(inputs, memory, remember(references[:1], masks=masks[:1]))) < 2e-3
-
-    def test_a_black_mask_leaves_its_reference_out(self, by_memory, references):
-        """As with method attention."""
-        colorize, _, _ = by_memory
-        masks = torch.stack([torch.zeros(64, 64), torch.ones(64, 64)])
-        both = {"references": ALL, "reference_mask": masks, "weights": "1, 0.5"}
-        assert difference(colorize(references, **both), colorize(references[1:])) < 2e-3
-
-    @pytest.mark.parametrize(
-        "given, said",
-        [
-            (
-                {"references": ALL, "weights": "1, 2"},
-                "Colorize: weights: found some, expected none beside a memory without",
-            ),
-            (
-                {"reference_mask": torch.ones(1, 8, 8)},
-                "Colorize: reference_mask: found one, expected none beside a memory",
-            ),
-        ],
-    )
-    def test_what_is_about_references_needs_one(self, by_memory, blue, embedded, given, said):
-        colorize, _, remember = by_memory
-        memory = remember(blue)
-        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=said):
-            colorize(memory=memory, **given)
-        assert not calls.entered
-        assert torch.isfinite(colorize(memory=memory, references=ALL)).all()
-
-    @pytest.mark.parametrize(
-        "given, said",
-        [
-            ({"references": ALL, "weights": "1, 2, 3"}, "weights: found 3 for 2 reference"),
-            ({"references": ALL, "reference_mask": torch.zeros(2, 8, 8)}, "reference_mask: found masks with nothing"),
-            ({"references": ALL, "reference_mask": torch.ones(3, 8, 8)}, "reference_mask: found 3 for 2 picture"),
-            ({}, "reference: found 2 for 1 picture"),
-            (
-                {"image": torch.full((2, 8, 8, 3), 0.5), "reference_mask": torch.zeros(2, 8, 8)},
-                "reference_mask: found a",
-            ),
-        ],
-    )
-    def test_what_is_refused_before_any_work(self, by_memory, references, embedded, given, said):
-        with Calls(embedded[0]) as calls, pytest.raises(ValueError, match=said):
-            by_memory[0](references, **given)
-        assert not calls.entered
-
-    def test_progress_while_references_are_read(self, by_memory, scene, references, monkeypatch):
-        """References count as pictures do, and the bar ends at its end in every mode."""
-        told = []
-        monkeypatch.setattr(
-            "comfy.utils.ProgressBar.update_absolute",
-            lambda _, value, total=None, preview=None: told.append((value, total)),
-        )
-        five = references.repeat(3, 1, 1, 1)[:5]
-        by_memory[0](five, references=ALL, batch=2)
-        assert told == [(2, 6), (4, 6), (5, 6), (6, 6)]
-        told.clear()
-        by_memory[0](five, scene[0].expand(5, -1, -1, -1), batch=2)
-        assert told == [(done, 10) for done in range(1, 11)]
-        told.clear()
-        masks = torch.ones(5, 8, 8)
-        masks[1] = 0
-        by_memory[0](five, references=ALL, reference_mask=masks)
-        assert told == [(5, 6), (6, 6)]
-
-    def test_cancel_while_references_are_read(self, by_memory, references, embedded, monkeypatch):
-        import comfy.model_management as mm
-
-        monkeypatch.setattr(
-            "comfy.utils.ProgressBar.update_absolute", lambda *_, **__: mm.interrupt_current_processing()
-        )
-        with Calls(embedded[0]) as calls, pytest.raises(mm.InterruptProcessingException):
-            by_memory[0](references.repeat(4, 1, 1, 1), references=ALL, batch=2)
-        assert calls.entered == [2], "the next call of the model does not begin"
