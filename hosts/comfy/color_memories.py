@@ -175,6 +175,11 @@ def colored_by_references(
     :raises ValueError: what does not fit, before any model call.
     """
     settings, source = _as_written(settings, memory), network.features(settings.features, memory)
+    if memory is not None and memory.made is not None:
+        memory.made.check(Made(source.fingerprint, source.spaces, settings.features.context, source.name))
+    check_masks(mask, len(image), "mask")
+    if fallback is not None:
+        check_count(len(fallback), len(image), "fallback")
     given = None if known is None else _Given.checked(known, reference_mask, weights, len(image))
     parts, done = [], 0 if known is None or given is None else len(known) - len(given.pictures)
     for group in given.groups(len(image)) if given is not None else [slice(0, len(image))]:

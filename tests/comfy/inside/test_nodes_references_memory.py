@@ -113,6 +113,8 @@ def test_what_is_about_references_needs_one(by_memory, blue, embedded, given, sa
         ({"references": ALL, "weights": "1, 2, 3"}, "weights: found 3 for 2 reference"),
         ({"references": ALL, "reference_mask": torch.zeros(2, 8, 8)}, "reference_mask: found masks with nothing"),
         ({"references": ALL, "reference_mask": torch.ones(3, 8, 8)}, "reference_mask: found 3 for 2 picture"),
+        ({"references": ALL, "mask": torch.ones(2, 8, 8)}, "mask: found 2 for 1 picture"),
+        ({"references": ALL, "fallback": torch.full((2, 8, 8, 3), 0.5)}, "fallback: found 2 for 1 picture"),
         ({}, "reference: found 2 for 1 picture"),
         (
             {"image": torch.full((2, 8, 8, 3), 0.5), "reference_mask": torch.zeros(2, 8, 8)},

@@ -201,7 +201,16 @@ class Right:
         statistics = node_id in ("ExemplarMatchLatentStatistics", "ExemplarMergeLuminance")
         if "reference_inversion_2" in made or (statistics and "reference_mask" in made):
             made["references"] = "all for every image"
+        if statistics and "reference_mask" in made:  # of a single one all would count
+            made["reference"] = _twice(made["reference"])
         if node_id == "ExemplarColorize" and "memory" in wanted:
             made["method"] = "memory"  # and no inversions, which that has no use for
             made = {name: value for name, value in made.items() if not name.endswith("inversion")}
         return made
+
+
+def _twice(reference):
+    """Two references of one IMAGE or LATENT."""
+    if isinstance(reference, dict):
+        return {**reference, "samples": torch.cat([reference["samples"]] * 2)}
+    return torch.cat([reference] * 2)
