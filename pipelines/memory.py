@@ -93,9 +93,10 @@ def write_references(
     references = as_picture(references, "references")
     masks = check_masks(masks, len(references), "masks")
     check_cover(masks)
-    if len(weights) > len(references):
+    if len(weights) not in (0, 1, len(references)):
         raise ValueError(
-            f"weights: found {len(weights)} for {len(references)} reference(s), expected one each; leave some out."
+            f"weights: found {len(weights)} for {len(references)} reference(s), expected one each; give as many as "
+            "there are references, or one for all."
         )
     weights = weights * len(references) if len(weights) == 1 else weights
     chroma = rgb_to_lab(references.cpu().float())[..., 1:]
