@@ -40,8 +40,9 @@ from .transfer_memory import looked_up
 
 log = logging.getLogger(__name__)
 
-#: Correlation above which a turned edit shows the original; and the longest side at which turns are tried.
-TURNED, SMALL = 0.4, 384
+#: Correlation above which a turned edit shows the original; by how much it must be above that of the edit as it is;
+#: from which on nothing else is tried; and the longest side at which turns are tried.
+TURNED, BETTER, CERTAIN, SMALL = 0.4, 0.1, 0.6, 384
 #: How sure a color memory must be of a place where the edit is not.
 LOOKED_UP = MemorySettings().fallback_below
 #: Told how many pictures are done, and the last one.
@@ -170,12 +171,16 @@ def transfer_colors(
     tell = progress or _nothing
     for i in range(len(original)):
         tell(i, None)
-        found = _registered(original[i], edited[i % len(edited)], settings)
+        own = settings
+        if settings.keep_unchanged and is_gray(original[i : i + 1]):  # there is nothing to keep
+            own = replace(settings, keep_unchanged=False)
+        instead = _instead(own, fallback is not None, memory is not None)
+        found = _registered(original[i], edited[i % len(edited)], own, instead)
         notes += [f"Picture {i + 1}: {note}" if len(original) > 1 else note for note in found.notes]
         tell(i, None)
-        chroma = _laid_on(original[i], found, settings, _part(fallback, i), look, out, i)
+        chroma = _laid_on(original[i], found, own, _part(fallback, i), look, out, i)
         tell(i, None)
-        _finish(original[i], chroma, found.at, settings, _part(mask, i), out, i)
+        _finish(original[i], chroma, found.at, own, _part(mask, i), out, i)
         tell(i + 1, out.images[i])
     return replace(out, notes=tuple(notes))
 
@@ -198,7 +203,7 @@ def _checked(original: Tensor, edited: Tensor, fallback: Tensor | None) -> tuple
     if gray:
         which = "" if len(edited) == 1 else f" Picture {', '.join(map(str, gray))} has none."
         raise ValueError(
-            "edited: found no color in it, expected a colored copy of the original; connect the edit, and the gray "
+            "edited: found no color in it, expected a colored copy of the original; give the edit here, and the gray "
             f"picture as the original.{which}"
         )
     return original, edited, fallback
@@ -214,27 +219,52 @@ class _Found:
     notes: tuple[str, ...]
 
 
-def _registered(original: Tensor, copy: Tensor, settings: TransferSettings) -> _Found:
+def _registered(original: Tensor, copy: Tensor, settings: TransferSettings, instead: str) -> _Found:
     found = register(original, copy, settings.motion, settings.reach)
     related = found.similarity >= RELATED
-    if settings.motion == "none" or min(original.shape[:2]) < LEAST_SIDE or (related and found.fit.upright):
+    upright = related and found.fit.upright
+    small = settings.motion == "none" or min(original.shape[:2]) < LEAST_SIDE
+    if small or (upright and found.similarity >= CERTAIN):
         return _Found(found, copy, False, ())
-    for name, turn in TURNS.items():
-        turned = turn(copy)
-        small = register(original, turned, "global", longest=SMALL)
-        if small.similarity >= TURNED and small.fit.upright:
-            again = register(original, turned, settings.motion, settings.reach)
-            note = f"The edit is {name}; it was brought back before its colors were taken."
-            return _Found(again, turned, False, (note,))
+    # a face and its mirror image are alike, too
+    still = register(original, copy, "global", longest=SMALL).similarity + BETTER if upright else 0.0
+    name = _turn(original, copy, max(TURNED, still))
+    if name is not None:
+        turned = TURNS[name](copy)
+        again = register(original, turned, settings.motion, settings.reach)
+        note = f"The edit is {name}; it was brought back before its colors were taken."
+        return _Found(again, turned, False, (note,))
     if related:
         return _Found(found, copy, False, ())
-    still = register(original, copy, "none")
+    plain = register(original, copy, "none")
     note = (
-        f"The edit does not seem to show the original (similarity {max(found.similarity, still.similarity):.2f}, "
-        "expected about 0.4 or more). Its colors were laid on as they are, as a plain merge does; connect an edit of "
-        "this very picture."
+        f"The edit does not seem to show the original (similarity {max(found.similarity, plain.similarity):.2f}, "
+        f"expected about {RELATED:.1f} or more). {instead}; give an edit of this very picture."
     )
-    return _Found(still, copy, True, (note,))
+    return _Found(plain, copy, True, (note,))
+
+
+def _turn(original: Tensor, copy: Tensor, least: float) -> str | None:
+    """What a copy was done to, if undoing that makes it more alike than so much."""
+    best = None
+    for name, turn in TURNS.items():
+        found = register(original, turn(copy), "global", longest=SMALL)
+        if found.fit.upright and found.similarity >= least:
+            best, least = name, found.similarity
+            if least >= CERTAIN:
+                break
+    return best
+
+
+def _instead(settings: TransferSettings, fallback: bool, memory: bool) -> str:
+    """What is done where an edit shows something else, a sentence without its end."""
+    if settings.keep_unchanged:
+        return "The original was left as it is"
+    if settings.fallback_below > 0 and (fallback or memory):
+        named = "the memory where it is sure" if memory else ""
+        named += (", else from the fallback" if memory else "the fallback") if fallback else ""
+        return f"Colors were taken from {named}"
+    return "Its colors were laid on as they are, as a plain merge does"
 
 
 def _laid_on(
@@ -259,10 +289,14 @@ def _laid_on(
     out.displacement[index] = enlarged(motion, size) * scale
     out.confidence[index] = enlarged(sure, size).clamp(0, 1)
     share = trust(sure, settings.fallback_below)
-    if found.unrelated or bool((share == 1).all()):
+    if bool((share == 1).all()):
         return chroma
     whole = enlarged(share, size)
-    if fallback is None:
+    if fallback is None and found.unrelated:  # nothing around is surer
+        if look is None:
+            return chroma
+        other = chroma.clone()
+    elif fallback is None:
         frame = (share.shape[0], share.shape[1])
         small = filled(enlarged(chroma, frame), share, enlarged(lightness, frame))
         other = at_size_of(lightness[None, ..., None], small[None], "guided")[0]

@@ -202,3 +202,39 @@ def test_without_opencv_it_says_what_is_missing(monkeypatch):
     assert "opencv-python-headless" in result.notes[0]
     plain = merge_luminance(drifted(truth), desaturate(truth))
     assert float(ab_error(result.images, truth)) < 0.7 * float(ab_error(plain, truth))
+
+
+def face(seed=0):
+    """A scene that is alike from left to right, but for some of it."""
+    half = rich(seed)
+    return torch.lerp(half, half.flip(2), 0.2)
+
+
+def test_a_mirrored_edit_of_what_is_nearly_symmetric_is_brought_back():
+    truth = face()
+    result = transfer_colors(desaturate(truth), truth.flip(2), TransferSettings())
+    assert result.notes == ("The edit is mirrored; it was brought back before its colors were taken.",)
+    assert float(ab_error(result.images, truth)) < 1
+    assert transfer_colors(desaturate(truth), truth, TransferSettings()).notes == ()
+
+
+def test_an_unrelated_edit_gives_way_to_a_fallback_and_to_colors_that_are_kept():
+    truth, other = rich(), rich(9)
+    gray = desaturate(truth)
+    result = transfer_colors(gray, other, TransferSettings(), fallback=truth)
+    assert "Colors were taken from the fallback" in result.notes[0]
+    assert float(ab_error(result.images, truth)) < 1
+    everywhere = transfer_colors(gray, other, TransferSettings(fallback_below=0.0), fallback=truth)
+    assert "as a plain merge does" in everywhere.notes[0]
+    assert float((everywhere.images - merge_luminance(other, gray)).abs().max()) < 1e-3
+    kept = transfer_colors(truth, other, TransferSettings(keep_unchanged=True))
+    assert "The original was left as it is" in kept.notes[0]
+    assert float((kept.images - truth).abs().max()) < 2e-3
+
+
+def test_a_gray_original_has_no_colors_to_keep():
+    truth = rich()
+    gray, edited = desaturate(truth), truth.clone()
+    edited[:, 60:130, 80:170] = rich(7)[:, 60:130, 80:170]
+    kept, taken = (transfer_colors(gray, edited, TransferSettings(keep_unchanged=on)).images for on in (True, False))
+    assert torch.equal(kept, taken)
