@@ -149,6 +149,35 @@ class MemorySettings(Settings):
         "1 nearly everywhere. The confidence mask shows how sure it is.",
         advanced=True,
     )
+    locality: float = share(
+        0.0,
+        "What coherence goes by. 0 is by what the network finds alike alone; 1 is also by lightness and distance, so "
+        "that color stops at edges and does not reach across the picture.",
+        advanced=True,
+        auto=True,
+        later=True,
+    )
+    hubs: float = share(
+        0.0,
+        "How far entries of a memory that much of the picture looks like are held back. 0 lets them color all that "
+        "they match; high gives every entry as much to color, which brings out small things and may pale large ones.",
+        advanced=True,
+        auto=True,
+        later=True,
+    )
+    agreement: float = setting(
+        0.0,
+        "With several references: how far a region takes its color from the same one. 0 lets each place choose by "
+        "itself; high keeps references that show something else from mixing in, and may miss small things that only "
+        "one of them has.",
+        low=0.0,
+        high=20.0,
+        step=0.1,
+        round=0.001,
+        advanced=True,
+        auto=True,
+        later=True,
+    )
     batch: int = setting(
         8,
         "Most pictures in one model call. Low saves memory, high is faster on a GPU. Halved by itself when memory runs "

@@ -36,7 +36,10 @@ MEMORY: dict[str, Any] = {
     "temperature_coarse": 1.5,
     "temperature_fine": 0.75,
     "coherence": 1.0,
-    "saturation": 1.08,
+    "locality": 1.0,
+    "hubs": 0.3,
+    "agreement": 1.5,
+    "saturation": 1.12,
 }
 #: Chosen by looking at what translation does with few tiny pictures (``translation``).
 TRANSLATE: dict[str, Any] = {

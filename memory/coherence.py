@@ -1,0 +1,133 @@
+"""What belongs together in a picture takes one color, and regions take theirs from one source.
+
+Two things that each place cannot know by itself. The picture's own self-attention says which of its places look alike
+to the network; a joint bilateral filter (Petschnigg et al. 2004; Kopf et al. 2007) adds what the picture itself says:
+places of another lightness or far away have less to do with each other. And where many sources could have given a
+place its color, those of the places around tell which of them shows the same thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .entries import ColorMemory, Made
+from .features import Features, Space, joined_keys
+from .keys import stored
+from .lookup import ENTRIES, QUERIES, look_up
+
+#: Difference of lightness (CIE L) and distance (in longest sides of the picture) at which a place counts e^-1/2 times
+#: as much, at full locality; the network's logits count half then. Chosen on the embedded model's development pairs.
+LIGHTNESS, DISTANCE, NETWORK = 6.0, 0.3, 0.5
+#: Reach to either side, in longest sides, within which sources are to agree.
+WINDOW = 0.2
+#: Log of the least share of a source that counts: below it float32 has none.
+_LEAST = -69.0
+
+
+def coherent(
+    chroma: Tensor,
+    queries: Tensor,
+    features: Features,
+    lightness: Tensor,
+    strength: float,
+    locality: float = 0.0,
+    context: float = 0.0,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Chroma averaged over places of the picture that belong together.
+
+    :param chroma: (h · w, 2) on the finest grid of ``features``.
+    :param queries: (h · w, C) of the picture, as ``features.joined_queries`` gives them.
+    :param features: of the one picture.
+    :param lightness: (h · w,), CIE L on that grid.
+    :param strength: 0..1, share of the average.
+    :param locality: 0..1: 0 goes by the network alone, 1 also by lightness and distance.
+    :param context: see ``features.on_grid``.
+    :param device: where it is computed; None is where the queries are.
+    :returns: (h · w, 2), on the CPU.
+    """
+    if strength <= 0:
+        return chroma
+    keys = joined_keys(features, context)[0]
+    spaces = features.spaces
+    if locality > 0:
+        asked, answering = _places(lightness, features.grid, locality)
+        queries = torch.cat([queries * (1 - locality * (1 - NETWORK)), asked.to(queries)], -1)
+        keys = torch.cat([keys, answering.to(keys)], -1)
+        spaces = (*spaces, Space("place", 0.0, asked.shape[-1], 1, True))
+    made = Made(features.fingerprint, spaces, context)
+    count = len(chroma)
+    itself = ColorMemory(
+        made,
+        stored(keys.cpu(), made.widths, "float32"),
+        chroma,
+        torch.ones(count),
+        torch.zeros(count, dtype=torch.long),
+        ("itself",),
+    )
+    return torch.lerp(chroma, look_up(queries, itself, device=device).chroma, strength)
+
+
+def _places(lightness: Tensor, grid: tuple[int, int], locality: float) -> tuple[Tensor, Tensor]:
+    """(queries, keys), (h · w, 4) each, whose product is −locality · ½ |x − y|², but for what is one query's own.
+
+    x is lightness and place in their units; −½|x − y|² = x·y − ½|y|² − ½|x|².
+    """
+    height, width = grid
+    unit = DISTANCE * max(grid)
+    rows, columns = torch.meshgrid(torch.arange(height) / unit, torch.arange(width) / unit, indexing="ij")
+    light = lightness.float().cpu()
+    x = torch.stack([rows.flatten(), columns.flatten(), (light - light.mean()) / LIGHTNESS], -1)
+    one = torch.ones_like(x[:, :1])
+    return locality * torch.cat([x, one], -1), torch.cat([x, -0.5 * x.square().sum(-1, keepdim=True)], -1)
+
+
+def agreement(shares: Tensor, grid: tuple[int, int], strength: float) -> Tensor:
+    """How much the places around each place speak for each source, to be added to the logits of its entries.
+
+    The mean of log p(source | place) over a window, times ``strength``: as if places there were told apart by the same
+    source, each with a part of its evidence. A source must so explain a region, not scattered places.
+
+    :param shares: (h · w, sources), attention on each source (``lookup.Found``).
+    :param grid: (h, w).
+    :param strength: 0 adds nothing.
+    :returns: (h · w, sources), at most 0.
+    """
+    logs = shares.float().log().clamp_min(_LEAST)
+    reach = max(1, round(WINDOW * max(grid)))
+    planes = F.pad(logs.T.unflatten(1, grid)[None], (reach,) * 4, mode="replicate")
+    return strength * F.avg_pool2d(planes, 2 * reach + 1, stride=1)[0].flatten(1).T
+
+
+def held_back(
+    queries: Tensor, memory: ColorMemory, strength: float, device: torch.device | None = None
+) -> ColorMemory:
+    """The memory with entries that much of the picture looks like counting less.
+
+    Some keys match nearly everything and would give the whole picture their color (*hubs*: Radovanović et al. 2010,
+    JMLR 11). An entry's weight is divided by the sum over the picture of its exponentials, to the power of
+    ``strength``: with 1 every entry has as much to give. It depends on the picture and the entry alone, so other
+    references change nothing about it.
+
+    :param queries: (N, C) of the picture, as for ``lookup.look_up``.
+    :param strength: 0..1; 0 gives the memory itself.
+    """
+    if strength <= 0 or memory.keys is None:
+        return memory
+    device = device or queries.device
+    asked = queries.to(device).float()
+    parts = []
+    for first in range(0, len(memory), ENTRIES):
+        keys = memory.keys[slice(first, first + ENTRIES)].to(device).floats()
+        total = torch.full((len(keys),), -torch.inf, device=device)
+        for part in asked.split(QUERIES):
+            total = torch.logaddexp(total, (keys @ part.T).logsumexp(-1))
+        parts.append(total.cpu())
+    demand = torch.cat(parts)
+    # a factor that all share changes nothing; weights stay where float32 can hold them
+    fall = (strength * (demand.mean() - demand)).clamp(-60, 60)
+    return replace(memory, weight=memory.weight * fall.exp().to(memory.weight))
