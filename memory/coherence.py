@@ -17,7 +17,7 @@ from torch import Tensor
 from .entries import ColorMemory, Made
 from .features import Features, Space, joined_keys
 from .keys import stored
-from .lookup import ENTRIES, QUERIES, look_up
+from .lookup import ENTRIES, QUERIES, Found, look_up
 
 #: Difference of lightness (CIE L) and distance (in longest sides of the picture) at which a place counts e^-1/2 times
 #: as much, at full locality; the network's logits count half then. Chosen on the embedded model's development pairs.
@@ -103,9 +103,26 @@ def agreement(shares: Tensor, grid: tuple[int, int], strength: float) -> Tensor:
     return strength * F.avg_pool2d(planes, 2 * reach + 1, stride=1)[0].flatten(1).T
 
 
-def held_back(
-    queries: Tensor, memory: ColorMemory, strength: float, device: torch.device | None = None
-) -> ColorMemory:
+def agreed(
+    queries: Tensor,
+    grid: tuple[int, int],
+    memory: ColorMemory,
+    strength: float,
+    top: int = 0,
+    device: torch.device | None = None,
+) -> Found:
+    """Ask a memory, and where it has several sources once more, with what they agree on.
+
+    :param queries: (h · w, C) on ``grid``, as for ``lookup.look_up``; ``top`` and ``device`` too.
+    :param strength: see :func:`agreement`; 0 asks once.
+    """
+    found = look_up(queries, memory, top, device)
+    if strength <= 0 or len(memory.sources) < 2:
+        return found
+    return look_up(queries, memory, top, device, agreement(found.shares, grid, strength))
+
+
+def held_back(queries: Tensor, memory: ColorMemory, strength: float, device: torch.device | None = None) -> ColorMemory:
     """The memory with entries that much of the picture looks like counting less.
 
     Some keys match nearly everything and would give the whole picture their color (*hubs*: Radovanović et al. 2010,

@@ -113,9 +113,7 @@ def shortlisted(
     return memory.take(torch.cat(rows).unique())
 
 
-def _asked(
-    queries: Tensor, memory: ColorMemory, sources: int, top: int, prior: Tensor | None
-) -> tuple[Tensor, ...]:
+def _asked(queries: Tensor, memory: ColorMemory, sources: int, top: int, prior: Tensor | None) -> tuple[Tensor, ...]:
     """The fields of :class:`Found` for one tile's queries."""
     if 0 < top < len(memory):
         logits, rows = _best(queries, memory, top, prior)
@@ -154,9 +152,7 @@ def _values(memory: ColorMemory, rows: slice | Tensor, sources: int, device: tor
     return torch.cat([ones, chroma, chroma.square().sum(-1, keepdim=True), which], -1)
 
 
-def _best(
-    queries: Tensor, memory: ColorMemory, top: int, prior: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def _best(queries: Tensor, memory: ColorMemory, top: int, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The largest logits of each query, (n, top), and their entries."""
     logits = queries.new_empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)

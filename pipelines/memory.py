@@ -33,10 +33,10 @@ from ..color import (
 from ..color.batches import in_batches, part_of
 from ..color.merge import at_size_of
 from ..color.sizes import size_of
-from ..memory.coherence import agreement, coherent, held_back
+from ..memory.coherence import agreed, coherent, held_back
 from ..memory.entries import ColorMemory, Made, empty, merged
 from ..memory.features import Features, FeatureSource, joined_queries
-from ..memory.lookup import look_up, shortlisted
+from ..memory.lookup import shortlisted
 from ..memory.palette import GRAY, Palette, bounded
 from ..memory.strokes import overlaid
 from ..memory.writing import check_cover, from_references, from_strokes
@@ -331,7 +331,9 @@ def _colored(
     lightness = luminance(gray)
     # what was painted on this very picture is laid over the answer of everything else
     own = [mark for mark in memory.marks if mark.are_of(lightness[0])]
-    chroma, sure, source = _answer(features, memory.without_entries([m.source for m in own]), settings, lightness, device)
+    chroma, sure, source = _answer(
+        features, memory.without_entries([m.source for m in own]), settings, lightness, device
+    )
     chroma = at_size_of(lightness[..., None], chroma, "guided")
     if fallback is not None and settings.fallback_below > 0:
         other = rgb_to_lab(resize(fallback, size_of(gray)))[..., 1:]
@@ -362,21 +364,9 @@ def _answer(
     grid = features.grid
     chosen = shortlisted(queries, grid, memory, settings.most, device)
     chosen = held_back(queries, chosen, settings.hubs, device)
-    found = look_up(queries, chosen, settings.top, device)
-    if settings.agreement > 0 and len(chosen.sources) > 1:
-        prior = agreement(found.shares, grid, settings.agreement)
-        found = look_up(queries, chosen, settings.top, device, prior)
-    on_grid = F.adaptive_avg_pool2d(lightness[:, None], grid).flatten()
-    chroma = coherent(
-        found.chroma,
-        queries,
-        features,
-        on_grid,
-        settings.coherence,
-        settings.locality,
-        settings.features.context,
-        device,
-    )
+    found = agreed(queries, grid, chosen, settings.agreement, settings.top, device)
+    light, context = F.adaptive_avg_pool2d(lightness[:, None], grid).flatten(), settings.features.context
+    chroma = coherent(found.chroma, queries, features, light, settings.coherence, settings.locality, context, device)
     sure = confidence(found.spread).view(1, *grid)
     source = found.source.view(1, 1, *grid)
     full = F.interpolate(source.float(), size, mode="nearest-exact").long()[:, 0]

@@ -38,7 +38,7 @@ MEMORY: dict[str, Any] = {
     "coherence": 1.0,
     "locality": 1.0,
     "hubs": 0.3,
-    "agreement": 1.5,
+    "agreement": 3.0,
     "saturation": 1.12,
 }
 #: Chosen by looking at what translation does with few tiny pictures (``translation``).
