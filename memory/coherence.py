@@ -63,7 +63,7 @@ def coherent(
     count = len(chroma)
     itself = ColorMemory(
         made,
-        stored(keys.cpu(), made.widths, "float32"),
+        stored(keys.cpu().contiguous(), made.widths, "float32"),  # else products are rounded in another order
         chroma,
         torch.ones(count),
         torch.zeros(count, dtype=torch.long),
