@@ -8,8 +8,6 @@ place its color, those of the places around tell which of them shows the same th
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,11 +15,12 @@ from torch import Tensor
 from .entries import ColorMemory, Made
 from .features import Features, Space, joined_keys
 from .keys import stored
-from .lookup import ENTRIES, QUERIES, Found, look_up
+from .lookup import Found, look_up
 
 #: Difference of lightness (CIE L) and distance (in longest sides of the picture) at which a place counts e^-1/2 times
-#: as much, at full locality; the network's logits count half then. Chosen on the embedded model's development pairs.
-LIGHTNESS, DISTANCE, NETWORK = 6.0, 0.3, 0.5
+#: as much, at full locality, and the factor on the network's logits then: lower is nearer to the truth, but leaves less
+#: order between errors and the confidence. Chosen on the embedded model's development pairs.
+LIGHTNESS, DISTANCE, NETWORK = 6.0, 0.2, 0.8
 #: Reach to either side, in longest sides, within which sources are to agree.
 WINDOW = 0.2
 #: Log of the least share of a source that counts: below it float32 has none.
@@ -86,18 +85,20 @@ def _places(lightness: Tensor, grid: tuple[int, int], locality: float) -> tuple[
     return locality * torch.cat([x, one], -1), torch.cat([x, -0.5 * x.square().sum(-1, keepdim=True)], -1)
 
 
-def agreement(shares: Tensor, grid: tuple[int, int], strength: float) -> Tensor:
+def agreement(shares: Tensor, grid: tuple[int, int], strength: float, mass: Tensor) -> Tensor:
     """How much the places around each place speak for each source, to be added to the logits of its entries.
 
-    The mean of log p(source | place) over a window, times ``strength``: as if places there were told apart by the same
-    source, each with a part of its evidence. A source must so explain a region, not scattered places.
+    The mean of log p(place | source) over a window, times ``strength``, but for what all sources share: as if places
+    there were told apart by the same source, each with a part of its evidence. A source must so explain a region, not
+    scattered places; that it has few entries, or counts little, is no evidence against it.
 
     :param shares: (h · w, sources), attention on each source (``lookup.Found``).
     :param grid: (h, w).
     :param strength: 0 adds nothing.
-    :returns: (h · w, sources), at most 0.
+    :param mass: (sources,), sum of the weights of each source's entries.
+    :returns: (h · w, sources).
     """
-    logs = shares.float().log().clamp_min(_LEAST)
+    logs = shares.float().log().clamp_min(_LEAST) - mass.float().log()
     reach = max(1, round(WINDOW * max(grid)))
     planes = F.pad(logs.T.unflatten(1, grid)[None], (reach,) * 4, mode="replicate")
     return strength * F.avg_pool2d(planes, 2 * reach + 1, stride=1)[0].flatten(1).T
@@ -119,32 +120,8 @@ def agreed(
     found = look_up(queries, memory, top, device)
     if strength <= 0 or len(memory.sources) < 2:
         return found
-    return look_up(queries, memory, top, device, agreement(found.shares, grid, strength))
-
-
-def held_back(queries: Tensor, memory: ColorMemory, strength: float, device: torch.device | None = None) -> ColorMemory:
-    """The memory with entries that much of the picture looks like counting less.
-
-    Some keys match nearly everything and would give the whole picture their color (*hubs*: Radovanović et al. 2010,
-    JMLR 11). An entry's weight is divided by the sum over the picture of its exponentials, to the power of
-    ``strength``: with 1 every entry has as much to give. It depends on the picture and the entry alone, so other
-    references change nothing about it.
-
-    :param queries: (N, C) of the picture, as for ``lookup.look_up``.
-    :param strength: 0..1; 0 gives the memory itself.
-    """
-    if strength <= 0 or memory.keys is None:
-        return memory
-    device = device or queries.device
-    asked = queries.to(device).float()
-    parts = []
-    for first in range(0, len(memory), ENTRIES):
-        keys = memory.keys[slice(first, first + ENTRIES)].to(device).floats()
-        total = torch.full((len(keys),), -torch.inf, device=device)
-        for part in asked.split(QUERIES):
-            total = torch.logaddexp(total, (keys @ part.T).logsumexp(-1))
-        parts.append(total.cpu())
-    demand = torch.cat(parts)
-    # a factor that all share changes nothing; weights stay where float32 can hold them
-    fall = (strength * (demand.mean() - demand)).clamp(-60, 60)
-    return replace(memory, weight=memory.weight * fall.exp().to(memory.weight))
+    # a source that was not taken along has no entries, and no prior that would matter
+    mass = (
+        torch.zeros(len(memory.sources)).index_add(0, memory.source.cpu(), memory.weight.float().cpu()).clamp_min(1e-30)
+    )
+    return look_up(queries, memory, top, device, agreement(found.shares, grid, strength, mass))

@@ -33,7 +33,7 @@ from ..color import (
 from ..color.batches import in_batches, part_of
 from ..color.merge import at_size_of
 from ..color.sizes import size_of
-from ..memory.coherence import agreed, coherent, held_back
+from ..memory.coherence import agreed, coherent
 from ..memory.entries import ColorMemory, Made, empty, merged
 from ..memory.features import Features, FeatureSource, joined_queries
 from ..memory.lookup import shortlisted
@@ -363,7 +363,6 @@ def _answer(
     )[0]
     grid = features.grid
     chosen = shortlisted(queries, grid, memory, settings.most, device)
-    chosen = held_back(queries, chosen, settings.hubs, device)
     found = agreed(queries, grid, chosen, settings.agreement, settings.top, device)
     light, context = F.adaptive_avg_pool2d(lightness[:, None], grid).flatten(), settings.features.context
     chroma = coherent(found.chroma, queries, features, light, settings.coherence, settings.locality, context, device)

@@ -157,14 +157,6 @@ class MemorySettings(Settings):
         auto=True,
         later=True,
     )
-    hubs: float = share(
-        0.0,
-        "How far entries of a memory that much of the picture looks like are held back. 0 lets them color all that "
-        "they match; high gives every entry as much to color, which brings out small things and may pale large ones.",
-        advanced=True,
-        auto=True,
-        later=True,
-    )
     agreement: float = setting(
         0.0,
         "With several references: how far a region takes its color from the same one. 0 lets each place choose by "

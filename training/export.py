@@ -37,9 +37,8 @@ MEMORY: dict[str, Any] = {
     "temperature_fine": 0.75,
     "coherence": 1.0,
     "locality": 1.0,
-    "hubs": 0.3,
     "agreement": 3.0,
-    "saturation": 1.12,
+    "saturation": 1.1,
 }
 #: Chosen by looking at what translation does with few tiny pictures (``translation``).
 TRANSLATE: dict[str, Any] = {

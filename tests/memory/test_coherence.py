@@ -1,12 +1,13 @@
-"""What belongs together takes one color and one source, beside whole maps; and entries that everything looks like."""
+"""What belongs together takes one color and one source, beside whole maps."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from comfyui_exemplar.memory import coherence
-from comfyui_exemplar.memory.coherence import agreement, coherent, held_back
+from comfyui_exemplar.memory.coherence import agreed, agreement, coherent
 from comfyui_exemplar.memory.features import joined_keys, joined_queries
 from comfyui_exemplar.memory.lookup import look_up
 from comfyui_exemplar.memory.writing import from_references
@@ -45,9 +46,9 @@ def memory():
 def test_a_joint_bilateral_mean(features, queries, chroma, lightness, locality):
     found = coherent(chroma, queries, features, lightness, 0.7, locality)
     rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
-    place = torch.stack([rows.flatten(), columns.flatten()], -1) / (0.3 * max(H, W))
+    place = torch.stack([rows.flatten(), columns.flatten()], -1) / (0.2 * max(H, W))
     apart = torch.cdist(place, place).square() + (lightness[:, None] - lightness).square() / 36
-    logits = (1 - locality / 2) * queries @ joined_keys(features)[0].T - locality * apart / 2
+    logits = (1 - 0.2 * locality) * queries @ joined_keys(features)[0].T - locality * apart / 2
     expected = torch.lerp(chroma, logits.softmax(-1) @ chroma, 0.7)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
 
@@ -71,20 +72,21 @@ def test_places_of_a_region_agree_on_a_source():
     left = (torch.arange(16 * 16) % 16) < 8
     shares = torch.where(left[:, None], torch.tensor([0.6, 0.4]), torch.tensor([0.4, 0.6]))
     shares[3 * 16 + 1] = torch.tensor([0.3, 0.7])  # a stray
-    prior = agreement(shares, (16, 16), 3.0)
+    prior = agreement(shares, (16, 16), 3.0, torch.ones(2))
     decided = (shares.log() + prior).softmax(-1)
     assert float(decided[3 * 16 + 1, 0]) > 0.5
     assert float(decided[left & (torch.arange(256) % 16 < 4), 0].min()) > 0.5
     assert float(decided[~left & (torch.arange(256) % 16 > 11), 1].min()) > 0.8
-    assert torch.equal(agreement(shares, (16, 16), 0.0), torch.zeros_like(prior))
+    assert torch.equal(agreement(shares, (16, 16), 0.0, torch.ones(2)), torch.zeros_like(prior))
 
 
-def test_agreement_is_the_mean_log_share_of_the_places_around():
+def test_agreement_is_the_mean_log_evidence_of_the_places_around():
     shares = torch.rand(6 * 10, 3, generator=torch.Generator().manual_seed(1))
     shares = shares / shares.sum(-1, keepdim=True)
     reach = round(coherence.WINDOW * 10)
-    prior = agreement(shares, (6, 10), 2.0).view(6, 10, 3)
-    logs = shares.log().view(6, 10, 3)
+    mass = torch.tensor([10.0, 1.0, 0.3])
+    prior = agreement(shares, (6, 10), 2.0, mass).view(6, 10, 3)
+    logs = (shares / mass).log().view(6, 10, 3)
     y, x = 3, 4
     around = [
         logs[min(max(y + dy, 0), 5), min(max(x + dx, 0), 9)]
@@ -95,7 +97,7 @@ def test_agreement_is_the_mean_log_share_of_the_places_around():
 
 
 def test_a_source_without_any_share_stays_finite():
-    prior = agreement(torch.tensor([[1.0, 0.0]]).expand(4, 2), (2, 2), 20.0)
+    prior = agreement(torch.tensor([[1.0, 0.0]]).expand(4, 2), (2, 2), 20.0, torch.ones(2))
     assert bool(prior.isfinite().all()) and float(prior[0, 0]) == 0
 
 
@@ -109,25 +111,10 @@ def test_a_prior_is_added_to_the_logits_of_a_source(memory, queries, top):
     torch.testing.assert_close(found.chroma, logits.softmax(-1) @ memory.chroma, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("tile", [7, 2048])
-def test_entries_in_demand_are_held_back(memory, queries, tile, monkeypatch):
-    monkeypatch.setattr(coherence, "ENTRIES", tile)
-    monkeypatch.setattr(coherence, "QUERIES", tile)
-    asked = 0.2 * queries
-    weight = held_back(asked, memory, 0.3).weight
-    demand = (asked @ memory.keys.floats().T).logsumexp(0)
-    expected = memory.weight * (0.3 * (demand.mean() - demand)).exp()
-    torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_with_all_of_it_every_entry_has_as_much_to_give(memory, queries):
-    asked = 0.2 * queries
-    changed = held_back(asked, memory, 1.0)
-    given = (asked @ memory.keys.floats().T).exp().sum(0) * changed.weight
-    torch.testing.assert_close(given, given.mean().expand_as(given), rtol=1e-3, atol=0)
-
-
-def test_nothing_held_back_is_the_memory_itself_and_huge_demand_leaves_weights(memory, queries):
-    assert held_back(queries, memory, 0.0) is memory
-    weight = held_back(queries * 1e3, memory, 1.0).weight
-    assert bool((weight > 0).all()) and bool(weight.isfinite().all())
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_what_a_source_counts_counts_once(memory, queries, factor):
+    """Heavier entries of one source change what is found as they do without agreement, not to a power of it."""
+    weight = torch.where(memory.source == 1, factor, 1.0)
+    plain, heavy = (agreed(queries, (H, W), each, 5.0) for each in (memory, replace(memory, weight=weight)))
+    odds = [each.shares[:, 1] / each.shares[:, 0] for each in (heavy, plain)]
+    torch.testing.assert_close(odds[0] / odds[1], torch.full((H * W,), factor), rtol=1e-2, atol=0)
