@@ -35,19 +35,26 @@ class Correspondence:
     confidence: Tensor
 
 
-def _weights(q: Tensor, k: Tensor, heads: int) -> Iterator[Tensor]:
-    """Head-averaged attention weights (at most SLICE, M), slice after slice of the queries."""
+def _weights(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Iterator[Tensor]:
+    """Head-averaged attention weights (at most SLICE, M), slice after slice of the queries.
+
+    :param bias: (M,), added to the logits of each key; None for none.
+    """
+    if bias is not None:
+        bias = bias.to(k.device)
     k = k.float().unflatten(-1, (heads, -1)).transpose(0, 1)
     for part in q.float().split(SLICE):
         split = part.unflatten(-1, (heads, -1)).transpose(0, 1)
-        yield (split @ k.transpose(1, 2) * split.shape[-1] ** -0.5).softmax(-1).mean(0)
+        logits = split @ k.transpose(1, 2) * split.shape[-1] ** -0.5
+        yield (logits if bias is None else logits + bias).softmax(-1).mean(0)
 
 
-def heat(q: Tensor, k: Tensor, heads: int, weight: Tensor) -> Tensor:
+def heat(q: Tensor, k: Tensor, heads: int, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """How much attention a weighted set of query tokens pays to each key token.
 
     :param q: (N, H·d); ``k`` is (M, H·d).
     :param weight: (N,), not negative; its sum is normalized away.
+    :param bias: (M,), added to the logits of each key; None for none.
     :returns: (M,), sums to 1.
     :raises ValueError: no token has any weight.
     """
@@ -59,7 +66,7 @@ def heat(q: Tensor, k: Tensor, heads: int, weight: Tensor) -> Tensor:
         )
     share = (weight[chosen] / weight[chosen].sum()).to(q.device)
     total = torch.zeros(k.shape[0], device=q.device)
-    for part, rows in zip(share.split(SLICE), _weights(q[chosen.to(q.device)], k, heads), strict=True):
+    for part, rows in zip(share.split(SLICE), _weights(q[chosen.to(q.device)], k, heads, bias), strict=True):
         total += part @ rows
     return total
 
@@ -78,14 +85,14 @@ def warp(q: Tensor, k: Tensor, heads: int, values: Tensor) -> Tensor:
     return carried.unflatten(-1, (heads, width))[..., :channels].mean(1).float()
 
 
-def correspond(q: Tensor, k: Tensor, heads: int, values: Tensor) -> Correspondence:
+def correspond(q: Tensor, k: Tensor, heads: int, values: Tensor, bias: Tensor | None = None) -> Correspondence:
     """Soft and hard match of every query token, and how sure it is.
 
-    :param q: (N, H·d); ``k`` is (M, H·d); ``values`` (M, c).
+    :param q: (N, H·d); ``k`` is (M, H·d); ``values`` (M, c); ``bias`` (M,) of the logits.
     """
     values = values.float().to(q.device)
     soft, index, sure = [], [], []
-    for rows in _weights(q, k, heads):
+    for rows in _weights(q, k, heads, bias):
         soft.append(rows @ values)
         index.append(rows.argmax(-1))
         sure.append(_certainty(rows))
@@ -93,13 +100,13 @@ def correspond(q: Tensor, k: Tensor, heads: int, values: Tensor) -> Corresponden
     return Correspondence(torch.cat(soft), values[index], index, torch.cat(sure))
 
 
-def confidence(q: Tensor, k: Tensor, heads: int) -> Tensor:
+def confidence(q: Tensor, k: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """How sure every query token is of its match: ``confidence`` of :func:`correspond` alone.
 
-    :param q: (N, H·d); ``k`` is (M, H·d).
+    :param q: (N, H·d); ``k`` is (M, H·d); ``bias`` (M,) of the logits.
     :returns: (N,) in 0..1.
     """
-    return torch.cat([_certainty(rows) for rows in _weights(q, k, heads)])
+    return torch.cat([_certainty(rows) for rows in _weights(q, k, heads, bias)])
 
 
 def _certainty(rows: Tensor) -> Tensor:

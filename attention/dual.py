@@ -29,7 +29,7 @@ from .bank import nearest_level, pick_rows
 from .call import CONDITIONAL, Attend, AttentionCall, faded, on_rows
 from .constants import Constants
 from .dual_banks import DualBanks, Role
-from .fused import blend_after_softmax, blend_before_softmax, sdpa
+from .fused import blend_after_softmax, blend_before_softmax, sdpa, with_key_bias
 from .layers import Layer
 from .levels_on_device import LevelReader
 
@@ -255,18 +255,19 @@ class DualAttentionColor:
             return self._in_mask(kept(role, letter), call.layer, call.pictures)
 
         v = keys("reference", "v")
+        attend = self._attend(call.attend, call.layer, call.q.device)
         if gamma == 0:
-            o = call.attend(call.q, keys("reference", "k"), v, call.heads)
+            o = attend(call.q, keys("reference", "k"), v, call.heads)
             if beta == 0:
                 return o
             q_input = kept("input", "q")
         else:
             q_input, k_gray = kept("input", "q"), keys("gray", "k")
             if gamma == 1:
-                o = call.attend(q_input, k_gray, v, call.heads)
+                o = attend(q_input, k_gray, v, call.heads)
             else:
                 mix = _MIXES[self.settings.mix]
-                o = mix(q_input, k_gray, call.q, keys("reference", "k"), v, gamma, call.heads, call.attend)
+                o = mix(q_input, k_gray, call.q, keys("reference", "k"), v, gamma, call.heads, attend)
         if beta > 0:
             o = torch.lerp(o, call.attend(q_input, kept("input", "k"), call.v, call.heads), beta)
         return o
@@ -289,7 +290,14 @@ class DualAttentionColor:
         v = self._kept("reference", "v", layer, level, pictures)
         running = q.to(device or q.device)
         k, v = (self._in_mask(t.to(running), layer, pictures) for t in (k, v))
-        return attend(running, k, v, heads).to(q)
+        return self._attend(attend, layer, running.device)(running, k, v, heads).to(q)
+
+    def _attend(self, attend: Attend, layer: Layer, device: torch.device) -> Attend:
+        """Attention to the references' tokens, each with the weight of its reference."""
+        bias = self.banks.bias
+        if bias is None:
+            return attend
+        return with_key_bias(attend, self._sent.on(device, lambda: bias[layer], "bias", layer))
 
     def _needs(self) -> dict[Layer, dict[Role, str]]:
         """What the edit reads of the banks: of each layer whose outputs are not known, projections by role."""

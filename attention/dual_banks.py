@@ -17,6 +17,12 @@ Role = Literal["input", "reference", "gray"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
+#: What is said of an inversion, such as ``reference_inversion``, that kept nothing.
+NO_FEATURES = (
+    "{}: found no attention features, expected some to have been kept; put an Attention Capture node on the "
+    "MODEL that DDIM Inversion uses."
+)
+
 #: layer -> role -> projections, some of the letters ``qkv``.
 Needs = Mapping[Layer, Mapping[Role, str]]
 
@@ -28,11 +34,14 @@ class DualBanks:
     :param source: of the gray input(s).
     :param reference: of the color reference(s): one for all inputs, or one an input.
     :param gray: of the same reference(s) without color.
+    :param bias: layer -> (M,) float32, what the logits of the one reference's tokens get beside their match, see
+        ``union``; None for nothing.
     """
 
     source: FeatureBank
     reference: FeatureBank
     gray: FeatureBank
+    bias: Mapping[Layer, Tensor] | None = None
 
     def of(self, role: Role) -> FeatureBank:
         """The bank of a role."""
@@ -53,7 +62,7 @@ class DualBanks:
         source, reference, gray = (
             self.of(role).only({layer: need[role] for layer, need in needs.items()}) for role in ROLES
         )
-        return DualBanks(source, reference, gray)
+        return DualBanks(source, reference, gray, self.bias)
 
     def at(self, level: float) -> Iterator[tuple[Role, Layer, str, Tensor]]:
         """(role, layer, projection, tensor) of everything kept at a level; banks may count it with other rounding."""
@@ -75,10 +84,7 @@ class DualBanks:
         }
         empty = [role for role, bank in needed.items() if not bank.pictures]
         if empty:
-            raise ValueError(
-                f"{', '.join(f'{role}_inversion' for role in empty)}: found no attention features, expected some to "
-                "have been kept; put an Attention Capture node on the MODEL that DDIM Inversion uses."
-            )
+            raise ValueError(NO_FEATURES.format(", ".join(f"{role}_inversion" for role in empty)))
         counts: dict[Role, int] = {role: bank.pictures for role, bank in needed.items()}
         _check_counts(counts)
         for role, bank in needed.items():

@@ -155,6 +155,28 @@ def attend_with_bias(
     return attend(q, k, v, heads, 1 / math.sqrt(width)) if half else attend(q, k, v, heads)
 
 
+def with_key_bias(attend: Attend, bias: Tensor | None) -> Attend:
+    """Attention with a bias on its keys, softmax(scale · q·kᵀ + bias) · v, as two more features a head.
+
+    :param bias: (M,) float32, added to every query's logit of a key; None gives ``attend`` itself.
+    """
+    if bias is None:
+        return attend
+
+    def biased(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float | None = None) -> Tensor:
+        width = q.shape[-1] // heads
+        scale = 1 / math.sqrt(width) if scale is None else scale
+        spare = -(width + 2) % 8 + 2  # fused kernels want widths in eights
+        asked = bias.to(k.device) / scale
+        coarse = asked.to(k.dtype)
+        fine = (asked - coarse.float()).to(k.dtype)  # what rounding took in half precision
+        extra = torch.stack([coarse, fine], -1)[None, :, None].expand(k.shape[0], -1, heads, -1)
+        ones = q.new_ones(()).expand(*q.shape[:2], heads, 2)
+        return attend(_widen(q, ones, heads, spare), _widen(k, extra, heads, spare), v, heads, scale)
+
+    return biased
+
+
 def _widen(tokens: Tensor, extra: Tensor, heads: int, spare: int) -> Tensor:
     """Append features (B, N, H, e) and zeros to every head of tokens (B, N, H·d) -> (B, N, H·(d + spare))."""
     wide = F.pad(torch.cat([tokens.unflatten(-1, (heads, -1)), extra], dim=-1), (0, spare - extra.shape[-1]))

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import options as common
 from . import sources
 from .batch import Job, plan
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..pipelines.exemplar import ColorizeResult
+    from ..pipelines.exemplar_references import References
+
 NAME = "colorize"
 HELP = "color gray pictures by color references"
 DESCRIPTION = (
-    "Colors gray pictures by a color reference (Kosugi 2025), or by a color memory of several references, strokes and "
-    "a palette in one forward pass a picture. Options left out are the model's recommendation, else the paper's."
+    "Colors gray pictures by one or more color references (Kosugi 2025), or by a color memory of references, strokes "
+    "and a palette in one forward pass a picture. Options left out are the model's recommendation, else the paper's."
 )
 
 #: One picture in a model call: each is written as soon as it is done, and does not depend on what it is named with.
@@ -39,7 +46,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="A[@MASK][*WEIGHT]",
         default=[],
         help="color picture with the same kinds of things. Of a mask what is white counts; a weight says how much it "
-        "counts beside others; may be given several times (this, --strokes or --memory is required)",
+        "counts beside others; may be given several times: then all serve every input, and with --method attention "
+        "each costs an inversion (this, --strokes or --memory is required)",
     )
     group.add_argument(
         "--strokes",
@@ -80,7 +88,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--method",
         choices=method.options,
-        help=f"{method.about.help} (default: attention with one reference; memory where only it can do what is named)",
+        help=f"{method.about.help} (default: attention with one reference, or with several where a setting is named "
+        "that only it takes; else memory)",
     )
     common.add_checkpoint(command)
     shared = [name for name in entries(MemorySettings) if name in entries(ColorizeSettings)]
@@ -120,8 +129,6 @@ def _method(options: argparse.Namespace) -> tuple[Literal["attention", "memory"]
         common.flag_of(name) for name in common.chosen(options, ColorizeSettings) if name not in entries(MemorySettings)
     ]
     parts = {
-        "several references": len(options.reference) > 1,
-        "a weight of a reference": any(each.weight is not None for each in options.reference),
         "--strokes": options.strokes,
         "--palette": options.palette,
         "--memory": options.memory,
@@ -145,6 +152,8 @@ def _method(options: argparse.Namespace) -> tuple[Literal["attention", "memory"]
         )
     if memory and not options.method:
         return "memory", f"--method memory, since only it takes {_and(memory)}."
+    if len(options.reference) > 1 and not (options.method or attention):
+        return "memory", "--method memory, which is the fast one of several references; attention takes them, too."
     return options.method or "attention", ""
 
 
@@ -161,26 +170,25 @@ def _run_by_attention(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..demo import model_path
-    from ..files.pictures import load_picture
     from ..hosts.diffusers.checkpoint import load_standalone
     from ..hosts.diffusers.host import DiffusersHost
     from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches
+    from ..pipelines.exemplar_references import References
     from ..pipelines.exemplar_settings import ColorizeSettings
-    from ..pipelines.sheet import contact_sheet
 
-    (source,) = options.reference
     chosen = chosen_of(options, ColorizeSettings)
-    ColorizeSettings.resolve(**chosen)  # what is out of range is refused before anything is read
+    asked = ColorizeSettings.resolve(**chosen)  # what is out of range is refused before anything is read
     placed, path = common.checkpoint(options), options.model or model_path()
     batch = plan(
         options,
         sheets=not options.no_sheet,
-        pictures={"--reference": source.path, "the mask of --reference": source.mask},
+        pictures=sources.pictures(options.reference),
         files={"--model": path},
         folders=["--model"],
     )
-    mask = sources.read_mask("--reference", source)
-    reference = load_picture(source.path)
+    reference, mask = _references(options.reference)
+    if isinstance(reference, References):
+        reference.check_settings(asked)
     model = load_standalone(path, **placed)
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
     pair = None
@@ -200,12 +208,41 @@ def _run_by_attention(options: argparse.Namespace) -> int:
                     for index, job in enumerate(jobs[done : done + len(result.images)]):
                         sheet = None
                         if job.sheet is not None:
-                            sheet = contact_sheet(images[done + index][None], reference, result.take(index))
+                            sheet = _sheet(images[done + index][None], reference, result.take(index))
                         batch.write(job, result.images[index][None], sheet)
                     done += len(result.images)
                     del result  # its features take more than all pictures
                 del images
     return 0
+
+
+def _references(named: Sequence[sources.Source]) -> tuple[Tensor | References, Tensor | None]:
+    """One reference and its mask, or several with theirs."""
+    from ..attention.union import leaves_any
+    from ..files.pictures import load_picture
+    from ..pipelines.exemplar_references import References
+
+    masks = [sources.read_mask("--reference", source) for source in named]
+    if len(named) == 1:
+        return load_picture(named[0].path), masks[0]
+    for source, mask in zip(named, masks, strict=True):
+        if mask is not None and not leaves_any(mask):
+            raise ValueError(
+                f"--reference {source.path}: found nothing above one half in its mask {source.mask}, expected some "
+                "white; paint it where the picture counts, or leave the reference out."
+            )
+    pictures = tuple(load_picture(source.path) for source in named)
+    weights = tuple(1.0 if source.weight is None else source.weight for source in named)
+    return References(pictures, tuple(masks), weights), None
+
+
+def _sheet(image: Tensor, reference: Tensor | References, result: ColorizeResult) -> Tensor:
+    from ..pipelines.exemplar_references import References
+    from ..pipelines.sheet import contact_sheet, sheet_of_several
+
+    if isinstance(reference, References):
+        return sheet_of_several(image, reference, result)
+    return contact_sheet(image, reference, result)
 
 
 def listed(jobs: list[Job]) -> str:

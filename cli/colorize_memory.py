@@ -68,11 +68,7 @@ def run(options: argparse.Namespace, why: str) -> int:
 
 def _pictures(options: argparse.Namespace) -> dict:
     """All pictures that are read beside the inputs, by what a message calls them."""
-    several = len(options.reference) > 1
-    named = {}
-    for number, each in enumerate(options.reference, 1):
-        called = f"--reference {number}" if several else "--reference"
-        named |= {called: each.path, f"the mask of {called}": each.mask}
+    named = sources.pictures(options.reference)
     if options.strokes:
         named |= {"--strokes": options.strokes.path, "the mask of --strokes": options.strokes.mask}
     if options.palette:

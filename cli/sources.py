@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,15 @@ def masked(text: str) -> Source:
     if not at or os.path.lexists(whole):
         return Source(whole)
     return Source(path_of(name), path_of(mask))
+
+
+def pictures(references: Sequence[Source]) -> dict[str, Path | None]:
+    """All pictures of references, by what a message calls them."""
+    named: dict[str, Path | None] = {}
+    for number, each in enumerate(references, 1):
+        called = f"--reference {number}" if len(references) > 1 else "--reference"
+        named |= {called: each.path, f"the mask of {called}": each.mask}
+    return named
 
 
 def read_mask(option: str, source: Source) -> Tensor | None:

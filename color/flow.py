@@ -1,7 +1,9 @@
 """Dense motion between a picture and its drifted copy, and how sure it is.
 
 The motion is OpenCV's DIS optical flow (Kroeger et al. 2016, arXiv 1603.03590), forward and backward, on top of a
-global fit (:mod:`.registration`). Tensors in, tensors out: neighboring frames of a film are such a pair, too.
+global fit (:mod:`.registration`). Where there is structure and going there and back ends where it began, the flow is
+believed; elsewhere it is continued smoothly from there. Tensors in, tensors out: neighboring frames of a film are such
+a pair, too.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .evidence import confidence, correlation, quantile
 from .registration import (
     LONGEST,
     Fit,
@@ -29,18 +33,31 @@ from .registration import (
 
 #: What is looked for: one motion of the whole and local ones on top, the one alone, or none.
 Motion = Literal["local", "global", "none"]
-#: Pixels of the frame by which going there and back may miss, where a place is half sure.
-HALF_SURE = 1.5
+#: Standard deviation over which the flow is averaged, share of the longest side.
+SMOOTH = 0.01
+#: Pixels by which going there and back may miss where a place is half believed; smaller eigenvalue of the structure
+#: tensor (of comparable lightness) from which it is believed fully.
+MISS, STRUCTURE = 0.7, 0.01
+#: A motion counts as none where three quarters of it are below the first number of pixels plus so many times what the
+#: flow itself is unsteady by, the second at most, and 98 % are below the last. Found on still pairs with grain, other
+#: tones and other sizes, whose flow had 0.01 to 0.45 pixels there.
+STILL, UNSTEADY, MOST_STILL = (0.3, 0.6), 1.5, 1.5
+#: Correlation that any two pictures may have once a flow has done what it could, and from which they are of one thing;
+#: heavy grain leaves 0.37 of it.
+CHANCE, RELATED = 0.1, 0.3
+#: Side below which there is nothing to look for.
+LEAST_SIDE = 16
 
 
 @dataclass(frozen=True)
 class Registration:
     """Where each place of a picture lies in its copy.
 
-    :param displacement: (h, w, 2), x and y in pixels of the frame; 0 is where a plain resize puts it.
-    :param confidence: (h, w) in 0..1.
+    :param displacement: (h, w, 2), x and y in pixels of the frame; 0 is where a plain resize puts it. Exactly 0 where
+        nothing was found to have moved.
+    :param confidence: (h, w) in 0..1: below one half the copy probably shows something else there.
     :param fit: the global part.
-    :param similarity: 0..1, how alike the two look where they were laid on each other.
+    :param similarity: -1..1, the correlation of the two where they were laid on each other.
     """
 
     displacement: Tensor
@@ -60,40 +77,116 @@ def register(
     :param longest: longest side of the frame.
     """
     size = frame_of(original.shape[0], original.shape[1], longest)
-    here, there = (comparable(lightness_at(picture, size)) for picture in (original, edited))
-    fit = Fit(torch.eye(3, dtype=torch.float64), 0.0) if motion == "none" else fit_global(here, there)
+    # a copy of lower resolution has lost detail, which is no difference between the two
+    common = (min(size[0], edited.shape[0]), min(size[1], edited.shape[1]))
+    lightness, other = (_enlarged(lightness_at(picture, common), size) for picture in (original, edited))
+    here, there = comparable(lightness), comparable(other)
+    fit = Fit(torch.eye(3, dtype=torch.float64), 0.0)
+    if motion != "none" and min(size) >= LEAST_SIDE:
+        fit = fit_global(here, there)
     start = displacement_of(fit.matrix, size)
-    places = grid(size).float()
-    moved = sampled(there[None], places + start)[0]
-    cycle = torch.zeros(size)
     displacement = start
-    cv2 = opencv()
-    if motion == "local" and cv2 is not None and min(size) >= 16:
-        forward, backward = _flow(cv2, here, moved), _flow(cv2, moved, here)
-        most = reach * max(size)
-        forward = forward * (most / forward.norm(dim=-1, keepdim=True).clamp_min(most))
-        back = sampled(backward.movedim(-1, 0), places + forward).movedim(0, -1)
-        cycle = (forward + back).norm(dim=-1)
-        displacement = forward + sampled(start.movedim(-1, 0), places + forward).movedim(0, -1)
-        moved = sampled(there[None], places + displacement)[0]
-    alike = _similarity(here, moved)
-    target = places + displacement
-    inside = ((target > -1) & (target < torch.tensor([size[1], size[0]]))).all(-1)
-    confidence = inside * alike / (1 + (cycle / HALF_SURE).square())
-    return Registration(displacement, confidence.clamp(0, 1), fit, float(alike.mean()))
+    if motion == "local" and opencv() is not None and min(size) >= LEAST_SIDE:
+        displacement = _local(here, there, start, reach * max(size))
+    elif motion != "none" and _is_still(start, torch.zeros_like(start), torch.ones(size)):
+        displacement = torch.zeros_like(start)
+    places = grid(size).float() + displacement
+    inside = ((places > -1) & (places < torch.tensor([size[1], size[0]]))).all(-1)
+    laid, moved = (sampled(plane[None], places)[0] for plane in (other, there))
+    similarity = _correlated(here, moved, inside)
+    related = min(1.0, max(0.0, (similarity - CHANCE) / (RELATED - CHANCE)))
+    sure = confidence(lightness, laid, here, moved, inside) * inside * related
+    return Registration(displacement, sure, fit, similarity)
 
 
-def _flow(cv2: Any, here: Tensor, there: Tensor) -> Tensor:
-    """(h, w, 2): x and y by which each pixel of one plane has moved in the other."""
+def _enlarged(plane: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(plane.shape) == size:
+        return plane
+    return F.interpolate(plane[None, None], size, mode="bicubic", align_corners=False)[0, 0].clamp(0, 100)
+
+
+def _correlated(here: Tensor, there: Tensor, inside: Tensor) -> float:
+    """Correlation of two planes of comparable lightness, -1..1, where both are."""
+    first, second = here * inside, there * inside
+    return float((first * second).mean() / (first.square().mean() * second.square().mean()).sqrt().clamp_min(1e-6))
+
+
+def _local(here: Tensor, there: Tensor, start: Tensor, most: float) -> Tensor:
+    """Displacement, (h, w, 2), from a global one on."""
+    places = grid((here.shape[0], here.shape[1])).float()
+    moved = sampled(there[None], places + start)[0]
+    with _one_thread():
+        forward, backward = flow_between(here, moved), flow_between(moved, here)
+    back = sampled(backward.movedim(-1, 0), places + forward).movedim(0, -1)
+    miss = (forward + back).norm(dim=-1)
+    # the fit, continued from where the flow ends
+    raw = forward + sampled(start.movedim(-1, 0), places + forward).movedim(0, -1)
+    target = places + raw
+    inside = ((target > -0.5) & (target < torch.tensor([here.shape[1] - 0.5, here.shape[0] - 0.5]))).all(-1)
+    laid = sampled(there[None], target)[0]
+    solid = torch.minimum(structure(here), structure(laid)) / STRUCTURE
+    weight = (solid * correlation(here, laid).square() / (1 + (miss / MISS).square())).clamp(0, 1)
+    weight = weight * inside * (forward.norm(dim=-1) <= most)
+    smooth = start + smoothed(raw - start, weight, max(3.0, SMOOTH * max(here.shape)))
+    unsteady = raw - smooth
+    if _is_still(smooth, unsteady, weight):
+        return torch.zeros_like(smooth)
+    if _is_still(smooth - start, unsteady, weight):  # one motion of the whole explains it
+        return start
+    return smooth
+
+
+class _one_thread:  # a context manager
+    """OpenCV on one thread, so that sums come in one order; its own number afterwards."""
+
+    def __enter__(self) -> None:
+        self.cv2 = opencv()
+        self.threads = self.cv2.getNumThreads()
+        self.cv2.setNumThreads(1)
+
+    def __exit__(self, *_: object) -> None:
+        self.cv2.setNumThreads(self.threads)
+
+
+def flow_between(here: Tensor, there: Tensor) -> Tensor:
+    """(h, w, 2): x and y by which each pixel of one plane of comparable lightness has moved in the other."""
+    cv2: Any = opencv()
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return torch.from_numpy(dis.calc(as_bytes(here), as_bytes(there), None)).float()
 
 
-def _similarity(here: Tensor, there: Tensor, sigma: float = 4.0) -> Tensor:
-    """(h, w) in 0..1: how well the surroundings correlate; flat ones are alike."""
-    mean, other = blurred(here, sigma), blurred(there, sigma)
-    first = (blurred(here.square(), sigma) - mean.square()).clamp_min(0)
-    second = (blurred(there.square(), sigma) - other.square()).clamp_min(0)
-    both = blurred(here * there, sigma) - mean * other
-    flat = 0.02  # squared: what grain leaves
-    return ((both + flat) / ((first + flat) * (second + flat)).sqrt()).clamp(0, 1)
+def smoothed(motion: Tensor, weight: Tensor, sigma: float) -> Tensor:
+    """A motion averaged with weights, and continued to where there are none from ever further away.
+
+    :param motion: (h, w, 2); ``weight`` (h, w) in 0..1.
+    :param sigma: pixels.
+    :returns: (h, w, 2); 0 where nothing far and wide has weight.
+    """
+    planes = torch.cat([motion.movedim(-1, 0) * weight, weight[None]])
+    wide, near = blurred(planes, 4 * sigma), blurred(planes, sigma)
+    far = wide[:2] / (wide[2:] + 1e-3)
+    return ((near[:2] + 0.05 * far) / (near[2:] + 0.05)).movedim(0, -1)
+
+
+def structure(plane: Tensor, sigma: float = 3.0) -> Tensor:
+    """(h, w): smaller eigenvalue of the structure tensor (Shi and Tomasi 1994).
+
+    High where a motion can be seen in both directions.
+    """
+    across = F.pad(plane[:, 2:] - plane[:, :-2], (1, 1, 0, 0)) / 2
+    down = F.pad(plane[2:] - plane[:-2], (0, 0, 1, 1)) / 2
+    xx, yy, xy = blurred(torch.stack([across * across, down * down, across * down]), sigma)
+    mean = (xx + yy) / 2
+    return (mean - (mean.square() - xx * yy + xy * xy).clamp_min(0).sqrt()).clamp_min(0)
+
+
+def _is_still(motion: Tensor, unsteady: Tensor, weight: Tensor) -> bool:
+    """Whether a motion is no more than what the flow of a still picture has."""
+    if float(weight.sum()) < 1:
+        return True
+    length, noise = motion.norm(dim=-1).flatten(), unsteady.norm(dim=-1).flatten()
+    limit = min(STILL[0] + UNSTEADY * float(quantile(noise, weight.flatten(), 0.75)), STILL[1])
+    return (
+        float(quantile(length, weight.flatten(), 0.75)) < limit
+        and float(quantile(length, weight.flatten(), 0.98)) < MOST_STILL
+    )

@@ -4,8 +4,8 @@ Positions are in pixels of a *frame*: the original at a bounded working size, an
 as a merge without registration would lay it on. The center of the first pixel is (0, 0). A fit is a homography from the
 original's frame to the copy's; the identity is "nothing moved".
 
-Features are SIFT's (Lowe 2004) with RANSAC, refined by ECC (Evangelidis and Psarakis 2008), both of OpenCV. Without
-OpenCV there is phase correlation (Reddy and Chatterji 1996) alone: shift, scale and turn, no perspective.
+Features are OpenCV's SIFT (Lowe 2004) with RANSAC, which are right to a tenth of a pixel. Where they are too few, and
+without OpenCV, there is phase correlation (Reddy and Chatterji 1996): shift, scale and turn, no perspective.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from .lab import luminance
 
 #: Longest side at which places are looked for: cost and memory of that do not grow with the picture.
 LONGEST = 1024
+#: Features of each picture; matches that are few enough to be chance; how much better than the second a match must be;
+#: and how far from a fit a match may lie, share of the longest side.
+FEATURES, LEAST, DISTINCT, NEAR = 2000, 12, 0.8, 0.008
+#: Share of the usual miss that is left where a fit with more numbers is worth it.
+SIMPLER = 0.6
 #: Pixels that are averaged at once when a large picture is shrunk.
 _STRIP = 2**22
 
@@ -35,6 +40,12 @@ class Fit:
 
     matrix: Tensor
     support: float
+
+    @property
+    def upright(self) -> bool:
+        """Whether it turns by less than 45 degrees, and does not mirror."""
+        across, down = self.matrix[:2, 0], self.matrix[:2, 1]
+        return bool(across[0] > across[1].abs()) and bool(down[1] > down[0].abs())
 
 
 def frame_of(height: int, width: int, longest: int = LONGEST) -> tuple[int, int]:
@@ -151,16 +162,13 @@ def opencv() -> Any:
 
 
 def fit_global(original: Tensor, edited: Tensor) -> Fit:
-    """The homography that lays a copy on its original best.
+    """The homography that lays a copy on its original best, no more bent than the features ask for.
 
     :param original: (h, w), lightness made :func:`comparable`; ``edited`` the same of the copy in the same frame.
     """
     cv2 = opencv()
-    identity = Fit(torch.eye(3, dtype=torch.float64), 0.0)
-    if cv2 is None or min(original.shape) < 32:
-        return identity
-    found = _from_features(cv2, original, edited)
-    return identity if found is None else found
+    found = None if cv2 is None else _from_features(cv2, original, edited)
+    return found or by_phase(original, edited)
 
 
 def as_bytes(plane: Tensor) -> Any:
@@ -169,22 +177,145 @@ def as_bytes(plane: Tensor) -> Any:
 
 
 def _from_features(cv2: Any, original: Tensor, edited: Tensor) -> Fit | None:
+    """The fit of matched features; None where there are too few that agree."""
+    pairs = _matches(cv2, original, edited)
+    if pairs is None:
+        return None
+    here, there = pairs
+    # a smooth warp is no homography: what is a few pixels off still says where the whole has gone
+    near = max(3.0, NEAR * max(original.shape))
+    best, least = None, near
+    for find in (cv2.estimateAffinePartial2D, cv2.estimateAffine2D, cv2.findHomography):
+        if find is cv2.findHomography:
+            matrix, agree = find(here, there, cv2.RANSAC, near)
+        else:
+            matrix, agree = find(here, there, method=cv2.RANSAC, ransacReprojThreshold=near)
+        if matrix is None or agree is None or int(agree.sum()) < LEAST:
+            continue
+        whole = torch.eye(3, dtype=torch.float64)
+        whole[: len(matrix)] = torch.from_numpy(matrix)
+        miss = (apply(whole, torch.from_numpy(here)) - torch.from_numpy(there)).norm(dim=-1).clamp_max(near)
+        usual = float(miss.quantile(0.4))  # that of good matches: many are wrong ones
+        # four numbers extrapolate better than eight: more only where they explain far more
+        if _is_sane(whole, original.shape) and (best is None or usual < SIMPLER * least):
+            best, least = Fit(whole, float((miss < near).double().mean())), usual
+    return best
+
+
+def _matches(cv2: Any, original: Tensor, edited: Tensor) -> tuple[Any, Any] | None:
+    """Two lists of points, (n, 2) float32, that look alike in both planes; None where they are too few."""
     import numpy as np
 
-    sift = cv2.SIFT_create(nfeatures=3000, contrastThreshold=0.02)
-    (points, looks), (other_points, other_looks) = (
+    sift = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=0.02)
+    (points, looks), (others, other_looks) = (
         sift.detectAndCompute(as_bytes(plane), None) for plane in (original, edited)
     )
-    if looks is None or other_looks is None or min(len(points), len(other_points)) < 8:
+    if looks is None or other_looks is None or min(len(points), len(others)) < LEAST:
         return None
     pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(looks, other_looks, k=2)
-    good = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < 0.8 * pair[1].distance]
-    if len(good) < 8:
+    good = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < DISTINCT * pair[1].distance]
+    if len(good) < LEAST:
         return None
     here = np.asarray([points[match.queryIdx].pt for match in good], np.float32)
-    there = np.asarray([other_points[match.trainIdx].pt for match in good], np.float32)
-    cv2.setRNGSeed(0)
-    matrix, inliers = cv2.findHomography(here, there, cv2.RANSAC, 3.0)
-    if matrix is None or int(inliers.sum()) < 8:
-        return None
-    return Fit(torch.from_numpy(matrix), float(inliers.mean()))
+    return here, np.asarray([others[match.trainIdx].pt for match in good], np.float32)
+
+
+def _is_sane(matrix: Tensor, size: tuple[int, ...]) -> bool:
+    """Whether a homography is something that happens to pictures: not folded, and no more than four times as large."""
+    height, width = size[0] - 1, size[1] - 1
+    corners = torch.tensor([[0, 0], [width, 0], [width, height], [0, height]], dtype=torch.float64)
+    depth = corners @ matrix[2, :2] + matrix[2, 2]
+    if float(depth.min()) <= 0.2 * float(depth.max()):
+        return False
+    moved = apply(matrix, corners)
+    sides = moved.roll(-1, 0) - moved
+    turns = sides[:, 0] * sides.roll(-1, 0)[:, 1] - sides[:, 1] * sides.roll(-1, 0)[:, 0]
+    area = turns.abs().mean() / max(1, height * width)
+    return bool((turns > 0).all()) and 1 / 16 < float(area) < 16
+
+
+def by_phase(original: Tensor, edited: Tensor) -> Fit:
+    """Scale, turn and shift by phase correlation, in plain torch.
+
+    The Fourier magnitudes do not know of the shift; on a log-polar grid scale and turn are a shift of their own. Of the
+    candidates the one is taken that makes the two most alike; the identity is one of them.
+    """
+    identity = torch.eye(3, dtype=torch.float64)
+    if min(original.shape) < 16:
+        return Fit(identity, 0.0)
+    candidates = [identity, _shift(original, edited)]
+    places = grid((original.shape[0], original.shape[1]))
+    for turned in _scale_and_turn(original, edited):
+        moved = sampled(edited[None], apply(turned, places))[0]
+        candidates.append(turned @ _shift(original, moved))
+    scores = [_alike(original, edited, matrix) for matrix in candidates]
+    best = max(range(len(candidates)), key=lambda i: scores[i] - (0.0 if i else -0.02))
+    return Fit(candidates[best], max(0.0, scores[best]))
+
+
+def _window(size: tuple[int, ...]) -> Tensor:
+    rows, columns = (torch.hann_window(side, periodic=False) for side in size)
+    return rows[:, None] * columns
+
+
+def _shift(original: Tensor, edited: Tensor) -> Tensor:
+    """(3, 3): the shift that phase correlation finds, to a part of a pixel."""
+    window = _window(original.shape)
+    first, second = (torch.fft.rfft2(plane * window) for plane in (original, edited))
+    both = second * first.conj()
+    peaks = torch.fft.irfft2(both / both.abs().clamp_min(1e-6), original.shape)
+    # a peak of one pixel is noise, one with a neighborhood is a shift
+    peaks = F.avg_pool2d(F.pad(peaks[None, None], (1, 1, 1, 1), mode="circular"), 3, 1)[0, 0]
+    height, width = peaks.shape
+    at = int(peaks.argmax())
+    row, column = at // width, at % width
+    found = [_between(peaks[:, column], row, height), _between(peaks[row], column, width)]
+    matrix = torch.eye(3, dtype=torch.float64)
+    matrix[1, 2], matrix[0, 2] = found
+    return matrix
+
+
+def _between(line: Tensor, at: int, length: int) -> float:
+    """Where a parabola through a peak and its neighbors is highest; beyond the middle it is negative."""
+    low, middle, high = float(line[at - 1]), float(line[at]), float(line[(at + 1) % length])
+    curve = low - 2 * middle + high
+    place = at + (0.5 * (low - high) / curve if curve < 0 else 0.0)
+    return place - length if place > length / 2 else place
+
+
+def _scale_and_turn(original: Tensor, edited: Tensor) -> list[Tensor]:
+    """Homographies about the middle that make the Fourier magnitudes agree; a half turn more does as well."""
+    angles, radii = 360, 256
+    size = original.shape
+    side = min(size)
+    theta = torch.arange(angles, dtype=torch.float32) * (torch.pi / angles)
+    step = (side / 2 / 4) ** (1 / radii)
+    radius = 4 * step ** torch.arange(radii, dtype=torch.float32)
+    spectra = []
+    for plane in (original, edited):
+        magnitude = torch.fft.fftshift(torch.fft.fft2(plane * _window(size)).abs()).log1p()
+        # frequency f lies at f times the side, which differs between the axes
+        x = size[1] // 2 + radius[None] * theta.cos()[:, None] * (size[1] / side)
+        y = size[0] // 2 + radius[None] * theta.sin()[:, None] * (size[0] / side)
+        polar = sampled(magnitude[None], torch.stack([x, y], -1))[0]
+        spectra.append(polar - polar.mean(0, keepdim=True))
+    moved = _shift(*spectra)
+    turn, scale = float(moved[1, 2]) * torch.pi / angles, float(step ** -moved[0, 2])
+    middle = torch.tensor([(size[1] - 1) / 2, (size[0] - 1) / 2], dtype=torch.float64)
+    found = []
+    for sign in (1, -1):
+        angle = torch.tensor(turn, dtype=torch.float64)
+        spin = sign * scale * torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
+        matrix = torch.eye(3, dtype=torch.float64)
+        matrix[:2, :2], matrix[:2, 2] = spin, middle - spin @ middle
+        found.append(matrix)
+    return found
+
+
+def _alike(original: Tensor, edited: Tensor, matrix: Tensor) -> float:
+    """Correlation of two planes, one laid on the other; what lies outside counts as 0."""
+    moved = apply(matrix, grid((original.shape[0], original.shape[1])))
+    size = torch.tensor([original.shape[1], original.shape[0]])
+    inside = ((moved > -0.5) & (moved < size - 0.5)).all(-1)
+    other = sampled(edited[None], moved)[0] * inside
+    return float((original * other).mean() / (original.square().mean() * edited.square().mean()).sqrt().clamp_min(1e-6))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 
 # Lab units. A gray picture shows a spread below 0.005 (rounding of the color matrix), one 8-bit level of real color
@@ -37,9 +40,22 @@ def match_mean_std(
     if strength == 0:
         return x
     dtype = torch.promote_types(x.dtype, torch.float32)
-    work, target = x.to(dtype), reference.to(x.device, dtype)
+    target = _mean_std(reference.to(x.device, dtype), dims, unbiased)
+    return _matched(x, target, dims, strength, unbiased, smallest_std)
+
+
+def _matched(
+    x: torch.Tensor,
+    target: tuple[torch.Tensor, torch.Tensor],
+    dims: int | tuple[int, ...],
+    strength: float,
+    unbiased: bool,
+    smallest_std: float,
+) -> torch.Tensor:
+    """``x`` with a mean and a deviation, which broadcast against it."""
+    work = x.to(torch.promote_types(x.dtype, torch.float32))
     mean, std = _mean_std(work, dims, unbiased)
-    target_mean, target_std = _mean_std(target, dims, unbiased)
+    target_mean, target_std = target
     constant = std <= (1e-6 * mean.abs()).clamp(min=smallest_std)
     ratio = torch.where(constant, 1.0, target_std / torch.where(constant, 1.0, std))
     matched = (work - mean) * ratio + target_mean
@@ -79,6 +95,53 @@ def adain(latent: torch.Tensor, style: torch.Tensor, strength: float = 1.0) -> t
     :raises ValueError: when axes, channels or batches do not fit.
     """
     return match_mean_std(latent, style, tuple(range(2, latent.ndim)), strength, unbiased=True)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Statistics of several pictures at once.
+
+    :param mean: (C,), of each channel; ``std`` (C,), the standard deviation.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+def pooled_moments(samples: Sequence[torch.Tensor], masses: Sequence[float], unbiased: bool = False) -> Moments:
+    """Mean and standard deviation over several pictures, each of which counts as much as its mass, whatever its size.
+
+    The variance is the mean of the pictures' own ones and the spread of their means, so that the same picture twice has
+    the statistics that it has once.
+
+    :param samples: ``(n, C)`` each, at least one value.
+    :param masses: one each, 0 or more, not all 0.
+    :param unbiased: divide by n - 1 within each picture. The deviation of a single value counts as 0.
+    """
+    total = sum(masses)
+    shares = [mass / total for mass in masses]
+    each = [_mean_std(values.float(), 0, unbiased) for values in samples]
+    means, stds = (torch.cat([pair[at].cpu() for pair in each]) for at in (0, 1))
+    share = torch.tensor(shares)[:, None]
+    mean = (share * means).sum(0)
+    variance = (share * (stds.square() + (means - mean).square())).sum(0)
+    return Moments(mean, variance.sqrt())
+
+
+def match_chroma_moments(chroma: torch.Tensor, moments: Moments, strength: float = 1.0) -> torch.Tensor:
+    """:func:`match_chroma_statistics` with known moments: ``(B, H, W, 2)`` -> the same."""
+    if strength == 0:
+        return chroma
+    target = (moments.mean.to(chroma.device), moments.std.to(chroma.device))
+    return _matched(chroma, target, (1, 2), strength, False, _CONSTANT_CHROMA)
+
+
+def adain_moments(latent: torch.Tensor, moments: Moments, strength: float = 1.0) -> torch.Tensor:
+    """:func:`adain` with known moments: ``(B, C, H, W)`` -> the same."""
+    if strength == 0:
+        return latent
+    target = (moments.mean.to(latent.device)[:, None, None], moments.std.to(latent.device)[:, None, None])
+    return _matched(latent, target, (2, 3), strength, True, 0.0)
 
 
 def _mean_std(x: torch.Tensor, dims: int | tuple[int, ...], unbiased: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,29 +1,36 @@
-"""Chroma of a drifted copy carried to the original's pixels, and filled where the copy cannot say."""
+"""Chroma of a drifted copy carried to the original's pixels, and filled where the copy cannot say.
+
+Everything at full size is done strip by strip, so that beside the pictures memory does not grow with them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .lab import rgb_to_lab
-from .registration import grid, sampled
+from .guided import upsample_guided
+from .lab import luminance, rgb_to_lab
+from .pictures import resize
+from .registration import blurred, sampled
+
+#: Pixels of a strip, and rows around it that its filters look at.
+STRIP, HALO = 2**20, 8
+#: Standard deviations of the surroundings that a gap is filled from, wide ones first, shares of the longest side; and
+#: the variance of L below which they count as flat.
+FILL, FLAT = (0.1, 0.05, 0.025, 0.0125), 25.0
+#: Half the window of the local model of chroma, its regularization, and how many times the usual remainder counts as
+#: noise.
+RADIUS, EVEN, NOISE = 2, 4.0, 2.0
 
 
-def carried(edited: Tensor, displacement: Tensor, size: tuple[int, int]) -> Tensor:
-    """A copy laid on the original's pixels.
-
-    :param edited: (h, w, C), any values.
-    :param displacement: (f, g, 2), x and y in pixels of its own size, see :mod:`.flow`.
-    :param size: (H, W), what the result has.
-    :returns: (H, W, C).
-    """
-    planes = edited.float().movedim(-1, 0)
-    height, width = edited.shape[:2]
-    scale = torch.tensor([width / displacement.shape[1], height / displacement.shape[0]])
-    moved = enlarged(displacement, size) * scale
-    places = (grid(size).float() + 0.5) * torch.tensor([width / size[1], height / size[0]]) - 0.5
-    return sampled(planes, places + moved, "bicubic").movedim(0, -1)
+def strips(height: int, width: int) -> Iterator[slice]:
+    """Rows of a picture, some at a time."""
+    rows = max(1, STRIP // width)
+    for first in range(0, height, rows):
+        yield slice(first, min(height, first + rows))
 
 
 def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -34,28 +41,139 @@ def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
     return flat if planes.ndim == 3 else flat[..., 0]
 
 
-def filled(chroma: Tensor, weight: Tensor) -> Tensor:
-    """Chroma where the weight is low, from the sure places around: coarser and coarser weighted means.
+def carried(edited: Tensor, displacement: Tensor, size: tuple[int, int], factor: int = 1) -> Tensor:
+    """A copy laid on the original's pixels.
 
-    :param chroma: (h, w, 2); ``weight`` (h, w) in 0..1.
+    :param edited: (h, w, C), any values; at most about as large as the result, since nothing is averaged.
+    :param displacement: (f, g, 2), x and y in pixels of its own size, see :mod:`.flow`.
+    :param size: (H, W) of the original.
+    :param factor: pixels of the original that one of the result stands for, in both directions.
+    :returns: (H / factor, W / factor, C), rounded up.
+    """
+    planes = edited.float().movedim(-1, 0)
+    frame = torch.tensor([displacement.shape[1], displacement.shape[0]])
+    whole = torch.tensor([size[1], size[0]])
+    there = torch.tensor([edited.shape[1], edited.shape[0]])
+    height, width = -(-size[0] // factor), -(-size[1] // factor)
+    out = torch.empty(height, width, edited.shape[2])
+    motion = displacement.movedim(-1, 0)
+    columns = torch.arange(width, dtype=torch.float32)
+    for rows in strips(height, width):
+        lines = torch.arange(rows.start, rows.stop, dtype=torch.float32)
+        places = torch.stack(torch.meshgrid(lines, columns, indexing="ij")[::-1], -1)
+        share = (places + 0.5) * factor / whole  # 0 to 1 over the original
+        moved = sampled(motion, share * frame - 0.5).movedim(0, -1) / frame
+        out[rows] = sampled(planes, (share + moved) * there - 0.5, "bicubic").movedim(0, -1)
+    return out
+
+
+def aligned_chroma(edited: Tensor, displacement: Tensor, lightness: Tensor) -> Tensor:
+    """a and b of a copy laid on the original's pixels, along the original's edges.
+
+    A copy of lower resolution is laid on at about its own, and enlarged as in :mod:`.guided`. What a and b have beside
+    a local linear model of L, and no more than the picture usually has of it, is noise of the copy and is taken out.
+
+    :param edited: (h, w, 3) in 0..1.
+    :param displacement: (f, g, 2), see :func:`carried`.
+    :param lightness: (H, W), CIE L of the original.
+    :returns: (H, W, 2).
+    """
+    size = (lightness.shape[0], lightness.shape[1])
+    chroma = rgb_to_lab(fitting(edited, size)[None])[0, ..., 1:]
+    factor = max(1, min(size[0] // chroma.shape[0], size[1] // chroma.shape[1]))
+    small = carried(chroma, displacement, size, factor)
+    pad = [(-side) % factor for side in size]
+    full = F.pad(lightness[None, None], (0, pad[1], 0, pad[0]), mode="replicate")[0, 0] if any(pad) else lightness
+    guide = full if factor == 1 else F.avg_pool2d(full[None, None], factor)[0, 0]
+    _denoise(small, guide)
+    if factor == 1:
+        return small
+    out = torch.empty(*size, 2)
+    for rows in strips(small.shape[0], full.shape[1] * factor):
+        low, high = max(0, rows.start - HALO), min(small.shape[0], rows.stop + HALO)
+        large = upsample_guided(small[None, low:high], full[None, low * factor : high * factor, :, None])[0]
+        first, last = rows.start * factor, min(size[0], rows.stop * factor)
+        out[first:last] = large[first - low * factor : last - low * factor, : size[1]]
+    return out
+
+
+def fitting(edited: Tensor, size: tuple[int, int]) -> Tensor:
+    """A copy as float32 on the CPU, no larger than a size in either direction."""
+    smaller = (min(edited.shape[0], size[0]), min(edited.shape[1], size[1]))
+    return resize(edited[None].cpu().float(), smaller)[0]
+
+
+def _denoise(chroma: Tensor, lightness: Tensor) -> None:
+    """In place, Wiener's rule on what a guided filter (He, Sun, Tang, PAMI 2013) does not explain."""
+    source = chroma.clone()
+    for rows in strips(*lightness.shape):
+        low, high = max(0, rows.start - HALO), min(len(source), rows.stop + HALO)
+        smooth = _guided(source[low:high].movedim(-1, 0), lightness[low:high]).movedim(0, -1)
+        rest = source[low:high] - smooth
+        length = rest.square().sum(-1, keepdim=True)
+        noise = NOISE**2 * length.flatten()[:: max(1, length.numel() // 2**16)].median()
+        kept = smooth + rest * length / (length + noise + 1e-9)
+        chroma[rows] = kept[rows.start - low : rows.stop - low]
+
+
+def _guided(chroma: Tensor, lightness: Tensor) -> Tensor:
+    """(2, h, w) as local linear functions of (h, w)."""
+
+    def mean(planes: Tensor) -> Tensor:
+        return F.avg_pool2d(planes[None], 2 * RADIUS + 1, 1, RADIUS, count_include_pad=False)[0]
+
+    guide = lightness[None]
+    middle, center = mean(guide), mean(chroma)
+    variance = (mean(guide * guide) - middle * middle).clamp_min(0)
+    slope = (mean(guide * chroma) - middle * center) / (variance + EVEN)
+    return mean(slope) * guide + mean(center - slope * middle)
+
+
+def filled(chroma: Tensor, weight: Tensor, lightness: Tensor) -> Tensor:
+    """Chroma from the sure places around: what they have at about this lightness, near ones before far ones.
+
+    Local linear functions of L are fitted to the sure places of ever smaller surroundings; each is laid over the one
+    before as far as there is anything sure in it.
+
+    :param chroma: (h, w, 2); ``weight`` (h, w) in 0..1; ``lightness`` (h, w), CIE L of the original.
     :returns: (h, w, 2).
     """
-    planes, sure = chroma.movedim(-1, 0)[None], weight[None, None]
-    levels = [(planes * sure, sure)]
-    while max(levels[-1][0].shape[2:]) > 1:
-        size = [max(1, (side + 1) // 2) for side in levels[-1][0].shape[2:]]
-        levels.append(
-            (F.interpolate(levels[-1][0], size, mode="area"), F.interpolate(levels[-1][1], size, mode="area"))
-        )
-    total, sure = levels[-1]
-    known = total / sure.clamp_min(1e-6)
-    for total, sure in reversed(levels[:-1]):
-        known = F.interpolate(known, total.shape[2:], mode="bilinear", antialias=False)
-        known = torch.lerp(known, total / sure.clamp_min(1e-6), sure.clamp(0, 1))
-    return known[0].movedim(0, -1)
+    planes = chroma.movedim(-1, 0)
+    longest = max(weight.shape)
+    total = weight.sum().clamp_min(1e-6)
+    known = ((planes * weight).sum((1, 2)) / total)[:, None, None].expand_as(planes)
+    lit, weighed = lightness * weight, planes * weight
+    sums = torch.cat([weight[None], lit[None], (lit * lightness)[None], weighed, weighed * lightness])
+    low, high = (extreme(dim=1)[:, None, None] for extreme in (planes.flatten(1).amin, planes.flatten(1).amax))
+    for share in FILL:
+        means = blurred(sums, max(1.0, share * longest))
+        count = means[0].clamp_min(1e-6)
+        middle, center = means[1] / count, means[3:5] / count
+        variance = (means[2] / count - middle * middle).clamp_min(0)
+        slope = (means[5:7] / count - middle * center) / (variance + FLAT)
+        here = torch.maximum(torch.minimum(center + slope * (lightness - middle), high), low)
+        known = torch.lerp(known, here, (4 * means[0]).clamp(0, 1))
+    return known.movedim(0, -1)
 
 
-def chroma_at(edited: Tensor, displacement: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(H, W, 3) aligned Lab's L, and (H, W, 2) its a and b."""
-    lab = carried(rgb_to_lab(edited[None].cpu().float())[0], displacement, size)
-    return lab[..., 0], lab[..., 1:]
+def changed(original: Tensor, aligned: Tensor, weight: Tensor, sigma: float, least: float = 4.0) -> Tensor:
+    """(h, w) in 0..1: how far a copy has another color than an original that has colors.
+
+    :param original: (h, w, 2), a and b; ``aligned`` the copy's, laid on it; ``weight`` (h, w), how sure that is.
+    :param sigma: pixels over which colors are compared.
+    :param least: difference that counts as none; twice it counts fully. What all of the picture has differs from it:
+        the middle difference is taken out where it is below this.
+    """
+    difference = (aligned - original).movedim(-1, 0)
+    sure = weight > 0.5
+    if bool(sure.any()):
+        cast = difference[:, sure].median(dim=1).values
+        if float(cast.norm()) < least:
+            difference = difference - cast[:, None, None]
+    share = ((blurred(difference, sigma).norm(dim=0) - least) / least).clamp(0, 1)
+    return share * share * (3 - 2 * share)
+
+
+def lightness_of(picture: Tensor) -> Tensor:
+    """CIE L of (H, W, 3), (H, W) float32 on the CPU."""
+    return luminance(picture[None].cpu().float())[0]

@@ -13,8 +13,10 @@ from ..pipelines.color import (
     gray_copy,
     luminance_merge,
 )
+from ..pipelines.exemplar_settings import PooledReferencesSettings
 from .common import CATEGORY_COLOR, warn_if_colored
 from .inputs import expect, latent_samples, optional_mask, optional_picture, picture
+from .references import several_of
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class MergeLuminance(io.ComfyNode):
                 *widgets(LuminanceMergeSettings, "match_statistics", "chroma", "gamut", "upsampling", "arithmetic"),
                 io.Image.Input("reference", optional=True, tooltip="Whose color statistics to match."),
                 io.Mask.Input("mask", optional=True, tooltip="Where color goes; the rest stays gray."),
-                *later_widgets(LuminanceMergeSettings),
+                *later_widgets(LuminanceMergeSettings, PooledReferencesSettings),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The colored picture, at the gray picture's size.")],
         )
@@ -82,10 +84,13 @@ class MergeLuminance(io.ComfyNode):
         mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
+        several = several_of(cls, values)
         settings = resolved(cls, LuminanceMergeSettings, {}, values)
         color_image, gray_image = picture(cls, color_image, "color_image"), picture(cls, gray_image, "gray_image")
         reference, mask = optional_picture(cls, reference, "reference"), optional_mask(cls, mask, "mask")
-        return io.NodeOutput(luminance_merge(color_image, gray_image, settings, reference=reference, mask=mask))
+        return io.NodeOutput(
+            luminance_merge(color_image, gray_image, settings, reference=reference, mask=mask, several=several)
+        )
 
 
 class LatentLuminance(io.ComfyNode):

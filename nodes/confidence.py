@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..pipelines.confidence import ConfidenceBlendSettings, confidence_blend
+from ..pipelines.exemplar_settings import ReferencesSettings
 from .common import CATEGORY_STAGES, Inversion
 from .inputs import expect, optional_mask, picture
+from .references import several_of
 from .widgets import later_widgets, resolved, widgets
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class ConfidenceBlend(io.ComfyNode):
                     optional=True,
                     tooltip="Which part of the reference counts; the same mask that the injection had.",
                 ),
-                *later_widgets(ConfidenceBlendSettings),
+                *later_widgets(ConfidenceBlendSettings, ReferencesSettings),
             ],
             outputs=[
                 io.Image.Output(
@@ -80,6 +82,7 @@ class ConfidenceBlend(io.ComfyNode):
         from ..hosts.comfy.memory import compute_device, out_of_memory, results
 
         expect(cls, input_inversion=input_inversion, reference_inversion=reference_inversion)
+        several = several_of(cls, values)
         settings = resolved(cls, ConfidenceBlendSettings, {}, values)
         color_image, fallback = picture(cls, color_image, "color_image"), picture(cls, fallback, "fallback")
         reference_mask = optional_mask(cls, reference_mask, "reference_mask")
@@ -90,6 +93,7 @@ class ConfidenceBlend(io.ComfyNode):
             reference_inversion,
             settings,
             reference_mask=reference_mask,
+            several=several,
             device=compute_device(),
             out_of_memory=out_of_memory,
         )

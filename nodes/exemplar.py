@@ -8,11 +8,12 @@ from comfy_api.latest import io
 
 from ..pipelines.confidence import trust
 from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches, joined
-from ..pipelines.exemplar_inversion import ReferencePair
-from ..pipelines.exemplar_settings import ColorizeSettings
+from ..pipelines.exemplar_references import References
+from ..pipelines.exemplar_settings import ColorizeSettings, ReferencesSettings
 from ..pipelines.memory_settings import MemorySettings, MethodSettings
 from .common import CATEGORY, ColorMemory, FrameProgress, Inversion, StepProgress, depth_within_steps, warn_if_colored
 from .inputs import expect, optional_mask, optional_picture, picture
+from .references import pair_of, several_of
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ class Colorize(io.ComfyNode):
                 io.Image.Input(
                     "reference",
                     optional=True,
-                    tooltip="A color picture with the same kinds of things: one for all inputs, or one for each. Any "
-                    "size. Without it, and without the inversions below, fallback is the reference.",
+                    tooltip="A color picture with the same kinds of things: one for all inputs, one for each, or any "
+                    "number for all, see references. Any size. Without it, and without the inversions below, fallback "
+                    "is the reference.",
                 ),
                 *widgets(ColorizeSettings, "guidance", "passes", "depth", "resolution", "match_chroma"),
                 *widgets(ColorizeSettings, "match_latents", "steps"),
@@ -74,7 +76,8 @@ class Colorize(io.ComfyNode):
                     "reference_mask",
                     optional=True,
                     tooltip="Which part of the reference may give color (what is above one half). One for all "
-                    "references, or one for each; they may cover areas of different size.",
+                    "references, or one for each; they may cover areas of different size. Where all references serve "
+                    "every image, their colors' statistics are those within the masks, too.",
                 ),
                 Inversion.Input(
                     "reference_inversion",
@@ -102,7 +105,7 @@ class Colorize(io.ComfyNode):
                     tooltip="For method memory: a color memory, written with the same model. A reference counts beside "
                     "it.",
                 ),
-                *later_widgets(ColorizeSettings, MethodSettings),
+                *later_widgets(ColorizeSettings, MethodSettings, ReferencesSettings),
             ],
             outputs=[
                 io.Image.Output(
@@ -152,6 +155,7 @@ class Colorize(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         memory, method = values.pop("memory", None), values.pop("method", "attention")
+        several = several_of(cls, values)
         if method == "memory":
             if reference_inversion is not None or gray_inversion is not None:
                 raise ValueError(
@@ -159,6 +163,7 @@ class Colorize(io.ComfyNode):
                     "with method memory, which makes no inversions; connect a reference or a memory instead."
                 )
             chosen = {name: values.get(name) for name in ("resolution", "batch", "fallback_below")}
+            chosen["weights"] = several
             masks = {"mask": mask, "reference_mask": reference_mask}
             return _by_memory(cls, model, vae, conditioning, image, reference, memory, fallback, masks, chosen)
         if memory is not None:
@@ -185,6 +190,10 @@ class Colorize(io.ComfyNode):
         if reference is None and pair is None:
             reference = fallback
         reference = optional_picture(cls, reference, "reference")
+        if several is not None:
+            inverted = 0 if pair is None else pair.pictures
+            reference = References.of(reference, reference_mask, several, inverted=inverted)
+            reference_mask = None
         warn_if_colored(image, "image")
         host = ComfyHost(model, conditioning, vae)
         host.on_step = bar = StepProgress(model, calls_in_batches(host, image, reference, settings, pair))
@@ -218,7 +227,10 @@ def _by_memory(  # what is left of one argument a socket
     masks: dict[str, Tensor | None],
     chosen: dict[str, Any],
 ) -> io.NodeOutput:
-    """What the node gives by the method memory."""
+    """What the node gives by the method memory.
+
+    :param chosen: settings, and the ``weights`` of references that all serve every picture, or None.
+    """
     from ..hosts.comfy.color_memories import NO_INVERSION, colored_by_references, looking
     from ..hosts.comfy.conditioning import check_conditioning
     from ..hosts.comfy.memory import results
@@ -234,7 +246,7 @@ def _by_memory(  # what is left of one argument a socket
     reference_mask = optional_mask(node, masks["reference_mask"], "reference_mask")
     check_conditioning(conditioning, title(node), model=model, pictures=1)
     warn_if_colored(image, "image")
-    network = looking(model, vae, conditioning, title(node))
+    network, weights = looking(model, vae, conditioning, title(node)), chosen.pop("weights")
     settings = resolved(node, MemorySettings, network.recommended, chosen)
     bar = FrameProgress(len(image))
     made = colored_by_references(
@@ -246,27 +258,13 @@ def _by_memory(  # what is left of one argument a socket
         mask=mask,
         reference_mask=reference_mask,
         fallback=fallback,
+        weights=weights,
         on_pictures=bar,
     )
     blocked = [NO_INVERSION] * 3
     share = trust(made.confidence, settings.fallback_below if fallback is not None else 0.0)
     images, share = results(made.images, share)
     return io.NodeOutput(images, *blocked, share)
-
-
-def pair_of(color: KeptInversion | None, gray: KeptInversion | None) -> ReferencePair | None:
-    """A reference that another node inverted; None for none.
-
-    :raises ValueError: half of a pair.
-    """
-    if color is not None and gray is not None:
-        return ReferencePair(color, gray)
-    if color is not None or gray is not None:
-        raise ValueError(
-            f"{'gray' if gray is None else 'reference'}_inversion: found nothing, expected both reference_inversion "
-            "and gray_inversion of the earlier node, or neither."
-        )
-    return None
 
 
 NODES = [Colorize]

@@ -9,8 +9,10 @@ from comfy_api.latest import io
 from ..attention.dual import DualAttentionSettings
 from ..diffusion.sampling import GuidanceSettings
 from ..pipelines.color import StatisticsMatchSettings, match_latents
+from ..pipelines.exemplar_settings import PooledReferencesSettings, ReferencesSettings
 from .common import CATEGORY_STAGES, Inversion
 from .inputs import expect, latent_samples, optional_mask
+from .references import pair_of, several_of
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -66,7 +68,18 @@ class DualAttentionColorInjection(io.ComfyNode):
                     tooltip="Which part of the reference may give color (what is above one half). One for all "
                     "references, or one for each.",
                 ),
-                *later_widgets(DualAttentionSettings),
+                Inversion.Input(
+                    "reference_inversion_2",
+                    optional=True,
+                    tooltip="References of another size, beside the first ones; for all for every image. Masks and "
+                    "weights go on with them.",
+                ),
+                Inversion.Input(
+                    "gray_inversion_2",
+                    optional=True,
+                    tooltip="The same without color. Connect both or neither.",
+                ),
+                *later_widgets(DualAttentionSettings, ReferencesSettings),
             ],
             outputs=[
                 io.Model.Output(
@@ -86,9 +99,11 @@ class DualAttentionColorInjection(io.ComfyNode):
         gray_inversion: KeptInversion,
         input_mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
+        reference_inversion_2: KeptInversion | None = None,
+        gray_inversion_2: KeptInversion | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        from ..hosts.comfy.exemplar import with_color_injection
+        from ..hosts.comfy.exemplar import Several, with_color_injection
         from ..hosts.comfy.fits import check_inversion
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
@@ -97,11 +112,21 @@ class DualAttentionColorInjection(io.ComfyNode):
             "input_inversion": input_inversion,
             "reference_inversion": reference_inversion,
             "gray_inversion": gray_inversion,
+            "reference_inversion_2": reference_inversion_2,
+            "gray_inversion_2": gray_inversion_2,
         }
         expect(cls, model=model, **inversions)
         require_unet(model, title(cls))
         for name, inversion in inversions.items():
-            check_inversion(inversion, model, title(cls), name)
+            if inversion is not None:
+                check_inversion(inversion, model, title(cls), name)
+        weights, others = several_of(cls, values), pair_of(reference_inversion_2, gray_inversion_2, "_2")
+        if weights is None and others is not None:
+            raise ValueError(
+                "reference_inversion_2: found one, expected none with references on one per image; set references to "
+                "all for every image."
+            )
+        references = reference_inversion.pictures + (0 if others is None else others.pictures)
         settings = resolved(cls, DualAttentionSettings, recommended(model, "exemplar"), values)
         return io.NodeOutput(
             with_color_injection(
@@ -111,7 +136,8 @@ class DualAttentionColorInjection(io.ComfyNode):
                 gray_inversion,
                 settings,
                 source_mask=optional_mask(cls, input_mask, "input_mask", input_inversion.pictures),
-                reference_mask=optional_mask(cls, reference_mask, "reference_mask", reference_inversion.pictures),
+                reference_mask=optional_mask(cls, reference_mask, "reference_mask", references),
+                several=None if weights is None else Several(weights, others),
             )
         )
 
@@ -162,19 +188,22 @@ class MatchLatentStatistics(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="The noised gray picture."),
                 io.Latent.Input(
-                    "reference", tooltip="The noised reference: one for all, or one for each. Its size may differ."
+                    "reference",
+                    tooltip="The noised reference: one for all, one for each, or any number for all. Its size may "
+                    "differ.",
                 ),
                 *widgets(StatisticsMatchSettings, "strength"),
-                *later_widgets(StatisticsMatchSettings),
+                *later_widgets(StatisticsMatchSettings, PooledReferencesSettings),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The latent with the reference's statistics.")],
         )
 
     @classmethod
     def execute(cls, latent: dict[str, Any], reference: dict[str, Any], **values: Any) -> io.NodeOutput:
+        several = several_of(cls, values)
         settings = resolved(cls, StatisticsMatchSettings, {}, values)
         content, style = latent_samples(cls, latent, "latent"), latent_samples(cls, reference, "reference")
-        return io.NodeOutput({**latent, "samples": match_latents(content, style, settings)})
+        return io.NodeOutput({**latent, "samples": match_latents(content, style, settings, several)})
 
 
 NODES = [DualAttentionColorInjection, ColorGuidance, MatchLatentStatistics]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.correspondence import Correspondence, correspond, heat
-from ..attention.layers import LayerInfo, select_layers
+from ..attention.layers import Layer, LayerInfo, select_layers
+from ..attention.union import Union, united
 from ..color import resize
 from ..color.batches import Batches, freed
 from ..color.heat import heat_overlay
@@ -90,10 +91,128 @@ def attention_maps(
     :param out_of_memory: whether an error says that memory ran out: then it is done for fewer tokens at once.
     :raises ValueError: no layer has what is needed, or an empty region.
     """
+    picture = 0 if settings is None else settings.picture
+    keys = _OneReference(target, reference[picture % len(reference)][None].cpu(), picture)
+    (maps,) = _maps(source, target, image, keys, settings, region, device, out_of_memory)
+    return maps
+
+
+def attention_maps_of_several(
+    source: Inversion,
+    targets: Sequence[Inversion],
+    image: Tensor,
+    references: Sequence[Tensor],
+    settings: AttentionMapSettings | None = None,
+    *,
+    masks: Sequence[Tensor | None] = (),
+    weights: Sequence[float] = (),
+    region: Tensor | None = None,
+    device: torch.device | None = None,
+    out_of_memory: Callable[[Exception], bool] = freed,
+) -> list[AttentionMaps]:
+    """The same where several references serve every input: one for each reference, whose heat has a common scale.
+
+    What is carried over and how sure it is, is the same in all of them: attention chooses among the places of all.
+
+    :param targets: inversions of references of one size each.
+    :param references: (1, h, w, 3) in 0..1, as many as there are pictures in ``targets``.
+    :param masks: for each reference (1, *, *) or None, () for none; ``weights`` one each, as in ``attention.union``.
+    :raises ValueError: no layer has what is needed, an empty region, or numbers that do not fit.
+    """
+    union = united([(target.bank, target.bank) for target in targets], masks, weights)
+    if len(references) != sum(target.pictures for target in targets):
+        raise ValueError(
+            f"reference: found {len(references)} for {sum(target.pictures for target in targets)} inverted one(s), "
+            "expected as many; connect the references that were inverted."
+        )
+    keys = _SeveralReferences(union, tuple(reference.cpu() for reference in references))
+    target = replace(targets[0], bank=union.color)
+    return _maps(source, target, image, keys, settings, region, device, out_of_memory)
+
+
+class _Keys(Protocol):
+    """What is looked at: tokens of one reference, or of several."""
+
+    @property
+    def pictures(self) -> Sequence[Tensor]:
+        """(1, h, w, 3) each."""
+        ...
+
+    def of(self, sigma: float, layer: Layer) -> Tensor:
+        """(M, heads · d)."""
+        ...
+
+    def colors(self, layer: Layer) -> Tensor:
+        """(M, 3) in 0..1."""
+        ...
+
+    def bias(self, layer: Layer) -> Tensor | None:
+        """(M,), of the logits."""
+        ...
+
+    def split(self, layer: Layer, values: Tensor) -> list[Tensor]:
+        """(M,) -> (h, w) for each picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class _OneReference:
+    target: Inversion
+    reference: Tensor
+    picture: int
+
+    @property
+    def pictures(self) -> Sequence[Tensor]:
+        return (self.reference,)
+
+    def of(self, sigma: float, layer: Layer) -> Tensor:
+        return _kept(self.target, self.target.bank.nearest(sigma), layer, "k", self.picture)
+
+    def colors(self, layer: Layer) -> Tensor:
+        return resize(self.reference, self.target.bank.grid(layer))[0].flatten(0, 1)
+
+    def bias(self, layer: Layer) -> Tensor | None:
+        return None
+
+    def split(self, layer: Layer, values: Tensor) -> list[Tensor]:
+        return [values.unflatten(0, self.target.bank.grid(layer))]
+
+
+@dataclass(frozen=True)
+class _SeveralReferences:
+    union: Union
+    pictures: Sequence[Tensor]
+
+    def of(self, sigma: float, layer: Layer) -> Tensor:
+        bank = self.union.color
+        return bank.get(bank.nearest(sigma), layer, "k")[0]
+
+    def colors(self, layer: Layer) -> Tensor:
+        each = zip(self.pictures, self.union.grids[layer], self.union.tokens[layer], strict=True)
+        parts = [(resize(picture, grid)[0].flatten(0, 1), chosen) for picture, grid, chosen in each]
+        return torch.cat([colors if chosen is None else colors[chosen.cpu()] for colors, chosen in parts])
+
+    def bias(self, layer: Layer) -> Tensor | None:
+        return None if self.union.bias is None else self.union.bias[layer]
+
+    def split(self, layer: Layer, values: Tensor) -> list[Tensor]:
+        return self.union.split(layer, values)
+
+
+def _maps(  # as the public functions
+    source: Inversion,
+    target: Inversion,
+    image: Tensor,
+    keys: _Keys,
+    settings: AttentionMapSettings | None,
+    region: Tensor | None,
+    device: torch.device | None,
+    out_of_memory: Callable[[Exception], bool],
+) -> list[AttentionMaps]:
     point = None if settings is None else (settings.x, settings.y)
     settings = settings or AttentionMapSettings()
     picture = settings.picture
-    image, reference = image[picture % len(image)][None].cpu(), reference[picture % len(reference)][None].cpu()
+    image = image[picture % len(image)][None].cpu()
     if region is not None:
         region = region[picture % len(region)][None].cpu()
     layers = shared_layers(source, target, settings.layers)
@@ -103,28 +222,33 @@ def attention_maps(
     carried, confidence = [], []
 
     def features(info: LayerInfo) -> _Features:
-        q = _kept(source, sigma, info, "q", picture)
-        k = _kept(target, target.bank.nearest(sigma), info, "k", picture)
-        return _Features(q.to(device or q.device), k.to(device or q.device), info.heads, out_of_memory)
+        q = _kept(source, sigma, info.layer, "q", picture)
+        k, bias = keys.of(sigma, info.layer), keys.bias(info.layer)
+        return _Features(q.to(device or q.device), k.to(device or q.device), info.heads, out_of_memory, bias)
 
     for info in layers:
-        grid, reference_grid = source.bank.grid(info.layer), target.bank.grid(info.layer)
-        match = features(info).correspond(resize(reference, reference_grid)[0].flatten(0, 1))
+        grid = source.bank.grid(info.layer)
+        match = features(info).correspond(keys.colors(info.layer))
         carried.append(_to_size(match.soft if soft else match.hard, grid, size_of(image), smooth=soft))
         confidence.append(_to_size(match.confidence[:, None], grid, size_of(image)))
     sure = torch.stack(confidence).mean(0)[..., 0].clamp(0, 1)
     if point is None:
         point = _surest(sure)
 
-    heats = []
+    heats: list[list[Tensor]] = []
     for info in layers:
         weight = _query_weight(source.bank.grid(info.layer), point, region)
-        looked_at = features(info).heat(weight)[:, None]
-        heats.append(_to_size(looked_at, target.bank.grid(info.layer), size_of(reference)))
-    heat_map = torch.stack(heats).mean(0)[..., 0]
-    heat_map = heat_map / heat_map.amax().clamp_min(1e-12)
-    shown = heat_overlay(image, reference, heat_map, point if region is None else None, region)
-    return AttentionMaps(shown, heat_map, torch.stack(carried).mean(0).clamp(0, 1), sure)
+        planes = keys.split(info.layer, features(info).heat(weight))
+        each = zip(planes, keys.pictures, strict=True)
+        heats.append([_to_size(plane.flatten()[:, None], size_of(plane[None]), size_of(of)) for plane, of in each])
+    means = [torch.stack(of_layers).mean(0)[..., 0] for of_layers in zip(*heats, strict=True)]
+    most = torch.stack([mean.amax() for mean in means]).amax().clamp_min(1e-12)
+    together = torch.stack(carried).mean(0).clamp(0, 1)
+    made = []
+    for mean, reference in zip(means, keys.pictures, strict=True):
+        shown = heat_overlay(image, reference, mean / most, point if region is None else None, region)
+        made.append(AttentionMaps(shown, mean / most, together, sure))
+    return made
 
 
 @dataclass(frozen=True)
@@ -132,19 +256,21 @@ class _Features:
     """What one layer kept of a picture, where it is worked on, for as many tokens at once as memory allows.
 
     :param q: (N, heads · d); ``k`` is (M, heads · d).
+    :param bias: (M,), of the logits; None for none.
     """
 
     q: Tensor
     k: Tensor
     heads: int
     out_of_memory: Callable[[Exception], bool]
+    bias: Tensor | None = None
 
     def correspond(self, values: Tensor) -> Correspondence:
         """``attention.correspondence.correspond`` with values of the key tokens, (M, c); the result is on the CPU."""
         values = values.to(self.q.device)
 
         def matched(part: slice) -> Correspondence:
-            match = correspond(self.q[part], self.k, self.heads, values)
+            match = correspond(self.q[part], self.k, self.heads, values, self.bias)
             return Correspondence(match.soft.cpu(), match.hard.cpu(), match.index.cpu(), match.confidence.cpu())
 
         parts = [match for _, match in Batches(len(self.q), self.out_of_memory, "token(s)").of(len(self.q), matched)]
@@ -162,12 +288,12 @@ class _Features:
         """
         chosen = torch.nonzero(weight > 0).squeeze(1)
         if len(chosen) < 2:
-            return heat(self.q, self.k, self.heads, weight).cpu()
+            return heat(self.q, self.k, self.heads, weight, self.bias).cpu()
 
         def paid(part: slice) -> Tensor:
             these = torch.zeros_like(weight)
             these[chosen[part]] = weight[chosen[part]]
-            return heat(self.q, self.k, self.heads, these).cpu() * (these.sum() / weight.sum())
+            return heat(self.q, self.k, self.heads, these, self.bias).cpu() * (these.sum() / weight.sum())
 
         parts = Batches(len(chosen), self.out_of_memory, "token(s)").of(len(chosen), paid)
         return torch.stack([part for _, part in parts]).sum(0)
@@ -192,9 +318,9 @@ def shared_layers(source: Inversion, target: Inversion, expression: str) -> tupl
     return chosen
 
 
-def _kept(inversion: Inversion, sigma: float, info: LayerInfo, letter: str, picture: int) -> Tensor:
+def _kept(inversion: Inversion, sigma: float, layer: Layer, letter: str, picture: int) -> Tensor:
     """A kept projection of one picture, (N, heads · d)."""
-    kept = inversion.bank.get(sigma, info.layer, letter)
+    kept = inversion.bank.get(sigma, layer, letter)
     return kept[picture % kept.shape[0]]
 
 

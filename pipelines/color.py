@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-from ..color import adain, check_batch, check_count, desaturate, merge_luminance, official_merge, resize, to_uint8
+from ..attention.union import check_numbers
+from ..color import (
+    adain,
+    check_batch,
+    check_count,
+    chroma_of,
+    desaturate,
+    merge_chroma,
+    merge_luminance,
+    official_merge,
+    resize,
+    to_uint8,
+)
 from ..color.merge import Gamut, Upsampling
 from ..color.sizes import size_of
+from ..color.statistics import adain_moments, match_chroma_moments, pooled_moments
 from ..settings import Settings, setting, share
+from .exemplar_references import References
 
 GrayMethod = Literal["CIE lightness", "Rec. 601 luma", "Rec. 601, 8 bit (official)"]
 
@@ -87,6 +102,7 @@ def luminance_merge(
     *,
     reference: Tensor | None = None,
     mask: Tensor | None = None,
+    several: Sequence[float] | None = None,
 ) -> Tensor:
     """Chroma of one picture on the lightness of another.
 
@@ -94,9 +110,13 @@ def luminance_merge(
     :param gray_image: (B or 1, H, W, 3) in 0..1, gives L.
     :param reference: (B or 1, *, *, 3), whose color statistics to match.
     :param mask: (B or 1, *, *), where color goes.
+    :param several: weights of references of any number, whose common statistics are matched, () for all alike; None
+        where each picture has one.
     :returns: (B, H, W, 3) in 0..1.
     :raises ValueError: shapes or batches that do not fit, or no reference for the official arithmetic.
     """
+    if reference is not None and several is not None and len(reference) > 1:
+        return _merge_of_several(color_image, gray_image, settings, References.of(reference, None, several), mask)
     check_batch(color_image=color_image, gray_image=gray_image, reference=reference, mask=mask)
     if settings.arithmetic == "exact":
         return merge_luminance(
@@ -114,6 +134,29 @@ def luminance_merge(
     size = size_of(gray_image)
     decoded = resize(color_image, size).movedim(-1, 1) * 2 - 1
     return official_merge(decoded, to_uint8(gray_image), to_uint8(resize(reference, size))).float() / 255
+
+
+def _merge_of_several(
+    color_image: Tensor,
+    gray_image: Tensor,
+    settings: LuminanceMergeSettings,
+    references: References,
+    mask: Tensor | None,
+) -> Tensor:
+    if settings.arithmetic != "exact":
+        raise ValueError(
+            "arithmetic is official 8 bit, which knows one reference only; expected exact with several for every image."
+        )
+    check_batch(color_image=color_image, gray_image=gray_image, mask=mask)
+    chroma = match_chroma_moments(chroma_of(color_image), references.chroma(), settings.match_statistics)
+    return merge_chroma(
+        chroma,
+        desaturate(gray_image),
+        saturation=settings.chroma,
+        mask=mask,
+        gamut=settings.gamut,
+        upsampling=settings.upsampling,
+    )
 
 
 @dataclass(frozen=True)
@@ -136,11 +179,15 @@ class StatisticsMatchSettings(Settings):
     )
 
 
-def match_latents(latent: Tensor, reference: Tensor, settings: StatisticsMatchSettings) -> Tensor:
+def match_latents(
+    latent: Tensor, reference: Tensor, settings: StatisticsMatchSettings, several: Sequence[float] | None = None
+) -> Tensor:
     """AdaIN of latents: each channel takes the mean and spread that it has in the reference.
 
     :param latent: (B, C, h, w).
-    :param reference: (1 or B, C, *, *).
+    :param reference: (1 or B, C, *, *), any number with ``several``.
+    :param several: weights of references whose common statistics are taken, () for all alike; None where each latent
+        has one.
     :returns: (B, C, h, w).
     :raises ValueError: other channels, or a number of references that does not fit.
     """
@@ -149,5 +196,10 @@ def match_latents(latent: Tensor, reference: Tensor, settings: StatisticsMatchSe
             f"reference: found a latent of {reference.shape[1]} channels, expected {latent.shape[1]}, as the latent "
             "has; make both with one VAE."
         )
+    if several is not None and len(reference) > 1:
+        weights = tuple(several) * (len(reference) if len(several) == 1 else 1) or (1.0,) * len(reference)
+        check_numbers(len(reference), (), weights)
+        samples = [one.flatten(1).T for one in reference]
+        return adain_moments(latent, pooled_moments(samples, weights, True), settings.strength)
     check_count(len(reference), len(latent), "reference")
     return adain(latent, reference.to(latent), strength=settings.strength)

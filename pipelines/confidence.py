@@ -7,8 +7,8 @@ reference; where it is, an automatic colorization of the input can step in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..attention.correspondence import confidence
 from ..attention.dual import tokens_in_mask
-from ..attention.layers import LayerInfo, select_layers
+from ..attention.layers import Layer, LayerInfo, select_layers
+from ..attention.union import united
 from ..color import check_count, check_masks, chroma_of, desaturate, merge_chroma, resize
 from ..color.batches import Batches, freed
 from ..color.heat import over_picture
@@ -62,6 +63,7 @@ def confidence_blend(
     settings: ConfidenceBlendSettings,
     *,
     reference_mask: Tensor | None = None,
+    several: Sequence[float] | None = None,
     device: torch.device | None = None,
     out_of_memory: Callable[[Exception], bool] = freed,
 ) -> ConfidenceBlend:
@@ -71,6 +73,7 @@ def confidence_blend(
     :param fallback: (1 or B, *, *, 3) in 0..1, colored in another way.
     :param source: inversion of the inputs; ``target`` of the reference, as for :func:`match_confidence`, as are
         ``device`` and ``out_of_memory``.
+    :param several: weights of references that all serve every picture, () for all alike; None where each has one.
     :raises ValueError: numbers of pictures that do not fit, or inversions without what is needed.
     """
     if source.pictures != len(color_image):
@@ -80,9 +83,16 @@ def confidence_blend(
             "only: raise its batch)."
         )
     check_count(len(fallback), len(color_image), "fallback")
-    check_count(target.pictures, len(color_image), "reference_inversion")
     check_masks(reference_mask, target.pictures, "reference_mask")
-    sure = match_confidence(source, target, reference_mask, device=device, out_of_memory=out_of_memory)
+    bias = None
+    if several is None:
+        check_count(target.pictures, len(color_image), "reference_inversion")
+    else:
+        masks = () if reference_mask is None else reference_mask.expand(target.pictures, -1, -1).split(1)
+        weights = tuple(several) * (target.pictures if len(several) == 1 else 1)
+        union = united([(target.bank, target.bank)], masks, weights)
+        target, reference_mask, bias = replace(target, bank=union.color), None, union.bias
+    sure = match_confidence(source, target, reference_mask, bias=bias, device=device, out_of_memory=out_of_memory)
     size = size_of(color_image)
     shown = over_picture(desaturate(color_image).cpu(), full_size(sure, size))
     from_reference = full_size(trust(sure, settings.fallback_below), size)
@@ -97,6 +107,7 @@ def match_confidence(
     target: Inversion,
     reference_mask: Tensor | None = None,
     *,
+    bias: Mapping[Layer, Tensor] | None = None,
     device: torch.device | None = None,
     out_of_memory: Callable[[Exception], bool] = freed,
 ) -> Tensor:
@@ -104,6 +115,7 @@ def match_confidence(
 
     :param source: the inputs' inversion with kept q; ``target`` the reference's (best: without its colors) with kept k.
     :param reference_mask: (1 or B, H, W), which parts of the reference count (those above one half).
+    :param bias: of the logits of the reference's tokens, where it is several of unlike weight (``attention.union``).
     :param device: where to compute, layer by layer (None: where the features are).
     :param out_of_memory: whether an error says that memory ran out: then it is done for fewer tokens at once.
     :returns: (B, h, w) float32 on the CPU, 0..1: 0 where attention is spread evenly, 1 where it rests on one token. The
@@ -122,15 +134,19 @@ def match_confidence(
             keys = k[picture % len(k)].to(device or k.device)
             if tokens is not None:
                 keys = keys[tokens[picture % len(tokens)].to(keys.device)]
-            sure = _sure(q[picture % len(q)].to(keys.device), keys, info.heads, out_of_memory)
+            more = None if bias is None else bias[info.layer]
+            sure = _sure(q[picture % len(q)].to(keys.device), keys, info.heads, out_of_memory, more)
             total[picture] += full_size(sure.unflatten(0, source.bank.grid(info.layer))[None], grid)[0]
     return total / len(layers)
 
 
-def _sure(q: Tensor, k: Tensor, heads: int, out_of_memory: Callable[[Exception], bool]) -> Tensor:
+def _sure(
+    q: Tensor, k: Tensor, heads: int, out_of_memory: Callable[[Exception], bool], bias: Tensor | None = None
+) -> Tensor:
     """``attention.correspondence.confidence`` for as many tokens at once as memory allows, (N,) on the CPU."""
     some = Batches(len(q), out_of_memory, "token(s)")
-    return torch.cat([sure.float().cpu() for _, sure in some.of(len(q), lambda part: confidence(q[part], k, heads))])
+    parts = some.of(len(q), lambda part: confidence(q[part], k, heads, bias))
+    return torch.cat([sure.float().cpu() for _, sure in parts])
 
 
 def trust(sure: Tensor, below: float) -> Tensor:
@@ -160,8 +176,12 @@ def blended_chroma(
     :param statistics_from: as in ``color.merge_luminance``, for ``color_image`` only.
     :returns: (B, h, w, 2) float32 on the CPU, a and b in Lab units.
     """
-    size = size_of(color_image)
-    chroma = chroma_of(color_image, statistics_from, statistics_strength)
+    return mixed_chroma(chroma_of(color_image, statistics_from, statistics_strength), fallback, share)
+
+
+def mixed_chroma(chroma: Tensor, fallback: Tensor, share: Tensor) -> Tensor:
+    """Chroma, (B, h, w, 2) in Lab units, and that of another picture, mixed as :func:`blended_chroma` does."""
+    size = size_of(chroma)
     other = chroma_of(resize(fallback.cpu(), size))
     return torch.lerp(other, chroma, full_size(share.cpu(), size)[..., None])
 

@@ -15,7 +15,7 @@ plain prediction of guidance run together. More pictures than a batch go round a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from ..color import (
     as_picture,
     check_count,
     check_masks,
+    chroma_of,
     desaturate,
     merge_chroma,
     merge_luminance,
@@ -35,10 +36,12 @@ from ..color import (
     to_uint8,
 )
 from ..color.sizes import size_of
+from ..color.statistics import Moments, adain_moments, match_chroma_moments
 from ..diffusion.inversion import Inversion
 from ..diffusion.schedule import inversion_plan
-from .confidence import blended_chroma, full_size, match_confidence, trust
+from .confidence import blended_chroma, full_size, match_confidence, mixed_chroma, trust
 from .exemplar_inversion import NO_REFERENCE, Inverter, ReferencePair, color_layers, size_to_work_at
+from .exemplar_references import References, inverted, simplified
 from .exemplar_settings import ColorizeSettings
 from .host import Host
 
@@ -55,6 +58,7 @@ class ColorizeResult:
     :param reference: the references' pair, to color other pictures with.
     :param latent: (B, C, h, w), the last colored latent.
     :param from_reference: (B, h, w) in 0..1, how much of the color is the reference's; None is all of it.
+    :param together: all references serve every input.
     """
 
     images: Tensor
@@ -62,6 +66,7 @@ class ColorizeResult:
     reference: ReferencePair
     latent: Tensor
     from_reference: Tensor | None = None
+    together: bool = False
 
     @property
     def reference_share(self) -> Tensor:
@@ -74,15 +79,17 @@ class ColorizeResult:
     def take(self, index: int) -> ColorizeResult:
         """The result of one picture, as a batch of one."""
         one = range(index, index + 1)
-        pair = self.reference if self.reference.pictures == 1 else self.reference.take(one)
+        shared = self.together or self.reference.pictures == 1
+        pair = self.reference if shared else self.reference.take(one)
         share = None if self.from_reference is None else self.from_reference[index][None]
-        return ColorizeResult(self.images[index][None], self.source.take(one), pair, self.latent[index][None], share)
+        source, latent = self.source.take(one), self.latent[index][None]
+        return ColorizeResult(self.images[index][None], source, pair, latent, share, self.together)
 
 
 def colorize(  # every picture and mask has its name
     host: Host,
     inputs: Tensor,
-    reference: Tensor | None,
+    reference: Tensor | References | None,
     settings: ColorizeSettings | None = None,
     *,
     prepared: ReferencePair | None = None,
@@ -94,8 +101,9 @@ def colorize(  # every picture and mask has its name
     """Color gray pictures by an example, all of them in one batch.
 
     :param inputs: (B, H, W, 3) in 0..1; only their luminance is used.
-    :param reference: (1 or B, h, w, 3) in 0..1: one for all inputs or one an input. May be None with ``prepared`` when
-        neither chroma statistics nor the official postprocessing are asked for.
+    :param reference: (1 or B, h, w, 3) in 0..1: one for all inputs or one an input; or any number that serve every
+        input together, with masks and weights of their own. May be None with ``prepared`` when neither chroma
+        statistics nor the official postprocessing are asked for.
     :param prepared: an earlier result's ``reference``; then only the inputs are inverted.
     :param source_mask: (1 or B, H, W), where color may go.
     :param reference_mask: (1 or B, h, w), which parts of the reference give color.
@@ -109,16 +117,18 @@ def colorize(  # every picture and mask has its name
     layers = color_layers(host.layers, settings.attention.layers)
     inputs = as_picture(inputs, "input")
     gray = desaturate(inputs) if settings.postprocess == "exact" else inputs
-    if reference is not None:
-        reference = as_picture(reference, "reference")
+    reference, reference_mask = simplified(reference, reference_mask, prepared)
     check_colorize(inputs, reference, prepared, settings, source_mask, reference_mask, fallback)
     inverter = Inverter(host, plan, layers, settings)
     if prepared is not None:
         inverter.check_prepared(prepared)
 
+    one, several = (reference, None) if not isinstance(reference, References) else (None, reference)
+    if several is not None and prepared is None:
+        prepared = inverted(inverter, several)
     small = resize(gray, size_to_work_at(host, inputs, settings))
-    source, pair = inverter.invert(small, reference, prepared)
-    banks = DualBanks(source.bank, pair.color.bank, pair.gray.bank)
+    source, pair = inverter.invert(small, one, prepared)
+    banks = _banks(source, pair, several)
     edit = DualAttentionColor(settings.attention, layers, banks, source_mask, reference_mask)
     if settings.attention.acts:
         edit.precompute({info.layer: info.heads for info in host.layers}, host.attend, host.device, host.out_of_memory)
@@ -130,9 +140,10 @@ def colorize(  # every picture and mask has its name
             edit.forget()  # the decoder needs the memory
         return latent, host.decode(latent)
 
-    latent, decoded = color(adain(source.noised(), pair.color.noised(), strength=settings.match_latents))
+    latent, decoded = color(_start(source, pair, several, settings.match_latents))
+    statistics = _statistics(reference, settings)
     for n in range(settings.passes - 1):
-        colored = _postprocess(decoded, small, reference, settings, source_mask)
+        colored = _postprocess(decoded, small, statistics, settings, source_mask)
         if on_pass is not None:
             on_pass(n, colored)
         trajectory = host.invert(_encode_again(host, colored, settings), plan, None, settings.refinements)
@@ -140,18 +151,20 @@ def colorize(  # every picture and mask has its name
     full = small if settings.postprocess == "official" else gray
     share = None
     if fallback is not None and settings.fallback_below > 0:
-        target = pair.gray if pair.gray.bank.pictures else pair.color
-        sure = match_confidence(source, target, reference_mask, device=host.device, out_of_memory=host.out_of_memory)
+        target = replace(pair.gray, bank=banks.gray if banks.gray.pictures else banks.reference)
+        sure = match_confidence(
+            source, target, reference_mask, bias=banks.bias, device=host.device, out_of_memory=host.out_of_memory
+        )
         share = trust(sure, settings.fallback_below)
-    images = _postprocess(decoded, full, reference, settings, source_mask, fallback, share).to(inputs)
+    images = _postprocess(decoded, full, statistics, settings, source_mask, fallback, share).to(inputs)
     if on_pass is not None:
         on_pass(settings.passes - 1, images)
-    return ColorizeResult(images, source, pair, latent, share)
+    return ColorizeResult(images, source, pair, latent, share, several is not None)
 
 
 def check_colorize(
     inputs: Tensor,
-    reference: Tensor | None,
+    reference: Tensor | References | None,
     prepared: ReferencePair | None,
     settings: ColorizeSettings,
     source_mask: Tensor | None = None,
@@ -164,24 +177,66 @@ def check_colorize(
     """
     if fallback is not None:
         _check_fallback(as_picture(fallback, "fallback"), inputs, settings)
-    counts = [len(reference)] if reference is not None else []
-    counts += [prepared.pictures] if prepared is not None else []
-    if not counts:
+    reference, reference_mask = simplified(reference, reference_mask, prepared)
+    known = isinstance(reference, Tensor) or (reference is not None and len(reference) > 0)
+    if not known and prepared is None:
         raise ValueError(NO_REFERENCE)
-    if reference is None and (settings.match_chroma > 0 or settings.postprocess == "official"):
+    if not known and (settings.match_chroma > 0 or settings.postprocess == "official"):
         raise ValueError(
             "reference: found nothing beside its inversions, expected the picture itself, since matching chroma "
             "statistics needs the reference picture; connect it, or set match_chroma to 0."
         )
+    check_masks(source_mask, len(inputs), "mask")
+    if isinstance(reference, References):
+        _check_several(reference, prepared, settings, reference_mask)
+        return
+    count = 0 if reference is None else len(reference)
     if prepared is not None:
-        check_count(prepared.pictures, len(inputs), "reference_inversion")
-        check_count(prepared.gray.pictures, prepared.pictures, "gray_inversion")
+        count = prepared.pictures
+        check_count(count, len(inputs), "reference_inversion")
+        check_count(prepared.gray.pictures, count, "gray_inversion")
     if reference is not None:
         check_count(len(reference), len(inputs), "reference")
-    check_masks(source_mask, len(inputs), "mask")
-    check_masks(reference_mask, counts[-1], "reference_mask")
+    check_masks(reference_mask, count, "reference_mask")
     if reference_mask is not None:
         check_reference_mask(reference_mask)
+
+
+def _check_several(
+    references: References, prepared: ReferencePair | None, settings: ColorizeSettings, mask: Tensor | None
+) -> None:
+    references.check(prepared)
+    if mask is not None:
+        raise ValueError("reference_mask: found one beside references that have their own, expected none.")
+    for part in () if prepared is None else prepared.parts:
+        if part.gray.pictures != part.color.pictures or part.gray.size != part.color.size:
+            raise ValueError(
+                f"gray_inversion: found {part.gray.pictures} picture(s) of {part.gray.size}, expected "
+                f"{part.color.pictures} of {part.color.size}, as reference_inversion has; invert both alike."
+            )
+    references.check_settings(settings)
+
+
+def _banks(source: Inversion, pair: ReferencePair, several: References | None) -> DualBanks:
+    """What the edit reads: of several references that serve every input, one bank."""
+    if several is None:
+        return DualBanks(source.bank, pair.color.bank, pair.gray.bank)
+    union = several.united(pair)
+    return DualBanks(source.bank, union.color, union.gray, union.bias)
+
+
+def _start(source: Inversion, pair: ReferencePair, several: References | None, strength: float) -> Tensor:
+    """The inputs' noised latents with the references' statistics."""
+    if several is None:
+        return adain(source.noised(), pair.color.noised(), strength=strength)
+    return adain_moments(source.noised(), several.latents(pair), strength)
+
+
+def _statistics(reference: Tensor | References | None, settings: ColorizeSettings) -> Tensor | Moments | None:
+    """What chroma is matched to: a picture, or the statistics of several."""
+    if not isinstance(reference, References):
+        return reference
+    return reference.chroma() if settings.match_chroma > 0 else None
 
 
 def _check_fallback(fallback: Tensor, inputs: Tensor, settings: ColorizeSettings) -> None:
@@ -195,13 +250,18 @@ def _check_fallback(fallback: Tensor, inputs: Tensor, settings: ColorizeSettings
 def _postprocess(
     decoded: Tensor,
     gray: Tensor,
-    reference: Tensor | None,
+    reference: Tensor | Moments | None,
     settings: ColorizeSettings,
     mask: Tensor | None,
     fallback: Tensor | None = None,
     share: Tensor | None = None,
 ) -> Tensor:
     """The decoded picture's chroma, (B, h, w, 3), on the gray one's luminance, (B, H, W, 3) -> (B, H, W, 3)."""
+    if isinstance(reference, Moments):
+        chroma = match_chroma_moments(chroma_of(decoded), reference, settings.match_chroma)
+        if share is not None and fallback is not None:
+            chroma = mixed_chroma(chroma, as_picture(fallback, "fallback"), share)
+        return merge_chroma(chroma, gray.to(decoded.device), mask=mask)
     if settings.postprocess == "official" and reference is not None:
         gray8, reference8 = (to_uint8(t).cpu() for t in (gray, resize(reference, size_of(gray))))
         return official_merge(decoded.movedim(-1, 1) * 2 - 1, gray8, reference8).float() / 255

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ..color import in_batches, part_of
+from ..diffusion.schedule import inversion_plan
 from .exemplar import ColorizeResult, check_colorize, colorize
-from .exemplar_inversion import ReferencePair, at_rest, one_working_size
+from .exemplar_inversion import Inverter, ReferencePair, at_rest, color_layers, one_working_size
+from .exemplar_references import References, inverted, inverting_calls, simplified
 from .exemplar_settings import ColorizeSettings
 from .host import Host
 
@@ -18,7 +20,7 @@ from .host import Host
 def colorize_in_batches(
     host: Host,
     inputs: Tensor,
-    reference: Tensor | None,
+    reference: Tensor | References | None,
     settings: ColorizeSettings,
     *,
     prepared: ReferencePair | None = None,
@@ -37,15 +39,18 @@ def colorize_in_batches(
     :raises RuntimeError: memory runs out on a single picture.
     """
     check_colorize(inputs, reference, prepared, settings, source_mask, reference_mask, fallback)
+    reference, reference_mask = simplified(reference, reference_mask, prepared)
     shared = _shared(reference, prepared)
     pair = prepared
+    if isinstance(reference, References) and pair is None:
+        pair = _inverted(host, inputs, reference, settings, expect)
 
     def work(part: slice) -> ColorizeResult:
         ready = pair if pair is None or shared else pair.take(range(len(inputs))[part])
         made = colorize(
             host,
             inputs[part],
-            part_of(reference, part),
+            _part_of(reference, part),
             settings,
             prepared=ready,
             source_mask=part_of(source_mask, part),
@@ -62,7 +67,7 @@ def colorize_in_batches(
             left = slice(first, None)
             ready = pair if pair is None or shared else pair.take(range(len(inputs))[left])
             fewer_at_once = replace(settings, batch=at_once)
-            expect(calls_in_batches(host, inputs[left], part_of(reference, left), fewer_at_once, ready))
+            expect(calls_in_batches(host, inputs[left], _part_of(reference, left), fewer_at_once, ready))
 
     for _, result in in_batches(len(inputs), settings.batch, work, host.out_of_memory, fewer):
         if shared:
@@ -74,7 +79,7 @@ def colorize_in_batches(
 def calls_in_batches(
     host: Host,
     inputs: Tensor,
-    reference: Tensor | None,
+    reference: Tensor | References | None,
     settings: ColorizeSettings,
     prepared: ReferencePair | None = None,
 ) -> int:
@@ -83,10 +88,32 @@ def calls_in_batches(
     :raises ValueError: there is no reference.
     """
     check_colorize(inputs, reference, prepared, settings)
+    reference, _ = simplified(reference, None, prepared)
     rounds, ready = -(-len(inputs) // settings.batch), prepared is not None
+    if isinstance(reference, References):
+        before = 0 if ready else inverting_calls(reference, settings)
+        return before + rounds * settings.model_calls(True)
     one_size = reference is None or ready or one_working_size(host, inputs, reference, settings)
     further = settings.model_calls(ready or _shared(reference, prepared), one_size)
     return settings.model_calls(ready, one_size) + (rounds - 1) * further
+
+
+def _inverted(
+    host: Host,
+    inputs: Tensor,
+    references: References,
+    settings: ColorizeSettings,
+    expect: Callable[[int], None] | None,
+) -> ReferencePair:
+    """References that serve all inputs, inverted before the first round."""
+    plan = inversion_plan(host.sigma_table, settings.steps, settings.depth, settings.convention)
+    inverter = Inverter(host, plan, color_layers(host.layers, settings.attention.layers), settings)
+    after = -(-len(inputs) // settings.batch) * settings.model_calls(True)
+    return inverted(inverter, references, None if expect is None else lambda calls: expect(calls + after))
+
+
+def _part_of(reference: Tensor | References | None, part: slice) -> Tensor | References | None:
+    return reference if isinstance(reference, References) else part_of(reference, part)
 
 
 def joined(results: Iterable[ColorizeResult]) -> ColorizeResult:
@@ -106,11 +133,14 @@ def joined(results: Iterable[ColorizeResult]) -> ColorizeResult:
         raise ValueError("There are no pictures to join.")
     from_reference = None if first.from_reference is None else torch.cat(shares)
     reference = first.reference.at_rest()
-    return ColorizeResult(torch.cat(images), at_rest(first.source), reference, torch.cat(latents), from_reference)
+    source, images = at_rest(first.source), torch.cat(images)
+    return ColorizeResult(images, source, reference, torch.cat(latents), from_reference, first.together)
 
 
-def _shared(reference: Tensor | None, prepared: ReferencePair | None) -> bool:
-    """Whether one reference serves all inputs."""
+def _shared(reference: Tensor | References | None, prepared: ReferencePair | None) -> bool:
+    """Whether one and the same serves all inputs."""
+    if isinstance(reference, References):
+        return True
     if prepared is not None:
         return prepared.pictures == 1
     return reference is not None and len(reference) == 1

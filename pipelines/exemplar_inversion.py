@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..attention.bank import FeatureBank
+from ..attention.bank import FeatureBank, joined_banks
 from ..attention.capture import Capture, CaptureSpec, CaptureTarget
 from ..attention.dual_banks import Role
 from ..attention.layers import Layer, LayerInfo, is_shallow, select_layers
@@ -27,23 +27,49 @@ NO_REFERENCE = (
 
 @dataclass(frozen=True)
 class ReferencePair:
-    """A reference and its gray version, inverted: all that coloring needs of a reference. Reusable."""
+    """References and their gray versions, inverted: all that coloring needs of them. Reusable.
+
+    :param others: of other sizes, in order, where several references serve every input.
+    """
 
     color: Inversion
     gray: Inversion
+    others: tuple[ReferencePair, ...] = ()
+
+    @property
+    def parts(self) -> tuple[ReferencePair, ...]:
+        """Pairs of one size each."""
+        return (replace(self, others=()), *self.others)
 
     @property
     def pictures(self) -> int:
         """How many references there are."""
-        return self.color.pictures
+        return self.color.pictures + sum(other.pictures for other in self.others)
 
     def take(self, pictures: range) -> ReferencePair:
-        """The pair of some of the references."""
+        """The pair of some of the references, of one size."""
         return ReferencePair(self.color.take(pictures), self.gray.take(pictures))
 
     def at_rest(self) -> ReferencePair:
         """The pair with its features off the device, see :func:`at_rest`."""
-        return ReferencePair(at_rest(self.color), at_rest(self.gray))
+        others = tuple(other.at_rest() for other in self.others)
+        return ReferencePair(at_rest(self.color), at_rest(self.gray), others)
+
+
+def joined_pairs(pairs: Sequence[ReferencePair]) -> ReferencePair:
+    """Pairs of any sizes as one; neighbors of one size are one batch."""
+    joined: list[ReferencePair] = []
+    for pair in (part for one in pairs for part in one.parts):
+        if joined and joined[-1].color.size == pair.color.size:
+            joined[-1] = ReferencePair(_together(joined[-1].color, pair.color), _together(joined[-1].gray, pair.gray))
+        else:
+            joined.append(pair)
+    return replace(joined[0], others=tuple(joined[1:]))
+
+
+def _together(one: Inversion, other: Inversion) -> Inversion:
+    trajectory = torch.cat([one.trajectory, other.trajectory], dim=1)
+    return replace(one, trajectory=trajectory, bank=joined_banks([one.bank, other.bank]))
 
 
 def at_rest(inversion: Inversion) -> Inversion:
@@ -95,6 +121,8 @@ class Inverter:
 
         :raises ValueError: another model, plan, or features that are missing.
         """
+        for other in prepared.others:
+            self.check_prepared(other)
         for name, inversion in (("reference_inversion", prepared.color), ("gray_inversion", prepared.gray)):
             check_same_model(inversion, self.host.fingerprint)
             if inversion.plan != self.plan:
@@ -130,20 +158,25 @@ class Inverter:
             return self._invert([("input", self.host.encode(small))])["input"], prepared
         if reference is None:
             raise ValueError(NO_REFERENCE)
-        size = size_to_work_at(self.host, reference, self.settings)
-        # The published program makes its gray copy before resizing, with PIL's 8-bit luma.
-        method = "rec601_8bit" if self.settings.postprocess == "official" else "lab"
-        pictures: list[tuple[Role, Tensor]] = [
-            ("input", small),
-            ("reference", resize(reference, size)),
-            ("gray", resize(desaturate(reference, method), size)),
-        ]
+        pictures: list[tuple[Role, Tensor]] = [("input", small), *self._pictures_of(reference)]
         latents: list[tuple[Role, Tensor]] = [(role, self.host.encode(batch)) for role, batch in pictures]
         together = len({latent.shape[1:] for _, latent in latents}) == 1
         made: dict[Role, Inversion] = {}
         for group in [latents] if together else [latents[:1], latents[1:]]:
             made |= self._invert(group)
         return made["input"], ReferencePair(made["reference"], made["gray"])
+
+    def invert_references(self, reference: Tensor) -> ReferencePair:
+        """Invert references, (n, H, W, 3) in color, and the same without color, in one batch."""
+        made = self._invert([(role, self.host.encode(batch)) for role, batch in self._pictures_of(reference)])
+        return ReferencePair(made["reference"], made["gray"])
+
+    def _pictures_of(self, reference: Tensor) -> list[tuple[Role, Tensor]]:
+        """References as they are inverted, in color and without."""
+        size = size_to_work_at(self.host, reference, self.settings)
+        # The published program makes its gray copy before resizing, with PIL's 8-bit luma.
+        method = "rec601_8bit" if self.settings.postprocess == "official" else "lab"
+        return [("reference", resize(reference, size)), ("gray", resize(desaturate(reference, method), size))]
 
     def _invert(self, group: Sequence[tuple[Role, Tensor]]) -> dict[Role, Inversion]:
         """Invert latents, (n, C, h, w) a role, in one batch."""

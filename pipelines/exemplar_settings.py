@@ -8,6 +8,7 @@ from typing import Literal
 from ..attention.capture import StorageSettings
 from ..attention.dual import DualAttentionSettings
 from ..settings import Settings, setting, share
+from .memory_settings import ShareSettings
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,60 @@ class ColorizeSettings(Settings):
         """
         first = 1 if reference_ready or one_size else 2
         return self.inversion_calls() * (first + self.passes - 1) + self.depth * self.passes
+
+
+@dataclass(frozen=True)
+class ReferencesSettings(Settings):
+    """Whether a batch of references is one for each input, or all of them for every input."""
+
+    references: Literal["one per image", "all for every image"] = setting(
+        "one per image",
+        "What a batch of references is. one per image: a single reference serves all inputs, else each input has its "
+        "own. all for every image: every input looks into all references at once and takes its colors from wherever it "
+        "matches; each reference costs its own inversions, and sampling hardly more.",
+        advanced=True,
+        later=True,
+    )
+    weights: str = setting(
+        "",
+        "With all for every image, how much each reference counts beside the others, in their order: numbers above 0, "
+        "separated by commas, such as 1, 0.5. Empty counts all alike.",
+        advanced=True,
+        later=True,
+    )
+
+    @property
+    def together(self) -> bool:
+        """Whether all references serve every input.
+
+        :raises ValueError: weights where they would do nothing.
+        """
+        if self.references == "all for every image":
+            return True
+        if self.numbers:
+            raise ValueError(
+                "weights: found some, expected none with references on one per image, where each input has one "
+                "reference; empty them, or set references to all for every image."
+            )
+        return False
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The weights; () where all count alike.
+
+        :raises ValueError: something else than numbers above 0.
+        """
+        return ShareSettings(self.weights).numbers
+
+
+@dataclass(frozen=True)
+class PooledReferencesSettings(ReferencesSettings):
+    """The same where only the references' statistics are taken."""
+
+    references: Literal["one per image", "all for every image"] = setting(
+        "one per image",
+        "What a batch of references is. one per image: a single reference serves all inputs, else each input has its "
+        "own. all for every image: every input takes the statistics of all references together.",
+        advanced=True,
+        later=True,
+    )

@@ -11,9 +11,10 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from .exemplar import ColorizeResult
+    from .exemplar_references import References
     from .transfer import TransferResult
 
-#: Sources of a memory that are shown.
+#: References, or sources of a memory, that are shown.
 MOST_SOURCES = 12
 
 
@@ -35,6 +36,33 @@ def contact_sheet(image: Tensor, reference: Tensor, result: ColorizeResult, heig
     for label, picture in columns:
         shown.append(labeled(scaled(picture, height), label))
     return side_by_side(shown, gap=6)
+
+
+def sheet_of_several(image: Tensor, references: References, result: ColorizeResult, height: int = 256) -> Tensor:
+    """The same where several references serve every input: (1, h, w, 3).
+
+    Beside input and result, each reference is shown with the attention that the ring pays to it.
+    """
+    from ..color import desaturate
+    from ..color.heat import side_by_side
+    from .attention_map import attention_maps_of_several
+
+    maps = attention_maps_of_several(
+        result.source,
+        [part.gray for part in result.reference.parts],
+        image,
+        references.pictures,
+        masks=references.masks,
+        weights=references.weights,
+    )
+    columns = [("input", desaturate(image)), ("result", result.images.cpu())]
+    for number, reference in enumerate(references.pictures[:MOST_SOURCES], 1):
+        columns.append((f"reference {number}", reference))
+        columns.append(("attention: from the ring to the bright places", maps[number - 1].shown))
+    if len(references) > MOST_SOURCES:
+        columns.append((f"and {len(references) - MOST_SOURCES} more", torch.full((1, height, height, 3), 0.9)))
+    columns.append(("references carried over by attention", maps[0].carried))
+    return side_by_side([labeled(scaled(picture, height), label) for label, picture in columns], gap=6)
 
 
 def memory_sheet(

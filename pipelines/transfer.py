@@ -10,15 +10,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..color import as_picture, check_count, check_masks, is_gray, lab_to_rgb, merge_chroma, resize, rgb_to_lab
-from ..color.flow import Motion, register
-from ..color.transfer import carried, enlarged, filled
+from ..color import as_picture, check_count, check_masks, chroma_of, fitted_rgb, is_gray, lab_to_rgb, resize, rgb_to_lab
+from ..color.flow import LEAST_SIDE, RELATED, Motion, Registration, register
+from ..color.merge import at_size_of
+from ..color.registration import opencv
+from ..color.transfer import (
+    aligned_chroma,
+    carried,
+    changed,
+    enlarged,
+    filled,
+    fitting,
+    lightness_of,
+    strips,
+)
 from ..memory.entries import ColorMemory
 from ..memory.features import FeatureSource
 from ..settings import Settings, setting, share
@@ -29,10 +40,28 @@ from .transfer_memory import looked_up
 
 log = logging.getLogger(__name__)
 
+#: Correlation above which a turned edit shows the original; and the longest side at which turns are tried.
+TURNED, SMALL = 0.4, 384
 #: How sure a color memory must be of a place where the edit is not.
 LOOKED_UP = MemorySettings().fallback_below
 #: Told how many pictures are done, and the last one.
 Progress = Callable[[int, "Tensor | None"], None]
+#: Standard deviation over which colors are compared for ``keep_unchanged``, share of the longest side.
+KEPT_OVER = 0.004
+#: What an edit may have been done to as a whole, and how it is undone.
+TURNS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mirrored": lambda copy: copy.flip(1),
+    "upside down": lambda copy: copy.flip(0, 1),
+    "turned to the right": lambda copy: copy.rot90(1, (0, 1)),
+    "turned to the left": lambda copy: copy.rot90(-1, (0, 1)),
+    "mirrored and upside down": lambda copy: copy.flip(0),
+    "mirrored and turned to the right": lambda copy: copy.rot90(1, (0, 1)).flip(0),
+    "mirrored and turned to the left": lambda copy: copy.rot90(-1, (0, 1)).flip(0),
+}
+NO_OPENCV = (
+    "OpenCV is not installed, so only shift, zoom and turn of the whole picture are found, to about a pixel, and "
+    "nothing that moved within it; install opencv-python-headless (any other OpenCV will do, too)."
+)
 
 
 @dataclass(frozen=True)
@@ -106,23 +135,22 @@ def transfer_colors(
 ) -> TransferResult:
     """Color pictures with drifted, edited copies of themselves.
 
+    Where the match is unsure, colors come from the memory where that is sure, else from the fallback, else from the
+    surroundings.
+
     :param original: (B, H, W, 3) in 0..1.
     :param edited: (1 or B, *, *, 3), the copies, of any size.
     :param fallback: (1 or B, *, *, 3), another coloring, for where the edit does not show a place.
     :param memory: colors by what places look like, for the same; asked through ``network``.
-    :param network: gives the originals' features; without a memory, one is written from the edited copy.
+    :param network: gives the originals' features; without a memory, one is written of what each copy shows.
     :param asking: how the memory is asked.
     :param device: where the memory is asked; None is where the features are.
     :param mask: (1 or B, *, *) in 0..1, where new colors go; elsewhere the original stays as it is.
     :param progress: called with the number of pictures that are done, between the stages of each with None, and with
         the last one, (H, W, 3), whenever one is. What it raises ends the work.
-    :raises ValueError: pictures that are none, edits without color, numbers that do not fit.
+    :raises ValueError: pictures that are none, edits without color, numbers that do not fit, a memory of another model.
     """
-    original, edited = as_picture(original, "original"), as_picture(edited, "edited")
-    check_count(len(edited), len(original), "edited")
-    if fallback is not None:
-        fallback = as_picture(fallback, "fallback")
-        check_count(len(fallback), len(original), "fallback")
+    original, edited, fallback = _checked(original, edited, fallback)
     mask = check_masks(mask, len(original), "mask")
     look = None
     if network is not None:
@@ -132,63 +160,152 @@ def transfer_colors(
         look = partial(looked_up, network=network, asking=asking, memory=memory, device=device)
     elif memory is not None:
         raise ValueError("memory: found one without the network that wrote it, expected both; give the network, too.")
-    if is_gray(edited):
-        raise ValueError("edited: found no color in it, expected a colored copy of the original; connect the edit.")
-    parts = []
+    notes = [NO_OPENCV] if settings.motion != "none" and opencv() is None else []
+    out = TransferResult(
+        torch.empty_like(original),
+        torch.empty(original.shape[:3]),
+        torch.empty_like(original),
+        torch.empty(*original.shape[:3], 2),
+    )
     tell = progress or _nothing
     for i in range(len(original)):
         tell(i, None)
-        parts.append(
-            _transferred(
-                original[i],
-                edited[i % len(edited)],
-                settings,
-                None if fallback is None else fallback[i % len(fallback)],
-                None if mask is None else mask[i % len(mask)],
-                look,
-                partial(tell, i, None),
-            )
-        )
-        tell(i + 1, parts[-1][0])
-    images, confidence, aligned, displacement = (torch.stack(each) for each in zip(*parts, strict=True))
-    return TransferResult(images.to(original), confidence, aligned.to(original), displacement)
+        found = _registered(original[i], edited[i % len(edited)], settings)
+        notes += [f"Picture {i + 1}: {note}" if len(original) > 1 else note for note in found.notes]
+        tell(i, None)
+        chroma = _laid_on(original[i], found, settings, _part(fallback, i), look, out, i)
+        tell(i, None)
+        _finish(original[i], chroma, found.at, settings, _part(mask, i), out, i)
+        tell(i + 1, out.images[i])
+    return replace(out, notes=tuple(notes))
 
 
 def _nothing(_done: int, _picture: Tensor | None) -> None:
     """Nobody wants to know."""
 
 
-def _transferred(
+def _part(batch: Tensor | None, index: int) -> Tensor | None:
+    return None if batch is None else batch[index % len(batch)]
+
+
+def _checked(original: Tensor, edited: Tensor, fallback: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    original, edited = as_picture(original, "original"), as_picture(edited, "edited")
+    check_count(len(edited), len(original), "edited")
+    if fallback is not None:
+        fallback = as_picture(fallback, "fallback")
+        check_count(len(fallback), len(original), "fallback")
+    gray = [i + 1 for i, one in enumerate(edited) if is_gray(one[None])]
+    if gray:
+        which = "" if len(edited) == 1 else f" in picture {', '.join(map(str, gray))}"
+        raise ValueError(
+            f"edited: found no color{which}, expected a colored copy of the original; connect the edit, and the gray "
+            "picture as the original."
+        )
+    return original, edited, fallback
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A registration, and the copy that it is of: turned, if it had to be."""
+
+    at: Registration
+    copy: Tensor
+    unrelated: bool
+    notes: tuple[str, ...]
+
+
+def _registered(original: Tensor, copy: Tensor, settings: TransferSettings) -> _Found:
+    found = register(original, copy, settings.motion, settings.reach)
+    related = found.similarity >= RELATED
+    if settings.motion == "none" or min(original.shape[:2]) < LEAST_SIDE or (related and found.fit.upright):
+        return _Found(found, copy, False, ())
+    for name, turn in TURNS.items():
+        turned = turn(copy)
+        small = register(original, turned, "global", longest=SMALL)
+        if small.similarity >= TURNED and small.fit.upright:
+            again = register(original, turned, settings.motion, settings.reach)
+            note = f"The edit is {name}; it was brought back before its colors were taken."
+            return _Found(again, turned, False, (note,))
+    if related:
+        return _Found(found, copy, False, ())
+    still = register(original, copy, "none")
+    note = (
+        f"The edit does not seem to show the original (similarity {max(found.similarity, still.similarity):.2f}, "
+        "expected about 0.4 or more). Its colors were laid on as they are, as a plain merge does; connect an edit of "
+        "this very picture."
+    )
+    return _Found(still, copy, True, (note,))
+
+
+def _laid_on(
     original: Tensor,
-    edited: Tensor,
+    found: _Found,
     settings: TransferSettings,
     fallback: Tensor | None,
-    mask: Tensor | None,
     look: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None,
-    pause: Callable[[], None],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    out: TransferResult,
+    index: int,
+) -> Tensor:
+    """(H, W, 2): chroma for one original; what else is known of it is written to its place in the result."""
     size = (original.shape[0], original.shape[1])
-    found = register(original, edited, settings.motion, settings.reach)
-    pause()
-    frame = found.displacement.shape[:2]
-    displacement = enlarged(found.displacement, size) * torch.tensor([size[1] / frame[1], size[0] / frame[0]])
-    confidence = enlarged(found.confidence, size).clamp(0, 1)
-    aligned = carried(edited.cpu(), found.displacement, size).clamp(0, 1)
-    chroma = rgb_to_lab(aligned[None])[0, ..., 1:]
-    share = trust(confidence, settings.fallback_below)
-    if settings.fallback_below > 0 and bool((share < 1).any()):
-        if fallback is None:
-            other = filled(chroma, share)
-        else:
-            other = rgb_to_lab(resize(fallback[None].cpu().float(), size))[0, ..., 1:]
-        if look is not None:
-            alike, sure = look(original, chroma, share)
-            other = torch.lerp(other, alike, trust(sure, LOOKED_UP)[..., None])
-        chroma = torch.lerp(other, chroma, share[..., None])
-    pause()
-    where = None if mask is None else mask[None].cpu()
-    images = merge_chroma(chroma[None], original[None].cpu(), saturation=settings.saturation, mask=where)
-    return images[0], confidence, aligned, displacement
+    motion, sure = found.at.displacement, found.at.confidence
+    lightness = lightness_of(original)
+    if bool((motion == 0).all()):  # exactly what a merge without registration does
+        chroma = at_size_of(lightness[None, ..., None], chroma_of(found.copy[None]), "guided")[0]
+    else:
+        chroma = aligned_chroma(found.copy, motion, lightness)
+    out.aligned[index] = carried(fitting(found.copy, size), motion, size).clamp(0, 1)
+    scale = torch.tensor([size[1] / motion.shape[1], size[0] / motion.shape[0]])
+    out.displacement[index] = enlarged(motion, size) * scale
+    out.confidence[index] = enlarged(sure, size).clamp(0, 1)
+    share = trust(sure, settings.fallback_below)
+    if found.unrelated or bool((share == 1).all()):
+        return chroma
+    whole = enlarged(share, size)
+    if fallback is None:
+        frame = (share.shape[0], share.shape[1])
+        small = filled(enlarged(chroma, frame), share, enlarged(lightness, frame))
+        other = at_size_of(lightness[None, ..., None], small[None], "guided")[0]
+    else:
+        other = rgb_to_lab(resize(fallback[None].cpu().float(), size))[0, ..., 1:]
+    if look is not None:
+        alike, known = look(original, chroma, whole)
+        other = torch.lerp(other, alike, trust(known, LOOKED_UP)[..., None])
+    for rows in strips(*size):
+        chroma[rows] = torch.lerp(other[rows], chroma[rows], whole[rows, :, None])
+    return chroma
+
+
+def _finish(
+    original: Tensor,
+    chroma: Tensor,
+    found: Registration,
+    settings: TransferSettings,
+    mask: Tensor | None,
+    out: TransferResult,
+    index: int,
+) -> None:
+    """The picture, written to its place in the result, a strip after another."""
+    size = (original.shape[0], original.shape[1])
+    where = None if mask is None else enlarged(mask.cpu().float(), size).clamp(0, 1)
+    if settings.keep_unchanged:
+        new = _changed(original, out.aligned[index], found)
+        where = new if where is None else where * new
+    for rows in strips(*size):
+        lab = rgb_to_lab(original[None, rows].cpu().float())
+        new = chroma[None, rows] * settings.saturation
+        if where is not None:
+            new = torch.lerp(lab[..., 1:], new, where[None, rows, :, None])
+        out.images[index, rows] = fitted_rgb(torch.cat([lab[..., :1], new], -1))[0].to(original)
+
+
+def _changed(original: Tensor, aligned: Tensor, found: Registration) -> Tensor:
+    """(H, W) in 0..1: where an edit has other colors than its original. What it does not show was not changed by it."""
+    frame = (found.confidence.shape[0], found.confidence.shape[1])
+    own, edit = (rgb_to_lab(resize(picture[None].cpu().float(), frame))[0, ..., 1:] for picture in (original, aligned))
+    new = changed(own, edit, found.confidence, max(1.0, KEPT_OVER * max(frame)))
+    new = new * trust(found.confidence, 0.5)
+    return enlarged(new, (original.shape[0], original.shape[1])).clamp(0, 1)
 
 
 def displacement_picture(displacement: Tensor, most: float | None = None) -> Tensor:

@@ -95,6 +95,9 @@ def main() -> int:
     made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
     made.add_argument("--output", type=Path, default=Path("out/evaluate"))
     made.add_argument("--split", choices=("dev", "test"), default="test")
+    made.add_argument(
+        "--parts", nargs="+", choices=("strokes", "palettes", "two references", "confidence"), help="only these again"
+    )
     options = parser.parse_args()
     try:
         options.run(options)
@@ -293,9 +296,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _evaluate_memory(options: argparse.Namespace) -> None:
-    from .memory_evaluate import evaluate_memory
+    from .memory_evaluate import PARTS, evaluate_memory
 
-    evaluate_memory(options.folder, options.model, options.output, options.split)
+    parts = tuple(options.parts or PARTS)
+    evaluate_memory(options.folder, options.model, options.output, options.split, parts)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def _parts(lab: Tensor, thing: Tensor, random: np.random.Generator) -> list[tupl
         at = tuple(inner[int(random.integers(len(inner)))].tolist())
         part = flood(_alike(lab, at, ALIKE) & left, at)
         left &= ~part
-        if int(part.sum()) >= LEAST and bool(_shrunk(part, 2).any()):
+        if int(part.sum()) >= LEAST and bool(shrunk(part, 2).any()):
             found.append((at, part))
     return sorted(found, key=lambda each: -int(each[1].sum()))
 
@@ -123,13 +123,13 @@ def _alike(lab: Tensor, at: tuple[int, int], within: tuple[float, float]) -> Ten
 def _stroke(part: Tensor, random: np.random.Generator) -> Tensor:
     """A blob or a line, (H, W) bool, where the part is widest."""
     inner, depth = part, 0
-    while bool((smaller := _shrunk(inner, 1)).any()):
+    while bool((smaller := shrunk(inner, 1)).any()):
         inner, depth = smaller, depth + 1
     y, x = inner.nonzero()[int(random.integers(int(inner.sum())))].tolist()
     rows, columns = (torch.arange(size)[shape] for size, shape in zip(part.shape, ((..., None), (None,)), strict=True))
     if random.random() < 0.5:
         return ((rows - y) ** 2 + (columns - x) ** 2 <= min(depth, 4) ** 2) & part
-    safe, angle = _shrunk(part, 1), random.uniform(0, math.pi)
+    safe, angle = shrunk(part, 1), random.uniform(0, math.pi)
     place = torch.zeros_like(part)
     for way in (1, -1):
         for step in range(3 * depth):
@@ -150,6 +150,7 @@ def _grown(place: Tensor, by: int) -> Tensor:
     return F.max_pool2d(place[None, None].float(), 2 * by + 1, 1, by)[0, 0] > 0
 
 
-def _shrunk(place: Tensor, by: int) -> Tensor:
+def shrunk(place: Tensor, by: int) -> Tensor:
+    """(H, W) bool without its outermost pixels."""
     # the world beyond the picture counts as the part, too
     return F.max_pool2d((~place)[None, None].float(), 2 * by + 1, 1, by)[0, 0] == 0

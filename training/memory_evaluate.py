@@ -4,7 +4,7 @@ much the confidence says."""
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -37,59 +37,101 @@ PAGES = (4, 20, 20265)
 APART = (64, 20266)
 
 
-def evaluate_memory(folder: Path, model: Path, out: Path, split: str) -> None:
+#: What is measured.
+PARTS = ("strokes", "palettes", "two references", "confidence")
+
+
+@dataclass
+class _Bench:
+    """What all parts use."""
+
+    host: DiffusersHost
+    folder: Path
+    split: str
+    pictures: Path
+    drawings: Drawings
+    strokes: list[dict[str, Tensor]] = field(default_factory=list)
+    pages: list[dict] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        chosen = self.host.model.recommended.get("memory", {})
+        self.asking, self.writing = MemorySettings.resolve(chosen), WritingSettings.resolve(chosen)
+        self.network = UNetFeatures(self.host, self.asking.features)
+
+    def crops(self, count: int, seed: int) -> EvaluationPairs:
+        photographs = load_photographs(self.folder, "test" if self.split == "test" else "train")
+        return photographed(Scenes(self.drawings, photographs, seed=seed), count)
+
+
+def evaluate_memory(folder: Path, model: Path, out: Path, split: str, parts: tuple[str, ...] = PARTS) -> None:
     """Writes ``memory.json``, ``memory.md``, ``memory.png`` and ``memory.jpg`` to ``out``.
 
     Pictures of the thorough method that an earlier run with the same model left in ``out/pictures`` are used again. On
     the "dev" split photographs are those that training has seen.
+
+    :param parts: of :data:`PARTS`; the numbers of others stay as they are in ``memory.json``, and the sheet as it is.
+        Table and plot are written once there are all.
     """
     host = DiffusersHost(load_standalone(model))
-    chosen = host.model.recommended.get("memory", {})
-    asking, writing = MemorySettings.resolve(chosen), WritingSettings.resolve(chosen)
-    network = UNetFeatures(host, asking.features)
-    drawings = Drawings.load(folder / "drawings.npz")
-    photographs = load_photographs(folder, "test" if split == "test" else "train")
-
-    def crops(count: int, seed: int) -> EvaluationPairs:
-        return photographed(Scenes(drawings, photographs, seed=seed), count)
-
+    pictures = out / "pictures" / host.fingerprint / split
+    bench = _Bench(host, folder, split, pictures, Drawings.load(folder / "drawings.npz"))
     found: dict = {"split": split}
-    one, two, photographed_too, seed = STROKES
-    shown: list[dict[str, Tensor]] = []
+    if set(parts) != set(PARTS) and (out / "memory.json").exists():
+        found = json.loads((out / "memory.json").read_text())
+    measured = {"strokes": _strokes, "palettes": _palettes, "two references": _apart, "confidence": _confidence}
+    for part in parts:
+        found[part] = report.rounded(measured[part](bench))
+        print(part, json.dumps(found[part], ensure_ascii=False), flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with whole(out / "memory.json") as beside:
+        beside.write_text(json.dumps(found, indent=1) + "\n")
+    if all(part in found for part in PARTS):
+        with whole(out / "memory.md") as beside:
+            beside.write_text(report.table(found))
+        report.plot(found, out / "memory.png")
+    if bench.strokes and bench.pages:
+        report.sheet(bench.strokes, bench.pages, out / "memory.jpg")
+
+
+def _strokes(bench: _Bench) -> dict:
+    one, two, photographs, seed = STROKES
     pictures = {
-        "drawings": build(drawings, split, one=one, two=two, seed=seed),
-        "photographs": crops(photographed_too, seed),
+        "drawings": build(bench.drawings, bench.split, one=one, two=two, seed=seed),
+        "photographs": bench.crops(photographs, seed),
     }
-    found["strokes"] = {
-        kind: {
-            name: numbers.summary()
-            for name, numbers in measure_strokes(network, pairs, asking, writing, seed=seed, shown=shown).items()
-        }
-        for kind, pairs in pictures.items()
+    found = {}
+    for kind, pairs in pictures.items():
+        rows = measure_strokes(bench.network, pairs, bench.asking, bench.writing, seed=seed, shown=bench.strokes)
+        found[kind] = {name: numbers.summary() for name, numbers in rows.items()}
+    return found
+
+
+def _palettes(bench: _Bench) -> dict:
+    stories = draw_pages(bench.drawings, bench.split, stories=PAGES[0], pages=PAGES[1], seed=PAGES[2])
+    found = measure_palettes(bench.network, stories, bench.asking, bench.writing, bench.pages)
+    return {name: numbers.summary(found[PLAIN]) for name, numbers in found.items()}
+
+
+def _apart(bench: _Bench) -> dict:
+    pairs, apart, as_large = build_apart(bench.drawings, bench.split, APART[0], seed=APART[1])
+    thorough, _ = _thorough(bench, pairs, apart)
+    rows = {"color memory": apart, "color memory, things as large as in the picture": as_large}
+    found = {
+        name: against_better(color_apart(bench.network, pairs, each, bench.asking, bench.writing), pairs)
+        for name, each in rows.items()
     }
-    report.say("strokes", found["strokes"])
+    # dual attention takes one reference: both things in one picture is all that it can be given
+    return found | {"dual attention": against_better(thorough | {"both": thorough["one picture of both"]}, pairs)}
 
-    stories = draw_pages(drawings, split, stories=PAGES[0], pages=PAGES[1], seed=PAGES[2])
-    pages: list[dict] = []
-    palettes = measure_palettes(network, stories, asking, writing, pages)
-    found["palettes"] = {name: numbers.summary(palettes[PLAIN]) for name, numbers in palettes.items()}
-    report.say("palettes", found["palettes"])
 
-    pairs, apart = build_apart(drawings, split, APART[0], seed=APART[1])
-    by_memory = color_apart(network, pairs, apart, asking, writing)
-    full = ColorizeSettings.resolve(host.model.recommended.get("exemplar", {}))
-    thorough, sure = _thorough(host, pairs, apart, full, out / "pictures" / host.fingerprint / split)
-    found["two references"] = {
-        "color memory": against_better(by_memory, pairs),
-        "dual attention": against_better(thorough | {"both": thorough["one picture of both"]}, pairs),
-    }
-    report.say("two references", found["two references"])
-
-    one, two, seed = SPLITS[split]
-    every = build(drawings, split, one=one, two=two, seed=seed)
+def _confidence(bench: _Bench) -> dict:
+    one, two, seed = SPLITS[bench.split]
     drawn, taken = (
-        Places.of(*color_pairs_by_memory(host, some), some) for some in (every, crops(PHOTOGRAPHS[0], PHOTOGRAPHS[1]))
+        Places.of(*color_pairs_by_memory(bench.host, pairs), pairs)
+        for pairs in (build(bench.drawings, bench.split, one=one, two=two, seed=seed), bench.crops(*PHOTOGRAPHS))
     )
+    pairs, apart, _ = build_apart(bench.drawings, bench.split, APART[0], seed=APART[1])
+    thorough, sure = _thorough(bench, pairs, apart)
     attention = Places.of(thorough["one picture of both"], sure, pairs)
     places = {
         "drawings": drawn,
@@ -98,31 +140,20 @@ def evaluate_memory(folder: Path, model: Path, out: Path, split: str) -> None:
         "dual attention, two things": attention,
         "dual attention, inside things": attention.take(attention.inside),
     }
-    found["confidence"] = {name: each.summary() for name, each in places.items()}
-    report.say("confidence", {name: row["rank correlation"] for name, row in found["confidence"].items()})
-
-    out.mkdir(parents=True, exist_ok=True)
-    with whole(out / "memory.json") as beside:
-        beside.write_text(json.dumps(report.rounded(found), indent=1) + "\n")
-    with whole(out / "memory.md") as beside:
-        beside.write_text(report.table(found))
-    report.plot(found, out / "memory.png")
-    report.sheet(shown, pages, out / "memory.jpg")
+    return {name: each.summary() for name, each in places.items()}
 
 
-def _thorough(
-    host: DiffusersHost, pairs: EvaluationPairs, apart: Tensor, settings: ColorizeSettings, folder: Path
-) -> tuple[dict[str, Tensor], Tensor]:
+def _thorough(bench: _Bench, pairs: EvaluationPairs, apart: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Exemplar colorization by each reference alone and by the one picture of both things, and how sure the last is."""
+    settings = ColorizeSettings.resolve(bench.host.model.recommended.get("exemplar", {}))
     names = {"first": apart[:, 0], "second": apart[:, 1], "one picture of both": pairs.reference}
     shown = {}
     for name, references in names.items():
-        file = folder / f"apart-{name.replace(' ', '-')}.npy"
         both = replace(pairs, reference=references)
 
         def make(part: EvaluationPairs = both) -> Tensor:
-            pictures, sure = colored_with_confidence(host, part, settings)
+            pictures, sure = colored_with_confidence(bench.host, part, settings)
             return torch.cat([pictures, sure[..., None]], -1)
 
-        shown[name] = kept(file, make)
+        shown[name] = kept(bench.pictures / f"apart-{name.replace(' ', '-')}.npy", make)
     return {name: each[..., :3] for name, each in shown.items()}, shown["one picture of both"][..., 3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -21,10 +20,6 @@ ROWS, SHOWN_PAGES = 8, 10
 _HULL = "beyond the hull"
 
 
-def say(name: str, numbers: dict) -> None:
-    print(name, json.dumps(rounded(numbers), ensure_ascii=False), flush=True)
-
-
 def rounded(value):
     """The same with numbers of four digits."""
     if isinstance(value, dict):
@@ -40,15 +35,16 @@ def table(found: dict) -> str:
         f"Strokes ({found['split']} split): taken means within ΔE {TAKEN:g} of the paint, moved is the distance from "
         "the picture without strokes.",
         "",
-        f"| | strokes, pictures | marks | their parts | strokes that fill {TAKEN_GOAL:.0%} of their part | whole "
-        f"things | moved outside: mean | 95th percentile | worst picture | pictures below {MOVED_GOAL:g} |",
-        "|" + " --- |" * 10,
+        f"| | strokes, pictures | marks | their parts | without edges | strokes that fill {TAKEN_GOAL:.0%} of that | "
+        f"whole things | moved outside: mean | 95th percentile | worst picture | pictures below {MOVED_GOAL:g} |",
+        "|" + " --- |" * 11,
     ]
     for kind, rows in found["strokes"].items():
         for name, row in rows.items():
             lines.append(
                 f"| {kind}, {name} | {row['strokes']}, {row['pictures']} | {row['taken, marks']:.1%} | "
-                f"{row['taken, parts']:.1%} | {row['strokes that fill their part']:.0%} | "
+                f"{row['taken, parts']:.1%} | {row['taken, parts without edges']:.1%} | "
+                f"{row['strokes that fill it without edges']:.0%} | "
                 f"{row['taken, whole things']:.0%} | {row['moved outside, mean']:.2f} | "
                 f"{row['moved outside, 95th percentile']:.2f} | {row['moved outside, worst picture']:.1f} | "
                 f"{row['pictures that move less than the goal outside']:.0%} |"
@@ -79,7 +75,7 @@ def table(found: dict) -> str:
         "|" + " --- |" * 9,
     ]
     for name, row in found["two references"].items():
-        both = name == "color memory"
+        both = name.startswith("color memory")
         together = f"{row['both']:.1f}" if both else "-"
         ratio = f"{row['both, of the better']:.2f}" if both else "-"
         lines.append(
@@ -104,7 +100,7 @@ def plot(found: dict, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 4.6), width_ratios=[1, 1, 1])
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 5), width_ratios=[1, 1, 1])
     left.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
     for (name, row), color in zip(found["confidence"].items(), _COLORS, strict=False):
         points = row["calibration"]
@@ -113,7 +109,7 @@ def plot(found: dict, path: Path) -> None:
         left.plot(points["stated"], points["right"], style, marker="o", markersize=4, color=color, label=label)
     left.set(xlabel="stated confidence", ylabel=f"share of places within {RIGHT:g} of the truth", xlim=(0, 1))
     left.set_ylim(0, 1)
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     names = list(found["palettes"])
     for shift, key, color in ((-0.2, "spread of things", _COLORS[0]), (0.2, "spread of places", _COLORS[1])):
         values = [found["palettes"][name][key] for name in names]
@@ -125,17 +121,17 @@ def plot(found: dict, path: Path) -> None:
     middle.set_xlabel("spread of color between pages of the same things (ΔE)")
     middle.legend(fontsize=7)
     rows = [(f"{kind}, {name}", row) for kind, each in found["strokes"].items() for name, row in each.items()]
-    for shift, key, color in ((-0.25, "marks", 0), (0, "parts", 1), (0.25, "whole things", 2)):
+    for i, key in enumerate(("marks", "parts", "parts without edges", "whole things")):
         values = [row[f"taken, {key}"] for _, row in rows]
-        right.barh([i + shift for i in range(len(rows))], values, 0.25, color=_COLORS[color], label=key)
+        right.barh([at + 0.2 * (i - 1.5) for at in range(len(rows))], values, 0.2, color=_COLORS[i], label=key)
     right.axvline(TAKEN_GOAL, color="gray", linewidth=0.8, linestyle="--")
     right.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
     right.invert_yaxis()
     right.set_xlabel(f"share within ΔE {TAKEN:g} of the paint")
-    right.legend(fontsize=7, loc="lower left")
+    right.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2)
     figure.tight_layout()
     with whole(path) as beside:
-        figure.savefig(beside, dpi=90)
+        figure.savefig(beside, dpi=90, bbox_inches="tight")
     plt.close(figure)
 
 

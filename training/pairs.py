@@ -81,16 +81,17 @@ def build(drawings: Drawings, split: str, *, one: int, two: int, seed: int) -> E
     return _paired(made)
 
 
-def build_apart(drawings: Drawings, split: str, count: int, *, seed: int) -> tuple[EvaluationPairs, Tensor]:
+def build_apart(drawings: Drawings, split: str, count: int, *, seed: int) -> tuple[EvaluationPairs, Tensor, Tensor]:
     """``count`` pairs of two things whose reference shows both, and the same two things as references of their own.
 
     Raises ValueError if the split has too few fitting drawings.
 
-    :returns: pairs, and (count, 2, SIZE, SIZE, 3), a reference of each thing alone by the same hands.
+    :returns: pairs, and twice (count, 2, SIZE, SIZE, 3), a reference of each thing alone by the same hands: first as
+        large as the picture, about twice as large as in the pair, then as large as there.
     """
-    random = np.random.default_rng(seed)
+    random, other_random = np.random.default_rng(seed), np.random.default_rng((seed, 1))
     fitting, looks = fitting_pairs(drawings, split, random)
-    made, apart = [], []
+    made, apart, small = [], [], []
     for (name, (a, b)), (other, (c, d)) in doubles(fitting, looks, count, random):
         ground = _ground(random)
         picture, both = (
@@ -98,7 +99,9 @@ def build_apart(drawings: Drawings, split: str, count: int, *, seed: int) -> tup
         )
         made.append((picture, both, 2, f"{name}+{other}"))
         apart.append(torch.stack([_compose(drawings, [(row, 0, 1)], ground, random)[0] for row in (b, d)]))
-    return _paired(made), torch.stack(apart)
+        alike = [_compose(drawings, [(row, slot, 2)], ground, other_random)[0] for slot, row in ((1, b), (0, d))]
+        small.append(torch.stack(alike))
+    return _paired(made), torch.stack(apart), torch.stack(small)
 
 
 def fitting_pairs(drawings: Drawings, split: str, random: np.random.Generator) -> tuple[dict, dict]:

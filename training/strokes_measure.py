@@ -14,7 +14,7 @@ from comfyui_exemplar.memory.features import FeatureSource
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references, write_strokes
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 
-from .marks import Marked, Stroke, aimed, mark
+from .marks import Marked, Stroke, aimed, mark, shrunk
 from .pairs import EvaluationPairs
 
 #: Distance (CIE Lab) up to which a place has the color that was painted.
@@ -25,11 +25,12 @@ MOVED_GOAL, TAKEN_GOAL = 2.0, 0.95
 
 @dataclass(frozen=True)
 class StrokeNumbers:
-    """Of some strokes: shares of the marks, of their parts and of the whole things that have the painted color, one
-    each; and of some pictures: how far (CIE Lab) each pixel outside moved."""
+    """Of some strokes: shares of the marks, of their parts, of these without their edges, and of the whole things that
+    have the painted color, one each; and of some pictures: how far (CIE Lab) each pixel outside moved."""
 
     marks: Tensor
     parts: Tensor
+    inner: Tensor
     things: Tensor
     outside: tuple[Tensor, ...]
 
@@ -42,8 +43,10 @@ class StrokeNumbers:
             "pictures": len(self.outside),
             "taken, marks": float(self.marks.mean()),
             "taken, parts": float(self.parts.mean()),
+            "taken, parts without edges": float(self.inner.mean()),
             "taken, whole things": float(self.things.mean()),
             "strokes that fill their part": float((self.parts >= TAKEN_GOAL).float().mean()),
+            "strokes that fill it without edges": float((self.inner >= TAKEN_GOAL).float().mean()),
             "moved outside, mean": float(moved.mean()),
             "moved outside, 95th percentile": float(_quantile(moved, 0.95)),
             "moved outside, worst picture": float(means.max()),
@@ -96,7 +99,8 @@ def measure_strokes(
 
 
 def compare(marked: Marked, gray: Tensor, before: Tensor, after: Tensor) -> tuple[list[tuple], Tensor]:
-    """([shares of a stroke's mark, part and thing that took its color], how far pixels outside moved).
+    """([shares of a stroke's mark, part, part without its edges, and thing that took its color], how far pixels outside
+    moved). An edge is one pixel wide: pixels there are mixtures.
 
     :param gray: (H, W, 3), as are the picture colored without (``before``) and with the strokes.
     """
@@ -105,9 +109,10 @@ def compare(marked: Marked, gray: Tensor, before: Tensor, after: Tensor) -> tupl
     return shares, (lab[1] - lab[0]).norm(dim=-1)[marked.outside]
 
 
-def _taken(stroke: Stroke, gray: Tensor, lab: Tensor) -> tuple[float, float, float]:
+def _taken(stroke: Stroke, gray: Tensor, lab: Tensor) -> tuple[float, ...]:
     near = (lab - rgb_to_lab(aimed(gray, stroke.chroma)[None])[0]).norm(dim=-1) < TAKEN
-    return tuple(float(near[place].float().mean()) for place in (stroke.place, stroke.part, stroke.thing))
+    places = (stroke.place, stroke.part, shrunk(stroke.part, 1), stroke.thing)
+    return tuple(float(near[place].float().mean()) for place in places)
 
 
 def _joined(found: list[tuple[list[tuple], Tensor]]) -> StrokeNumbers:

@@ -7,6 +7,7 @@ match, and the three methods of ComfyUI's own ColorTransfer node, by their publi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.resident import Peak
-from comfyui_exemplar.color import color_ghosting, luminance, merge_chroma, merge_luminance, rgb_to_lab
+from comfyui_exemplar.color import color_ghosting, luminance, merge, merge_chroma, merge_luminance, rgb_to_lab
 from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.pipelines.transfer import TransferSettings, transfer_colors
 
@@ -145,6 +146,7 @@ def summary(rows: list[dict]) -> dict:
 
     ``error``: mean distance in (a, b) from the truth. ``of plain``, ``of bound``: ours as a part of the plain merge's,
     and of the plain merge's on the copy without drift; ``where seen``: over what the edit shows and did not redraw.
+    ``taken away``: of the error that drift adds to the plain merge's, the share that ours does not have.
     ``ghosting``: as a part of the truth's. ``displaced``: distance of the displacement found from the true one, pixels,
     where the edit shows the same. ``precision`` and ``recall`` of what is redrawn, at confidence one half, over all
     pixels of all pairs.
@@ -174,6 +176,8 @@ def _group(rows: list[dict]) -> dict:
         found["of plain"] = mine / max(ways[PLAIN]["error"], 1e-9)
         found["of bound"] = mine / max(ways[BOUND]["error"], 1e-9)
         found["of bound where seen"] = ways[OURS]["error where seen"] / max(ways[BOUND]["error where seen"], 1e-9)
+        drifts = ways[PLAIN]["error"] - ways[BOUND]["error"]
+        found["taken away"] = (ways[PLAIN]["error"] - mine) / drifts if drifts > 0.05 * ways[BOUND]["error"] else None
         found["better than plain"] = sum(
             row["ways"][OURS]["error"] < row["ways"][PLAIN]["error"] for row in rows
         ) / len(rows)
@@ -237,8 +241,28 @@ def measured_part(
         strongest = pair.amount == 1 and at % 2 == KINDS.index(kind) % 2
         shows = at < SHEET[kind] if kind in SHEET else strongest
         kept = {way: results[way] for way in (PLAIN, OURS)}
+        row["number"] = at
         found.append((row, (pair, kept, row) if shows else None))
     return found
+
+
+def _kept_part(file: Path, *part) -> list[tuple[dict, tuple | None]]:
+    """:func:`measured_part`, kept in a file."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as beside:
+            torch.save(measured_part(*part), beside)
+    return torch.load(file, weights_only=False)  # written above, by this code
+
+
+def _state(ways: tuple[str, ...]) -> str:
+    """What the numbers depend on, in a few letters: the code that makes, colors and measures the pairs."""
+    root = Path(merge.__file__).parents[1]
+    files = [*root.glob("color/*.py"), *root.glob("pipelines/*.py"), *Path(__file__).parent.glob("*.py")]
+    digest = hashlib.sha256(repr(ways).encode())
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def evaluate_transfer(
@@ -252,31 +276,52 @@ def evaluate_transfer(
     ways: tuple[str, ...] = tuple(WAYS),
     processes: int = 1,
 ) -> dict:
-    """Writes ``transfer.json``, ``transfer.md``, ``transfer.png`` and ``transfer.jpg`` to ``out``."""
+    """Writes ``transfer.json``, ``transfer.md``, ``transfer.png`` and ``transfer.jpg`` to ``out``.
+
+    What an interrupted run of the same code left in ``out/transfer`` is used again.
+    """
     from .transfer_report import plot, sheet, table
 
     out.mkdir(parents=True, exist_ok=True)
-    parts = []
+    scratch, parts = out / "transfer" / f"{split}-{a_kind}-{mixed}-{_state(ways)}", []
     for kind in kinds:
         count = mixed if kind == "mixed" else a_kind
-        spans = [range(start, min(start + _A_PART, count)) for start in range(0, count, _A_PART)]
-        parts += [(folder / "packages", split, kind, span, count, ways) for span in spans]
+        many = -(-count // _A_PART)
+        parts += [(at / many, scratch / f"{kind}-{at}.pt", kind, range(at, count, many), count) for at in range(many)]
+    parts.sort(key=lambda part: part[0])  # so that some of every kind are there early
     with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else _Here() as pool:
-        done = [pool.submit(measured_part, *part) for part in parts]
+        done = [pool.submit(_kept_part, file, folder / "packages", split, *part, ways) for _, file, *part in parts]
         made = [each for part in tqdm(done, desc="parts", mininterval=10) for each in part.result()]
+    made.sort(key=lambda each: (KINDS.index(each[0]["kind"]), each[0]["number"]))
     rows, shown = [row for row, _ in made], [kept for _, kept in made if kept]
     numbers = {"split": split, **summary(rows)}
     text = table(numbers)
-    for name, content in (
-        ("transfer.json", json.dumps({**numbers, "rows": rows}, indent=1) + "\n"),
-        ("transfer.md", text),
-    ):
+    for name, content in (("transfer.json", written(numbers, rows)), ("transfer.md", text)):
         with whole(out / name) as beside:
             beside.write_text(content)
     plot(rows, out / "transfer.png")
     sheet(shown, out / "transfer.jpg")
     print(text)
     return numbers
+
+
+def written(numbers: dict, rows: list[dict]) -> str:
+    """JSON: the summary, and a line for each pair with the errors of all ways."""
+
+    def short(value):
+        if isinstance(value, dict):
+            return {key: short(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [short(each) for each in value]
+        return round(value, 4) if isinstance(value, float) else value
+
+    pairs = [{**{key: value for key, value in row.items() if key != "ways"}, "errors": _errors_of(row)} for row in rows]
+    lines = ",\n  ".join(json.dumps(short(pair)) for pair in pairs)
+    return f'{json.dumps(short(numbers), indent=1)[:-2]},\n "rows": [\n  {lines}\n ]\n}}\n'
+
+
+def _errors_of(row: dict) -> dict[str, float]:
+    return {way: numbers["error"] for way, numbers in row["ways"].items()}
 
 
 class _Here(Executor):

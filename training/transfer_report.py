@@ -63,10 +63,12 @@ def _errors(groups: dict) -> list[str]:
     ratios = ("of plain", "of bound", "of bound where seen")
     names = {"of bound": "of no drift", "of bound where seen": "of no drift, where seen"}
     heads = ["drift", "pairs", *shown, *(f"ours, {names.get(ratio, ratio)}" for ratio in ratios)]
+    heads.append("of drift's error taken away")
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for name, group in groups.items():
         cells = [name, str(group["pairs"]), *(_number(group["ways"][way]["error"]) for way in shown)]
         cells += [f"{group[ratio]:.2f}x" for ratio in ratios]
+        cells.append("-" if group["taken away"] is None else f"{group['taken away']:.0%}")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

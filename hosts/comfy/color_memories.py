@@ -156,34 +156,39 @@ def colored_by_references(
     mask: Tensor | None,
     reference_mask: Tensor | None,
     fallback: Tensor | None,
+    weights: tuple[float, ...] | None,
     on_pictures: Callable[[int, Tensor], None],
 ) -> MemoryResult:
-    """Pictures colored by references, one for all or one for each, by a memory, or by both.
+    """Pictures colored by references (one for all, one each, or all for every one), by a memory, or by both.
 
     A picture and its reference are read in one model call where that sees them at one size.
 
-    :param known: (1 or B, H, W, 3) in 0..1; None for none.
+    :param known: (1 or B, H, W, 3) in 0..1, any number with ``weights``; None for none.
     :param memory: counts beside the references; None for none.
     :param reference_mask: (1 or references, *, *), what of them counts: above one half.
+    :param weights: of references that all serve every picture, () for all alike; None where there is one for each.
     :param on_pictures: called with how many are done, and the last one, (H, W, 3).
     :raises ValueError: what does not fit.
     """
     parts, done = [], 0
     settings, source = _as_written(settings, memory), network.features(settings.features, memory)
     if known is not None:
-        check_count(len(known), len(image), "reference")
+        if weights is None:
+            check_count(len(known), len(image), "reference")
         reference_mask = check_masks(reference_mask, len(known), "reference_mask")
         reference_mask = None if reference_mask is None else (reference_mask > 0.5).float()
         check_cover(reference_mask)
-    for group in _alike(known, len(image)):
+    together = weights is not None
+    for group in [slice(0, len(image))] if together else _alike(known, len(image)):
         inputs, asked, kept = image[group], memory, None
         if known is not None:
             both = ReadBeside(source, desaturate(inputs), min(AT_ONCE, settings.batch), out_of_memory)
             asked = write_references(
                 both,
-                part_of(known, group),
+                known if together else part_of(known, group),
                 WritingSettings(settings.features),
-                masks=part_of(reference_mask, group),
+                masks=reference_mask if together else part_of(reference_mask, group),
+                weights=weights or (),
                 beside_others=memory is not None,
             )
             asked = merged_memories({"memory": memory, "reference": asked}) if memory is not None else asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,7 @@ from ...attention.capture import Capture, CaptureSettings, CaptureSpec, CaptureT
 from ...attention.dual import DualAttentionColor, DualAttentionSettings
 from ...attention.dual_banks import DualBanks
 from ...attention.layers import select_layers
+from ...attention.union import Union
 from ...color.batches import in_batches
 from ...diffusion.inversion import (
     Inversion,
@@ -27,7 +28,8 @@ from ...diffusion.inversion import (
 )
 from ...diffusion.sampler_checks import latent_level
 from ...diffusion.schedule import closer_levels, inversion_plan
-from ...pipelines.exemplar_inversion import color_layers, features_at_rest
+from ...pipelines.exemplar_inversion import ReferencePair, color_layers, features_at_rest
+from ...pipelines.exemplar_references import References
 from . import edits
 from .attention import fused_attention
 from .fits import foreign_levels
@@ -160,6 +162,28 @@ def _chroma(model: Any, latents: Tensor) -> float | None:
     return latent_chroma(latents, factors, getattr(latent_format, "latent_rgb_factors_bias", None))
 
 
+@dataclass(frozen=True)
+class Several:
+    """How all references serve every input.
+
+    :param weights: one each, or () for all alike.
+    :param others: references of another size beside the first ones, and the same without color.
+    """
+
+    weights: tuple[float, ...] = ()
+    others: ReferencePair | None = None
+
+    def united(self, pair: ReferencePair, mask: Tensor | None) -> Union:
+        """All references as one.
+
+        :param mask: (1 or as many as all references, H, W), which parts of them count; None for all.
+        """
+        pair = replace(pair, others=() if self.others is None else (self.others,))
+        references = References.of(None, mask, self.weights, inverted=pair.pictures)
+        references.check(pair)
+        return references.united(pair)
+
+
 def with_color_injection(
     model: Any,
     source: Inversion,
@@ -169,18 +193,23 @@ def with_color_injection(
     *,
     source_mask: Tensor | None = None,
     reference_mask: Tensor | None = None,
+    several: Several | None = None,
 ) -> Any:
     """A clone of a MODEL under dual attention.
 
     :param source: inversion of the gray input(s); ``reference`` of the color reference(s), ``gray`` of the same without
         color.
     :param source_mask: (B or 1, H, W), where color may go; ``reference_mask`` where it may come from.
+    :param several: how all references serve every input; None where each input has one.
     :raises ValueError: inversions or masks that do not fit each other.
     :raises LookupError: an inversion that kept too little.
     """
     infos = attention_layers(model)
     layers = color_layers(infos, settings.layers)
     banks = DualBanks(source.bank, reference.bank, gray.bank)
+    if several is not None:
+        union = several.united(ReferencePair(reference, gray), reference_mask)
+        banks, reference_mask = DualBanks(source.bank, union.color, union.gray, union.bias), None
     edit = DualAttentionColor(settings, layers, banks, source_mask, reference_mask)
     if not settings.acts:
         return model.clone()

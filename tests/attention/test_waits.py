@@ -16,6 +16,7 @@ from comfyui_exemplar.attention.image_tokens import ImageTokens, KeysValues
 from comfyui_exemplar.attention.instances import Instance, InstanceEdit, InstanceSettings
 from comfyui_exemplar.attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits
 from comfyui_exemplar.attention.map_edits import Reweight
+from comfyui_exemplar.attention.union import united
 from comfyui_exemplar.attention.word_maps import BlendWords, WordMaps
 from comfyui_exemplar.pipelines.vct_pair import ControlledRun, Fusion
 
@@ -61,6 +62,19 @@ def dual(on_gpu, pictures=1, **settings):
     return DualAttentionColor(chosen, LAYERS, DualBanks(*banks), mask(pictures), mask(pictures))
 
 
+def several(on_gpu):
+    """References of two sizes for every picture, one of them masked, of unlike weight."""
+    parts = [
+        tuple(naive.bank(1, grid[0] * grid[1], layers=LAYERS, grid=grid, seed=seed) for seed in seeds)
+        for grid, seeds in ((GRID, (400, 700)), ((3, 3), (500, 800)))
+    ]
+    union = united(parts, [mask(), None], (1.0, 3.0))
+    banks = [naive.bank(1, TOKENS, layers=LAYERS, grid=GRID, seed=100), union.color, union.gray]
+    banks = map(bank_on_gpu, banks) if on_gpu else banks
+    chosen = DualAttentionSettings(gamma_shallow=0.4, beta_shallow=0.3)
+    return DualAttentionColor(chosen, LAYERS, DualBanks(*banks, union.bias))
+
+
 def tokens(**settings):
     pair = KeysValues(naive.rand(2, 3, naive.WIDTH, seed=4), naive.rand(2, 3, naive.WIDTH, seed=5))
     return ImageTokens({naive.LAYER: pair}, mask=mask(), text_tokens=WORDS, **settings)
@@ -75,6 +89,7 @@ CASES = {
     "dual": (lambda on_gpu: dual(on_gpu, strength=0.5), call((1, 0, 1), 2)),
     "dual, masks of unlike sizes": (lambda on_gpu: dual(on_gpu, 2), call((1, 0), 4)),
     "dual, after softmax": (lambda on_gpu: dual(on_gpu, mix="after softmax"), call((0, 1))),
+    "dual, several references": (several, call((1, 0), 2)),
     "tokens": (lambda _: tokens(), call(kind=CROSS, batch=2)),
     "tokens, weak": (lambda _: tokens(weight=0.3), call((1, 0, UNKNOWN), 2, CROSS)),
     "instances": (lambda _: instances("normalized"), call((1, 0), 2, CROSS)),

@@ -52,7 +52,7 @@ class TestRuns:
         shown = capsys.readouterr()
         assert shown.out.split() == ["m.safetensors", "gray_colored.png"]
         (said,) = [line for line in shown.err.splitlines() if "note: " in line]
-        assert "--method memory, since only it takes several references, a weight" in said and "--strokes" in said
+        assert "--method memory, since only it takes --strokes, --palette and --save-memory" in said
         found, color = colored("gray_colored.png")
         assert size_of("gray_colored.png") == (48, 40) and color > 0.02
         assert (luminance(found) - luminance(load_picture("gray.png"))).abs().mean() < 0.5  # 8-bit rounding
@@ -129,11 +129,31 @@ class TestTheMethod:
             assert run("colorize", "gray.png", "--reference", source, "--output", name, *quick) == 0
         assert (pictures / "all.png").read_bytes() != (pictures / "part.png").read_bytes()
 
+    def test_attention_takes_several_references_of_any_size(self, pictures, capsys):
+        shapes(40, 24).save(pictures / "tall.png")
+        several = ("--reference", "reference.png@half.png*0.5", "--reference", "tall.png")
+        quick = ("--depth", "1", "--passes", "1", "--resolution", "32")
+        named = ("--method", "attention", "--output", "named.png", *quick)
+        assert run("colorize", "gray.png", "other.png", *several, *named[:2], "--output", "out", *quick) == 0
+        shown = capsys.readouterr()
+        assert len(shown.out.split()) == 4 and "note" not in shown.err  # two results, each with its sheet
+        assert run("colorize", "gray.png", *several, *named, "--no-sheet") == 0
+        # a setting that only it takes says as much as --method; without either it is a memory
+        assert run("colorize", "gray.png", *several, "--output", "found.png", *quick, "--no-sheet") == 0
+        assert (pictures / "named.png").read_bytes() == (pictures / "found.png").read_bytes()
+        assert size_of(pictures / "named.png") == (48, 40)
+        one = (*several[:1], "reference.png@half.png", *named[:2], "--output", "one.png", *quick, "--no-sheet")
+        assert run("colorize", "gray.png", *one) == 0
+        assert (pictures / "named.png").read_bytes() != (pictures / "one.png").read_bytes()
+        capsys.readouterr()
+        assert run("colorize", "gray.png", *several, "--output", "memory.png", *SMALL) == 0
+        assert "note: --method memory, which is the fast one of several references" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         "options, expected",
         [
+            ("--method attention --reference red.png --postprocess official", "which knows one reference only"),
             ("--method attention --strokes painted.png", "--method attention does not take --strokes"),
-            ("--method attention --reference red.png", "does not take several references"),
             ("--method attention --coherence 1 --palette #f00", "does not take --palette and --coherence"),
             ("--method memory --guidance 2", "--method memory does not take --guidance"),
             ("--strokes painted.png --passes 2", "attention alone takes --passes, --method memory alone --strokes"),

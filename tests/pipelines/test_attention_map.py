@@ -95,13 +95,13 @@ class Short:
     def __init__(self, function, most):
         self.function, self.most, self.asked = function, most, []
 
-    def __call__(self, q, k, heads, values):
+    def __call__(self, q, k, heads, values, bias):
         # a heat map is computed of the tokens that have a weight
         tokens = int((values > 0).sum()) if values.ndim == 1 else len(q)
         self.asked.append(tokens)
         if tokens > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self.function(q, k, heads, values)
+        return self.function(q, k, heads, values, bias)
 
 
 @pytest.mark.parametrize("most", [1, 5])

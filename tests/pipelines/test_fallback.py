@@ -59,11 +59,11 @@ class TestConfidence:
         source, target = inversion(own_places(HALF)), inversion(own_places(torch.ones(16)))
         expected, asked, original = match_confidence(source, target), [], confidence.confidence
 
-        def short(q, k, heads):
+        def short(q, k, heads, bias=None):
             asked.append(len(q))
             if len(q) > most:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return original(q, k, heads)
+            return original(q, k, heads, bias)
 
         monkeypatch.setattr(confidence, "confidence", short)
         torch.testing.assert_close(match_confidence(source, target), expected)

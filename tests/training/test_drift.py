@@ -343,4 +343,7 @@ def test_what_the_sheet_shows(monkeypatch, tmp_path):
     assert numbers["pairs"] == 16
     assert [each[2]["kind"] for each in seen] == ["none", "shift", *["mixed"] * 6]
     assert all(each[2]["amount"] == 1 for each in seen[:2])
+    stored = json.loads((tmp_path / "transfer.json").read_text())
+    assert len(stored["rows"]) == 16 and set(stored["rows"][0]["errors"]) == set(ways)
+    assert stored["groups"]["none"]["ways"][transfer.PLAIN]["error"] > 0
     assert set(KINDS) > set(kinds) and (tmp_path / "transfer.json").exists() and (tmp_path / "transfer.md").exists()

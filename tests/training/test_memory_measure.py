@@ -102,8 +102,8 @@ class TestStrokes:
         for stroke in found.strokes:
             after[stroke.part] = aimed(gray, stroke.chroma)[stroke.part]
         shares, moved = compare(found, gray, gray, after)
-        assert all(marks == parts == 1 for marks, parts, _ in shares) and float(moved.max()) == 0
-        assert all(whole < 1 for _, _, whole in shares) or len(found.strokes) == 1
+        assert all(marks == parts == inner == 1 for marks, parts, inner, _ in shares) and float(moved.max()) == 0
+        assert all(whole < 1 for *_, whole in shares) or len(found.strokes) == 1
         after[found.outside] = aimed(gray, torch.tensor([30.0, 0.0]))[found.outside]
         _, moved = compare(found, gray, gray, after)
         assert float(moved.mean()) > 1 and len(moved) == int(found.outside.sum())
@@ -112,7 +112,11 @@ class TestStrokes:
         from training.strokes_measure import StrokeNumbers
 
         found = StrokeNumbers(
-            torch.ones(2), torch.tensor([1.0, 0.5]), torch.tensor([0.4, 0.2]), (torch.zeros(90), torch.full((10,), 8.0))
+            torch.ones(2),
+            torch.tensor([1.0, 0.5]),
+            torch.tensor([1.0, 0.6]),
+            torch.tensor([0.4, 0.2]),
+            (torch.zeros(90), torch.full((10,), 8.0)),
         ).summary()
         assert found["taken, parts"] == 0.75 and found["strokes that fill their part"] == 0.5
         assert found["moved outside, mean"] == pytest.approx(0.8) and found["moved outside, worst picture"] == 8
@@ -128,7 +132,7 @@ class TestStrokes:
         found = measure_strokes(Lightness(), pairs, ASKING, WRITING, seed=3, shown=shown)
         row = found["all"].summary()
         assert row["pictures"] == 2 and set(found) == {"own color", "another color", "all"}
-        assert row["taken, marks"] == 1 and row["taken, parts"] > 0.9
+        assert row["taken, marks"] == 1 and row["taken, parts"] > 0.9 and row["taken, parts without edges"] > 0.95
         assert row["moved outside, 95th percentile"] < 0.5
         assert len(shown) == 2 and all(each.shape == (128, 128, 3) for each in shown[0].values())
 
@@ -203,8 +207,10 @@ class TestPairs:
     def test_references_apart_show_one_thing_each(self, drawings):
         from training.pairs import build_apart
 
-        pairs, apart = build_apart(drawings, "train", 2, seed=1)
-        assert apart.shape == (2, 2, 128, 128, 3) and pairs.count.tolist() == [2, 2]
+        pairs, apart, as_large = build_apart(drawings, "train", 2, seed=1)
+        assert apart.shape == as_large.shape == (2, 2, 128, 128, 3) and pairs.count.tolist() == [2, 2]
+        sizes = [(rgb_to_lab(each.flatten(0, 1))[..., 1:].norm(dim=-1) > 10).sum((1, 2)) for each in (apart, as_large)]
+        assert bool((sizes[0] > 2 * sizes[1]).all())
         for i in range(2):
             for number in (0, 1):
                 alone = rgb_to_lab(apart[i, number][None])[0]

@@ -56,6 +56,8 @@ INSTEAD = {("ExemplarTranslate", "concept"): "reference"}
 BESIDE = {
     ("ExemplarColorize", "reference_inversion"): ("gray_inversion",),
     ("ExemplarColorize", "gray_inversion"): ("reference_inversion",),
+    ("ExemplarDualAttentionColor", "reference_inversion_2"): ("gray_inversion_2",),
+    ("ExemplarDualAttentionColor", "gray_inversion_2"): ("reference_inversion_2",),
     ("ExemplarPromptControl", "pivots"): ("inversion",),
     **{(node, "conditioning"): ("vae",) for node in _LOOKING},
     ("ExemplarTransferColors", "model"): ("vae",),
@@ -142,6 +144,8 @@ class Right:
         for node in ("ExemplarDualAttentionColor", "ExemplarAttentionMap", "ExemplarConfidenceBlend"):
             self.special[node, "reference_inversion"] = shared["reference"]
             self.special[node, "gray_inversion"] = shared["gray"]
+            self.special[node, "reference_inversion_2"] = shared["reference"]
+            self.special[node, "gray_inversion_2"] = shared["gray"]
 
     def _folders(self, folder) -> None:
         from PIL import Image
@@ -193,6 +197,8 @@ class Right:
                 made[item.id] = QUICK.get(node_id, {}).get(item.id, item.default)
             elif not item.optional or item.id in wanted:
                 made[item.id] = self.special.get((node_id, item.id), self.sockets[item.get_io_type()])
+        if "reference_inversion_2" in made:
+            made["references"] = "all for every image"
         if node_id == "ExemplarColorize" and "memory" in wanted:
             made["method"] = "memory"  # and no inversions, which that has no use for
             made = {name: value for name, value in made.items() if not name.endswith("inversion")}
