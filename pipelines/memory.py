@@ -33,10 +33,10 @@ from ..color import (
 from ..color.batches import in_batches, part_of
 from ..color.merge import at_size_of
 from ..color.sizes import size_of
-from ..memory.coherence import agreed, coherent
+from ..memory.agreement import agreed
 from ..memory.entries import ColorMemory, Made, empty, merged
 from ..memory.features import Features, FeatureSource, joined_queries
-from ..memory.lookup import shortlisted
+from ..memory.lookup import look_up, shortlisted
 from ..memory.palette import GRAY, Palette, bounded
 from ..memory.strokes import overlaid
 from ..memory.writing import check_cover, from_references, from_strokes
@@ -94,9 +94,10 @@ def write_references(
     references = as_picture(references, "references")
     masks = check_masks(masks, len(references), "masks")
     check_cover(masks)
-    if len(weights) > len(references):
+    if len(weights) not in (0, 1, len(references)):
         raise ValueError(
-            f"weights: found {len(weights)} for {len(references)} reference(s), expected one each; leave some out."
+            f"weights: found {len(weights)} for {len(references)} reference(s), expected one each; give as many as "
+            "there are references, or one for all."
         )
     weights = weights * len(references) if len(weights) == 1 else weights
     chroma = rgb_to_lab(references.cpu().float())[..., 1:]
@@ -329,14 +330,13 @@ def _colored(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Picture (1, H, W, 3), confidence (1, H, W) and source (1, H, W) of one gray picture."""
     lightness = luminance(gray)
+    size = size_of(gray)
     # what was painted on this very picture is laid over the answer of everything else
     own = [mark for mark in memory.marks if mark.are_of(lightness[0])]
-    chroma, sure, source = _answer(
-        features, memory.without_entries([m.source for m in own]), settings, lightness, device
-    )
+    chroma, sure, source = _answer(features, memory.without_entries([m.source for m in own]), settings, size, device)
     chroma = at_size_of(lightness[..., None], chroma, "guided")
     if fallback is not None and settings.fallback_below > 0:
-        other = rgb_to_lab(resize(fallback, size_of(gray)))[..., 1:]
+        other = rgb_to_lab(resize(fallback, size))[..., 1:]
         chroma = torch.lerp(other, chroma, trust(sure, settings.fallback_below)[..., None])
     chroma = chroma * settings.saturation  # painted colors are as they are
     for mark in own:
@@ -351,11 +351,10 @@ def _answer(
     features: Features | None,
     memory: ColorMemory,
     settings: MemorySettings,
-    lightness: Tensor,
+    size: tuple[int, int],
     device: torch.device | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Chroma (1, h, w, 2) on the features' grid; confidence and source, (1, H, W), at the picture's size."""
-    size = (lightness.shape[1], lightness.shape[2])
     if features is None or not len(memory):
         return torch.zeros(1, *size, 2), torch.zeros(1, *size), torch.full((1, *size), -1)
     queries = joined_queries(
@@ -364,8 +363,12 @@ def _answer(
     grid = features.grid
     chosen = shortlisted(queries, grid, memory, settings.most, device)
     found = agreed(queries, grid, chosen, settings.agreement, settings.top, device)
-    light, context = F.adaptive_avg_pool2d(lightness[:, None], grid).flatten(), settings.features.context
-    chroma = coherent(found.chroma, queries, features, light, settings.coherence, settings.locality, context, device)
+    chroma = found.chroma
+    if settings.coherence > 0:
+        # the picture as a memory of its own answer: what attends to each other there belongs together
+        context = settings.features.context
+        itself = from_references(features, chroma.view(1, *grid, 2), context=context, precision="float32")
+        chroma = torch.lerp(chroma, look_up(queries, itself, device=device).chroma, settings.coherence)
     sure = confidence(found.spread).view(1, *grid)
     source = found.source.view(1, 1, *grid)
     full = F.interpolate(source.float(), size, mode="nearest-exact").long()[:, 0]

@@ -149,14 +149,6 @@ class MemorySettings(Settings):
         "1 nearly everywhere. The confidence mask shows how sure it is.",
         advanced=True,
     )
-    locality: float = share(
-        0.0,
-        "What coherence goes by. 0 is by what the network finds alike alone; 1 is also by lightness and distance, so "
-        "that color stops at edges and does not reach across the picture.",
-        advanced=True,
-        auto=True,
-        later=True,
-    )
     agreement: float = setting(
         0.0,
         "With several references: how far a region takes its color from the same one. 0 lets each place choose by "

@@ -193,14 +193,14 @@ def test_coherence_is_the_share_of_the_picture_s_own_attention(network, memory):
     assert torch.equal(plain.confidence, full.confidence)
 
 
-def test_what_guides_an_answer_is_neutral_at_zero_and_tells_above_it(network, memory):
+def test_agreement_is_neutral_at_zero_and_tells_above_it(network, memory):
     both = write_references(network, picture(2), WRITING)
-    plain = color_by_memory(network, muted(seed=3), both, asking(coherence=1.0))
-    zero = asking(coherence=1.0, locality=0.0, agreement=0.0)
-    assert torch.equal(plain.images, color_by_memory(network, muted(seed=3), both, zero).images)
-    for name, value in (("locality", 1.0), ("agreement", 5.0)):
-        changed = color_by_memory(network, muted(seed=3), both, asking(coherence=1.0, **{name: value}))
-        assert bool(changed.images.isfinite().all()) and not torch.equal(changed.images, plain.images), name
+    plain, zero, changed = (
+        color_by_memory(network, muted(seed=3), both, asking(**kw)).images
+        for kw in ({}, {"agreement": 0.0}, {"agreement": 5.0})
+    )
+    assert torch.equal(plain, zero)
+    assert bool(changed.isfinite().all()) and not torch.equal(changed, plain)
 
 
 def test_one_source_has_none_to_agree_with(network, memory):

@@ -1,4 +1,4 @@
-"""What belongs together takes one color and one source, beside whole maps."""
+"""Places of a region take their colors from one source, beside whole maps."""
 
 import math
 from dataclasses import replace
@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from comfyui_exemplar.memory import coherence
-from comfyui_exemplar.memory.coherence import agreed, agreement, coherent
-from comfyui_exemplar.memory.features import joined_keys, joined_queries
+from comfyui_exemplar.memory.agreement import WINDOW, agreed, agreement
+from comfyui_exemplar.memory.features import joined_queries
 from comfyui_exemplar.memory.lookup import look_up
 from comfyui_exemplar.memory.writing import from_references
 
@@ -28,43 +27,8 @@ def queries(features):
 
 
 @pytest.fixture
-def chroma():
-    return naive.chroma(1, H, W)[0].flatten(0, 1)
-
-
-@pytest.fixture
-def lightness():
-    return 100 * torch.rand(H * W, generator=torch.Generator().manual_seed(3))
-
-
-@pytest.fixture
 def memory():
     return from_references(naive.features(3, seed=5), naive.chroma(3), precision="float32")
-
-
-@pytest.mark.parametrize("locality", [0.0, 0.4, 1.0])
-def test_a_joint_bilateral_mean(features, queries, chroma, lightness, locality):
-    found = coherent(chroma, queries, features, lightness, 0.7, locality)
-    rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
-    place = torch.stack([rows.flatten(), columns.flatten()], -1) / (0.2 * max(H, W))
-    apart = torch.cdist(place, place).square() + (lightness[:, None] - lightness).square() / 36
-    logits = (1 - 0.2 * locality) * queries @ joined_keys(features)[0].T - locality * apart / 2
-    expected = torch.lerp(chroma, logits.softmax(-1) @ chroma, 0.7)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
-
-
-def test_no_coherence_is_the_chroma_itself(features, queries, chroma, lightness):
-    assert coherent(chroma, queries, features, lightness, 0.0, 1.0) is chroma
-
-
-def test_color_stops_at_an_edge_of_lightness(features, queries):
-    """Left dark and red, right light and green, and a network that finds everything alike."""
-    left = (torch.arange(H * W) % W) < W // 2
-    chroma = torch.where(left[:, None], torch.tensor([60.0, 0.0]), torch.tensor([-60.0, 0.0]))
-    lightness = torch.where(left, 20.0, 80.0)
-    mixed, apart = (coherent(chroma, queries * 0, features, lightness, 1.0, locality) for locality in (0.0, 1.0))
-    assert float(mixed.abs().max()) < 1
-    torch.testing.assert_close(apart, chroma, rtol=0, atol=0.1)
 
 
 def test_places_of_a_region_agree_on_a_source():
@@ -83,7 +47,7 @@ def test_places_of_a_region_agree_on_a_source():
 def test_agreement_is_the_mean_log_evidence_of_the_places_around():
     shares = torch.rand(6 * 10, 3, generator=torch.Generator().manual_seed(1))
     shares = shares / shares.sum(-1, keepdim=True)
-    reach = round(coherence.WINDOW * 10)
+    reach = round(WINDOW * 10)
     mass = torch.tensor([10.0, 1.0, 0.3])
     prior = agreement(shares, (6, 10), 2.0, mass).view(6, 10, 3)
     logs = (shares / mass).log().view(6, 10, 3)
