@@ -16,7 +16,7 @@ from ..pipelines.color import (
 from ..pipelines.exemplar_settings import PooledReferencesSettings
 from .common import CATEGORY_COLOR, warn_if_colored
 from .inputs import expect, latent_samples, optional_mask, optional_picture, picture
-from .references import several_of
+from .references import several_of, statistics_mask, statistics_mask_input
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class MergeLuminance(io.ComfyNode):
                 *widgets(LuminanceMergeSettings, "match_statistics", "chroma", "gamut", "upsampling", "arithmetic"),
                 io.Image.Input("reference", optional=True, tooltip="Whose color statistics to match."),
                 io.Mask.Input("mask", optional=True, tooltip="Where color goes; the rest stays gray."),
+                statistics_mask_input(),
                 *later_widgets(LuminanceMergeSettings, PooledReferencesSettings),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The colored picture, at the gray picture's size.")],
@@ -82,14 +83,24 @@ class MergeLuminance(io.ComfyNode):
         gray_image: Tensor,
         reference: Tensor | None = None,
         mask: Tensor | None = None,
+        reference_mask: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
         several = several_of(cls, values)
         settings = resolved(cls, LuminanceMergeSettings, {}, values)
         color_image, gray_image = picture(cls, color_image, "color_image"), picture(cls, gray_image, "gray_image")
         reference, mask = optional_picture(cls, reference, "reference"), optional_mask(cls, mask, "mask")
+        masks = statistics_mask(cls, reference_mask, several, 0 if reference is None else len(reference))
         return io.NodeOutput(
-            luminance_merge(color_image, gray_image, settings, reference=reference, mask=mask, several=several)
+            luminance_merge(
+                color_image,
+                gray_image,
+                settings,
+                reference=reference,
+                mask=mask,
+                several=several,
+                reference_masks=masks,
+            )
         )
 
 

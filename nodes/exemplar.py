@@ -243,12 +243,14 @@ def _by_memory(  # what is left of one argument a socket
     reference = optional_picture(node, reference, "reference")
     if memory is None and reference is None:
         raise ValueError("reference: found nothing, expected a color picture; connect one, or a memory.")
+    if reference is None:
+        _without_references(chosen["weights"], masks["reference_mask"])
     reference_mask = optional_mask(node, masks["reference_mask"], "reference_mask")
     check_conditioning(conditioning, title(node), model=model, pictures=1)
     warn_if_colored(image, "image")
     network, weights = looking(model, vae, conditioning, title(node)), chosen.pop("weights")
     settings = resolved(node, MemorySettings, network.recommended, chosen)
-    bar = FrameProgress(len(image))
+    bar = FrameProgress(len(image) + (0 if reference is None else len(reference)))
     made = colored_by_references(
         network,
         image,
@@ -265,6 +267,20 @@ def _by_memory(  # what is left of one argument a socket
     share = trust(made.confidence, settings.fallback_below if fallback is not None else 0.0)
     images, share = results(made.images, share)
     return io.NodeOutput(images, *blocked, share)
+
+
+def _without_references(weights: tuple[float, ...] | None, mask: Tensor | None) -> None:
+    """:raises ValueError: what is about references, beside a memory alone, where it would do nothing."""
+    if weights:
+        raise ValueError(
+            "weights: found some, expected none beside a memory without a reference; connect references, or empty "
+            "them. How much memories count is said in Merge Color Memories."
+        )
+    if mask is not None:
+        raise ValueError(
+            "reference_mask: found one, expected none beside a memory without a reference; connect the reference, or "
+            "disconnect the mask."
+        )
 
 
 NODES = [Colorize]

@@ -12,7 +12,7 @@ from ..pipelines.color import StatisticsMatchSettings, match_latents
 from ..pipelines.exemplar_settings import PooledReferencesSettings, ReferencesSettings
 from .common import CATEGORY_STAGES, Inversion
 from .inputs import expect, latent_samples, optional_mask
-from .references import pair_of, several_of
+from .references import pair_of, several_of, statistics_mask, statistics_mask_input
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -193,17 +193,25 @@ class MatchLatentStatistics(io.ComfyNode):
                     "differ.",
                 ),
                 *widgets(StatisticsMatchSettings, "strength"),
+                statistics_mask_input(),
                 *later_widgets(StatisticsMatchSettings, PooledReferencesSettings),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The latent with the reference's statistics.")],
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], reference: dict[str, Any], **values: Any) -> io.NodeOutput:
+    def execute(
+        cls,
+        latent: dict[str, Any],
+        reference: dict[str, Any],
+        reference_mask: Tensor | None = None,
+        **values: Any,
+    ) -> io.NodeOutput:
         several = several_of(cls, values)
         settings = resolved(cls, StatisticsMatchSettings, {}, values)
         content, style = latent_samples(cls, latent, "latent"), latent_samples(cls, reference, "reference")
-        return io.NodeOutput({**latent, "samples": match_latents(content, style, settings, several)})
+        masks = statistics_mask(cls, reference_mask, several, len(style))
+        return io.NodeOutput({**latent, "samples": match_latents(content, style, settings, several, masks)})
 
 
 NODES = [DualAttentionColorInjection, ColorGuidance, MatchLatentStatistics]

@@ -169,7 +169,7 @@ class _OneReference:
         return _kept(self.target, self.target.bank.nearest(sigma), layer, "k", self.picture)
 
     def colors(self, layer: Layer) -> Tensor:
-        return resize(self.reference, self.target.bank.grid(layer))[0].flatten(0, 1)
+        return _colors(self.reference, self.target.bank.grid(layer))
 
     def bias(self, layer: Layer) -> Tensor | None:
         return None
@@ -189,7 +189,7 @@ class _SeveralReferences:
 
     def colors(self, layer: Layer) -> Tensor:
         each = zip(self.pictures, self.union.grids[layer], self.union.tokens[layer], strict=True)
-        parts = [(resize(picture, grid)[0].flatten(0, 1), chosen) for picture, grid, chosen in each]
+        parts = [(_colors(picture, grid), chosen) for picture, grid, chosen in each]
         return torch.cat([colors if chosen is None else colors[chosen.cpu()] for colors, chosen in parts])
 
     def bias(self, layer: Layer) -> Tensor | None:
@@ -322,6 +322,12 @@ def _kept(inversion: Inversion, sigma: float, layer: Layer, letter: str, picture
     """A kept projection of one picture, (N, heads · d)."""
     kept = inversion.bank.get(sigma, layer, letter)
     return kept[picture % kept.shape[0]]
+
+
+def _colors(picture: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A picture's colors on a grid, (1, H, W, 3) -> (h · w, 3)."""
+    # in one order in memory, which a product's order of adding follows: the same picture gives the same bits
+    return resize(picture, grid)[0].flatten(0, 1).contiguous()
 
 
 def _surest(confidence: Tensor) -> tuple[float, float]:

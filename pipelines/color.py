@@ -8,7 +8,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..attention.union import check_numbers
 from ..color import (
     adain,
     check_batch,
@@ -23,7 +22,7 @@ from ..color import (
 )
 from ..color.merge import Gamut, Upsampling
 from ..color.sizes import size_of
-from ..color.statistics import adain_moments, match_chroma_moments, pooled_moments
+from ..color.statistics import adain_moments, match_chroma_moments
 from ..settings import Settings, setting, share
 from .exemplar_references import References
 
@@ -103,6 +102,7 @@ def luminance_merge(
     reference: Tensor | None = None,
     mask: Tensor | None = None,
     several: Sequence[float] | None = None,
+    reference_masks: Tensor | None = None,
 ) -> Tensor:
     """Chroma of one picture on the lightness of another.
 
@@ -112,11 +112,14 @@ def luminance_merge(
     :param mask: (B or 1, *, *), where color goes.
     :param several: weights of references of any number, whose common statistics are matched, () for all alike; None
         where each picture has one.
+    :param reference_masks: (1 or references, *, *), which part of several references counts: above one half. One with
+        nothing there leaves its reference out.
     :returns: (B, H, W, 3) in 0..1.
     :raises ValueError: shapes or batches that do not fit, or no reference for the official arithmetic.
     """
     if reference is not None and several is not None and len(reference) > 1:
-        return _merge_of_several(color_image, gray_image, settings, References.of(reference, None, several), mask)
+        references = References.of(reference, reference_masks, several)
+        return _merge_of_several(color_image, gray_image, settings, references, mask)
     check_batch(color_image=color_image, gray_image=gray_image, reference=reference, mask=mask)
     if settings.arithmetic == "exact":
         return merge_luminance(
@@ -180,7 +183,11 @@ class StatisticsMatchSettings(Settings):
 
 
 def match_latents(
-    latent: Tensor, reference: Tensor, settings: StatisticsMatchSettings, several: Sequence[float] | None = None
+    latent: Tensor,
+    reference: Tensor,
+    settings: StatisticsMatchSettings,
+    several: Sequence[float] | None = None,
+    reference_masks: Tensor | None = None,
 ) -> Tensor:
     """AdaIN of latents: each channel takes the mean and spread that it has in the reference.
 
@@ -188,8 +195,10 @@ def match_latents(
     :param reference: (1 or B, C, *, *), any number with ``several``.
     :param several: weights of references whose common statistics are taken, () for all alike; None where each latent
         has one.
+    :param reference_masks: (1 or references, *, *), which part of several references counts, as in
+        :func:`luminance_merge`.
     :returns: (B, C, h, w).
-    :raises ValueError: other channels, or a number of references that does not fit.
+    :raises ValueError: other channels, or a number of references, masks or weights that does not fit.
     """
     if latent.shape[1] != reference.shape[1]:
         raise ValueError(
@@ -197,9 +206,7 @@ def match_latents(
             "has; make both with one VAE."
         )
     if several is not None and len(reference) > 1:
-        weights = tuple(several) * (len(reference) if len(several) == 1 else 1) or (1.0,) * len(reference)
-        check_numbers(len(reference), (), weights)
-        samples = [one.flatten(1).T for one in reference]
-        return adain_moments(latent, pooled_moments(samples, weights, True), settings.strength)
+        references = References.of(None, reference_masks, several, inverted=len(reference))
+        return adain_moments(latent, references.moments(reference.movedim(1, -1), unbiased=True), settings.strength)
     check_count(len(reference), len(latent), "reference")
     return adain(latent, reference.to(latent), strength=settings.strength)

@@ -105,15 +105,21 @@ class References:
 
     def chroma(self) -> Moments:
         """Mean and deviation of a and b, in Lab units."""
-        return self._moments([rgb_to_lab(picture.cpu().float())[0, ..., 1:] for picture in self.pictures], False)
+        return self.moments([rgb_to_lab(picture.cpu().float())[0, ..., 1:] for picture in self.pictures])
 
     def latents(self, pair: ReferencePair) -> Moments:
         """Mean and deviation of the channels of their noised latents."""
         planes = [plane.movedim(0, -1) for part in pair.parts for plane in part.color.noised()]
-        return self._moments(planes, True)
+        return self.moments(planes, unbiased=True)
 
-    def _moments(self, planes: Sequence[Tensor], unbiased: bool) -> Moments:
-        """:param planes: (h, w, C), one a reference."""
+    def moments(self, planes: Sequence[Tensor] | Tensor, *, unbiased: bool = False) -> Moments:
+        """Mean and deviation of what is given of each reference, where its mask leaves it.
+
+        :param planes: (h, w, C), one a reference.
+        :param unbiased: see ``color.statistics.pooled_moments``.
+        :raises ValueError: another number of masks or weights.
+        """
+        check_numbers(len(planes), self.masks, self.weights)
         samples, masses = [], []
         for at, plane in enumerate(planes):
             mask = self.masks[at] if self.masks else None

@@ -172,6 +172,7 @@ class ReadBeside:
     :param others: (B, H, W, 3) in 0..1, without color.
     :param at_once: most pictures in one model call.
     :param out_of_memory: whether an error says that memory ran out.
+    :param on_pictures: called with how many are done of the pictures that are asked for.
     :ivar kept: features of the others. None where they have to be looked at by themselves: before anybody asked, and
         where all are too many at once or not seen at one size.
     """
@@ -180,6 +181,7 @@ class ReadBeside:
     others: Tensor
     at_once: int
     out_of_memory: Callable[[Exception], bool]
+    on_pictures: Callable[[int], None] = lambda _: None
     kept: Features | None = None
 
     @property
@@ -211,8 +213,9 @@ class ReadBeside:
                 if not self.out_of_memory(error):
                     raise
             else:
+                self.on_pictures(len(pictures))
                 return found
-        return BatchedFeatures(network, self.at_once, self.out_of_memory).features(pictures)
+        return BatchedFeatures(network, self.at_once, self.out_of_memory, self.on_pictures).features(pictures)
 
 
 @dataclass(frozen=True)

@@ -196,10 +196,10 @@ def _checked(original: Tensor, edited: Tensor, fallback: Tensor | None) -> tuple
         check_count(len(fallback), len(original), "fallback")
     gray = [i + 1 for i, one in enumerate(edited) if is_gray(one[None])]
     if gray:
-        which = "" if len(edited) == 1 else f" in picture {', '.join(map(str, gray))}"
+        which = "" if len(edited) == 1 else f" Picture {', '.join(map(str, gray))} has none."
         raise ValueError(
-            f"edited: found no color{which}, expected a colored copy of the original; connect the edit, and the gray "
-            "picture as the original."
+            "edited: found no color in it, expected a colored copy of the original; connect the edit, and the gray "
+            f"picture as the original.{which}"
         )
     return original, edited, fallback
 

@@ -10,11 +10,13 @@ import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ...attention.dual import check_reference_mask
+from ...attention.union import leaves_any
 from ...color import check_count, check_masks, desaturate
 from ...color.batches import part_of
 from ...memory.entries import ColorMemory, Made
 from ...memory.features import FeatureSource
-from ...memory.writing import check_cover
+from ...pipelines.exemplar_references import References
 from ...pipelines.memory import (
     MemoryResult,
     color_in_batches,
@@ -157,7 +159,7 @@ def colored_by_references(
     reference_mask: Tensor | None,
     fallback: Tensor | None,
     weights: tuple[float, ...] | None,
-    on_pictures: Callable[[int, Tensor], None],
+    on_pictures: Callable[[int, Tensor | None], None],
 ) -> MemoryResult:
     """Pictures colored by references (one for all, one each, or all for every one), by a memory, or by both.
 
@@ -165,34 +167,42 @@ def colored_by_references(
 
     :param known: (1 or B, H, W, 3) in 0..1, any number with ``weights``; None for none.
     :param memory: counts beside the references; None for none.
-    :param reference_mask: (1 or references, *, *), what of them counts: above one half.
+    :param reference_mask: (1 or references, *, *), what of them counts: above one half. Where all serve every picture,
+        one with nothing there leaves its reference out.
     :param weights: of references that all serve every picture, () for all alike; None where there is one for each.
-    :param on_pictures: called with how many are done, and the last one, (H, W, 3).
-    :raises ValueError: what does not fit.
+    :param on_pictures: called with how many references and pictures are done of all of them, and the last one that was
+        colored, (H, W, 3), or None.
+    :raises ValueError: what does not fit, before any model call.
     """
-    parts, done = [], 0
     settings, source = _as_written(settings, memory), network.features(settings.features, memory)
-    if known is not None:
-        if weights is None:
-            check_count(len(known), len(image), "reference")
-        reference_mask = check_masks(reference_mask, len(known), "reference_mask")
-        reference_mask = None if reference_mask is None else (reference_mask > 0.5).float()
-        check_cover(reference_mask)
-    together = weights is not None
-    for group in [slice(0, len(image))] if together else _alike(known, len(image)):
+    if memory is not None and memory.made is not None:
+        memory.made.check(Made(source.fingerprint, source.spaces, settings.features.context, source.name))
+    check_masks(mask, len(image), "mask")
+    if fallback is not None:
+        check_count(len(fallback), len(image), "fallback")
+    given = None if known is None else _Given.checked(known, reference_mask, weights, len(image))
+    parts, done = [], 0 if known is None or given is None else len(known) - len(given.pictures)
+    for group in given.groups(len(image)) if given is not None else [slice(0, len(image))]:
         inputs, asked, kept = image[group], memory, None
-        if known is not None:
-            both = ReadBeside(source, desaturate(inputs), min(AT_ONCE, settings.batch), out_of_memory)
+        if given is not None:
+            some, read = given.of(group), done
+            both = ReadBeside(
+                source,
+                desaturate(inputs),
+                min(AT_ONCE, settings.batch),
+                out_of_memory,
+                lambda count, read=read: on_pictures(read + count, None),
+            )
             asked = write_references(
                 both,
-                known if together else part_of(known, group),
+                some.pictures,
                 WritingSettings(settings.features),
-                masks=reference_mask if together else part_of(reference_mask, group),
-                weights=weights or (),
+                masks=some.masks,
+                weights=some.weights or (),
                 beside_others=memory is not None,
             )
             asked = merged_memories({"memory": memory, "reference": asked}) if memory is not None else asked
-            kept = both.kept
+            kept, done = both.kept, done + len(some.pictures)
         each = {"mask": part_of(mask, group), "fallback": part_of(fallback, group), "features": kept}
         for part in color_in_batches(source, inputs, asked, settings, out_of_memory, device=network.device, **each):
             parts.append(part)
@@ -201,15 +211,58 @@ def colored_by_references(
     return joined_results(parts)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """References that count.
+
+    :param pictures: (n, H, W, 3) in 0..1.
+    :param masks: (1 or n, *, *) of 0 and 1, or None.
+    :param weights: where all serve every picture, () for all alike; None where there is one for all, or one for each.
+    """
+
+    pictures: Tensor
+    masks: Tensor | None
+    weights: tuple[float, ...] | None
+
+    @classmethod
+    def checked(cls, known: Tensor, masks: Tensor | None, weights: tuple[float, ...] | None, pictures: int) -> _Given:
+        """As :func:`colored_by_references` takes them.
+
+        :param pictures: how many are to be colored.
+        :raises ValueError: numbers that do not fit, or masks that leave nothing.
+        """
+        if weights is None:
+            check_count(len(known), pictures, "reference")
+            masks = check_masks(masks, len(known), "reference_mask")
+            if masks is not None:
+                check_reference_mask(masks)
+            return cls(known, _binary(masks), None)
+        given = References.of(known, masks, weights)
+        each = given.masks or (None,) * len(known)
+        left = [i for i, mask in enumerate(each) if mask is None or leaves_any(mask)]
+        some = [mask for mask in each if mask is not None and leaves_any(mask)]
+        numbers = tuple(given.weights[i] for i in left) if given.weights else ()
+        return cls(known[left], _binary(torch.cat(some)) if some else None, numbers)
+
+    def groups(self, pictures: int) -> list[slice]:
+        """Pictures that are colored by one and the same."""
+        if self.weights is None and len(self.pictures) > 1:
+            return [slice(i, i + 1) for i in range(pictures)]
+        return [slice(0, pictures)]
+
+    def of(self, group: slice) -> _Given:
+        """What colors a group of pictures."""
+        if self.weights is not None:
+            return self
+        return _Given(part_of(self.pictures, group), part_of(self.masks, group), None)
+
+
+def _binary(masks: Tensor | None) -> Tensor | None:
+    return None if masks is None else (masks > 0.5).float()
+
+
 def _as_written(settings: MemorySettings, memory: ColorMemory | None) -> MemorySettings:
     """As a memory wants to be asked."""
     if memory is None or memory.made is None:
         return settings
     return replace(settings, features=replace(settings.features, context=memory.made.context))
-
-
-def _alike(known: Tensor | None, pictures: int) -> list[slice]:
-    """Pictures that are colored by one and the same."""
-    if known is not None and len(known) > 1:
-        return [slice(i, i + 1) for i in range(pictures)]
-    return [slice(0, pictures)]

@@ -161,39 +161,106 @@ class TestStages:
         three = inject("reference", "gray", "wide", references=ALL, weights="0.00001, 0.00001, 1")
         assert difference(three, alone) < 1e-2
 
-    def test_the_same_as_the_whole_node(self, nodes, embedded, parts, inject, colorize, references):
-        """Statistics, injection and guidance as stages, beside Exemplar Colorize."""
-        model, _, vae, empty = embedded
-        (latent,) = nodes(
+    @pytest.fixture
+    def in_stages(self, nodes, embedded, parts, colorize, references):
+        """Statistics, injection, guidance and merge as stages."""
+
+        def made(**several):
+            model, _, vae, empty = embedded
+            (latent,) = nodes(
+                "ExemplarMatchLatentStatistics",
+                latent=parts["input"][1],
+                reference=parts["reference"][1],
+                strength=1.0,
+                **several,
+            )
+            (patched,) = nodes(
+                "ExemplarDualAttentionColor",
+                model=model,
+                input_inversion=parts["input"][0],
+                reference_inversion=parts["reference"][0],
+                gray_inversion=parts["gray"][0],
+                **several,
+                **{name: SETTINGS[name] for name in ("gamma_shallow", "gamma_deep", "beta_shallow", "beta_deep")},
+            )
+            decoded = vae.decode(run(patched, empty, latent, parts["input"][2], cfg=SETTINGS["guidance"]))
+            (image,) = nodes(
+                "ExemplarMergeLuminance",
+                color_image=decoded,
+                gray_image=colorize(references, references=ALL)[0],
+                reference=references,
+                match_statistics=0.7,
+                **several,
+            )
+            return image
+
+        return made
+
+    def test_the_same_as_the_whole_node(self, in_stages, colorize, references):
+        """Beside Exemplar Colorize, and also where each reference has a mask of its own."""
+        weighted = {"references": ALL, "weights": "1, 2"}
+        assert difference(in_stages(**weighted), colorize(references, **weighted)[0]) < 0.02
+        masks = torch.zeros(2, 64, 64)
+        masks[0, :, :24], masks[1, 20:50, 10:40] = 1, 1
+        masked = {**weighted, "reference_mask": masks}
+        found, whole = in_stages(**masked), colorize(references, **masked)[0]
+        assert difference(found, whole) < 0.02
+        assert difference(found, in_stages(**weighted)) > 0.05
+        only_first = {"references": ALL, "reference_mask": torch.stack([masks[0], 0 * masks[0]])}
+        assert difference(in_stages(**only_first), colorize(references, **only_first)[0]) < 0.02
+
+    def test_masks_of_statistics(self, nodes, references, scene):
+        """Where the mask leaves one color, that is the mean; a single reference counts as a whole."""
+        from comfyui_exemplar.color import rgb_to_lab
+
+        halves = references.clone()
+        halves[:, :, :32], halves[:, :, 32:] = torch.tensor([0.8, 0.3, 0.3]), torch.tensor([0.3, 0.3, 0.8])
+        left = (torch.arange(64) < 32).float().expand(2, 64, 64)
+        merge = {"color_image": references[:1], "gray_image": scene[0] * 0.3 + 0.3, "references": ALL}
+
+        def mean(**given):
+            return rgb_to_lab(nodes("ExemplarMergeLuminance", **merge, **given)[0])[..., 1:].mean((0, 1, 2))
+
+        wanted = rgb_to_lab(halves[:1, :1, :1])[0, 0, 0, 1:]
+        assert difference(mean(reference=halves, reference_mask=left), wanted) < 1
+        assert difference(mean(reference=halves), wanted) > 10
+        assert difference(mean(reference=halves[:1], reference_mask=left[:1]), mean(reference=halves[:1])) == 0
+        reference = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        latent = {"samples": torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))}
+        (matched,) = nodes(
             "ExemplarMatchLatentStatistics",
-            latent=parts["input"][1],
-            reference=parts["reference"][1],
+            latent=latent,
+            reference={"samples": reference},
             strength=1.0,
             references=ALL,
-            weights="1, 2",
+            reference_mask=torch.stack([left[0], 0 * left[0]]),
         )
-        (patched,) = nodes(
-            "ExemplarDualAttentionColor",
-            model=model,
-            input_inversion=parts["input"][0],
-            reference_inversion=parts["reference"][0],
-            gray_inversion=parts["gray"][0],
-            references=ALL,
-            weights="1, 2",
-            **{name: SETTINGS[name] for name in ("gamma_shallow", "gamma_deep", "beta_shallow", "beta_deep")},
-        )
-        decoded = vae.decode(run(patched, empty, latent, parts["input"][2], cfg=SETTINGS["guidance"]))
-        (image,) = nodes(
-            "ExemplarMergeLuminance",
-            color_image=decoded,
-            gray_image=colorize(references, references=ALL)[0],
-            reference=references,
-            match_statistics=0.7,
-            references=ALL,
-            weights="1, 2",
-        )
-        whole = colorize(references, references=ALL, weights="1, 2")[0]
-        assert difference(image, whole) < 0.02
+        torch.testing.assert_close(matched["samples"].mean((0, 2, 3)), reference[0, :, :, :4].mean((1, 2)))
+        torch.testing.assert_close(matched["samples"].std((0, 2, 3)), reference[0, :, :, :4].std((1, 2)))
+
+    @pytest.mark.parametrize(
+        "given, said",
+        [
+            ({"reference_mask": 2}, "reference_mask: found one, expected none with references on one per image"),
+            ({"references": ALL, "reference_mask": 3}, "reference_mask: found 3 for 2 picture"),
+            ({"references": ALL, "reference_mask": 2, "black": True}, "reference_mask: found masks with nothing"),
+            ({"references": ALL, "weights": "1, 2, 3"}, "weights: found 3 for 2 reference"),
+        ],
+    )
+    def test_masks_of_statistics_that_are_refused(self, nodes, references, scene, given, said):
+        given = dict(given)
+        if "reference_mask" in given:
+            given["reference_mask"] = torch.full((given["reference_mask"], 8, 8), 0.0 if given.pop("black", 0) else 1.0)
+        latents = {"samples": torch.randn(2, 4, 8, 8)}
+        for node, inputs in (
+            ("MergeLuminance", {"color_image": references, "gray_image": scene[0], "reference": references}),
+            ("MatchLatentStatistics", {"latent": latents, "reference": latents}),
+        ):
+            with pytest.raises(ValueError, match=said):
+                nodes(f"Exemplar{node}", **inputs, **given)
+        if given.get("references") and "reference_mask" in given:
+            with pytest.raises(ValueError, match="reference_mask: found one, expected none without a reference"):
+                nodes("ExemplarMergeLuminance", color_image=references, gray_image=scene[0], **given)
 
     @pytest.mark.parametrize(
         "settings, said",

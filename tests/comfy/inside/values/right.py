@@ -58,6 +58,7 @@ BESIDE = {
     ("ExemplarColorize", "gray_inversion"): ("reference_inversion",),
     ("ExemplarDualAttentionColor", "reference_inversion_2"): ("gray_inversion_2",),
     ("ExemplarDualAttentionColor", "gray_inversion_2"): ("reference_inversion_2",),
+    ("ExemplarMergeLuminance", "reference_mask"): ("reference",),
     ("ExemplarPromptControl", "pivots"): ("inversion",),
     **{(node, "conditioning"): ("vae",) for node in _LOOKING},
     ("ExemplarTransferColors", "model"): ("vae",),
@@ -197,9 +198,19 @@ class Right:
                 made[item.id] = QUICK.get(node_id, {}).get(item.id, item.default)
             elif not item.optional or item.id in wanted:
                 made[item.id] = self.special.get((node_id, item.id), self.sockets[item.get_io_type()])
-        if "reference_inversion_2" in made:
+        statistics = node_id in ("ExemplarMatchLatentStatistics", "ExemplarMergeLuminance")
+        if "reference_inversion_2" in made or (statistics and "reference_mask" in made):
             made["references"] = "all for every image"
+        if statistics and "reference_mask" in made:  # of a single one all would count
+            made["reference"] = _twice(made["reference"])
         if node_id == "ExemplarColorize" and "memory" in wanted:
             made["method"] = "memory"  # and no inversions, which that has no use for
             made = {name: value for name, value in made.items() if not name.endswith("inversion")}
         return made
+
+
+def _twice(reference):
+    """Two references of one IMAGE or LATENT."""
+    if isinstance(reference, dict):
+        return {**reference, "samples": torch.cat([reference["samples"]] * 2)}
+    return torch.cat([reference] * 2)
