@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .entries import ColorMemory
-from .lookup import Found, look_up
+from .lookup import Found, look_up, shortlisted
 
 #: Reach to either side, in longest sides, within which sources are to agree.
 WINDOW = 0.2
@@ -44,18 +44,19 @@ def agreed(
     memory: ColorMemory,
     strength: float,
     top: int = 0,
+    most: int = 0,
     device: torch.device | None = None,
 ) -> Found:
     """Ask a memory, and where it has several sources once more, with what they agree on.
 
     :param queries: (h · w, C) on ``grid``, as for ``lookup.look_up``; ``top`` and ``device`` too.
+    :param most: see ``lookup.shortlisted``.
     :param strength: see :func:`agreement`; 0 asks once.
     """
-    found = look_up(queries, memory, top, device)
+    chosen = shortlisted(queries, grid, memory, most, device)
+    found = look_up(queries, chosen, top, device)
     if strength <= 0 or len(memory.sources) < 2:
         return found
-    # a source that was not taken along has no entries, and no prior that would matter
-    mass = (
-        torch.zeros(len(memory.sources)).index_add(0, memory.source.cpu(), memory.weight.float().cpu()).clamp_min(1e-30)
-    )
-    return look_up(queries, memory, top, device, agreement(found.shares, grid, strength, mass))
+    # of all entries: those on the shortlist were chosen by what they match
+    mass = torch.zeros(len(memory.sources)).index_add(0, memory.source.cpu(), memory.weight.float().cpu())
+    return look_up(queries, chosen, top, device, agreement(found.shares, grid, strength, mass.clamp_min(1e-30)))
