@@ -14,7 +14,7 @@ from torch import Tensor
 from .guided import upsample_guided
 from .lab import luminance, rgb_to_lab
 from .pictures import resize
-from .registration import blurred, sampled
+from .registration import blurred, boxed, sampled
 
 #: Pixels of a strip, and rows around it that its filters look at.
 STRIP, HALO = 2**20, 8
@@ -37,7 +37,10 @@ def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
     """(h, w, C) or (h, w) at another size, smooth."""
     flat = planes if planes.ndim == 3 else planes[..., None]
     if tuple(flat.shape[:2]) != tuple(size):
-        flat = F.interpolate(flat.movedim(-1, 0)[None], tuple(size), mode="bilinear", antialias=True)[0].movedim(0, -1)
+        # slow, and without effect along axes that grow
+        shrinking = any(new < old for new, old in zip(size, flat.shape, strict=False))
+        planes_first = flat.movedim(-1, 0)[None]
+        flat = F.interpolate(planes_first, tuple(size), mode="bilinear", antialias=shrinking)[0].movedim(0, -1)
     return flat if planes.ndim == 3 else flat[..., 0]
 
 
@@ -105,28 +108,27 @@ def fitting(edited: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _denoise(chroma: Tensor, lightness: Tensor) -> None:
     """In place, Wiener's rule on what a guided filter (He, Sun, Tang, PAMI 2013) does not explain."""
-    source = chroma.clone()
+    smooth = torch.empty_like(chroma)
     for rows in strips(*lightness.shape):
-        low, high = max(0, rows.start - HALO), min(len(source), rows.stop + HALO)
-        smooth = _guided(source[low:high].movedim(-1, 0), lightness[low:high]).movedim(0, -1)
-        rest = source[low:high] - smooth
+        low, high = max(0, rows.start - HALO), min(len(chroma), rows.stop + HALO)
+        part = _guided(chroma[low:high].movedim(-1, 0), lightness[low:high])
+        smooth[rows] = part[:, rows.start - low : rows.stop - low].movedim(0, -1)
+    # of the whole picture: strips with noise of their own would show
+    every = max(1, int((lightness.numel() / 2**17) ** 0.5))
+    noise = NOISE**2 * (chroma[::every, ::every] - smooth[::every, ::every]).square().sum(-1).median()
+    for rows in strips(*lightness.shape):
+        rest = chroma[rows] - smooth[rows]
         length = rest.square().sum(-1, keepdim=True)
-        noise = NOISE**2 * length.flatten()[:: max(1, length.numel() // 2**16)].median()
-        kept = smooth + rest * length / (length + noise + 1e-9)
-        chroma[rows] = kept[rows.start - low : rows.stop - low]
+        chroma[rows] = smooth[rows] + rest * length / (length + noise + 1e-9)
 
 
 def _guided(chroma: Tensor, lightness: Tensor) -> Tensor:
     """(2, h, w) as local linear functions of (h, w)."""
-
-    def mean(planes: Tensor) -> Tensor:
-        return F.avg_pool2d(planes[None], 2 * RADIUS + 1, 1, RADIUS, count_include_pad=False)[0]
-
     guide = lightness[None]
-    middle, center = mean(guide), mean(chroma)
-    variance = (mean(guide * guide) - middle * middle).clamp_min(0)
-    slope = (mean(guide * chroma) - middle * center) / (variance + EVEN)
-    return mean(slope) * guide + mean(center - slope * middle)
+    middle, center = boxed(guide, RADIUS), boxed(chroma, RADIUS)
+    variance = (boxed(guide * guide, RADIUS) - middle * middle).clamp_min(0)
+    slope = (boxed(guide * chroma, RADIUS) - middle * center) / (variance + EVEN)
+    return boxed(slope, RADIUS) * guide + boxed(center - slope * middle, RADIUS)
 
 
 def filled(chroma: Tensor, weight: Tensor, lightness: Tensor) -> Tensor:

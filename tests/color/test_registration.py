@@ -189,6 +189,18 @@ def test_blurring_keeps_the_mean_and_constants():
     assert blurred(plane[None].expand(2, -1, -1), 2.0).shape == (2, 40, 50)
 
 
+@pytest.mark.parametrize("size", [(37, 5), (1, 1), (2, 90, 70)])
+@pytest.mark.parametrize("radius", [1, 20])
+def test_boxes_are_the_same_without_opencv(size, radius, monkeypatch):
+    plane = torch.rand(size, generator=torch.Generator().manual_seed(0)) * 100
+    once, by_opencv = registration.boxed(plane, radius), registration.boxed(plane, radius, 3)
+    monkeypatch.setattr(registration, "opencv", lambda: None)
+    assert (registration.boxed(plane, radius, 3) - by_opencv).abs().max() < 1e-3
+    assert (registration.boxed(plane, radius) - once).abs().max() < 1e-3
+    window = plane[..., : radius + 1, : radius + 1]  # of the first place
+    assert torch.allclose(once[..., 0, 0], window.mean((-1, -2)), atol=1e-3)
+
+
 def test_phase_correlation_of_an_empty_picture_is_the_identity():
     flat = torch.zeros(40, 40)
     assert torch.equal(by_phase(flat, flat).matrix, torch.eye(3, dtype=torch.float64))
