@@ -144,11 +144,14 @@ def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = F
     return group
 
 
-def add_checkpoint(command: argparse.ArgumentParser) -> None:
-    """The model of a command that works with any Stable Diffusion, and what it predicts."""
+def add_checkpoint(command: argparse.ArgumentParser, about: str = "(default: the embedded model)") -> None:
+    """The model of a command that works with any Stable Diffusion, and what it predicts.
+
+    :param about: what it is for, and what is taken without it.
+    """
     from ..hosts.diffusers.prediction import Prediction
 
-    group = add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
+    group = add_model(command, f"SD 1.x, 2.x or SDXL checkpoint file or diffusers folder {about}")
     group.add_argument(
         "--prediction",
         choices=get_args(Prediction),

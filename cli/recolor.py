@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from . import options as common
 from .batch import plan
@@ -31,7 +31,6 @@ ASKING, NOT_ASKED = "memory_", ("saturation", "reach", "fallback_below", "batch"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    from ..hosts.diffusers.prediction import Prediction
     from ..pipelines.memory_settings import MemorySettings
     from ..pipelines.transfer import TransferSettings
 
@@ -73,16 +72,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="vision encoder (DINOv2, DINOv3, SigLIP, CLIP; a folder as transformers has it) that tells which places "
         "look alike, in place of a diffusion model (default: none)",
     )
-    model = common.add_model(
-        command,
-        "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder that tells which places look alike (default: none; "
-        "with --memory the embedded model)",
-    )
-    model.add_argument(
-        "--prediction",
-        choices=get_args(Prediction),
-        default="auto",
-        help="what the model predicts, as for colorize (default: auto)",
+    common.add_checkpoint(
+        command, "that tells which places look alike (default: none; with --memory the embedded model)"
     )
     for advanced in (False, True):
         each = {"advanced": advanced}
