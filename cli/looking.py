@@ -38,6 +38,21 @@ class Looking:
         return Made(self.network.fingerprint, self.network.spaces, self.asking.features.context, self.name)
 
 
+def add_looking(group: argparse._ArgumentGroup, memory: str) -> None:
+    """Memories that are asked, and what looks at pictures in place of a diffusion model.
+
+    :param memory: what ``--memory`` does for the command.
+    """
+    group.add_argument("--memory", action="append", type=common.path, metavar="FILE", default=[], help=memory)
+    group.add_argument(
+        "--encoder",
+        type=common.path,
+        metavar="PLACE",
+        help="vision encoder (DINOv2, DINOv3, SigLIP, CLIP; a folder as transformers has it) that tells which places "
+        "look alike, in place of the diffusion model (default: none)",
+    )
+
+
 def networks(options: argparse.Namespace) -> dict[str, Path]:
     """Its file or folder, by its option."""
     from ..demo import model_path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import options as common
 from .batch import plan
-from .looking import look, networks, placement
+from .looking import add_looking, look, networks, placement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,21 +56,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="original colored in another way, for places that the copy shows otherwise: one for all, or one for each "
         "(default: none, they take the colors around them)",
     )
-    group.add_argument(
-        "--memory",
-        action="append",
-        type=common.path,
-        metavar="FILE",
-        default=[],
-        help="color memory that colorize --save-memory wrote, for the same places; may be given several times "
-        "(default: none; a named model remembers the copy itself)",
-    )
-    group.add_argument(
-        "--encoder",
-        type=common.path,
-        metavar="PLACE",
-        help="vision encoder (DINOv2, DINOv3, SigLIP, CLIP; a folder as transformers has it) that tells which places "
-        "look alike, in place of a diffusion model (default: none)",
+    add_looking(
+        group,
+        "color memory that colorize --save-memory wrote, for the same places; may be given several times (default: "
+        "none; a named model remembers the copy itself)",
     )
     common.add_checkpoint(
         command, "that tells which places look alike (default: none; with --memory the embedded model)"
