@@ -172,8 +172,8 @@ def _run_by_attention(options: argparse.Namespace) -> int:
         options,
         sheets=not options.no_sheet,
         pictures=sources.pictures(options.reference),
-        files={"--model": path},
-        folders=["--model"],
+        files={"--model": path, "--vae": options.vae},
+        folders=["--model", "--vae"],
     )
     reference, mask = _references(options.reference)
     if isinstance(reference, References):

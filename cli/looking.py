@@ -54,10 +54,12 @@ def add_looking(group: argparse._ArgumentGroup, memory: str) -> None:
 
 
 def networks(options: argparse.Namespace) -> dict[str, Path]:
-    """Its file or folder, by its option."""
+    """Its files or folders, by their options."""
     from ..demo import model_path
 
-    return {"--encoder": options.encoder} if options.encoder else {"--model": options.model or model_path()}
+    if options.encoder:
+        return {"--encoder": options.encoder}
+    return {"--model": options.model or model_path(), **({"--vae": options.vae} if options.vae else {})}
 
 
 def placement(options: argparse.Namespace, chosen: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -71,6 +73,7 @@ def placement(options: argparse.Namespace, chosen: Mapping[str, Any], prefix: st
     useless = {
         "--model": options.model,
         "--prediction": options.prediction != "auto",
+        "--vae": options.vae,
         common.flag_of(prefix + "timestep"): "timestep" in chosen,
     }
     for option, there in useless.items():

@@ -159,11 +159,23 @@ def add_checkpoint(command: argparse.ArgumentParser, about: str = "(default: the
         help="what the model predicts: auto is what its file says, v is for models of v-prediction whose file does not "
         "say so, as with SD 1.x. The wrong one gives noise (default: auto)",
     )
+    add_vae(group)
+
+
+def add_vae(group: argparse._ArgumentGroup) -> None:
+    """Another autoencoder."""
+    group.add_argument(
+        "--vae",
+        type=path,
+        metavar="PLACE",
+        help="autoencoder in the place of the model's own, made for the same latents: a folder or file of diffusers' "
+        "AutoencoderTiny (TAESD), which is much smaller, or AutoencoderKL (default: the model's own)",
+    )
 
 
 def checkpoint(options: argparse.Namespace) -> dict[str, Any]:
-    """``device``, ``dtype`` and ``prediction`` for a loader of checkpoints; as :func:`placement`."""
-    return {**placement(options), "prediction": options.prediction}
+    """``device``, ``dtype``, ``prediction`` and ``vae`` for a loader of checkpoints; as :func:`placement`."""
+    return {**placement(options), "prediction": options.prediction, "vae": options.vae}
 
 
 def placement(options: argparse.Namespace) -> dict[str, Any]:

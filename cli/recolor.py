@@ -64,6 +64,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     common.add_checkpoint(
         command, "that tells which places look alike (default: none; with --memory the embedded model)"
     )
+    common.add_vae(model)
     for advanced in (False, True):
         each = {"advanced": advanced}
         common.add_settings(command, TransferSettings, **each)
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         sheets=not options.no_sheet,
         pictures={**_named("--from", edits), **_named("--fallback", fallbacks)},
         files={**{f"--memory {file}": file for file in options.memory}, **(networks(options) if asked else {})},
-        folders=["--model", "--encoder"],
+        folders=["--model", "--encoder", "--vae"],
     )
     memory = _memory(options)
     network: dict[str, Any] = {}
