@@ -159,11 +159,6 @@ def add_checkpoint(command: argparse.ArgumentParser, about: str = "(default: the
         help="what the model predicts: auto is what its file says, v is for models of v-prediction whose file does not "
         "say so, as with SD 1.x. The wrong one gives noise (default: auto)",
     )
-    add_vae(group)
-
-
-def add_vae(group: argparse._ArgumentGroup) -> None:
-    """Another autoencoder."""
     group.add_argument(
         "--vae",
         type=path,

@@ -64,7 +64,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     common.add_checkpoint(
         command, "that tells which places look alike (default: none; with --memory the embedded model)"
     )
-    common.add_vae(model)
     for advanced in (False, True):
         each = {"advanced": advanced}
         common.add_settings(command, TransferSettings, **each)
