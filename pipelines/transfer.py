@@ -216,7 +216,7 @@ class _Found:
 
 def _registered(original: Tensor, copy: Tensor, settings: TransferSettings) -> _Found:
     found = register(original, copy, settings.motion, settings.reach)
-    related = found.similarity >= RELATED
+    related = found.likeness >= RELATED
     if settings.motion == "none" or min(original.shape[:2]) < LEAST_SIDE or (related and found.fit.upright):
         return _Found(found, copy, False, ())
     for name, turn in TURNS.items():
@@ -230,7 +230,7 @@ def _registered(original: Tensor, copy: Tensor, settings: TransferSettings) -> _
         return _Found(found, copy, False, ())
     still = register(original, copy, "none")
     note = (
-        f"The edit does not seem to show the original (similarity {max(found.similarity, still.similarity):.2f}, "
+        f"The edit does not seem to show the original (similarity {max(found.likeness, still.similarity):.2f}, "
         "expected about 0.4 or more). Its colors were laid on as they are, as a plain merge does; connect an edit of "
         "this very picture."
     )
