@@ -28,8 +28,8 @@ FEATURES, LEAST, DISTINCT, NEAR = 2000, 12, 0.8, 0.008
 SIMPLER = 0.6
 #: Standard deviation in pixels over which grain is averaged out before two planes are compared.
 GRAIN = 2
-#: Correlation, or share of the features, that needs no other proof; what another fit must be better by; and the share of
-#: the longest side by which a fit that moves the corners further needs that proof.
+#: Correlation, or share of the features, that needs no other proof; what another fit must be better by; and the share
+#: of the longest side by which a fit that moves the corners further needs that proof.
 SURE, BETTER, FAR = 0.5, 0.05, 0.25
 #: Pixels that are averaged at once when a large picture is shrunk.
 _STRIP = 2**22
