@@ -86,7 +86,11 @@ def united(
             grid = (color if layer in color.layers else gray).grid(layer)
             grids[layer] += [grid] * color.pictures
             tokens[layer] += [_chosen(mask, grid) for mask in masks[spans[-1]]]
-    whole, without = (_joined([part[at] for part in parts], spans, tokens) for at in (0, 1))
+    colored, plain = ([part[at] for part in parts] for at in (0, 1))
+    whole = _joined(colored, spans, tokens)
+    # who only asks where references match hands over the same banks twice
+    alike = all(color is gray for color, gray in parts)
+    without = whole if alike else _joined(plain, spans, tokens)
     bias = _bias(tokens, grids, weights) if len(set(weights)) > 1 else None
     each = {layer: tuple(chosen) for layer, chosen in tokens.items()}
     return Union(whole, without, bias, each, {layer: tuple(of) for layer, of in grids.items()})

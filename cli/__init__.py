@@ -2,7 +2,8 @@
 
 Start at :func:`main`. A command is a module of this folder with ``NAME``, ``HELP``, ``DESCRIPTION``,
 ``add_options(parser)`` and ``run(options)``, found by itself; its options come from settings
-(``options.add_settings``). What is said when one fails is in :mod:`.failures`, where it is said in :mod:`.terminal`.
+(``options.add_settings``); :mod:`.looking` is what commands that ask color memories share. What is said when one fails
+is in :mod:`.failures`, where it is said in :mod:`.terminal`.
 """
 
 from __future__ import annotations

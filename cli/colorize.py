@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import options as common
 from . import sources
 from .batch import Job, plan
+from .looking import add_looking
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,13 +63,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="P",
         help="colors that results are kept to: a picture, or a list such as '#c8102e,#003' (default: none)",
     )
-    group.add_argument(
-        "--memory",
-        action="append",
-        type=common.path,
-        metavar="FILE",
-        default=[],
-        help="color memory of this model that --save-memory wrote; may be given several times (default: none)",
+    add_looking(
+        group, "color memory of this model that --save-memory wrote; may be given several times (default: none)"
     )
     group.add_argument(
         "--save-memory",
@@ -76,13 +72,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write all these colors to this .safetensors file; one that this command did not make is never replaced "
         "(default: they are not kept)",
-    )
-    group.add_argument(
-        "--encoder",
-        type=common.path,
-        metavar="PLACE",
-        help="vision encoder (DINOv2, DINOv3, SigLIP, CLIP; a folder as transformers has it) that tells which places "
-        "look alike, in place of the diffusion model (default: none)",
     )
     method = entries(MethodSettings)["method"]
     group.add_argument(
@@ -183,8 +172,8 @@ def _run_by_attention(options: argparse.Namespace) -> int:
         options,
         sheets=not options.no_sheet,
         pictures=sources.pictures(options.reference),
-        files={"--model": path},
-        folders=["--model"],
+        files={"--model": path, "--vae": options.vae},
+        folders=["--model", "--vae"],
     )
     reference, mask = _references(options.reference)
     if isinstance(reference, References):

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, why: str) -> int:
         sheets=not options.no_sheet,
         pictures=_pictures(options),
         files={**{f"--memory {file}": file for file in options.memory}, **networks(options)},
-        folders=["--model", "--encoder"],
+        folders=["--model", "--encoder", "--vae"],
         saves={"--save-memory": options.save_memory},
     )
     place = OwnPlace(options.save_memory, KEY, MAKER) if options.save_memory else None

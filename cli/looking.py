@@ -38,11 +38,28 @@ class Looking:
         return Made(self.network.fingerprint, self.network.spaces, self.asking.features.context, self.name)
 
 
+def add_looking(group: argparse._ArgumentGroup, memory: str) -> None:
+    """Memories that are asked, and what looks at pictures in place of a diffusion model.
+
+    :param memory: what ``--memory`` does for the command.
+    """
+    group.add_argument("--memory", action="append", type=common.path, metavar="FILE", default=[], help=memory)
+    group.add_argument(
+        "--encoder",
+        type=common.path,
+        metavar="PLACE",
+        help="vision encoder (DINOv2, DINOv3, SigLIP, CLIP; a folder as transformers has it) that tells which places "
+        "look alike, in place of the diffusion model (default: none)",
+    )
+
+
 def networks(options: argparse.Namespace) -> dict[str, Path]:
-    """Its file or folder, by its option."""
+    """Its files or folders, by their options."""
     from ..demo import model_path
 
-    return {"--encoder": options.encoder} if options.encoder else {"--model": options.model or model_path()}
+    if options.encoder:
+        return {"--encoder": options.encoder}
+    return {"--model": options.model or model_path(), **({"--vae": options.vae} if options.vae else {})}
 
 
 def placement(options: argparse.Namespace, chosen: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -56,6 +73,7 @@ def placement(options: argparse.Namespace, chosen: Mapping[str, Any], prefix: st
     useless = {
         "--model": options.model,
         "--prediction": options.prediction != "auto",
+        "--vae": options.vae,
         common.flag_of(prefix + "timestep"): "timestep" in chosen,
     }
     for option, there in useless.items():

@@ -144,11 +144,14 @@ def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = F
     return group
 
 
-def add_checkpoint(command: argparse.ArgumentParser) -> None:
-    """The model of a command that works with any Stable Diffusion, and what it predicts."""
+def add_checkpoint(command: argparse.ArgumentParser, about: str = "(default: the embedded model)") -> None:
+    """The model of a command that works with any Stable Diffusion, and what it predicts.
+
+    :param about: what it is for, and what is taken without it.
+    """
     from ..hosts.diffusers.prediction import Prediction
 
-    group = add_model(command, "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder (default: the embedded model)")
+    group = add_model(command, f"SD 1.x, 2.x or SDXL checkpoint file or diffusers folder {about}")
     group.add_argument(
         "--prediction",
         choices=get_args(Prediction),
@@ -156,11 +159,18 @@ def add_checkpoint(command: argparse.ArgumentParser) -> None:
         help="what the model predicts: auto is what its file says, v is for models of v-prediction whose file does not "
         "say so, as with SD 1.x. The wrong one gives noise (default: auto)",
     )
+    group.add_argument(
+        "--vae",
+        type=path,
+        metavar="PLACE",
+        help="autoencoder in the place of the model's own, made for the same latents: a folder or file of diffusers' "
+        "AutoencoderTiny (TAESD), which is much smaller, or AutoencoderKL (default: the model's own)",
+    )
 
 
 def checkpoint(options: argparse.Namespace) -> dict[str, Any]:
-    """``device``, ``dtype`` and ``prediction`` for a loader of checkpoints; as :func:`placement`."""
-    return {**placement(options), "prediction": options.prediction}
+    """``device``, ``dtype``, ``prediction`` and ``vae`` for a loader of checkpoints; as :func:`placement`."""
+    return {**placement(options), "prediction": options.prediction, "vae": options.vae}
 
 
 def placement(options: argparse.Namespace) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from . import options as common
 from .batch import plan
-from .looking import look, networks, placement
+from .looking import add_looking, look, networks, placement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,6 @@ ASKING, NOT_ASKED = "memory_", ("saturation", "reach", "fallback_below", "batch"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    from ..hosts.diffusers.prediction import Prediction
     from ..pipelines.memory_settings import MemorySettings
     from ..pipelines.transfer import TransferSettings
 
@@ -57,32 +56,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="original colored in another way, for places that the copy shows otherwise: one for all, or one for each "
         "(default: none, they take the colors around them)",
     )
-    group.add_argument(
-        "--memory",
-        action="append",
-        type=common.path,
-        metavar="FILE",
-        default=[],
-        help="color memory that colorize --save-memory wrote, for the same places; may be given several times "
-        "(default: none; a named model remembers the copy itself)",
+    add_looking(
+        group,
+        "color memory that colorize --save-memory wrote, for the same places; may be given several times (default: "
+        "none; a named model remembers the copy itself)",
     )
-    group.add_argument(
-        "--encoder",
-        type=common.path,
-        metavar="PLACE",
-        help="vision encoder (DINOv2, DINOv3, SigLIP, CLIP; a folder as transformers has it) that tells which places "
-        "look alike, in place of a diffusion model (default: none)",
-    )
-    model = common.add_model(
-        command,
-        "SD 1.x, 2.x or SDXL checkpoint file or diffusers folder that tells which places look alike (default: none; "
-        "with --memory the embedded model)",
-    )
-    model.add_argument(
-        "--prediction",
-        choices=get_args(Prediction),
-        default="auto",
-        help="what the model predicts, as for colorize (default: auto)",
+    common.add_checkpoint(
+        command, "that tells which places look alike (default: none; with --memory the embedded model)"
     )
     for advanced in (False, True):
         each = {"advanced": advanced}
@@ -106,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         sheets=not options.no_sheet,
         pictures={**_named("--from", edits), **_named("--fallback", fallbacks)},
         files={**{f"--memory {file}": file for file in options.memory}, **(networks(options) if asked else {})},
-        folders=["--model", "--encoder"],
+        folders=["--model", "--encoder", "--vae"],
     )
     memory = _memory(options)
     network: dict[str, Any] = {}

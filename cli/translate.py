@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
         options,
         "translated",
         pictures={"--reference": options.reference},
-        files={"--concept": options.concept, "--model": path},
-        folders=["--model"],
+        files={"--concept": options.concept, "--model": path, "--vae": options.vae},
+        folders=["--model", "--vae"],
         saves={"--save-concept": options.save_concept},
     )
     place = OwnPlace(options.save_concept, VECTORS_KEY, "--save-concept") if options.save_concept else None

@@ -1,11 +1,13 @@
-"""Color arithmetic of the pack: float CIE Lab, statistics transfer, luminance merge and picture metrics.
+"""Color arithmetic of the pack: float CIE Lab, statistics, luminance merge, picture metrics, drifted copies.
 
 Pure functions of torch tensors. Pictures are ``(B, H, W, C)`` floats in 0..1, masks ``(B, H, W)``; they work in float32
 and give back the caller's dtype, device and batch. What pictures, masks and any tensors must be is asked in
 :mod:`.pictures`, :mod:`.gray`, :mod:`.masks` and :mod:`.tensors`; :mod:`.batches` says how many fit together, in number
-and in memory. What every room needs stands here too: :mod:`.devices` says what torch can be asked of a device,
-:mod:`.held` makes values that count as the tensors in them. Only :mod:`.official` needs OpenCV, and only when it is
-called.
+and in memory. Where a picture's places lie in a drifted copy of it is found by :mod:`.registration` (one fit for all),
+:mod:`.flow` (what moved within it; start there) and :mod:`.evidence` (how sure it is); :mod:`.transfer` carries the
+copy's chroma over. What every room needs stands here too: :mod:`.devices` says what torch can be asked of a device,
+:mod:`.held` makes values that count as the tensors in them. OpenCV is imported when it is called for:
+:mod:`.official` needs it, registration is better with it.
 """
 
 from .batches import check_batch, check_count, check_masks, in_batches, part_of

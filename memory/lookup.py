@@ -55,13 +55,20 @@ class Found:
         return self.shares.argmax(-1)
 
 
-def look_up(queries: Tensor, memory: ColorMemory, top: int = 0, device: torch.device | None = None) -> Found:
+def look_up(
+    queries: Tensor,
+    memory: ColorMemory,
+    top: int = 0,
+    device: torch.device | None = None,
+    prior: Tensor | None = None,
+) -> Found:
     """Ask a memory.
 
     :param queries: (N, C), scaled, as ``features.joined_queries`` gives them.
     :param memory: with at least one entry.
     :param top: how many of the best entries each place attends to; 0 for all. Exact, at the price of a second pass.
     :param device: where it is computed; None is where the queries are.
+    :param prior: (N, sources), added to the logits of each source's entries; None adds nothing.
     :returns: on the CPU.
     :raises ValueError: a memory without entries, or keys of another width.
     """
@@ -76,7 +83,11 @@ def look_up(queries: Tensor, memory: ColorMemory, top: int = 0, device: torch.de
     if len(memory) <= AT_HAND:
         memory = memory.to(device)
     sources = max(len(memory.sources), 1)
-    parts = [_asked(part.to(device).float(), memory, sources, top) for part in queries.split(QUERIES)]
+    parts = []
+    for first in range(0, len(queries), QUERIES):
+        some = slice(first, first + QUERIES)
+        more = None if prior is None else prior[some].to(device).float()
+        parts.append(_asked(queries[some].to(device).float(), memory, sources, top, more))
     return Found(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
 
 
@@ -102,10 +113,10 @@ def shortlisted(
     return memory.take(torch.cat(rows).unique())
 
 
-def _asked(queries: Tensor, memory: ColorMemory, sources: int, top: int) -> tuple[Tensor, ...]:
+def _asked(queries: Tensor, memory: ColorMemory, sources: int, top: int, prior: Tensor | None) -> tuple[Tensor, ...]:
     """The fields of :class:`Found` for one tile's queries."""
     if 0 < top < len(memory):
-        logits, rows = _best(queries, memory, top)
+        logits, rows = _best(queries, memory, top, prior)
         values = _values(memory, rows.flatten().to(memory.source.device), sources, queries.device).unflatten(
             0, rows.shape
         )
@@ -113,20 +124,23 @@ def _asked(queries: Tensor, memory: ColorMemory, sources: int, top: int) -> tupl
         sums.add(logits, rows, lambda e: (e[:, None] @ values)[:, 0])
         return sums.done(top)
     sums = _Sums(queries, sources)
-    for first, logits in _tiles(queries, memory):
+    for first, logits in _tiles(queries, memory, prior):
         rows = slice(first, first + logits.shape[1])
         values = _values(memory, rows, sources, queries.device)
         sums.add(logits, first, lambda e, values=values: e @ values)
     return sums.done(len(memory))
 
 
-def _tiles(queries: Tensor, memory: ColorMemory):
+def _tiles(queries: Tensor, memory: ColorMemory, prior: Tensor | None = None):
     """(first entry, logits (n, at most ENTRIES)) of one tile after another."""
     assert memory.keys is not None
     for first in range(0, len(memory), ENTRIES):
         rows = slice(first, first + ENTRIES)
         keys = memory.keys[rows].to(queries.device).floats()
-        yield first, torch.addmm(memory.weight[rows].to(queries).log(), queries, keys.T)
+        logits = torch.addmm(memory.weight[rows].to(queries).log(), queries, keys.T)
+        if prior is not None:
+            logits += prior[:, memory.source[rows].to(prior.device)]
+        yield first, logits
 
 
 def _values(memory: ColorMemory, rows: slice | Tensor, sources: int, device: torch.device) -> Tensor:
@@ -138,11 +152,11 @@ def _values(memory: ColorMemory, rows: slice | Tensor, sources: int, device: tor
     return torch.cat([ones, chroma, chroma.square().sum(-1, keepdim=True), which], -1)
 
 
-def _best(queries: Tensor, memory: ColorMemory, top: int) -> tuple[Tensor, Tensor]:
+def _best(queries: Tensor, memory: ColorMemory, top: int, prior: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The largest logits of each query, (n, top), and their entries."""
     logits = queries.new_empty(len(queries), 0)
     rows = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
-    for first, tile in _tiles(queries, memory):
+    for first, tile in _tiles(queries, memory, prior):
         best, at = tile.topk(min(top, tile.shape[1]), -1)
         both, numbers = torch.cat([logits, best], -1), torch.cat([rows, at + first], -1)
         logits, order = both.topk(min(top, both.shape[1]), -1)

@@ -33,9 +33,10 @@ from ..color import (
 from ..color.batches import in_batches, part_of
 from ..color.merge import at_size_of
 from ..color.sizes import size_of
+from ..memory.agreement import agreed
 from ..memory.entries import ColorMemory, Made, empty, merged
 from ..memory.features import Features, FeatureSource, joined_queries
-from ..memory.lookup import look_up, shortlisted
+from ..memory.lookup import look_up
 from ..memory.palette import GRAY, Palette, bounded
 from ..memory.strokes import overlaid
 from ..memory.writing import check_cover, from_references, from_strokes
@@ -360,8 +361,7 @@ def _answer(
         features, settings.temperature_coarse, settings.temperature_fine, settings.features.context
     )[0]
     grid = features.grid
-    chosen = shortlisted(queries, grid, memory, settings.most, device)
-    found = look_up(queries, chosen, settings.top, device)
+    found = agreed(queries, grid, memory, settings.agreement, settings.top, settings.most, device)
     chroma = found.chroma
     if settings.coherence > 0:
         # the picture as a memory of its own answer: what attends to each other there belongs together

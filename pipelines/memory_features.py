@@ -122,19 +122,10 @@ def as_written(settings: FeatureSettings, memory: ColorMemory, host: Host) -> Fe
     )
 
 
-@dataclass(frozen=True)
-class BatchedFeatures:
-    """A source of features that is asked for as many pictures at once as memory allows.
-
-    :param at_once: most pictures in one model call.
-    :param out_of_memory: whether an error says that memory ran out.
-    :param on_pictures: called with how many pictures are done.
-    """
+class _Asks:
+    """A source of features that asks another one, and says of itself what that says."""
 
     network: FeatureSource
-    at_once: int
-    out_of_memory: Callable[[Exception], bool]
-    on_pictures: Callable[[int], None] = lambda _: None
 
     @property
     def fingerprint(self) -> str:
@@ -151,6 +142,21 @@ class BatchedFeatures:
         """Those of the network."""
         return self.network.spaces
 
+
+@dataclass(frozen=True)
+class BatchedFeatures(_Asks):
+    """A source of features that is asked for as many pictures at once as memory allows.
+
+    :param at_once: most pictures in one model call.
+    :param out_of_memory: whether an error says that memory ran out.
+    :param on_pictures: called with how many pictures are done.
+    """
+
+    network: FeatureSource
+    at_once: int
+    out_of_memory: Callable[[Exception], bool]
+    on_pictures: Callable[[int], None] = lambda _: None
+
     def features(self, pictures: Tensor) -> Features:
         """(B, H, W, 3) in 0..1, without color -> features, where the network leaves them."""
         parts = []
@@ -163,7 +169,7 @@ class BatchedFeatures:
 
 
 @dataclass
-class ReadBeside:
+class ReadBeside(_Asks):
     """A source of features that looks at other pictures, too, in the model call in which it is asked.
 
     So a picture and its reference are one call of two rows. Lifetime: one coloring, whose owner takes what was kept.
@@ -183,21 +189,6 @@ class ReadBeside:
     out_of_memory: Callable[[Exception], bool]
     on_pictures: Callable[[int], None] = lambda _: None
     kept: Features | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies the weights."""
-        return self.network.fingerprint
-
-    @property
-    def name(self) -> str:
-        """The network's."""
-        return self.network.name
-
-    @property
-    def spaces(self) -> tuple[Space, ...]:
-        """Those of the network."""
-        return self.network.spaces
 
     def features(self, pictures: Tensor) -> Features:
         """(B, H, W, 3) in 0..1, without color -> features."""

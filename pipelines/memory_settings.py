@@ -149,6 +149,19 @@ class MemorySettings(Settings):
         "1 nearly everywhere. The confidence mask shows how sure it is.",
         advanced=True,
     )
+    agreement: float = setting(
+        0.0,
+        "With several references: how far a region takes its color from the same one. 0 lets each place choose by "
+        "itself; high keeps references that show something else from mixing in, and may miss small things that only "
+        "one of them has.",
+        low=0.0,
+        high=20.0,
+        step=0.1,
+        round=0.001,
+        advanced=True,
+        auto=True,
+        later=True,
+    )
     batch: int = setting(
         8,
         "Most pictures in one model call. Low saves memory, high is faster on a GPU. Halved by itself when memory runs "

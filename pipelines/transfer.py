@@ -8,7 +8,6 @@ Edit models zoom, shift and redraw what they color. What they were given is foun
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,8 +36,6 @@ from .confidence import trust
 from .memory import check_inputs
 from .memory_settings import MemorySettings
 from .transfer_memory import looked_up
-
-log = logging.getLogger(__name__)
 
 #: Correlation above which a turned edit shows the original; and the longest side at which turns are tried.
 TURNED, SMALL = 0.4, 384

@@ -9,6 +9,8 @@ from torch import Tensor
 from comfyui_exemplar.color import lab_to_rgb, match_chroma_statistics, rgb_to_lab
 
 WINDOW, SAMPLES = 5, 1200
+#: Below this a spread counts as this much.
+_LEAST = 1e-6
 
 
 def tint(gray: Tensor, reference: Tensor) -> Tensor:
@@ -95,10 +97,6 @@ def match_histogram(gray: Tensor, reference: Tensor, bins: int = 256) -> Tensor:
             table = torch.searchsorted(shares[1], shares[0]).clamp_max(bins - 1).float() / (bins - 1)
             picture[..., channel] = table[levels]
     return found
-
-
-#: Below this a spread counts as this much.
-_LEAST = 1e-6
 
 
 def _roots(covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,7 @@ MEMORY: dict[str, Any] = {
     "temperature_coarse": 1.5,
     "temperature_fine": 0.75,
     "coherence": 1.0,
+    "agreement": 3.0,
     "saturation": 1.08,
 }
 #: Chosen by looking at what translation does with few tiny pictures (``translation``).

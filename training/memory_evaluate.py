@@ -25,6 +25,7 @@ from .memory_measure import Places, against_better, color_apart, colored_with_co
 from .pages import draw_pages
 from .pairs import EvaluationPairs, build, build_apart, photographed
 from .palette_measure import PLAIN, measure_palettes
+from .report import rounded
 from .scenes import Scenes
 from .strokes_measure import measure_strokes
 from .unet import load_photographs
@@ -80,7 +81,7 @@ def evaluate_memory(folder: Path, model: Path, out: Path, split: str, parts: tup
         found = json.loads((out / "memory.json").read_text())
     measured = {"strokes": _strokes, "palettes": _palettes, "two references": _apart, "confidence": _confidence}
     for part in parts:
-        found[part] = report.rounded(measured[part](bench))
+        found[part] = rounded(measured[part](bench))
         print(part, json.dumps(found[part], ensure_ascii=False), flush=True)
     out.mkdir(parents=True, exist_ok=True)
     with whole(out / "memory.json") as beside:

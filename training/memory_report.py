@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from comfyui_exemplar.color import to_uint8
 from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.files.saving import save_image
 
@@ -18,15 +18,6 @@ from .strokes_measure import MOVED_GOAL, TAKEN, TAKEN_GOAL
 #: Rows of strokes of each kind of picture, and pages of a story, on the sheet.
 ROWS, SHOWN_PAGES = 8, 10
 _HULL = "beyond the hull"
-
-
-def rounded(value):
-    """The same with numbers of four digits."""
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return round(value, 4) if isinstance(value, float) else value
 
 
 def table(found: dict) -> str:
@@ -173,4 +164,4 @@ def sheet(strokes: list[dict[str, Tensor]], pages: list[dict], path: Path) -> No
 
 
 def _paste(image: Image.Image, picture: Tensor, x: int, y: int) -> None:
-    image.paste(Image.fromarray((picture * 255).round().clamp(0, 255).to(torch.uint8).numpy()), (x, y))
+    image.paste(Image.fromarray(to_uint8(picture).numpy()), (x, y))

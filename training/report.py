@@ -17,6 +17,15 @@ from .pairs import EvaluationPairs
 ROWS = 24
 
 
+def rounded(value):
+    """What is written as JSON, with numbers of four digits behind the point."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def summary(outcomes: dict[str, Outcome], count: Tensor, against: tuple[str, ...]) -> dict:
     """Means over pairs, by number of things, and against each of the simple ways."""
     methods = {}

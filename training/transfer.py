@@ -28,6 +28,7 @@ from comfyui_exemplar.pipelines.transfer import TransferSettings, transfer_color
 from .baselines import match_histogram, monge_kantorovich, reinhard, tint
 from .drift import sample
 from .drift_pairs import A_KIND, DRIFTING, KINDS, MIXED, STILL, DriftPair, Pairs
+from .report import rounded
 
 PLAIN, BOUND, OURS, GLOBAL = "plain merge", "plain merge, no drift", "ours", "ours, one global fit"
 TRUE = "true displacement"
@@ -307,17 +308,9 @@ def evaluate_transfer(
 
 def written(numbers: dict, rows: list[dict]) -> str:
     """JSON: the summary, and a line for each pair with the errors of all ways."""
-
-    def short(value):
-        if isinstance(value, dict):
-            return {key: short(each) for key, each in value.items()}
-        if isinstance(value, list):
-            return [short(each) for each in value]
-        return round(value, 4) if isinstance(value, float) else value
-
     pairs = [{**{key: value for key, value in row.items() if key != "ways"}, "errors": _errors_of(row)} for row in rows]
-    lines = ",\n  ".join(json.dumps(short(pair)) for pair in pairs)
-    return f'{json.dumps(short(numbers), indent=1)[:-2]},\n "rows": [\n  {lines}\n ]\n}}\n'
+    lines = ",\n  ".join(json.dumps(rounded(pair)) for pair in pairs)
+    return f'{json.dumps(rounded(numbers), indent=1)[:-2]},\n "rows": [\n  {lines}\n ]\n}}\n'
 
 
 def _errors_of(row: dict) -> dict[str, float]:

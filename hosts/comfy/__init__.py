@@ -8,7 +8,8 @@ and what they hold on the device in :mod:`.room`.
 says of itself, :mod:`.sampling` and :mod:`.gradients` how it is run. :mod:`.photographs` and :mod:`.embeddings` are
 ComfyUI's own folders of those, :mod:`.downloads` what the owner lets be fetched.
 
-:mod:`.encoders` says what gives features to a color memory: a MODEL, or a CLIP_VISION.
+:mod:`.color_memories` writes and asks color memories; :mod:`.encoders` says what gives them features: a MODEL, or a
+CLIP_VISION.
 
 Whether what comes in goes together says :mod:`.fits` (a VAE, a LATENT, an INVERSION of a MODEL), with :mod:`.latents`
 and :mod:`.conditioning`, and of a run that begins :mod:`.sampling_checks`; :mod:`.prompt_rows` knows which prompt is

@@ -84,9 +84,7 @@ class Looking:
         """
         settings = MemorySettings.resolve(self.recommended)
         source = self.features(settings.features, memory)
-        if memory is not None and memory.made is not None:
-            settings = replace(settings, features=replace(settings.features, context=memory.made.context))
-        return {"network": source, "asking": settings, "device": self.device}
+        return {"network": source, "asking": _as_written(settings, memory), "device": self.device}
 
     def batched(
         self, settings: FeatureSettings, on_pictures: Callable[[int], None], at_once: int = AT_ONCE

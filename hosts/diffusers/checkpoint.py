@@ -19,61 +19,26 @@ from torch import Tensor
 from ...attention.constants import Constants
 from ...files import headers, ldm
 from ...files.tensors import digest, is_safetensors_inside, read_tensors, reading
-from ...networks.embedded.autoencoder import LinearAutoencoder
 from ...networks.embedded.parts import read_embedded
 from ...pipelines.recommended import read_recommended
 from . import folder
 from . import text_encoders as text
+from .codecs import Codec, KLCodec, LinearCodec, codec_of
 from .folder import UNSUPPORTED
 from .ldm import unet_from_ldm, vae_from_ldm
 from .prediction import PREDICTIONS, Prediction, guess_prediction
 
-__all__ = ["StandaloneModel", "alphas_cumprod", "fingerprint", "load_standalone", "unet_from_ldm"]
+__all__ = [
+    "KLCodec",
+    "LinearCodec",
+    "StandaloneModel",
+    "alphas_cumprod",
+    "fingerprint",
+    "load_standalone",
+    "unet_from_ldm",
+]
 
 _SD_SCALE, _SDXL_SCALE = 0.18215, 0.13025
-
-
-class KLCodec:
-    """A diffusers AutoencoderKL between images (B, H, W, 3) in 0..1 and scaled latents (B, C, H/f, W/f)."""
-
-    def __init__(self, vae: Any) -> None:
-        self.vae = vae
-        self.factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.channels: int = vae.config.latent_channels
-        self.scale: float = vae.config.scaling_factor
-
-    @torch.no_grad()
-    def encode(self, image: Tensor) -> Tensor:
-        """The posterior's mean (not a sample: as ComfyUI does, and repeatable) times the scale factor, float32."""
-        pixels = image.to(self.vae.device, self.vae.dtype).movedim(-1, 1) * 2 - 1
-        return self.vae.encode(pixels).latent_dist.mode().float() * self.scale
-
-    @torch.no_grad()
-    def decode(self, latent: Tensor) -> Tensor:
-        """Scaled latent -> image in 0..1, float32."""
-        pixels = self.vae.decode((latent / self.scale).to(self.vae.device, self.vae.dtype)).sample
-        return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
-
-
-class LinearCodec:
-    """The embedded model's linear autoencoder between the same image and latent layouts."""
-
-    def __init__(self, autoencoder: LinearAutoencoder, scale: float) -> None:
-        self.autoencoder = autoencoder
-        self.factor: int = autoencoder.factor
-        self.channels: int = autoencoder.channels
-        self.scale = scale
-
-    @torch.no_grad()
-    def encode(self, image: Tensor) -> Tensor:
-        """Image (B, H, W, 3) in 0..1 -> scaled latent (B, C, H/f, W/f), float32."""
-        return self.autoencoder.encode(image.to(self.autoencoder.enc_w).movedim(-1, 1) * 2 - 1).float() * self.scale
-
-    @torch.no_grad()
-    def decode(self, latent: Tensor) -> Tensor:
-        """Scaled latent -> image (B, H, W, 3) in 0..1, float32."""
-        pixels = self.autoencoder.decode((latent / self.scale).to(self.autoencoder.dec_w))
-        return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +58,7 @@ class StandaloneModel:
     """
 
     unet: Any
-    vae: KLCodec | LinearCodec
+    vae: Codec
     alphas_cumprod: Tensor
     prediction: str
     context: Tensor
@@ -162,6 +127,7 @@ def load_standalone(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     prediction: Prediction = "auto",
+    vae: Path | None = None,
 ) -> StandaloneModel:
     """Load the embedded model, a diffusers folder, or a single-file SD 1.x, 2.x or SDXL checkpoint.
 
@@ -169,6 +135,7 @@ def load_standalone(
         (SDXL: also ``text_encoder_2/``) and ``scheduler/``.
     :param dtype: of the UNet and the context. The VAE stays float32 when this is float16, which SDXL's overflows.
     :param prediction: what the UNet predicts; "auto" is what the file says or, where it says nothing, its layout.
+    :param vae: folder or file of an autoencoder in the place of the model's own, see ``folder.load_own_vae``.
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: the file is another model's or is incomplete; the message says what was found.
     """
@@ -196,9 +163,9 @@ def load_standalone(
     _check_conditions(path, unet.config, added)
     identity = fingerprint(unet.conv_in.weight, unet.config)  # before the cast: bfloat16 would change it
     ldm.place(unet, device=device, dtype=dtype)
-    codec = loaded["vae"]
-    module = codec.vae if isinstance(codec, KLCodec) else codec.autoencoder
-    ldm.place(module, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
+    if vae is not None:
+        loaded["vae"] = _other_codec(vae, loaded["vae"])
+    ldm.place(loaded["vae"].module, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
     if added is not None and "recommended" not in loaded:
         loaded["recommended"] = ldm.native_recommendation("sdxl")
     if prediction != "auto":
@@ -206,6 +173,20 @@ def load_standalone(
     loaded["context"] = context.to(device=device, dtype=dtype)
     loaded["added"] = added and {key: value.to(device=device, dtype=dtype) for key, value in added.items()}
     return StandaloneModel(**loaded, name=path.stem if path.is_file() else path.resolve().name, fingerprint=identity)
+
+
+def _other_codec(place: Path, own: Codec) -> Codec:
+    """An autoencoder in the place of a model's own.
+
+    :raises ValueError: its latents are not those of the model.
+    """
+    codec = codec_of(folder.load_own_vae(place))
+    if (codec.channels, codec.factor) != (own.channels, own.factor):
+        raise ValueError(
+            f"{place}: found a VAE of {codec.channels} channels and {codec.factor} pixels a latent, expected "
+            f"{own.channels} and {own.factor}, as the model's own has; name one that is made for this model."
+        )
+    return codec
 
 
 def _check_conditions(path: Path, config: Any, added: dict[str, Tensor] | None) -> None:

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...files import ldm
 from ...files.fields import Fields, array, boolean, check_fields, integer, number, optional, string
 from ...files.headers import check_levels
 from ...files.numbers import check_numbers
 from ...files.plain_json import AGAIN, read_json, short
-from ...files.tensors import read_component
+from ...files.tensors import read_component, read_tensors
 from ...networks.clip.sizes import text_configuration
 from . import text_encoders as text
 
 UNSUPPORTED = "SD 1.x, 2.x or SDXL is needed: a diffusers folder, or a checkpoint with UNet, VAE and text encoder."
+_OWN_VAE = "give one as diffusers has it, with its config.json beside it."
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_ATTENTION = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
 
@@ -78,6 +80,23 @@ _VAE: Fields = {
     "use_post_quant_conv": boolean(),
     "mid_block_add_attention": boolean(),
 }
+_BLOCKS = array(integer(1, 16), *_LEVELS)
+_TINY: Fields = {
+    "in_channels": integer(3, 3),
+    "out_channels": integer(3, 3),
+    "encoder_block_out_channels": array(_WIDTH, *_LEVELS),
+    "decoder_block_out_channels": array(_WIDTH, *_LEVELS),
+    "num_encoder_blocks": _BLOCKS,
+    "num_decoder_blocks": _BLOCKS,
+    "act_fn": string("relu"),
+    "upsample_fn": string("nearest"),
+    "upsampling_scaling_factor": integer(2, 2),
+    "latent_channels": integer(1, 256),
+    "latent_magnitude": number(0, 1e4),
+    "latent_shift": number(-1e4, 1e4),
+    "scaling_factor": number(1e-4, 1e4),
+    "force_upcast": boolean(),
+}
 #: What is left out has diffusers' defaults, which are not Stable Diffusion's.
 _SCHEDULE = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000}
 _SCHEDULER: Fields = {
@@ -112,6 +131,37 @@ def load_vae(path: Path) -> Any:
     return _load(path / "vae", AutoencoderKL, _VAE)
 
 
+def load_own_vae(path: Path) -> Any:
+    """An autoencoder by itself: a folder of diffusers' AutoencoderTiny (TAESD) or AutoencoderKL, or a file of one.
+
+    A file is read with the config.json beside it; without that it has to be an AutoencoderTiny of TAESD's sizes.
+
+    :raises FileNotFoundError: there is nothing.
+    :raises ValueError: it is another network, or incomplete; the message names the file.
+    """
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give a folder or file of a VAE.")
+    folder = path if path.is_dir() else path.parent
+    said = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    kinds: dict[str, tuple[Any, Fields]] = {
+        "AutoencoderTiny": (AutoencoderTiny, _TINY),
+        "AutoencoderKL": (AutoencoderKL, _VAE),
+    }
+    if said is None and path.is_dir():
+        raise ValueError(f"{path} has no config.json, expected a folder of {' or '.join(kinds)}; {_OWN_VAE}")
+    name = "AutoencoderTiny" if said is None else said.get("_class_name")
+    if not isinstance(name, str) or name not in kinds:
+        raise ValueError(f"{path} is a {short(name)}, expected {' or '.join(kinds)}; {_OWN_VAE}")
+    if path.is_dir():
+        return _load(path, *kinds[name])
+    weights = read_tensors(path)
+    if said is None and "encoder.layers.0.weight" not in weights:
+        raise ValueError(f"{path} holds {ldm.describe(weights)}, expected AutoencoderTiny; {_OWN_VAE}")
+    return _load(path, *kinds[name], said={"_class_name": name} if said is None else said, weights=weights)
+
+
 def load_text(path: Path, name: str, *, projection: bool) -> Any:
     """A CLIP text encoder of a folder, float32; raises as :func:`load_unet`.
 
@@ -144,10 +194,19 @@ def read_scheduler(path: Path) -> dict[str, Any]:
     return found
 
 
-def _load(folder: Path, cls: Any, fields: Fields) -> Any:
-    """A component, from its own configuration."""
-    file = folder / "config.json"
-    said = read_json(file)
+def _load(
+    folder: Path,
+    cls: Any,
+    fields: Fields,
+    said: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Any:
+    """A component, from its own configuration.
+
+    :param said: by its configuration, and ``weights``, where they were read already, of a file in the folder's place.
+    """
+    file = folder / "config.json" if said is None else folder
+    said = read_json(file) if said is None else said
     if said.get("_class_name") != cls.__name__:
         raise ValueError(f"{folder} is a {short(said.get('_class_name'))}, expected {cls.__name__}; {UNSUPPORTED}")
     defaults = {
@@ -162,7 +221,7 @@ def _load(folder: Path, cls: Any, fields: Fields) -> Any:
     arguments = {name: defaults[name] for name in fields if name in defaults}
     arguments |= check_fields(said, _all_optional(fields), str(file), AGAIN)
     _check_sizes(file, arguments)
-    weights = read_component(folder)
+    weights = read_component(folder) if weights is None else weights
     if cls.__name__ == "AutoencoderKL":  # folders of 2022 have the attention's old names
         weights = {_OLD_ATTENTION.sub(lambda m: _NEW_ATTENTION[m[1]], key): w for key, w in weights.items()}
     try:
@@ -189,6 +248,9 @@ def _says_nothing(value: Any, default: Any) -> bool:
 
 def _check_sizes(file: Path, arguments: Mapping[str, Any]) -> None:
     """:raises ValueError: lists that have not an entry for each level, or channels that cannot be split."""
+    if "encoder_block_out_channels" in arguments:
+        _check_tiny(file, arguments)
+        return
     channels = arguments["block_out_channels"]
     try:
         check_levels({"attention_head_dim": 1, **arguments}, str(file))
@@ -202,3 +264,16 @@ def _check_sizes(file: Path, arguments: Mapping[str, Any]) -> None:
 
 def _all_optional(fields: Fields) -> Fields:
     return {name: optional(field, null=True) for name, field in fields.items()}
+
+
+def _check_tiny(file: Path, arguments: Mapping[str, Any]) -> None:
+    """:raises ValueError: levels of an AutoencoderTiny that differ in width or number, which diffusers cannot run."""
+    for side in ("encoder", "decoder"):
+        widths, blocks = arguments[f"{side}_block_out_channels"], arguments[f"num_{side}_blocks"]
+        if len(set(widths)) != 1 or len(widths) != len(blocks):
+            raise ValueError(
+                f"{file}: {side}_block_out_channels is {list(widths)} beside num_{side}_blocks {list(blocks)}, "
+                f"expected one width, and one number of blocks a level. {AGAIN}"
+            )
+    if len(arguments["num_encoder_blocks"]) != len(arguments["num_decoder_blocks"]):
+        raise ValueError(f"{file}: num_encoder_blocks and num_decoder_blocks have other numbers of levels. {AGAIN}")

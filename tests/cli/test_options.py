@@ -33,4 +33,4 @@ def test_what_a_checkpoint_predicts_can_be_said(said):
     add_checkpoint(parser)
     options = parser.parse_args([] if said is None else ["--prediction", said])
     assert checkpoint(options)["prediction"] == (said or "auto")
-    assert {"device", "dtype", "prediction"} == set(checkpoint(options))
+    assert {"device", "dtype", "prediction", "vae"} == set(checkpoint(options))

@@ -151,8 +151,9 @@ def test_the_same_every_time_and_opencv_keeps_its_threads():
 @pytest.mark.parametrize("size", [(2, 2), (1, 40), (15, 300), (33, 33)])
 @pytest.mark.parametrize("motion", ["local", "global", "none"])
 def test_any_size(size, motion):
-    original = torch.rand(*size, 3, generator=torch.Generator().manual_seed(2))
-    for edited in (torch.rand(7, 5, 3), torch.full((40, 20, 3), 0.5), original):
+    generator = torch.Generator().manual_seed(2)
+    original = torch.rand(*size, 3, generator=generator)
+    for edited in (torch.rand(7, 5, 3, generator=generator), torch.full((40, 20, 3), 0.5), original):
         found = register(original, edited, motion)
         assert found.displacement.shape == (*size, 2) and found.confidence.shape == size
         assert bool(found.displacement.isfinite().all()) and bool(found.confidence.isfinite().all())

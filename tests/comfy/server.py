@@ -290,6 +290,7 @@ class Server:
 
 VIRTUAL = {"Note", "MarkdownNote"}
 UPLOAD = "IMAGEUPLOAD"  # a button of the page, which no prompt has
+LIST = "COMFY_AUTOGROW_V3"  # sockets that grow, each named after the input
 MUTED = 2  # a node that the page leaves out of the prompt
 
 
@@ -329,10 +330,12 @@ def check_inputs(object_info: dict, node_id: str, body: dict) -> None:
     info = object_info[body["class_type"]]
     specs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
     where = f"node {node_id} ({body['class_type']})"
-    assert set(body["inputs"]) <= set(specs), where
-    assert set(info["input"].get("required", {})) <= set(body["inputs"]), where
+    named = {key: key if key in specs else key.split(".")[0] for key in body["inputs"]}  # a list's are masks.mask0 ...
+    assert set(named.values()) <= set(specs), where
+    assert all(key == whole or specs[whole][0] == LIST for key, whole in named.items()), where
+    assert set(info["input"].get("required", {})) <= set(named.values()), where
     for key, value in body["inputs"].items():
-        kind, options = (*specs[key], {})[:2]
+        kind, options = (*specs[named[key]], {})[:2]
         if isinstance(value, list):
             continue
         choices = kind if isinstance(kind, list) else options.get("options")

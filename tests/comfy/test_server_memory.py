@@ -1,4 +1,5 @@
-"""Color memories in a real ComfyUI server: the example workflow, and what a new stroke runs."""
+"""Several references in a real ComfyUI server, by color memories and by attention: the example workflows, and what runs
+again after a change."""
 
 import torch
 
@@ -6,7 +7,7 @@ from comfyui_exemplar.color import ab_error, rgb_to_lab
 from comfyui_exemplar.files.pictures import load_picture
 
 from .server import MUTED, load_workflow, needs_comfyui, only, to_prompt
-from .workflows import MEMORY, PALETTE, chroma, demo_picture, saved
+from .workflows import MEMORY, PALETTE, TWO_REFERENCES, chroma, demo_picture, saved
 
 needs_comfyui()
 
@@ -61,3 +62,35 @@ def test_a_palette_and_the_next_page_from_the_file(server):
     (preview,) = [n["id"] for n in muted if n["type"] == "PreviewImage"]
     other = load_picture(run.files[str(preview)][0])
     assert float(ab_error(other.flip(2), bounded)) < float(ab_error(gray, bounded)) / 2
+
+
+def test_two_references_with_masks_by_attention(server):
+    """Each gives the color of what its mask leaves: yellow bulb and red berries, then the other way round."""
+    prompt = to_prompt(load_workflow(TWO_REFERENCES))
+    gray = demo_picture("scene-gray")
+    (bulb, berry) = ((405, 175), (80, 215))
+    first = saved(server, prompt)
+    assert first.shape == gray.shape
+    assert float((rgb_to_lab(first)[..., 0] - rgb_to_lab(gray)[..., 0]).abs().max()) < 1
+    a, b = chroma_near(first, *bulb)
+    assert b > 25 and b > a + 15, "yellow"
+    a, b = chroma_near(first, *berry)
+    assert a > 25 and b > 0, "red"
+    # one heat map a reference, and the bulb looks at the first alone
+    shown = server.run(prompt).files[titled(prompt, "Heat map, one for each reference")]
+    glow = [float((one.amax(-1) - one.amin(-1))[0, :, one.shape[2] // 2 :].max()) for one in map(load_picture, shown)]
+    assert len(glow) == 2 and glow[0] > 0.3 > 0.05 > glow[1]
+    both = prompt[only(prompt, "BatchMasksNode")]["inputs"]
+    both["masks.mask0"], both["masks.mask1"] = both["masks.mask1"], both["masks.mask0"]
+    turned = saved(server, prompt)
+    a, b = chroma_near(turned, *bulb)
+    assert a > 10 and a > b, "red"
+    a, b = chroma_near(turned, *berry)
+    assert a > 5 and b < -15, "violet"
+
+
+def titled(prompt, title):
+    """The node that has a title in the workflow."""
+    (found,) = [node["id"] for node in load_workflow(TWO_REFERENCES)["nodes"] if node.get("title") == title]
+    assert str(found) in prompt
+    return str(found)

@@ -16,9 +16,10 @@ CONCEPT, CONCEPT_STAGES = "Concept of a reference (VCT)", "Concept of a referenc
 STYLE, THING = "Style of a reference (DEADiff)", "Thing of a reference (DEADiff)"
 STYLE_AND_COLOR = "Style of one picture, colors of another"
 MEMORY, PALETTE = "Color memory, two references and strokes", "A page in the colors of a palette"
+TWO_REFERENCES = "Color by two references, with masks"
 
 COLORING = (ONE_NODE, STAGES)
-QUICK = (*COLORING, TEXT_TO_IMAGE, AUTOMATIC, WORDS, PROMPTS, STYLE, THING, MEMORY, PALETTE)
+QUICK = (*COLORING, TEXT_TO_IMAGE, AUTOMATIC, WORDS, PROMPTS, STYLE, THING, MEMORY, PALETTE, TWO_REFERENCES)
 WORKFLOWS = tuple(sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json")))
 NODES = set(read())
 

@@ -193,6 +193,21 @@ def test_coherence_is_the_share_of_the_picture_s_own_attention(network, memory):
     assert torch.equal(plain.confidence, full.confidence)
 
 
+def test_agreement_is_neutral_at_zero_and_tells_above_it(network, memory):
+    both = write_references(network, picture(2), WRITING)
+    plain, zero, changed = (
+        color_by_memory(network, muted(seed=3), both, asking(**kw)).images
+        for kw in ({}, {"agreement": 0.0}, {"agreement": 5.0})
+    )
+    assert torch.equal(plain, zero)
+    assert bool(changed.isfinite().all()) and not torch.equal(changed, plain)
+
+
+def test_one_source_has_none_to_agree_with(network, memory):
+    plain, agreed = (color_by_memory(network, muted(seed=3), memory, asking(agreement=a)) for a in (0.0, 20.0))
+    assert torch.equal(plain.images, agreed.images)
+
+
 def test_saturation_is_a_factor_and_zero_is_gray(network, memory):
     plain, half, none = (
         color_by_memory(network, muted(seed=3), memory, asking(saturation=s)).images for s in (1.0, 0.5, 0.0)
