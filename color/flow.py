@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .evidence import confidence, correlation, quantile
 from .registration import (
+    GRAIN,
     LONGEST,
     Fit,
     as_bytes,
@@ -57,13 +58,18 @@ class Registration:
         nothing was found to have moved.
     :param confidence: (h, w) in 0..1: below one half the copy probably shows something else there.
     :param fit: the global part.
-    :param similarity: -1..1, the correlation of the two where they were laid on each other.
+    :param similarity: -1..1, the correlation of the two where they were laid on each other, without their grain.
     """
 
     displacement: Tensor
     confidence: Tensor
     fit: Fit
     similarity: float
+
+    @property
+    def likeness(self) -> float:
+        """-1..1, how far the two show one thing: the similarity, or how far one motion explains what was matched."""
+        return max(self.similarity, self.fit.support)
 
 
 def register(
@@ -93,8 +99,8 @@ def register(
     places = grid(size).float() + displacement
     inside = ((places > -1) & (places < torch.tensor([size[1], size[0]]))).all(-1)
     laid, moved = (sampled(plane[None], places)[0] for plane in (other, there))
-    similarity = _correlated(here, moved, inside)
-    related = min(1.0, max(0.0, (similarity - CHANCE) / (RELATED - CHANCE)))
+    similarity = _correlated(*blurred(torch.stack([here, moved]), GRAIN), inside)
+    related = min(1.0, max(0.0, (max(similarity, fit.support) - CHANCE) / (RELATED - CHANCE)))
     sure = confidence(lightness, laid, here, moved, inside) * inside * related
     return Registration(displacement, sure, fit, similarity)
 

@@ -26,6 +26,11 @@ LONGEST = 1024
 FEATURES, LEAST, DISTINCT, NEAR = 2000, 12, 0.8, 0.008
 #: Share of the usual miss that is left where a fit with more numbers is worth it.
 SIMPLER = 0.6
+#: Standard deviation in pixels over which grain is averaged out before two planes are compared.
+GRAIN = 2
+#: Correlation, or share of the features, that needs no other proof; what another fit must be better by; and the share
+#: of the longest side by which a fit that moves the corners further needs that proof.
+SURE, BETTER, FAR = 0.5, 0.05, 0.25
 #: Pixels that are averaged at once when a large picture is shrunk.
 _STRIP = 2**22
 
@@ -185,7 +190,18 @@ def fit_global(original: Tensor, edited: Tensor) -> Fit:
     """
     cv2 = opencv()
     found = None if cv2 is None else _from_features(cv2, original, edited)
-    return found or by_phase(original, edited)
+    if found is None:
+        return by_phase(original, edited)
+    # grain differs everywhere, and says nothing of where things are
+    calm = blurred(torch.stack([original, edited]), GRAIN)
+    alike = _alike(*calm, found.matrix)
+    if alike >= SURE:
+        return found
+    other = by_phase(original, edited)
+    far = float(_corners_moved(found.matrix, original.shape)) > FAR * max(original.shape)
+    if (far and found.support < SURE) or _alike(*calm, other.matrix) > alike + BETTER:
+        return other
+    return found
 
 
 def as_bytes(plane: Tensor) -> Any:
@@ -249,6 +265,13 @@ def _is_sane(matrix: Tensor, size: tuple[int, ...]) -> bool:
     turns = sides[:, 0] * sides.roll(-1, 0)[:, 1] - sides[:, 1] * sides.roll(-1, 0)[:, 0]
     area = turns.abs().mean() / max(1, height * width)
     return bool((turns > 0).all()) and 1 / 16 < float(area) < 16
+
+
+def _corners_moved(matrix: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The furthest that a homography moves a corner, pixels."""
+    height, width = size[0] - 1, size[1] - 1
+    corners = torch.tensor([[0, 0], [width, 0], [width, height], [0, height]], dtype=torch.float64)
+    return (apply(matrix, corners) - corners).norm(dim=-1).max()
 
 
 def by_phase(original: Tensor, edited: Tensor) -> Fit:

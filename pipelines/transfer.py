@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..color import as_picture, check_count, check_masks, chroma_of, fitted_rgb, is_gray, lab_to_rgb, resize, rgb_to_lab
+from ..color import as_picture, check_count, check_masks, chroma_of, fitted_rgb, is_gray, resize, rgb_to_lab
 from ..color.flow import LEAST_SIDE, RELATED, Motion, Registration, register
 from ..color.merge import at_size_of
 from ..color.registration import opencv
@@ -218,10 +218,10 @@ class _Found:
 
 def _registered(original: Tensor, copy: Tensor, settings: TransferSettings, instead: str) -> _Found:
     found = register(original, copy, settings.motion, settings.reach)
-    related = found.similarity >= RELATED
+    related = found.likeness >= RELATED
     upright = related and found.fit.upright
     small = settings.motion == "none" or min(original.shape[:2]) < LEAST_SIDE
-    if small or (upright and found.similarity >= CERTAIN):
+    if small or (upright and found.likeness >= CERTAIN):
         return _Found(found, copy, False, ())
     # a face and its mirror image are alike, too
     still = register(original, copy, "global", longest=SMALL).similarity + BETTER if upright else 0.0
@@ -235,7 +235,7 @@ def _registered(original: Tensor, copy: Tensor, settings: TransferSettings, inst
         return _Found(found, copy, False, ())
     plain = register(original, copy, "none")
     note = (
-        f"The edit does not seem to show the original (similarity {max(found.similarity, plain.similarity):.2f}, "
+        f"The edit does not seem to show the original (similarity {max(found.likeness, plain.similarity):.2f}, "
         f"expected about {RELATED:.1f} or more). {instead}; give an edit of this very picture."
     )
     return _Found(plain, copy, True, (note,))
@@ -337,16 +337,3 @@ def _changed(original: Tensor, aligned: Tensor, found: Registration) -> Tensor:
     new = changed(own, edit, found.confidence, max(1.0, KEPT_OVER * max(frame)))
     new = new * trust(found.confidence, 0.5)
     return enlarged(new, (original.shape[0], original.shape[1])).clamp(0, 1)
-
-
-def displacement_picture(displacement: Tensor, most: float | None = None) -> Tensor:
-    """Displacement as colors: hue is the direction, chroma the length.
-
-    :param displacement: (B, H, W, 2), x and y in pixels.
-    :param most: length in pixels that is most colorful; None is the longest in the batch.
-    :returns: (B, H, W, 3) in 0..1.
-    """
-    length = displacement.float().norm(dim=-1, keepdim=True)
-    scale = float(length.max()) if most is None else most
-    chroma = displacement.float() / max(scale, 1e-6) * 60
-    return lab_to_rgb(torch.cat([torch.full_like(length, 70.0), chroma], -1))

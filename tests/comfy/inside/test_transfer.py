@@ -150,7 +150,7 @@ def test_memory_ran_out(nodes, truth, gray, monkeypatch):
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"edited": lambda truth: desaturate(truth)}, "edited: found no color, expected a colored copy"),
+        ({"edited": lambda truth: desaturate(truth)}, "edited: found no color in it, expected a colored copy"),
         ({"edited": lambda truth: torch.cat([truth] * 2)}, "edited: found 2 for 1 picture"),
         ({"edited": lambda truth: truth * float("nan")}, "edited: found NaN"),
         ({"edited": lambda truth: truth * 255}, "edited: found values from"),
