@@ -43,8 +43,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         type=common.path,
         required=True,
         metavar="EDITED",
-        help="edited copy in color, of any size: one for all originals, or one for each in their order; named after the "
-        "originals, as all that follow it are copies (required)",
+        help="edited copy in color, of any size: one for all originals, or one for each in their order. Named after "
+        "the originals, since all that follow it are copies (required)",
     )
     group.add_argument("--no-sheet", action="store_true", help="no contact sheet (default: one beside each result)")
     group.add_argument(

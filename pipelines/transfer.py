@@ -39,7 +39,7 @@ from .transfer_memory import looked_up
 
 #: Correlation above which a turned edit shows the original; by how much it must be above that of the edit as it is;
 #: from which on nothing else is tried; and the longest side at which turns are tried.
-TURNED, BETTER, CERTAIN, SMALL = 0.4, 0.1, 0.6, 384
+TURNED, BETTER, CERTAIN, SMALL = 0.4, 0.1, 0.75, 384
 #: How sure a color memory must be of a place where the edit is not.
 LOOKED_UP = MemorySettings().fallback_below
 #: Told how many pictures are done, and the last one.
