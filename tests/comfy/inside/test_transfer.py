@@ -131,7 +131,8 @@ def test_what_was_found_is_said(nodes, truth, gray, monkeypatch, caplog):
     monkeypatch.setattr(transfer, "transfer_colors", noted)
     with caplog.at_level("WARNING"):
         nodes("ExemplarTransferColors", original=gray, edited=drifted(truth))
-    assert "Transfer Colors: The edit is mirrored." in caplog.messages
+    assert caplog.messages[-1] == "Transfer Colors: The edit is mirrored."
+    assert "Transfer Colors: the strongest color of displacement stands for" in caplog.text
 
 
 def test_memory_ran_out(nodes, truth, gray, monkeypatch):
@@ -150,7 +151,7 @@ def test_memory_ran_out(nodes, truth, gray, monkeypatch):
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({"edited": lambda truth: desaturate(truth)}, "edited: found no color, expected a colored copy"),
+        ({"edited": lambda truth: desaturate(truth)}, "edited: found no color in it, expected a colored copy"),
         ({"edited": lambda truth: torch.cat([truth] * 2)}, "edited: found 2 for 1 picture"),
         ({"edited": lambda truth: truth * float("nan")}, "edited: found NaN"),
         ({"edited": lambda truth: truth * 255}, "edited: found values from"),
