@@ -1,4 +1,4 @@
-"""Heat maps over pictures, and pictures side by side."""
+"""Heat maps over pictures, displacements as colors, and pictures side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .lab import lab_to_rgb
 
 # Stops of a perceptually ordered ramp, black to violet to orange to pale yellow: readable in print and by color-blind
 # eyes, as lightness grows all the way.
@@ -25,6 +27,19 @@ def over_picture(picture: Tensor, heat: Tensor) -> Tensor:
     """Heat (B, H, W) laid over the dimmed gray version of a picture (B, H, W, 3); largest heat is opaque."""
     gray = 0.35 * picture.float().mean(-1, keepdim=True).expand(-1, -1, -1, 3)
     return torch.lerp(gray, heat_colors(heat), heat.float().clamp(0, 1).sqrt().unsqueeze(-1))
+
+
+def displacement_picture(displacement: Tensor, most: float | None = None) -> Tensor:
+    """Displacement as colors: hue is the direction, chroma the length.
+
+    :param displacement: (B, H, W, 2), x and y in pixels.
+    :param most: length in pixels that is most colorful; None is the longest in the batch.
+    :returns: (B, H, W, 3) in 0..1.
+    """
+    length = displacement.float().norm(dim=-1, keepdim=True)
+    scale = float(length.max()) if most is None else most
+    chroma = displacement.float() / max(scale, 1e-6) * 60
+    return lab_to_rgb(torch.cat([torch.full_like(length, 70.0), chroma], -1))
 
 
 def mark_point(picture: Tensor, point: tuple[float, float]) -> Tensor:

@@ -1,7 +1,8 @@
 """What the user sees. Thin V3 nodes: they check, call and return; the arithmetic is below.
 
 :mod:`.widgets` makes widgets from settings, :mod:`.inputs` looks at what comes in through sockets, and :mod:`.guard`
-stands around the work of every node.
+stands around the work of every node. What several nodes ask of references is in :mod:`.references`, of what looks at
+pictures for color memories in :mod:`.memory_inputs`.
 """
 
 from . import (

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..color.heat import displacement_picture
 from ..hosts.comfy.runs import say
-from ..pipelines.transfer import TransferSettings, displacement_picture, transfer_colors
+from ..pipelines.transfer import TransferSettings, transfer_colors
 from .common import CATEGORY_COLOR, ColorMemory, FrameProgress
 from .inputs import expect, optional_mask, optional_picture, picture
 from .memory_inputs import network_input, prompt_inputs

@@ -113,8 +113,7 @@ def transfer_sheet(original: Tensor, edited: Tensor, result: TransferResult, hei
     :param original: (1, H, W, 3); ``edited`` (1, *, *, 3).
     """
     from ..color import desaturate
-    from ..color.heat import over_picture, side_by_side
-    from .transfer import displacement_picture
+    from ..color.heat import displacement_picture, over_picture, side_by_side
 
     farthest = float(result.displacement.norm(dim=-1).max())
     small = scaled(original, height)  # first of all: originals may be huge

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..color import as_picture, check_count, check_masks, chroma_of, fitted_rgb, is_gray, lab_to_rgb, resize, rgb_to_lab
+from ..color import as_picture, check_count, check_masks, chroma_of, fitted_rgb, is_gray, resize, rgb_to_lab
 from ..color.flow import LEAST_SIDE, RELATED, Motion, Registration, register
 from ..color.merge import at_size_of
 from ..color.registration import opencv
@@ -307,16 +307,3 @@ def _changed(original: Tensor, aligned: Tensor, found: Registration) -> Tensor:
     new = changed(own, edit, found.confidence, max(1.0, KEPT_OVER * max(frame)))
     new = new * trust(found.confidence, 0.5)
     return enlarged(new, (original.shape[0], original.shape[1])).clamp(0, 1)
-
-
-def displacement_picture(displacement: Tensor, most: float | None = None) -> Tensor:
-    """Displacement as colors: hue is the direction, chroma the length.
-
-    :param displacement: (B, H, W, 2), x and y in pixels.
-    :param most: length in pixels that is most colorful; None is the longest in the batch.
-    :returns: (B, H, W, 3) in 0..1.
-    """
-    length = displacement.float().norm(dim=-1, keepdim=True)
-    scale = float(length.max()) if most is None else most
-    chroma = displacement.float() / max(scale, 1e-6) * 60
-    return lab_to_rgb(torch.cat([torch.full_like(length, 70.0), chroma], -1))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from comfyui_exemplar.color import fitted_rgb, rgb_to_lab, to_uint8
+from comfyui_exemplar.color import fitted_rgb, resize, rgb_to_lab, to_uint8
 
 #: Waves of a smooth warp and their lengths in pixels: an edit model bends, it does not tear.
 WAVES, WAVELENGTHS = 4, (200.0, 500.0)
@@ -110,10 +110,7 @@ def sample(picture: Tensor, places: Tensor) -> Tensor:
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     """(H, W, C) -> (*size, C) in 0..1, bicubic with antialiasing."""
-    if tuple(picture.shape[:2]) == tuple(size):
-        return picture
-    found = F.interpolate(picture.movedim(-1, 0)[None], size, mode="bicubic", antialias=True, align_corners=False)
-    return found[0].movedim(0, -1).clamp(0, 1)
+    return resize(picture[None], tuple(size))[0]
 
 
 def blurred(picture: Tensor, sigma: float) -> Tensor:

@@ -76,7 +76,7 @@ def mark(truth: Tensor, gray: Tensor, things: Tensor, random: np.random.Generato
         chroma = lab[place][:, 1:].mean(0)
         strokes.append(Stroke(place, part, thing, chroma if own else _other(chroma, random), own))
         reached = flood(_alike(lab, at, LOOSE), at) if photograph else thing
-        outside &= ~_grown(reached, EDGE)
+        outside &= ~grown(reached, EDGE)
     if not strokes:
         return None
     painted = gray.clone()
@@ -96,7 +96,7 @@ def flood(allowed: Tensor, start: tuple[int, int]) -> Tensor:
     reached = torch.zeros_like(allowed)
     reached[start] = True
     while True:
-        new = _grown(reached, 1) & allowed | reached
+        new = grown(reached, 1) & allowed | reached
         if torch.equal(new, reached):
             return reached
         reached = new
@@ -137,7 +137,7 @@ def _stroke(part: Tensor, random: np.random.Generator) -> Tensor:
             if not (0 <= py < part.shape[0] and 0 <= px < part.shape[1] and bool(safe[py, px])):
                 break
             place[py, px] = True
-    return _grown(place, 1) & part
+    return grown(place, 1) & part
 
 
 def _other(chroma: Tensor, random: np.random.Generator) -> Tensor:
@@ -146,7 +146,8 @@ def _other(chroma: Tensor, random: np.random.Generator) -> Tensor:
     return torch.tensor([math.cos(angle), math.sin(angle)]) * max(VIVID, float(chroma.norm()))
 
 
-def _grown(place: Tensor, by: int) -> Tensor:
+def grown(place: Tensor, by: int) -> Tensor:
+    """(H, W) bool with so many pixels more all around."""
     return F.max_pool2d(place[None, None].float(), 2 * by + 1, 1, by)[0, 0] > 0
 
 

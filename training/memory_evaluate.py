@@ -121,7 +121,7 @@ def _apart(bench: _Bench) -> dict:
         name: against_better(color_apart(bench.network, pairs, each, bench.asking, bench.writing), pairs)
         for name, each in rows.items()
     }
-    # dual attention takes one reference: both things in one picture is all that it can be given
+    # dual attention is given one reference here, both things in one picture; several of them are not measured
     return found | {"dual attention": against_better(thorough | {"both": thorough["one picture of both"]}, pairs)}
 
 

@@ -8,11 +8,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from comfyui_exemplar.color import to_uint8
-from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.files.saving import save_image
 
 from .memory_measure import RIGHT
 from .palette_measure import PLAIN
+from .report import pyplot, save_plot
 from .strokes_measure import MOVED_GOAL, TAKEN, TAKEN_GOAL
 
 #: Rows of strokes of each kind of picture, and pages of a story, on the sheet.
@@ -86,12 +86,7 @@ def table(found: dict) -> str:
 
 def plot(found: dict, path: Path) -> None:
     """Left: confidence against the share of places that are right. Middle: spread between pages. Right: strokes."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 5), width_ratios=[1, 1, 1])
+    figure, (left, middle, right) = pyplot().subplots(1, 3, figsize=(16, 5), width_ratios=[1, 1, 1])
     left.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
     for (name, row), color in zip(found["confidence"].items(), _COLORS, strict=False):
         points = row["calibration"]
@@ -120,10 +115,7 @@ def plot(found: dict, path: Path) -> None:
     right.invert_yaxis()
     right.set_xlabel(f"share within ΔE {TAKEN:g} of the paint")
     right.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2)
-    figure.tight_layout()
-    with whole(path) as beside:
-        figure.savefig(beside, dpi=90, bbox_inches="tight")
-    plt.close(figure)
+    save_plot(figure, path, 90, bbox_inches="tight")
 
 
 _COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377")

@@ -81,14 +81,30 @@ def table(numbers: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(outcomes: dict[str, Outcome], count: Tensor, full: str, against: tuple[str, ...], path: Path) -> None:
-    """Left: error of every method, one and two things. Right: the full method against others, pair by pair."""
+def pyplot():
+    """matplotlib's, for files alone."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (bars, *clouds) = plt.subplots(
+    return plt
+
+
+def save_plot(figure, path: Path, dpi: int = 110, **more) -> None:
+    """A figure as a PNG, and closed.
+
+    :param more: for ``Figure.savefig``.
+    """
+    figure.tight_layout()
+    with whole(path) as beside:
+        figure.savefig(beside, dpi=dpi, **more)
+    pyplot().close(figure)
+
+
+def plot(outcomes: dict[str, Outcome], count: Tensor, full: str, against: tuple[str, ...], path: Path) -> None:
+    """Left: error of every method, one and two things. Right: the full method against others, pair by pair."""
+    figure, (bars, *clouds) = pyplot().subplots(
         1, 1 + len(against), figsize=(5.5 + 3.6 * len(against), 4.6), width_ratios=[1.5] + [1] * len(against)
     )
     names = list(outcomes)
@@ -109,10 +125,7 @@ def plot(outcomes: dict[str, Outcome], count: Tensor, full: str, against: tuple[
         axes.set(xlabel=f"error: {other}", ylabel="error: full method", xlim=(0, None), ylim=(0, None))
         better = float((outcomes[full].inside < outcomes[other].inside).float().mean())
         axes.set_title(f"below the line: better ({better:.0%} of pairs)", fontsize=9)
-    figure.tight_layout()
-    with whole(path) as beside:
-        figure.savefig(beside, dpi=110)
-    plt.close(figure)
+    save_plot(figure, path)
 
 
 def contact_sheet(pairs: EvaluationPairs, shown: dict[str, Tensor], path: Path, seed: int = 0) -> None:

@@ -9,10 +9,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from comfyui_exemplar.color import to_uint8
-from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.files.saving import save_image
 
 from .drift_pairs import KINDS, STILL
+from .marks import grown
+from .report import pyplot, save_plot
 from .transfer import BOUND, GLOBAL, OURS, PLAIN, TRUE, Colored
 
 #: How many examples the sheet shows of kinds of which one would be too few.
@@ -109,17 +110,12 @@ def _ways(groups: dict) -> list[str]:
 
 def plot(rows: list[dict], path: Path) -> None:
     """Error against how much there is of each kind of drift, of the plain merge, without drift, and ours."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     kinds = [kind for kind in KINDS if kind in UNITS and any(row["kind"] == kind for row in rows)]
     if not kinds:
         return
     columns = min(4, len(kinds))
     high = -(-len(kinds) // columns)
-    figure, grid = plt.subplots(high, columns, figsize=(3.7 * columns, 2.9 * high), squeeze=False)
+    figure, grid = pyplot().subplots(high, columns, figsize=(3.7 * columns, 2.9 * high), squeeze=False)
     for axes, kind in zip(grid.flat, kinds, strict=False):
         of = [row for row in rows if row["kind"] == kind]
         amounts = sorted({row["amount"] for row in of})
@@ -138,10 +134,7 @@ def plot(rows: list[dict], path: Path) -> None:
     grid[0, 0].legend(fontsize=7)
     for row in grid:
         row[0].set_ylabel("mean error in (a, b)")
-    figure.tight_layout()
-    with whole(path) as beside:
-        figure.savefig(beside, dpi=110)
-    plt.close(figure)
+    save_plot(figure, path)
 
 
 def sheet(shown: list[tuple], path: Path) -> None:
@@ -172,17 +165,9 @@ def _maps(pair, mine: Colored) -> list[Image.Image]:
     if mine.confidence is None or mine.displacement is None:
         return []
     sure = mine.confidence[..., None].float().expand(-1, -1, 3).clone()
-    sure[_rim(pair.redrawn)] = sure.new_tensor([1.0, 0.1, 0.1])
+    sure[grown(pair.redrawn, 2) & ~pair.redrawn] = sure.new_tensor([1.0, 0.1, 0.1])
     off = (mine.displacement - pair.displacement).norm(dim=-1).div(8).clamp(0, 1).masked_fill(~pair.seen, 0)
     return [_picture(sure), _picture(off[..., None].float().expand(-1, -1, 3))]
-
-
-def _rim(mask: Tensor) -> Tensor:
-    """The border of a mask, 3 pixels wide."""
-    import torch.nn.functional as F
-
-    wide = F.max_pool2d(mask[None, None].float(), 5, 1, 2)[0, 0] > 0
-    return wide & ~mask
 
 
 def _picture(picture: Tensor) -> Image.Image:

@@ -179,7 +179,7 @@ def colored_by_references(
     if fallback is not None:
         check_count(len(fallback), len(image), "fallback")
     given = None if known is None else _Given.checked(known, reference_mask, weights, len(image))
-    parts, done = [], 0 if known is None or given is None else len(known) - len(given.pictures)
+    parts, done = [], 0 if given is None else len(known) - len(given.pictures)
     for group in given.groups(len(image)) if given is not None else [slice(0, len(image))]:
         inputs, asked, kept = image[group], memory, None
         if given is not None:

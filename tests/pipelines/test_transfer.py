@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import ab_error, desaturate, luminance, merge_luminance
-from comfyui_exemplar.pipelines.transfer import TransferSettings, displacement_picture, transfer_colors
+from comfyui_exemplar.color.heat import displacement_picture
+from comfyui_exemplar.pipelines.transfer import TransferSettings, transfer_colors
 
 pytest.importorskip("cv2")
 
