@@ -1,8 +1,9 @@
 """Ending a model call where nothing more is wanted of it.
 
-What reads a decoder's features needs nothing that comes after the last layer that is read, on Stable Diffusion 1.x
-about a sixth of a call. The host's own place for an attention layer raises, and who called the model catches: nothing
-of the model is changed, and nothing but its own forward is left.
+What reads a decoder's features needs nothing that comes after the last layer that is read: with the layers of a color
+memory a tenth of the operations of a call of Stable Diffusion 1.x at 512 x 512. The host's own place for an attention
+layer raises, and who called the model catches: nothing of the model is changed, and nothing but its own forward is
+left.
 """
 
 from __future__ import annotations

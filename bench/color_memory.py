@@ -26,6 +26,7 @@ from torch import Tensor
 from comfyui_exemplar.color import desaturate
 from comfyui_exemplar.demo import model_path
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
+from comfyui_exemplar.hosts.diffusers.codecs import Codec, codec_of
 from comfyui_exemplar.memory.entries import merged
 from comfyui_exemplar.memory.features import Features, Space
 from comfyui_exemplar.pipelines.exemplar import colorize
@@ -108,25 +109,12 @@ class ClockedHost(TimedHost):
         return picture
 
 
-class SmallCodec:
-    """diffusers' AutoencoderTiny, which is TAESD, with random weights: between images and latents as others."""
+def small_codec(machine: Machine) -> Codec:
+    """diffusers' AutoencoderTiny, which is TAESD, with random weights."""
+    from diffusers import AutoencoderTiny
 
-    factor, channels, scale = 8, 4, 1.0
-
-    def __init__(self, machine: Machine) -> None:
-        from diffusers import AutoencoderTiny
-
-        torch.manual_seed(0)
-        self.vae = placed(AutoencoderTiny().eval().requires_grad_(False), machine)
-
-    def encode(self, image: Tensor) -> Tensor:
-        """(B, H, W, 3) in 0..1 -> (B, 4, H / 8, W / 8), float32."""
-        return self.vae.encode(image.to(self.vae.device, self.vae.dtype).movedim(-1, 1) * 2 - 1).latents.float()
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """(B, 4, h, w) -> (B, 8 h, 8 w, 3) in 0..1, float32."""
-        pixels = self.vae.decode(latent.to(self.vae.device, self.vae.dtype)).sample
-        return (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+    torch.manual_seed(0)
+    return codec_of(placed(AutoencoderTiny().eval().requires_grad_(False), machine))
 
 
 @dataclass(frozen=True)
@@ -154,7 +142,7 @@ def host_of(options: argparse.Namespace, machine: Machine = CPU) -> ClockedHost:
     """A host with a clock at its networks."""
     model = load_standalone(model_path(), device=machine.device) if options.embedded else build(options, machine)
     if options.small_vae:
-        model = replace(model, vae=SmallCodec(machine))
+        model = replace(model, vae=small_codec(machine))
     host = ClockedHost(model)
     host.meter = Clock(model, machine)
     return host

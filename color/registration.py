@@ -40,7 +40,8 @@ class Fit:
     """One motion for the whole picture.
 
     :param matrix: (3, 3) float64, homogeneous pixels of the original's frame to those of the copy's.
-    :param support: 0..1, share of the found features that agree with it; 0 where it is a guess.
+    :param support: 0..1, share of the found features that agree with it, or by phase correlation how well the two
+        correlate; 0 where it is a guess.
     """
 
     matrix: Tensor

@@ -144,6 +144,9 @@ class TransferColors(io.ComfyNode):
             **network,
             progress=FrameProgress(len(original)),
         )
+        farthest = float(result.displacement.norm(dim=-1).max())
+        if farthest > 0:  # first, since the node shows what was said last
+            say(f"{title(cls)}: the strongest color of displacement stands for {farthest:.1f} pixels.")
         for note in result.notes:
             say(f"{title(cls)}: {note}")
         shown = displacement_picture(result.displacement)

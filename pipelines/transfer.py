@@ -104,7 +104,8 @@ class TransferResult:
     """Originals in their edits' colors.
 
     :param images: (B, H, W, 3) in 0..1, with the originals' own lightness.
-    :param confidence: (B, H, W) in 0..1, how sure it is that the edit shows a place, and where.
+    :param confidence: (B, H, W) in 0..1, how sure it is that the edit shows a place, and where; of what came from a
+        color memory, how sure that was.
     :param aligned: (B, H, W, 3), the edited copies laid on the originals' pixels.
     :param displacement: (B, H, W, 2), x and y in pixels of the original: how far from where a plain resize puts it a
         place lies in the edit.
@@ -301,7 +302,10 @@ def _laid_on(
         other = rgb_to_lab(resize(fallback[None].cpu().float(), size))[0, ..., 1:]
     if look is not None:
         alike, known = look(original, chroma, whole)
-        other = torch.lerp(other, alike, trust(known, LOOKED_UP)[..., None])
+        found_there = trust(known, LOOKED_UP)
+        other = torch.lerp(other, alike, found_there[..., None])
+        # whoever gave the color says how sure it is
+        out.confidence[index].lerp_(known, (1 - whole) * found_there)
     for rows in strips(*size):
         chroma[rows] = torch.lerp(other[rows], chroma[rows], whole[rows, :, None])
     return chroma

@@ -131,7 +131,8 @@ def test_what_was_found_is_said(nodes, truth, gray, monkeypatch, caplog):
     monkeypatch.setattr(transfer, "transfer_colors", noted)
     with caplog.at_level("WARNING"):
         nodes("ExemplarTransferColors", original=gray, edited=drifted(truth))
-    assert "Transfer Colors: The edit is mirrored." in caplog.messages
+    assert caplog.messages[-1] == "Transfer Colors: The edit is mirrored."
+    assert "Transfer Colors: the strongest color of displacement stands for" in caplog.text
 
 
 def test_memory_ran_out(nodes, truth, gray, monkeypatch):
