@@ -99,7 +99,8 @@ def register(
     places = grid(size).float() + displacement
     inside = ((places > -1) & (places < torch.tensor([size[1], size[0]]))).all(-1)
     laid, moved = (sampled(plane[None], places)[0] for plane in (other, there))
-    similarity = _correlated(*blurred(torch.stack([here, moved]), GRAIN), inside)
+    calm, other_calm = blurred(torch.stack([here, moved]), GRAIN)
+    similarity = _correlated(calm, other_calm, inside)
     related = min(1.0, max(0.0, (max(similarity, fit.support) - CHANCE) / (RELATED - CHANCE)))
     sure = confidence(lightness, laid, here, moved, inside) * inside * related
     return Registration(displacement, sure, fit, similarity)

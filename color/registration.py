@@ -194,13 +194,13 @@ def fit_global(original: Tensor, edited: Tensor) -> Fit:
     if found is None:
         return by_phase(original, edited)
     # grain differs everywhere, and says nothing of where things are
-    calm = blurred(torch.stack([original, edited]), GRAIN)
-    alike = _alike(*calm, found.matrix)
+    here, there = blurred(torch.stack([original, edited]), GRAIN)
+    alike = _alike(here, there, found.matrix)
     if alike >= SURE:
         return found
     other = by_phase(original, edited)
     far = float(_corners_moved(found.matrix, original.shape)) > FAR * max(original.shape)
-    if (far and found.support < SURE) or _alike(*calm, other.matrix) > alike + BETTER:
+    if (far and found.support < SURE) or _alike(here, there, other.matrix) > alike + BETTER:
         return other
     return found
 
