@@ -91,7 +91,7 @@ class TransferColors(io.ComfyNode):
                 io.Mask.Output(
                     display_name="confidence",
                     tooltip="How sure it is that the edit shows each place, white is sure. Black is redrawn, new or "
-                    "cut off.",
+                    "cut off. Where a memory gave the colors, how sure that is.",
                 ),
                 io.Image.Output(
                     display_name="aligned",
