@@ -8,7 +8,9 @@ a pair, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from .evidence import confidence, correlation, quantile
 from .registration import (
     GRAIN,
+    LEAST_SIDE,
     LONGEST,
     Fit,
     as_bytes,
@@ -46,8 +49,6 @@ STILL, UNSTEADY, MOST_STILL = (0.3, 0.6), 1.5, 1.5
 #: Correlation that any two pictures may have once a flow has done what it could, and from which they are of one thing;
 #: heavy grain leaves 0.37 of it.
 CHANCE, RELATED = 0.1, 0.3
-#: Side below which there is nothing to look for.
-LEAST_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,10 @@ def register(
     inside = ((places > -1) & (places < torch.tensor([size[1], size[0]]))).all(-1)
     laid, moved = (sampled(plane[None], places)[0] for plane in (other, there))
     calm, other_calm = blurred(torch.stack([here, moved]), GRAIN)
-    similarity = _correlated(calm, other_calm, inside)
-    related = min(1.0, max(0.0, (max(similarity, fit.support) - CHANCE) / (RELATED - CHANCE)))
-    sure = confidence(lightness, laid, here, moved, inside) * inside * related
-    return Registration(displacement, sure, fit, similarity)
+    sure = confidence(lightness, laid, here, moved, inside) * inside
+    found = Registration(displacement, sure, fit, _correlated(calm, other_calm, inside))
+    related = min(1.0, max(0.0, (found.likeness - CHANCE) / (RELATED - CHANCE)))
+    return replace(found, confidence=sure * related)
 
 
 def _enlarged(plane: Tensor, size: tuple[int, int]) -> Tensor:
@@ -143,16 +144,16 @@ def _local(here: Tensor, there: Tensor, start: Tensor, most: float) -> Tensor:
     return smooth
 
 
-class _one_thread:  # a context manager
+@contextmanager
+def _one_thread() -> Iterator[None]:
     """OpenCV on one thread, so that sums come in one order; its own number afterwards."""
-
-    def __enter__(self) -> None:
-        self.cv2 = opencv()
-        self.threads = self.cv2.getNumThreads()
-        self.cv2.setNumThreads(1)
-
-    def __exit__(self, *_: object) -> None:
-        self.cv2.setNumThreads(self.threads)
+    cv2: Any = opencv()
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def flow_between(here: Tensor, there: Tensor) -> Tensor:

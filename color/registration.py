@@ -21,6 +21,8 @@ from .lab import luminance
 
 #: Longest side at which places are looked for: cost and memory of that do not grow with the picture.
 LONGEST = 1024
+#: Side below which there is nothing to look for.
+LEAST_SIDE = 16
 #: Features of each picture; matches that are few enough to be chance; how much better than the second a match must be;
 #: and how far from a fit a match may lie, share of the longest side.
 FEATURES, LEAST, DISTINCT, NEAR = 2000, 12, 0.8, 0.008
@@ -282,7 +284,7 @@ def by_phase(original: Tensor, edited: Tensor) -> Fit:
     candidates the one is taken that makes the two most alike; the identity is one of them.
     """
     identity = torch.eye(3, dtype=torch.float64)
-    if min(original.shape) < 16:
+    if min(original.shape) < LEAST_SIDE:
         return Fit(identity, 0.0)
     candidates = [identity, _shift(original, edited)]
     places = grid((original.shape[0], original.shape[1]))

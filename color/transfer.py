@@ -33,12 +33,12 @@ def strips(height: int, width: int) -> Iterator[slice]:
         yield slice(first, min(height, first + rows))
 
 
-def enlarged(planes: Tensor, size: tuple[int, int]) -> Tensor:
+def at_size(planes: Tensor, size: tuple[int, int]) -> Tensor:
     """(h, w, C) or (h, w) at another size, smooth."""
     flat = planes if planes.ndim == 3 else planes[..., None]
     if tuple(flat.shape[:2]) != tuple(size):
         # slow, and without effect along axes that grow
-        shrinking = any(new < old for new, old in zip(size, flat.shape, strict=False))
+        shrinking = any(new < old for new, old in zip(size, flat.shape[:2], strict=True))
         planes_first = flat.movedim(-1, 0)[None]
         flat = F.interpolate(planes_first, tuple(size), mode="bilinear", antialias=shrinking)[0].movedim(0, -1)
     return flat if planes.ndim == 3 else flat[..., 0]

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ..color import as_picture, check_count, check_masks, chroma_of, fitted_rgb, is_gray, resize, rgb_to_lab
-from ..color.flow import LEAST_SIDE, RELATED, Motion, Registration, register
+from ..color.flow import RELATED, Motion, Registration, register
 from ..color.merge import at_size_of
-from ..color.registration import opencv
+from ..color.registration import LEAST_SIDE, opencv
 from ..color.transfer import (
     aligned_chroma,
+    at_size,
     carried,
     changed,
-    enlarged,
     filled,
     fitting,
     lightness_of,
@@ -284,19 +284,19 @@ def _laid_on(
         chroma = aligned_chroma(found.copy, motion, lightness)
     out.aligned[index] = carried(fitting(found.copy, size), motion, size).clamp(0, 1)
     scale = torch.tensor([size[1] / motion.shape[1], size[0] / motion.shape[0]])
-    out.displacement[index] = enlarged(motion, size) * scale
-    out.confidence[index] = enlarged(sure, size).clamp(0, 1)
+    out.displacement[index] = at_size(motion, size) * scale
+    out.confidence[index] = at_size(sure, size).clamp(0, 1)
     share = trust(sure, settings.fallback_below)
     if bool((share == 1).all()):
         return chroma
-    whole = enlarged(share, size)
+    whole = at_size(share, size)
     if fallback is None and found.unrelated:  # nothing around is surer
         if look is None:
             return chroma
         other = chroma.clone()
     elif fallback is None:
         frame = (share.shape[0], share.shape[1])
-        small = filled(enlarged(chroma, frame), share, enlarged(lightness, frame))
+        small = filled(at_size(chroma, frame), share, at_size(lightness, frame))
         other = at_size_of(lightness[None, ..., None], small[None], "guided")[0]
     else:
         other = rgb_to_lab(resize(fallback[None].cpu().float(), size))[0, ..., 1:]
@@ -322,7 +322,7 @@ def _finish(
 ) -> None:
     """The picture, written to its place in the result, a strip after another."""
     size = (original.shape[0], original.shape[1])
-    where = None if mask is None else enlarged(mask.cpu().float(), size).clamp(0, 1)
+    where = None if mask is None else at_size(mask.cpu().float(), size).clamp(0, 1)
     if settings.keep_unchanged:
         new = _changed(original, out.aligned[index], found)
         where = new if where is None else where * new
@@ -340,4 +340,4 @@ def _changed(original: Tensor, aligned: Tensor, found: Registration) -> Tensor:
     own, edit = (rgb_to_lab(resize(picture[None].cpu().float(), frame))[0, ..., 1:] for picture in (original, aligned))
     new = changed(own, edit, found.confidence, max(1.0, KEPT_OVER * max(frame)))
     new = new * trust(found.confidence, 0.5)
-    return enlarged(new, (original.shape[0], original.shape[1])).clamp(0, 1)
+    return at_size(new, (original.shape[0], original.shape[1])).clamp(0, 1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import rgb_to_lab, transfer
-from comfyui_exemplar.color.transfer import aligned_chroma, carried, changed, enlarged, filled, fitting, lightness_of
+from comfyui_exemplar.color.transfer import aligned_chroma, at_size, carried, changed, filled, fitting, lightness_of
 
 
 def ramp(height=40, width=56):
@@ -67,7 +67,7 @@ def test_what_an_edit_left_alone_is_not_changed():
 
 
 def test_enlarging_keeps_axes():
-    assert enlarged(torch.rand(3, 4), (6, 8)).shape == (6, 8)
-    assert enlarged(torch.rand(3, 4, 2), (6, 8)).shape == (6, 8, 2)
+    assert at_size(torch.rand(3, 4), (6, 8)).shape == (6, 8)
+    assert at_size(torch.rand(3, 4, 2), (6, 8)).shape == (6, 8, 2)
     same = torch.rand(3, 4)
-    assert torch.equal(enlarged(same, (3, 4)), same)
+    assert torch.equal(at_size(same, (3, 4)), same)
