@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from texts import checks, locales, pages
+from texts import checks, locales, node_tables, pages
 from texts.__main__ import main
 from texts.schemas import Input, read
 
@@ -76,8 +76,11 @@ def test_a_page_says_once_what_auto_means(nodes):
 
 
 def test_the_first_sentence_ends_before_a_capital():
-    assert pages.first_sentence("For SD 1.x MODELs (Kang et al. 2023). More.") == "For SD 1.x MODELs (Kang et al. 2023)"
-    assert pages.first_sentence("Only one.") == "Only one"
+    assert (
+        node_tables.first_sentence("For SD 1.x MODELs (Kang et al. 2023). More.")
+        == "For SD 1.x MODELs (Kang et al. 2023)"
+    )
+    assert node_tables.first_sentence("Only one.") == "Only one"
 
 
 def test_what_stands_between_markers_is_replaced_and_nothing_else():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from . import crossings_page, locales, pages
+from . import crossings_page, locales, node_tables, pages
 from .locales import TRANSLATED, english_texts, flat, translated_texts
 from .schemas import ROOT, Node, Nodes
 
@@ -82,7 +82,11 @@ def outputs(nodes: Nodes) -> tuple[dict[Path, str], Complaints]:
                 hindrances.append(f"{path.relative_to(ROOT)}: {error}")
     for language in locales.LANGUAGES:
         made[crossings_page.page_path(language)] = crossings_page.page(language, locales.definitions(nodes, language))
-    made[pages.README] = pages.readme(nodes, _read(pages.README))
+    for path, write in ((node_tables.README, node_tables.in_readme), (node_tables.LIST, node_tables.in_list)):
+        try:
+            made[path] = write(nodes, _read(path))
+        except ValueError as error:
+            hindrances.append(f"{path.relative_to(ROOT)}: {error}")
     return made, hindrances
 
 

@@ -1,8 +1,7 @@
-"""What is generated on the help pages and in the README: tables of inputs and outputs, and what files recommend.
+"""What is generated on the help pages: tables of inputs and outputs, and what files recommend.
 
 Each stands between markers: ``<!-- inputs -->`` and ``<!-- /inputs -->``, ``outputs``, ``recommended`` on the pages of
-loaders whose embedded file recommends something, ``nodes`` in the README. What stands there is replaced, everything
-else is written by hand.
+loaders whose embedded file recommends something. What stands there is replaced, everything else is written by hand.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from typing import Any
 from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.settings import AUTO_HELP
 
-from .schemas import ROOT, Input, Node, Nodes
+from .schemas import ROOT, Input, Node
 
 DOCS = ROOT / "web" / "docs"
-README = ROOT / "README.md"
 
 #: Loaders and their embedded files.
 EMBEDDED = {
@@ -213,18 +211,3 @@ def shown(item: Input, words: Words) -> str:
     if item.published is not None and value(item.published, words) != default:
         text = words.aside.format(text, words.published.format(value(item.published, words)))
     return text
-
-
-def readme(nodes: Nodes, text: str) -> str:
-    """The README with today's table of nodes."""
-    rows = [
-        (f"[{node.name}]({page_path(node.id, 'en').relative_to(ROOT).as_posix()})", first_sentence(node.description))
-        for node in nodes.values()
-    ]
-    return replaced(text, "nodes", table(("node", "what it does"), rows))
-
-
-def first_sentence(text: str) -> str:
-    """Up to the first full stop that a capital letter follows; without the stop."""
-    match = re.match(r"(.*?)\.(?=\s+[A-Z]|\s*$)", text, re.S)
-    return match[1] if match else text

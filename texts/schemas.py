@@ -48,7 +48,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Node:
-    """A node as its user sees it."""
+    """A node as its user sees it.
+
+    :param file: of ``nodes/`` in which it stands, without suffix.
+    """
 
     id: str
     name: str
@@ -57,6 +60,7 @@ class Node:
     aliases: tuple[str, ...]
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
+    file: str
 
     @property
     def words(self) -> Iterator[str]:
@@ -88,6 +92,7 @@ def _node(schema: dict[str, Any]) -> Node:
         tuple(schema["search_aliases"] or ()),
         tuple(_input(item) for item in schema["inputs"]),
         tuple(Output(item["display_name"] or "", item["type"], item["tooltip"] or "") for item in schema["outputs"]),
+        schema["file"],
     )
 
 

@@ -98,6 +98,8 @@ def main() -> int:
     made.add_argument(
         "--parts", nargs="+", choices=("strokes", "palettes", "two references", "confidence"), help="only these again"
     )
+    made = command("recipe-sheets", _recipe_sheets, "write the README's pictures")
+    made.add_argument("--output", type=Path, default=Path("out/recipes"))
     options = parser.parse_args()
     try:
         options.run(options)
@@ -281,6 +283,13 @@ def _evaluate_transfer(options: argparse.Namespace) -> None:
         ways=(PLAIN, BOUND, TRUE, OURS) if options.quick else tuple(WAYS),
         processes=options.processes,
     )
+
+
+def _recipe_sheets(options: argparse.Namespace) -> None:
+    from .recipe_sheets import write_recipes
+
+    for path in write_recipes(options.folder / "packages", options.output):
+        print(path)
 
 
 def _tune(options: argparse.Namespace) -> None:

@@ -34,9 +34,10 @@ def plain(value: Any) -> Any:
 def schemas(nodes: Iterable[Any], widget: type) -> dict[str, dict[str, Any]]:
     """Node ids with all that their schemas say; ``widget`` tells the inputs that have one."""
     found = {}
-    for schema in (node.GET_SCHEMA() for node in nodes):
+    for node in nodes:
+        schema = node.GET_SCHEMA()
         inputs = [plain(item) | {"widget": isinstance(item, widget)} for item in schema.inputs]
-        found[schema.node_id] = plain(schema) | {"inputs": inputs}
+        found[schema.node_id] = plain(schema) | {"inputs": inputs, "file": node.__module__.rpartition(".")[2]}
     return found
 
 
