@@ -29,19 +29,23 @@ NUMBER = Input("depth", "INT", "How deep.", False, True, False, 5, (), False, No
 @pytest.mark.parametrize(
     ("changes", "english", "chinese"),
     [
-        ({}, "5", "5"),
-        ({"default": 1e-05}, "1e-05", "1e-05"),
-        ({"default": True}, "on", "开"),
-        ({"default": ""}, "", ""),
-        ({"default": None}, "–", "–"),
-        ({"default": -1, "auto": True, "behind_auto": 10.0}, "auto (10)", "自动（10）"),
-        ({"default": "guided", "published": "smooth"}, "guided (published: smooth)", "guided（已发表程序：smooth）"),
-        ({"published": 5.0}, "5", "5"),
-        ({"widget": False}, "–", "–"),
+        ({}, "default 5", "默认 5"),
+        ({"default": 1e-05}, "default 1e-05", "默认 1e-05"),
+        ({"default": True}, "default on", "默认 开"),
+        ({"default": ""}, "default empty", "默认 空"),
+        ({"default": None}, "default –", "默认 –"),
+        ({"default": -1, "auto": True, "behind_auto": 10.0}, "default auto (10)", "默认 自动（10）"),
+        (
+            {"default": "guided", "published": "smooth"},
+            "default guided (published: smooth)",
+            "默认 guided（已发表程序：smooth）",
+        ),
+        ({"published": 5.0}, "default 5", "默认 5"),
+        ({"widget": False}, "", ""),
         ({"widget": False, "optional": True}, "optional", "可选"),
     ],
 )
-def test_the_last_cell_is_the_default(changes, english, chinese):
+def test_behind_a_name_stands_the_default(changes, english, chinese):
     item = replace(NUMBER, **changes)
     assert pages.shown(item, pages.WORDS["en"]) == english
     assert pages.shown(item, pages.WORDS["zh"]) == chinese
@@ -72,7 +76,7 @@ def test_a_page_says_once_what_auto_means(nodes):
         locales.english(nodes)["nodeDefs"][node.id],
     )
     sentence = pages.WORDS["en"].auto_sentence
-    assert made.count(sentence) == 1 and f"|\n\n{sentence}\n" in made
+    assert made.count(sentence) == 1 and f".\n\n{sentence}\n" in made
 
 
 def test_the_first_sentence_ends_before_a_capital():

@@ -1,7 +1,8 @@
-"""What is generated on the help pages: tables of inputs and outputs, and what files recommend.
+"""What is generated on the help pages: lists of inputs and outputs, and what files recommend.
 
-Each stands between markers: ``<!-- inputs -->`` and ``<!-- /inputs -->``, ``outputs``, ``recommended`` on the pages of
-loaders whose embedded file recommends something. What stands there is replaced, everything else is written by hand.
+A page is read in the Info tab, which is about 280 pixels wide: lists fit there, tables do not. Each stands between
+markers: ``<!-- inputs -->`` and ``<!-- /inputs -->``, ``outputs``, ``recommended`` on the pages of loaders
+whose embedded file recommends something. What stands there is replaced, everything else is written by hand.
 """
 
 from __future__ import annotations
@@ -29,18 +30,20 @@ EMBEDDED = {
 
 @dataclass(frozen=True)
 class Words:
-    """What the tables need of a language.
+    """What the lists need of a language.
 
-    :param name: how a translated name stands before its text; English has the id alone.
+    :param name: how a translated name stands behind its id; English has the id alone.
+    :param default: how a default is told, ``empty`` one that is an empty text.
     :param aside: a value beside the default, such as what auto stands for.
     :param auto_sentence: how the tooltip of an auto setting ends: ``nodes.widgets`` puts it there in English, ``make
-        texts`` in translations; a page says it once, below the table.
+        texts`` in translations; a page says it once, below the list.
     """
 
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
     no_inputs: str
+    no_outputs: str
     name: str
+    default: str
+    empty: str
     aside: str
     auto: str
     auto_sentence: str
@@ -52,10 +55,11 @@ class Words:
 
 WORDS = {
     "en": Words(
-        inputs=("Input", "What it does", "Default"),
-        outputs=("Output", "What it is"),
         no_inputs="This node has no inputs.",
+        no_outputs="This node has no outputs.",
         name="",
+        default="default {}",
+        empty="empty",
         aside="{} ({})",
         auto="auto",
         auto_sentence=AUTO_HELP,
@@ -65,10 +69,11 @@ WORDS = {
         off="off",
     ),
     "zh": Words(
-        inputs=("输入", "作用", "默认值"),
-        outputs=("输出", "内容"),
         no_inputs="本节点没有输入。",
-        name="**{}**：",
+        no_outputs="本节点没有输出。",
+        name="（{}）",
+        default="默认 {}",
+        empty="空",
         aside="{}（{}）",
         auto="自动",
         auto_sentence="负数为自动：采用模型自己的推荐值，没有则采用已发表的值。",
@@ -78,10 +83,11 @@ WORDS = {
         off="关",
     ),
     "ja": Words(
-        inputs=("入力", "働き", "既定値"),
-        outputs=("出力", "内容"),
         no_inputs="このノードに入力はありません。",
-        name="**{}**：",
+        no_outputs="このノードに出力はありません。",
+        name="（{}）",
+        default="既定値 {}",
+        empty="空",
         aside="{}（{}）",
         auto="自動",
         auto_sentence="負の数は自動です。モデル自身の推奨値、なければ公開された値を使います。",
@@ -116,7 +122,7 @@ def replaced(text: str, block: str, content: str) -> str:
 
 
 def without_blocks(text: str) -> str:
-    """A page without its tables."""
+    """A page without what is generated."""
     for block in ("inputs", "outputs", "recommended"):
         text = _marked(block).sub(r"\1\2", text)
     return text
@@ -130,25 +136,21 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def page(node: Node, language: str, text: str, locale: Mapping[str, Any]) -> str:
-    """A help page with today's tables.
+    """A help page with today's lists.
 
     :param text: the page as it stands.
     :param locale: the node's entry in the language's ``nodeDefs.json``.
     """
     words = WORDS[language]
-    inputs = [
-        (f"`{i.id}`", _cell(node, i.options, words, locale.get("inputs", {}).get(i.id, {})), shown(i, words))
-        for i in node.inputs
-    ]
-    outputs = [
-        (f"`{o.name}`", _cell(node, (), words, locale.get("outputs", {}).get(str(at), {})))
-        for at, o in enumerate(node.outputs)
-    ]
+    entries = locale.get("inputs", {})
+    inputs = [_item(node, i.id, i.options, words, entries.get(i.id, {}), shown(i, words)) for i in node.inputs]
+    entries = locale.get("outputs", {})
+    outputs = [_item(node, o.name, (), words, entries.get(str(at), {})) for at, o in enumerate(node.outputs)]
     below = f"\n\n{words.auto_sentence}" if any(i.auto for i in node.inputs) else ""
-    text = replaced(text, "inputs", table(words.inputs, inputs) + below if inputs else words.no_inputs)
+    text = replaced(text, "inputs", "\n".join(inputs) + below if inputs else words.no_inputs)
     if node.id in EMBEDDED:
         text = replaced(text, "recommended", _recommended(ROOT / "demo" / EMBEDDED[node.id]))
-    return replaced(text, "outputs", table(words.outputs, outputs))
+    return replaced(text, "outputs", "\n".join(outputs) or words.no_outputs)
 
 
 def _recommended(file: Path) -> str:
@@ -160,11 +162,15 @@ def _recommended(file: Path) -> str:
     return "\n".join(f"- `{system}`: {', '.join(values)}" for system, values in lines)
 
 
-def _cell(node: Node, options: Iterable[str], words: Words, entry: Mapping[str, str]) -> str:
-    name = words.name.format(entry.get("name", ""))
+def _item(
+    node: Node, name: str, options: Iterable[str], words: Words, entry: Mapping[str, str], default: str = ""
+) -> str:
+    """An input or output: its id, its name in the language and its default on one line, what it does on the next."""
+    translated = words.name.format(entry.get("name", ""))
+    behind = ("· " if translated else " · ") + default if default else ""  # a full-width bracket has its own room
     ids = () if words is WORDS["en"] else node.words
     text = entry.get("tooltip", "").removesuffix(words.auto_sentence).rstrip()
-    return name + quoted(text, options, ids).replace("|", "\\|")
+    return f"- `{name}`{translated}{behind}\\\n  {quoted(text, options, ids)}"
 
 
 def quoted(text: str, options: Iterable[str] = (), ids: Iterable[str] = ()) -> str:
@@ -203,11 +209,11 @@ def value(default: Any, words: Words) -> str:
 
 
 def shown(item: Input, words: Words) -> str:
-    """The last cell of an input's row."""
+    """What stands behind an input's name: its default, or that it is optional; nothing for one that has to come in."""
     if not item.widget:
-        return words.optional if item.optional else "–"
+        return words.optional if item.optional else ""
     default = value(item.behind_auto if item.auto else item.default, words)
-    text = words.aside.format(words.auto, default) if item.auto else default
+    text = words.aside.format(words.auto, default) if item.auto else default or words.empty
     if item.published is not None and value(item.published, words) != default:
         text = words.aside.format(text, words.published.format(value(item.published, words)))
-    return text
+    return words.default.format(text)
