@@ -74,9 +74,49 @@ def test_a_page_says_once_what_auto_means(nodes):
         "en",
         "<!-- inputs -->\n<!-- /inputs -->\n<!-- outputs -->\n<!-- /outputs -->\n",
         locales.english(nodes)["nodeDefs"][node.id],
+        {},
     )
     sentence = pages.WORDS["en"].auto_sentence
     assert made.count(sentence) == 1 and f".\n\n{sentence}\n" in made
+
+
+ZH = pages.WORDS["zh"].name
+
+
+def test_ids_of_a_translation_have_their_names_behind_them_once_a_section():
+    own = {"guidance": ["引导"], "image": ["图像", "结果"]}
+    below = "\n## 如何\n`image`（结果）接 `vae`。\n<!-- inputs -->\n`image`"
+    text = "接 `guidance` 和 `image` 以及 `depth`，`guidance`。" + below
+    made = pages.named(text, ZH, own, [own, {"depth": ["深度", "层深"]}, {"depth": ["深度"]}])
+    assert made == "接 `guidance`（引导）和 `image`（图像）以及 `depth`（深度），`guidance`。" + below
+    assert pages.named(made, ZH, own, [own, {"depth": ["深度"]}]) == made
+
+
+def test_what_stands_behind_an_id_in_brackets_is_its_name():
+    with pytest.raises(ValueError, match=r"behind `guidance` stands （引導）, its name is （引导）"):
+        pages.named("接 `guidance`（引導）。", ZH, {"guidance": ["引导"]}, [])
+
+
+def test_names_that_repeat_the_id_are_left_out(nodes):
+    entry = {"inputs": {"lcad_vae": {"name": "L-CAD VAE"}, "image": {"name": "图像"}}, "outputs": {}}
+    assert pages.names_of(nodes["ExemplarLCADDecode"], entry) == {"image": ["图像"]}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "complaint"),
+    [
+        ("Connect `ddcolor` and `image`.\\\nTurn `resolution` first: low is calm, high has more detail.", ""),
+        ("", "2 paragraphs"),
+        ("Connect `ddcolor`.\n\nTurn `resolution`.", "4 paragraphs"),
+        ("Connect `ddcolor`. And `image`. Turn `resolution`.", "3 sentences"),
+        ("Connect the model to the picture.", "names no input"),
+        ("Connect `ddcolor` and `image`.", "names no widget to turn first, such as resolution"),
+    ],
+)
+def test_a_page_has_a_recipe(recipe, complaint, nodes):
+    text = f"# DDColor\n\nColors.\n\n{recipe}\n\n## When\n\nAlways.\n"
+    found = checks._recipe(nodes["ExemplarDDColor"], text, "en")
+    assert complaint in found and bool(found) == bool(complaint)
 
 
 def test_the_first_sentence_ends_before_a_capital():

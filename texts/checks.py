@@ -71,13 +71,15 @@ def outputs(nodes: Nodes) -> tuple[dict[Path, str], Complaints]:
     for language in locales.LANGUAGES:
         definitions = locales.definitions(nodes, language)
         made[locales.path(language, "nodeDefs")] = locales.as_json(definitions)
+        translated = nodes.values() if language in TRANSLATED else ()
+        names = {node.id: pages.names_of(node, definitions.get(node.id, {})) for node in translated}
         for node in nodes.values():
             path = pages.page_path(node.id, language)
             if not path.is_file():
                 hindrances.append(f"{node.id} has no help page in '{language}': write {path.relative_to(ROOT)}")
                 continue
             try:
-                made[path] = pages.page(node, language, _read(path), definitions.get(node.id, {}))
+                made[path] = pages.page(node, language, _read(path), definitions.get(node.id, {}), names)
             except ValueError as error:
                 hindrances.append(f"{path.relative_to(ROOT)}: {error}")
     for language in locales.LANGUAGES:
@@ -173,6 +175,45 @@ def help_pages(nodes: Nodes) -> Complaints:
     return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys() - others)]
 
 
+#: What a recipe holds at most, in characters; other scripts say more with one.
+LONGEST = {"en": 260, "zh": 190, "ja": 230}
+#: Chinese and Japanese close a sentence where English has a colon.
+MOST_SENTENCES = {"en": 2, "zh": 2, "ja": 4}
+
+
+def recipes(nodes: Nodes) -> Complaints:
+    """Every page says below its description, in at most two sentences, what to connect and what to turn first."""
+    found = []
+    for language in locales.LANGUAGES:
+        for node in nodes.values():
+            path = pages.page_path(node.id, language)
+            if path.is_file():  # `generated` says so
+                complaint = _recipe(node, _read(path), language)
+                found += [f"{path.relative_to(ROOT)}: {complaint}"] if complaint else []
+    return found
+
+
+def _recipe(node: Node, text: str, language: str) -> str:
+    """What is wrong with a page's recipe; "" for nothing."""
+    paragraphs = text.split("\n## ")[0].strip().split("\n\n")
+    if len(paragraphs) != 3:
+        return (
+            f"above the first heading stand {len(paragraphs)} paragraphs, expected the title, the description and the "
+            "recipe: one paragraph of two lines, what to connect and which widget to turn first"
+        )
+    recipe = paragraphs[2]
+    sentences = len(re.findall(r"[.!?](?=\s|$)|[。！？]", recipe.replace("\\\n", "\n")))
+    if len(recipe.splitlines()) > 2 or sentences > MOST_SENTENCES[language] or len(recipe) > LONGEST[language]:
+        return f"the recipe has {sentences} sentences and {len(recipe)} characters; say it in two, on two lines"
+    ids = set(re.findall(r"`(\w+)`", recipe))
+    if not ids & set(node.words):
+        return "the recipe names no input or output of the node"
+    widgets = {i.id for i in node.inputs if i.widget and not i.advanced}
+    if widgets and not ids & {i.id for i in node.inputs if i.widget}:
+        return f"the recipe names no widget to turn first, such as {', '.join(sorted(widgets))}"
+    return ""
+
+
 def _quoted(text: str) -> list[str]:
     """Messages that a page quotes: list items that begin in backticks, what is generated apart."""
     return re.findall(r"^- `([^`]+)`", pages.without_blocks(text), re.M)
@@ -192,4 +233,4 @@ def messages() -> frozenset[str]:
     return frozenset(p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
 
 
-CHECKS: tuple[Callable[[Nodes], Complaints], ...] = (schema, generated, translations, shown, help_pages)
+CHECKS: tuple[Callable[[Nodes], Complaints], ...] = (schema, generated, translations, shown, help_pages, recipes)
