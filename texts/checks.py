@@ -160,6 +160,7 @@ def help_pages(nodes: Nodes) -> Complaints:
                 found.append(f"{where}: the first line is not '# {name}'")
             if f"\n{SOURCE[language]}\n" not in text:
                 found.append(f"{where}: there is no '{SOURCE[language]}'")
+            found += [f"{where}: the Info tab is too narrow for a table, write a list"] * ("\n|" in text)
             found += [f"{where}: nothing says '{part}'" for part in _unsaid(text)]
             elsewhere = set(_quoted(text)) ^ set(_quoted(_read(pages.page_path(node, "en"))))
             found += [
