@@ -69,21 +69,18 @@ def outputs(nodes: Nodes) -> tuple[dict[Path, str], Complaints]:
     made = {locales.path("en", "main"): locales.as_json(locales.english(nodes)["main"])}
     hindrances = []
     for language in locales.LANGUAGES:
-        definitions = locales.definitions(nodes, language)
-        made[locales.path(language, "nodeDefs")] = locales.as_json(definitions)
-        translated = nodes.values() if language in TRANSLATED else ()
-        names = {node.id: pages.names_of(node, definitions.get(node.id, {})) for node in translated}
+        tongue = locales.tongue(nodes, language)
+        made[locales.path(language, "nodeDefs")] = locales.as_json(tongue.definitions)
+        made[crossings_page.page_path(language)] = crossings_page.page(language, tongue.definitions)
         for node in nodes.values():
             path = pages.page_path(node.id, language)
             if not path.is_file():
                 hindrances.append(f"{node.id} has no help page in '{language}': write {path.relative_to(ROOT)}")
                 continue
             try:
-                made[path] = pages.page(node, language, _read(path), definitions.get(node.id, {}), names)
+                made[path] = pages.page(node, language, _read(path), tongue)
             except ValueError as error:
                 hindrances.append(f"{path.relative_to(ROOT)}: {error}")
-    for language in locales.LANGUAGES:
-        made[crossings_page.page_path(language)] = crossings_page.page(language, locales.definitions(nodes, language))
     for path, write in ((node_tables.README, node_tables.in_readme), (node_tables.LIST, node_tables.in_list)):
         try:
             made[path] = write(nodes, _read(path))
