@@ -81,6 +81,8 @@ SHORT = {
     "ExemplarMergeMemories",
     "ExemplarSaveMemory",
     "ExemplarLoadMemory",
+    "ExemplarSaveInversion",
+    "ExemplarLoadInversion",
 }
 MOMENTS = ("first", "middle", "last")
 

@@ -7,7 +7,7 @@ import comfy.samplers
 import torch
 
 from comfyui_exemplar.color.held import is_list
-from comfyui_exemplar.hosts.comfy.folders import COLOR_MEMORIES
+from comfyui_exemplar.hosts.comfy.folders import COLOR_MEMORIES, INVERSIONS
 from comfyui_exemplar.memory.entries import ColorMemory
 from comfyui_exemplar.pipelines.memory_features import PictureFeatures
 
@@ -159,6 +159,18 @@ def _load_memory(kit, _, **settings):
     return kit.nodes("ExemplarLoadMemory", memory_name=COLOR_MEMORIES.choices()[-1], **settings)
 
 
+def _save_inversion(kit, *_, **settings):
+    pair = {"inversion": kit.inverted["reference"][0], "gray_inversion": kit.inverted["gray"][0]}
+    return kit.nodes("ExemplarSaveInversion", **pair, **settings) or ()
+
+
+def _load_inversion(kit, _, **settings):
+    if not INVERSIONS.choices():
+        _save_inversion(kit, filename_prefix="inversions/inversion")
+    inputs = {"inversion_name": INVERSIONS.choices()[-1], "model": kit.embedded[0]}
+    return kit.nodes("ExemplarLoadInversion", **inputs, **settings)
+
+
 def _save(kit, pictures, **settings):
     return kit.nodes("ExemplarSavePhotograph", images=kit.colors(pictures), **settings) or ()
 
@@ -256,6 +268,8 @@ RUNS: dict[str, Run] = {
         kit.nodes("ExemplarSaveMemory", memory=kit.memory, **settings) or ()
     ),
     "ExemplarLoadMemory": _load_memory,
+    "ExemplarSaveInversion": _save_inversion,
+    "ExemplarLoadInversion": _load_inversion,
     "ExemplarTransferColors": _transfer,
 }
 

@@ -154,7 +154,7 @@ FEATURES = {
 #: Nodes whose INVERSIONs must have features.
 _LOOK = ("ExemplarDualAttentionColor", "ExemplarAttentionMap", "ExemplarConfidenceBlend")
 #: Where nothing says which MODEL is meant.
-_NO_MODEL = ("ExemplarAttentionMap", "ExemplarConfidenceBlend")
+_NO_MODEL = ("ExemplarAttentionMap", "ExemplarConfidenceBlend", "ExemplarSaveInversion")
 _OF_A_MODEL = ("another model's", "twice the channels", "half the channels")
 
 

@@ -6,9 +6,10 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from comfyui_exemplar.files.inversions import Inversions, save_inversions
 from comfyui_exemplar.files.memories import save_memory
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
-from comfyui_exemplar.hosts.comfy.folders import CLIPSEG, COLOR_MEMORIES
+from comfyui_exemplar.hosts.comfy.folders import CLIPSEG, COLOR_MEMORIES, INVERSIONS
 from comfyui_exemplar.nodes import NODES
 
 from ....fixtures.clipseg import save
@@ -45,6 +46,8 @@ QUICK = {
     "ExemplarMemoryColorize": {"resolution": SIZE},
     "ExemplarSaveMemory": {"filename_prefix": "color_memories/odd"},
     "ExemplarLoadMemory": {"memory_name": "right.safetensors"},
+    "ExemplarSaveInversion": {"filename_prefix": "inversions/odd"},
+    "ExemplarLoadInversion": {"inversion_name": "right.safetensors"},
 }
 
 #: Nodes that look at pictures with a MODEL, for which they need its VAE.
@@ -131,6 +134,8 @@ class Right:
         memory = run("ExemplarColorMemory", **self.inputs("ExemplarColorMemory"))[0]
         self.sockets["COLOR_MEMORY"] = memory
         save_memory(folder / "color_memories" / "right.safetensors", memory)
+        kept = Inversions((self.inverted["reference"][0],), (self.inverted["gray"][0],))
+        save_inversions(folder / "inversions" / "right.safetensors", kept)
         (style,) = run("ExemplarDEADiffEncode", deadiff=deadiff, image=color, take="semantics")
         shared = {"whole": self.whole[0], "style": style, **{k: v[0] for k, v in self.inverted.items()}}
         pair = run("ExemplarColorize", **self.inputs("ExemplarColorize"))
@@ -151,14 +156,14 @@ class Right:
     def _folders(self, folder) -> None:
         from PIL import Image
 
-        for name in ("input", "output", "temp", "embeddings", "clipseg", "color_memories"):
+        for name in ("input", "output", "temp", "embeddings", "clipseg", "color_memories", "inversions"):
             (folder / name).mkdir()
         folder_paths.set_input_directory(str(folder / "input"))
         folder_paths.set_output_directory(str(folder / "output"))
         folder_paths.set_temp_directory(str(folder / "temp"))
         folder_paths.folder_names_and_paths["embeddings"][0].insert(0, str(folder / "embeddings"))
-        memories = ([str(folder / "color_memories")], {".safetensors"})
-        folder_paths.folder_names_and_paths[COLOR_MEMORIES.names[0]] = memories
+        for kind in (COLOR_MEMORIES.names[0], INVERSIONS.names[0]):
+            folder_paths.folder_names_and_paths[kind] = ([str(folder / kind)], {".safetensors"})
         folder_paths.folder_names_and_paths[CLIPSEG.name] = ([str(folder / "clipseg")], set())
         with torch.inference_mode(False), torch.no_grad():
             save(folder / "clipseg" / "tiny")
