@@ -210,6 +210,8 @@ class WordsEncoder(nn.Module):
         vectors = torch.stack(
             [torch.stack([t.to(table) if isinstance(t, Tensor) else table[t] for t in row]) for row in rows]
         )
+        said = [[isinstance(token, Tensor) or token != NULL_TOKEN for token in row] for row in rows]
+        vectors = self.words.heard(vectors, torch.tensor(said, device=table.device))
         weight = torch.tensor([[float(pair[1]) for pair in row] for row in tokens["words"]]).unsqueeze(-1)
         vectors = torch.lerp(table[NULL_TOKEN].expand_as(vectors), vectors, weight.to(vectors))
         vectors = vectors.to(comfy.model_management.intermediate_device())
