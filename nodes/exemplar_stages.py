@@ -157,7 +157,7 @@ class ColorGuidance(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL from Dual-Attention Color Injection."),
                 io.Conditioning.Input("conditioning", tooltip="The prompt used for the inversions, usually empty."),
-                *widgets(GuidanceSettings, "weight"),
+                *widgets(GuidanceSettings, "guidance"),
                 *later_widgets(GuidanceSettings),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
@@ -173,7 +173,7 @@ class ColorGuidance(io.ComfyNode):
         settings = resolved(cls, GuidanceSettings, recommended(model, "exemplar"), values)
         check_conditioning(conditioning, title(cls), model=model)
         model = checked_when_sampled(model, conditioning, title(cls))
-        return io.NodeOutput(color_guider(model, conditioning, settings.weight, settings.step_limit))
+        return io.NodeOutput(color_guider(model, conditioning, settings.guidance, settings.step_limit))
 
 
 class MatchLatentStatistics(io.ComfyNode):

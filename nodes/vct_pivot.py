@@ -48,7 +48,7 @@ class PivotInversion(io.ComfyNode):
                 ),
                 *widgets(
                     PivotSettings,
-                    "guidance",
+                    "cfg",
                     "iterations",
                     "stop_below",
                     "learning_rate",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfyui_exemplar.files.headers import read_recommended
+from comfyui_exemplar.pipelines.recommended import read_recommended
 from comfyui_exemplar.settings import AUTO_HELP
 
 from .names import Tongue, named

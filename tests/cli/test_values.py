@@ -28,7 +28,8 @@ def parsers():
 
 def options(command):
     """The options of a command that take a value."""
-    return [action for action in PARSERS[command]._actions if action.option_strings and action.nargs != 0]
+    actions = [action for action in PARSERS[command]._actions if action.help != argparse.SUPPRESS]  # no former names
+    return [action for action in actions if action.option_strings and action.nargs != 0]
 
 
 PARSERS = parsers()
@@ -95,7 +96,7 @@ def test_help_says_what_is_taken(command, capsys):
     titles = [title for title in groups[1:] if "settings" in title or "regions" in title]
     assert titles == sorted(titles, key=lambda title: title.startswith("advanced")) or command == "describe"
     for action in PARSERS[command]._actions:
-        if action.option_strings and action.dest != "help":
+        if action.option_strings and action.dest != "help" and action.help != argparse.SUPPRESS:
             assert "(default: " in action.help or "required" in action.help or "or --reference" in action.help, action
     assert {action.dest for action in PARSERS[command]._action_groups[1]._group_actions} == {"help", "traceback"}
 

@@ -57,12 +57,12 @@ def _learn(kit, _, **settings):
 
 def _pivots(kit, _, **settings):
     inputs = {"model": kit.model, "conditioning": kit.embedded[3], "inversion": kit.source[0]}
-    return kit.nodes("ExemplarPivotInversion", **inputs, **{"guidance": 3.0, "iterations": 2, **settings})
+    return kit.nodes("ExemplarPivotInversion", **inputs, **{"cfg": 3.0, "iterations": 2, **settings})
 
 
 def _exact_luminance(kit, pictures, **settings):
     vae = kit.embedded[2]
-    inputs = {"vae": vae, "gray_image": kit.scene[0], "latent": kit.latent(pictures)}
+    inputs = {"vae": vae, "image": kit.scene[0], "latent": kit.latent(pictures)}
     return kit.nodes("ExemplarLatentLuminance", **inputs, **settings)
 
 
@@ -199,7 +199,7 @@ RUNS: dict[str, Run] = {
     "ExemplarPublishedSampler": _plain("ExemplarPublishedSampler", model=_as(0)),
     "ExemplarDesaturate": _plain("ExemplarDesaturate", image=lambda kit, n: kit.colors(n)),
     "ExemplarMergeLuminance": _plain(
-        "ExemplarMergeLuminance", color_image=lambda kit, n: kit.colors(n), gray_image=lambda kit, n: kit.grays(n)
+        "ExemplarMergeLuminance", color_image=lambda kit, n: kit.colors(n), image=lambda kit, n: kit.grays(n)
     ),
     "ExemplarLatentLuminance": _exact_luminance,
     "ExemplarAttentionMap": _plain(
