@@ -116,6 +116,23 @@ def test_a_default_that_is_a_choice_has_its_translation_behind_it():
     assert pages.shown(replace(item, default="clip"), pages.WORDS["zh"], {"clip": "clip"}) == "默认 clip"
 
 
+def test_words_that_the_dictionary_rules_out_are_named():
+    term = {"en": "inversion", "ja": "インバージョン", "not": {"ja": ["反転(?!器)"]}, "but": {"ja": ["マスクを反転"]}}
+    assert checks._ruled_out("DDIM 反転。", term, "ja") == "反転"
+    assert not checks._ruled_out("マスクを反転。", term, "ja") and not checks._ruled_out("反転器", term, "ja")
+    assert not checks._ruled_out("反转", term, "zh"), "another language's words"
+
+
+def test_the_dictionary_has_each_term_in_both_languages():
+    dictionary = json.loads((ROOT / "locales" / "terms.json").read_text(encoding="utf-8"))
+    names = [term["en"] for term in dictionary]
+    assert names == sorted(names, key=str.casefold) and len(set(names)) == len(names)
+    for term in dictionary:
+        assert term.keys() <= {"en", "zh", "ja", "not", "but", "note"} and term["zh"]
+        for language, patterns in term.get("not", {}).items():
+            assert not checks._ruled_out(term[language], term, language), patterns
+
+
 @pytest.mark.parametrize(
     ("recipe", "complaint"),
     [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from . import crossings_page, locales, node_tables, pages
 from .locales import TRANSLATED, english_texts, flat, translated_texts
@@ -173,6 +175,29 @@ def help_pages(nodes: Nodes) -> Complaints:
     return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys() - others)]
 
 
+def terms(nodes: Nodes) -> Complaints:
+    """Translations use the words of ``locales/terms.json``, and none that it rules out."""
+    dictionary = json.loads((ROOT / "locales" / "terms.json").read_text(encoding="utf-8"))
+    found = []
+    for language in TRANSLATED:
+        texts = locales.translated_texts(nodes, language)
+        texts |= {path.relative_to(ROOT).as_posix(): _read(path) for path in pages.DOCS.glob(f"[!E]*/{language}.md")}
+        for term in dictionary:
+            for key, text in texts.items():
+                said = _ruled_out(text, term, language)
+                found += [f"{language}: {key} says '{said}', for '{term['en']}' it is {term[language]}"] if said else []
+    return found
+
+
+def _ruled_out(text: str, term: dict[str, Any], language: str) -> str:
+    """What a text says where a term has another word; "" for nothing."""
+    for allowed in term.get("but", {}).get(language, ()):
+        text = text.replace(allowed, "")
+    patterns = term.get("not", {}).get(language, ())
+    match = re.search("|".join(patterns), text) if patterns else None
+    return match[0] if match else ""
+
+
 #: What a recipe holds at most, in characters; other scripts say more with one.
 LONGEST = {"en": 260, "zh": 190, "ja": 230}
 #: Chinese and Japanese close a sentence where English has a colon.
@@ -231,4 +256,4 @@ def messages() -> frozenset[str]:
     return frozenset(p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
 
 
-CHECKS: tuple[Callable[[Nodes], Complaints], ...] = (schema, generated, translations, shown, help_pages, recipes)
+CHECKS: tuple[Callable[[Nodes], Complaints], ...] = (schema, generated, translations, shown, help_pages, recipes, terms)
