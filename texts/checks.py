@@ -12,6 +12,7 @@ from typing import Any
 
 from . import crossings_page, locales, node_tables, pages
 from .locales import TRANSLATED, english_texts, flat, translated_texts
+from .names import BRACKET
 from .schemas import ROOT, Node, Nodes
 
 #: Visible widgets that a user can take in at once; everything beyond is advanced.
@@ -199,7 +200,7 @@ def _ruled_out(text: str, term: dict[str, Any], language: str) -> str:
 
 
 #: What a recipe holds at most, in characters; other scripts say more with one.
-LONGEST = {"en": 260, "zh": 190, "ja": 230}
+LONGEST = {"en": 260, "zh": 160, "ja": 200}
 #: Chinese and Japanese close a sentence where English has a colon.
 MOST_SENTENCES = {"en": 2, "zh": 2, "ja": 4}
 
@@ -224,7 +225,7 @@ def _recipe(node: Node, text: str, language: str) -> str:
             f"above the first heading stand {len(paragraphs)} paragraphs, expected the title, the description and the "
             "recipe: one paragraph of two lines, what to connect and which widget to turn first"
         )
-    recipe = paragraphs[2]
+    recipe = re.sub(f"(?<=`){BRACKET}", "", paragraphs[2])  # as it was written, without the names
     sentences = len(re.findall(r"[.!?](?=\s|$)|[。！？]", recipe.replace("\\\n", "\n")))
     if len(recipe.splitlines()) > 2 or sentences > MOST_SENTENCES[language] or len(recipe) > LONGEST[language]:
         return f"the recipe has {sentences} sentences and {len(recipe)} characters; say it in two, on two lines"

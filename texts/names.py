@@ -14,7 +14,7 @@ from .schemas import Node, Nodes
 Names = Mapping[str, list[str]]
 
 #: A name behind an id, which needs no blank behind it; it may have a bracket of its own.
-_BRACKET = r"（(?:[^（）]|（[^（）]*）)*）"
+BRACKET = r"（(?:[^（）]|（[^（）]*）)*）"
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,6 @@ def named(text: str, form: str, own: Names, everyone: Iterable[Names]) -> str:
                 )
             return f"`{key}`{said or form.format(known[0])}"
 
-        return re.sub(rf"`([a-z][a-z0-9_]*)`({_BRACKET})?( (?=[^\x00-\x7f]))?", name, part)
+        return re.sub(rf"`([a-z][a-z0-9_]*)`({BRACKET})?( (?=[^\x00-\x7f]))?", name, part)
 
     return "\n## ".join(section(part) for part in start.split("\n## ")) + inputs + end
