@@ -73,18 +73,6 @@ def test_the_page_offers_what_is_missing(path):
             assert model["directory"] == "checkpoints"
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_an_app_shows_what_is_there(path):
-    """The page's App mode: inputs are widgets that nothing is connected to, outputs are nodes that save or show."""
-    nodes = {str(node["id"]): node for node in load(path)["nodes"]}
-    app = load(path)["extra"].get("linearData", {"inputs": [], "outputs": []})
-    for node, widget in app["inputs"]:
-        (slot,) = [slot for slot in nodes[node]["inputs"] if slot["name"] == widget]
-        assert "widget" in slot and slot["link"] is None
-    assert all(not nodes[node]["outputs"] for node in app["outputs"])
-    assert bool(app["inputs"]) == bool(app["outputs"])
-
-
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
 def test_a_blueprint_is_described(path):
     (subgraph,) = load(path)["definitions"]["subgraphs"]

@@ -15,6 +15,7 @@ from .workflows import chroma, demo_picture
 
 needs_comfyui()
 
+STROKES = "Old photograph, with strokes"
 SD15, SDXL, EMBEDDED = "Old photograph (SD 1.5)", "Old photograph (SDXL)", "Old photograph (no download)"
 PHOTOGRAPH, REFERENCE = "The photograph", "The reference, in color"
 
@@ -40,6 +41,9 @@ def pictures(server):
     gray.rotate(90, expand=True).save(server.base / "input" / "mine.png", exif=exif, dpi=(300, 300))
     reference = Image.fromarray((demo_picture("photo-reference")[0] * 255).round().byte().numpy())
     reference.crop((0, 0, 300, 280)).save(server.base / "input" / "reference.png")
+    painted = gray.convert("RGB")
+    painted.paste((40, 80, 200), (130, 110, 150, 130))  # in an eye
+    painted.save(server.base / "input" / "painted.png")
     return {PHOTOGRAPH: "mine.png", REFERENCE: "reference.png"}
 
 
@@ -48,14 +52,17 @@ def chosen(template: str) -> str:
     return loader["widgets_values"][0]
 
 
-def colored(server, template: str, pictures: dict[str, str], **settings):
-    """What Save Photograph writes after two files are chosen, and perhaps some widgets turned."""
+def colored(server, template: str, pictures: dict[str, str], woken: bool = False, **settings):
+    """What Save Photograph writes after files are chosen, and perhaps muted nodes woken and some widgets turned."""
     workflow = load_workflow(template)
+    for node in workflow["nodes"]:
+        node["mode"] = 0 if woken else node["mode"]
     prompt = to_prompt(workflow)
     for node in workflow["nodes"]:
-        if node.get("title") in pictures:
+        if node.get("title") in pictures and str(node["id"]) in prompt:
             prompt[str(node["id"])]["inputs"]["image"] = pictures[node["title"]]
-    prompt[only(prompt, "ExemplarColorize")]["inputs"].update(settings)
+    if settings:
+        prompt[only(prompt, "ExemplarColorize")]["inputs"].update(settings)
     run = server.run(prompt)
     assert run.status == "success", run.error
     (path,) = run.files[only(prompt, "ExemplarSavePhotograph")]
@@ -89,22 +96,36 @@ def test_a_checkpoint(server, checkpoints, pictures, template, method):
     assert chroma(made.images) > 0.5 and bool(torch.isfinite(made.images).all())
 
 
-def test_the_first_run_before_anything_is_chosen(server):
-    """ComfyUI's own example picture stands in both places."""
-    made = colored(server, EMBEDDED, {})
+def test_strokes_painted_on_a_copy(server, pictures):
+    """The group is muted at first; woken, it colors the eye, and leaves what is far from it nearly as it was."""
+    chosen = {PHOTOGRAPH: "mine.png", "The photograph, painted on": "painted.png"}
+    chosen |= {"The first reference": "reference.png", "The second reference": "reference.png"}
+    plain, stroked = (colored(server, STROKES, chosen, woken=woken) for woken in (False, True))
+    for made in (plain, stroked):
+        is_the_photograph(made, demo_picture("photo-gray"))
+    before, after = (rgb_to_lab(made.images)[0, ..., 1:] for made in (plain, stroked))
+    assert float(before[112:128, 132:148, 1].mean()) > 3 and float(after[112:128, 132:148, 1].mean()) < -10
+    assert float((after - before)[220:, 300:].abs().mean()) < 4 < chroma(plain.images)
+
+
+@pytest.mark.parametrize("template", [EMBEDDED, STROKES])
+def test_the_first_run_before_anything_is_chosen(server, template):
+    """ComfyUI's own example picture stands in all places."""
+    made = colored(server, template, {})
     assert made.images.shape == (1, 768, 768, 3) and chroma(made.images) > 5
 
 
 def test_they_are_one_graph():
-    """So what is seen with the embedded model holds of the others: they differ in the loader alone."""
+    """So what is seen with the embedded model holds of the others: they differ in loader, note and name of results."""
+    names_or_says = ("ExemplarSavePhotograph", "MarkdownNote")
 
     def graph(template):
         workflow = load_workflow(template)
         loader = min(node["id"] for node in workflow["nodes"] if "Load" in node["type"] and not node.get("title"))
         nodes = [
-            (node["id"], node["type"], node["pos"], node.get("widgets_values"))
+            (node["id"], node["type"], node["pos"], node["type"] in names_or_says or node.get("widgets_values"))
             for node in workflow["nodes"]
-            if node["id"] != loader and node["type"] != "MarkdownNote"
+            if node["id"] != loader
         ]
         return nodes, workflow["links"], workflow["groups"], workflow["extra"]["linearData"]
 
