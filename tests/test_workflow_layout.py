@@ -95,9 +95,7 @@ def crosses(one, other):
         return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
     (ends, a, b), (others, c, d) = one, other
-    return (
-        not ends & others and side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
-    )
+    return not ends & others and side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
 
 
 @each
