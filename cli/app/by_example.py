@@ -105,7 +105,7 @@ class _Inputs:
         self.thumbnails = gr.HTML(visible=False)
         entry = entries(MethodSettings)["method"]
         self.method = gr.Radio(["memory", "attention"], value="memory", label=entry.name, info=entry.about.help)
-        self.go, self.stop = buttons("Color")
+        self.go, self.stop = buttons("Color the picture")
 
     @property
     def all(self) -> list[Any]:

@@ -73,10 +73,10 @@ class Results:
         with gr.Tabs():
             with gr.Tab("Result"):
                 self.slider = gr.ImageSlider(type="numpy", max_height=560, elem_classes="result", **common)
-            with gr.Tab("Confidence", visible=self.maps):
+            with gr.Tab("Confidence", visible=self.maps, render_children=True):
                 self.confidence = gr.Image(type="numpy", height=480, **common)
                 gr.HTML(said("Dark is unsure, bright is sure."))
-            with gr.Tab(self.origin, visible=self.maps):
+            with gr.Tab(self.origin, visible=self.maps, render_children=True):
                 self.source = gr.Image(type="numpy", height=480, **common)
                 self.legend = gr.HTML()
         self.said = gr.HTML(said("Nothing colored yet."))
@@ -149,9 +149,11 @@ def runner(desk: Desk, work: Work, files: Callable[..., Sequence[Path]]) -> Call
         try:
             with desk.job(request.session_hash or "", files(*values), on_step) as job:
                 outcome = work(job, *values)
-                yield [*_pictures(outcome), told(outcome, job.notes), gr.DownloadButton(interactive=False)]
+                seen = [*_pictures(outcome), told(outcome, job.notes)]
+                yield [*seen, gr.DownloadButton(interactive=False)]
                 written = write_result(outcome.made.image, outcome.dropped, job.folder)
-                yield [*[gr.skip()] * 5, gr.DownloadButton(value=str(written), interactive=True)]
+                # said once more: widgets of a tab that is not open forget what they had when they are passed over
+                yield [*seen, gr.DownloadButton(value=str(written), interactive=True)]
         except Stopped:
             yield [*[gr.skip()] * 4, said("Stopped."), gr.skip()]
         except Refused as error:

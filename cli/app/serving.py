@@ -122,7 +122,7 @@ def serve(models: Models, *, host: str, port: int, shown: bool, traceback: bool)
     :param traceback: whether unexpected errors are shown in the terminal, too.
     :raises OSError: nothing can be served there.
     """
-    with tempfile.TemporaryDirectory(prefix="exemplar-app-") as place, quiet(Path(place)):
+    with tempfile.TemporaryDirectory(prefix="exemplar-app-") as place, quiet(Path(place) / "kept"):
         page, url = launch(models, Path(place), host=host, port=port, shown=shown, traceback=traceback)
         try:
             say(f"{url} shows the page; Ctrl+C ends it.")
@@ -144,7 +144,7 @@ def launch(
 ) -> tuple[Any, str]:
     """The page, served in the background. To be called within :func:`quiet`.
 
-    :param folder: where its files are.
+    :param folder: where jobs have their files; gradio copies what is downloaded from there to its own.
     :param port: None takes one that is free.
     :returns: gradio's Blocks, to be closed, and the address.
     :raises OSError: nothing can be served there.

@@ -54,7 +54,7 @@ def automatic(models: Models, desk: Desk) -> None:
     with gr.Row():
         with gr.Column(min_width=340):
             picture = drop_zone("Gray picture: drop a file, click, or paste", elem_classes="first")
-            go, stop = buttons("Color")
+            go, stop = buttons("Color the picture")
         with gr.Column(min_width=340):
             results = Results(maps=False)
     widgets = settings_of(basic, advanced)
