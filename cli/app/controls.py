@@ -42,7 +42,7 @@ class Control:
         """The widget, where it is to stand."""
         import gradio as gr
 
-        common = {"label": self.label, "info": self.info, "value": self.value, "elem_classes": "setting"}
+        common = {"label": self.label, "info": self.info, "value": self.value, "min_width": 260}
         if self.kind == "slider":
             return gr.Slider(minimum=self.low, maximum=self.high, step=self.step, **common)
         if self.kind == "number":  # not gr.Number, which shows 0 where nothing is chosen

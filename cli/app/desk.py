@@ -140,7 +140,7 @@ def sentence(error: BaseException, files: Sequence[Path] = ()) -> str:
     said = line.removeprefix("error: ").replace(failures.MEMORY, "memory ran out; lower the resolution.")
     for file in files:
         said = said.replace(f"{file.parent}{os.sep}", "")
-    return said[:1].upper() + said[1:]
+    return said
 
 
 @contextmanager

@@ -73,10 +73,10 @@ class Results:
         with gr.Tabs():
             with gr.Tab("Result"):
                 self.slider = gr.ImageSlider(type="numpy", max_height=560, elem_classes="result", **common)
-            with gr.Tab("Confidence", visible=self.maps, render_children=True):
+            with gr.Tab("Confidence", visible=self.maps):
                 self.confidence = gr.Image(type="numpy", height=480, **common)
                 gr.HTML(said("Dark is unsure, bright is sure."))
-            with gr.Tab(self.origin, visible=self.maps, render_children=True):
+            with gr.Tab(self.origin, visible=self.maps):
                 self.source = gr.Image(type="numpy", height=480, **common)
                 self.legend = gr.HTML()
         self.said = gr.HTML(said("Nothing colored yet."))
@@ -155,7 +155,7 @@ def runner(desk: Desk, work: Work, files: Callable[..., Sequence[Path]]) -> Call
                 # said once more: widgets of a tab that is not open forget what they had when they are passed over
                 yield [*seen, gr.DownloadButton(value=str(written), interactive=True)]
         except Stopped:
-            yield [*[gr.skip()] * 4, said("Stopped."), gr.skip()]
+            return  # the button that stopped it has said so
         except Refused as error:
             raise gr.Error(html.escape(str(error)), duration=20, print_exception=False) from error
 

@@ -99,8 +99,7 @@ def marks_of(layers: Sequence[NDArray[Any]], size: tuple[int, int]) -> tuple[Ten
     :raises ValueError: they were painted on a picture of other proportions.
     """
     import torch
-
-    from ...color import resize
+    import torch.nn.functional as F
 
     painted = None
     for layer in layers:
@@ -114,7 +113,8 @@ def marks_of(layers: Sequence[NDArray[Any]], size: tuple[int, int]) -> tuple[Ten
                 "proportions; clear them and paint on the picture that is shown."
             )
         alpha = above[..., 3:]
-        above = resize(torch.cat([above[..., :3] * alpha, alpha], -1), size)  # edges keep the strokes' color
+        above = torch.cat([above[..., :3] * alpha, alpha], -1).movedim(-1, 1)  # edges keep the strokes' color
+        above = F.interpolate(above, size, mode="bilinear", antialias=True).movedim(1, -1)
         painted = above if painted is None else above + painted * (1 - above[..., 3:])
     if painted is None:
         return None

@@ -23,6 +23,8 @@ MOST_BYTES = 512 * 2**20
 #: Uploads and results that nobody has looked at for so long are removed while the server runs, in seconds; all at its
 #: end. How often that is looked at comes first.
 KEPT = (600, 24 * 3600)
+#: Names of this machine.
+LOCAL = ("127.0.0.1", "localhost", "::1")
 #: What the page may load: from this server alone, whatever gradio's page asks for.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'"
 
@@ -101,6 +103,7 @@ def quiet(folder: Path) -> Iterator[None]:
         "GRADIO_SHARE": "False",
         "GRADIO_SSR_MODE": "False",
         "GRADIO_MCP_SERVER": "False",
+        "GRADIO_RUN_HISTORY": "False",
         "NO_PROXY": local,
         "no_proxy": local,
     }
@@ -150,12 +153,15 @@ def launch(
     :raises OSError: nothing can be served there.
     """
     from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from ...demo import model_path
     from .desk import Desk
     from .page import HEAD, STYLE, build, theme
 
     page = build(models, Desk(folder, traceback=traceback))
+    called = [*LOCAL, host] if host in LOCAL else ["*"]  # a page elsewhere may give this machine a name of its own
+    passed = [Middleware(TrustedHostMiddleware, allowed_hosts=called), Middleware(Guard)]
     try:
         _, url, _ = page.launch(
             server_name=host,
@@ -165,7 +171,6 @@ def launch(
             quiet=True,
             prevent_thread_lock=True,
             footer_links=[],
-            run_history=False,
             enable_monitoring=False,
             pwa=False,
             ssr_mode=False,
@@ -173,7 +178,7 @@ def launch(
             max_file_size=MOST_BYTES,
             allowed_paths=[str(model_path().parent / "pictures")],  # the examples; nothing else is served
             state_session_capacity=64,
-            app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+            app_kwargs={"middleware": passed, "docs_url": None, "redoc_url": None, "openapi_url": None},
             theme=theme(),
             css=STYLE,
             head=HEAD,
