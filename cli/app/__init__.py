@@ -16,7 +16,7 @@ NAME = "app"
 HELP = "color pictures on a page in the browser"
 DESCRIPTION = (
     "Opens a page in the browser: drop a gray picture and color references, paint strokes, see result, confidence and "
-    'where colors come from. Needs gradio: pip install "exemplar[app]". Everything stays on this machine.'
+    'where colors come from. Needs gradio: pip install -e ".[app]". Everything stays on this machine.'
 )
 
 

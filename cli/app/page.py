@@ -44,7 +44,8 @@ def theme() -> Any:
     import gradio as gr
 
     fonts = ("system-ui", "sans-serif")
-    return gr.themes.Default(primary_hue="indigo", font=fonts, font_mono=("ui-monospace", "monospace"))
+    made = gr.themes.Default(primary_hue="indigo", font=fonts, font_mono=("ui-monospace", "monospace"))
+    return made.set(block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300")
 
 
 def build(models: Models, desk: Desk) -> Any:

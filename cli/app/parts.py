@@ -13,6 +13,11 @@ from .desk import Desk, Refused, Stopped
 from .pictures import SMALL, Dropped, shown, write_result
 from .work import Outcome, Source
 
+#: On a narrow window the result is below: the page goes there, to show how far it is.
+_SHOW = """() => {
+  const seen = [...document.querySelectorAll(".result")].find((each) => each.offsetParent);
+  if (seen) seen.scrollIntoView({ block: "nearest", behavior: "smooth" });
+}"""
 #: What runs a job: it is given the job and what the widgets hold.
 Work = Callable[..., Outcome]
 
@@ -186,6 +191,7 @@ class Action:
     def on(self, button: Any) -> None:
         """Run it at a button's click."""
         self._listen(button.click, api_name=self.name)
+        button.click(None, js=_SHOW, api_visibility="private")
 
     def after(self, event: Any) -> None:
         """Run it when another event went well."""

@@ -40,7 +40,7 @@ def check_gradio() -> None:
     :raises ImportError: gradio is not there; the message says how to get it.
     """
     if find_spec("gradio") is None:
-        raise ImportError('The page needs gradio, which is not there: pip install "exemplar[app]" (or gradio itself).')
+        raise ImportError('The page needs gradio, which is not there: pip install -e ".[app]" in the pack\'s folder.')
 
 
 class Guard:

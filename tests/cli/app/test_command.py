@@ -15,7 +15,7 @@ def test_without_gradio_it_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setattr(serving, "find_spec", lambda name: None)
     assert main(["app"]) == 1
     said = capsys.readouterr().err
-    assert 'pip install "exemplar[app]"' in said and len(said.splitlines()) == 1
+    assert 'pip install -e ".[app]"' in said and len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("options, said", [(["--port", "0"], "--port is 0"), (["--model", "nowhere"], "nowhere")])
