@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 
+from .. import names
 from .. import options as common
 
 NAME = "app"
@@ -46,13 +47,18 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ...demo import ddcolor_path, model_path
     from .models import Models
     from .serving import check_gradio, serve
 
-    check_gradio()
     if not 0 < options.port < 65536:
         raise ValueError(f"--port is {options.port}; it must lie between 1 and 65535.")
     placed = common.checkpoint(options)
+    for option, file in (("--model", options.model or model_path()), ("--vae", options.vae)):
+        if file is not None:
+            names.check_read(option, file, folders=True)
+    names.check_read("--ddcolor", options.ddcolor or ddcolor_path())
+    check_gradio()
     serve(
         Models.load(options.model, options.ddcolor, placed),
         host=options.host,

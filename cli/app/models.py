@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import names
-
 if TYPE_CHECKING:
     from ...hosts.diffusers.checkpoint import StandaloneModel
     from ...hosts.diffusers.host import DiffusersHost
@@ -34,7 +32,6 @@ class Models:
 
         :param model: checkpoint or folder; None is the embedded model. ``ddcolor`` likewise.
         :param placed: ``device``, ``dtype``, ``prediction`` and ``vae``, see ``cli.options.checkpoint``.
-        :raises FileNotFoundError: something is missing.
         :raises ValueError: a file is another model's.
         """
         from ...demo import ddcolor_path, model_path
@@ -43,8 +40,6 @@ class Models:
         from ...pipelines.recommended import SYSTEMS
 
         path, file = model or model_path(), ddcolor or ddcolor_path()
-        names.check_read("--model", path, folders=True)
-        names.check_read("--ddcolor", file)
         where = {name: placed[name] for name in ("device", "dtype")}
         network = load_ddcolor(file, systems=SYSTEMS, **where)  # the small one first: what is refused is refused soon
         return cls(
