@@ -12,6 +12,7 @@ from . import (
     confidence,
     ddcolor,
     deadiff,
+    doctor,
     embedded,
     exemplar,
     exemplar_stages,
@@ -54,6 +55,7 @@ _ALL = [
     *memory_colorize.NODES,
     *memory_files.NODES,
     *embedded.NODES,
+    *doctor.NODES,
     *photographs.NODES,
     *transfer.NODES,
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
+import comfy.samplers
 import comfy.sd
 import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
@@ -33,7 +34,7 @@ from .ddcolor import ComfyDDColor
 from .deadiff import ComfyDEADiff, apply
 from .embedded import load_demo
 from .host import ComfyHost
-from .lcad import ComfyLCADVAE, load_file, with_gray
+from .lcad import ComfyLCADVAE, GrayPicture, load_file, with_gray
 from .lcad_instances import phrase_places
 from .model import context_width, file_name, require_unet, sigma_table
 from .recommended import recommended
@@ -243,15 +244,13 @@ class ComfyDescriber:
     ) -> Tensor:
         if instances:
             raise NotImplementedError("The doctor draws no phrases into masks.")
-        guider = sampling.comfy.samplers.CFGGuider(self.model)
+        guider = comfy.samplers.CFGGuider(self.model)
         encoded = (self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text)) for text in (prompt, negative))
         guider.set_conds(*(with_gray(conditioning, gray) for conditioning in encoded))
         guider.set_cfg(guidance)
         return sampling.run_sampler(guider, x, sample_ddim, sigmas, None)
 
     def decode(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        from .lcad import GrayPicture
-
         gray = GrayPicture(latent, tuple(maps), self.lcad_vae)
         return self.lcad_vae.decode(self.model.model.process_latent_out(latent), gray)
 
