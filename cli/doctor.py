@@ -120,7 +120,7 @@ def _checks(options: argparse.Namespace, settings) -> tuple[list[Check], dict[st
     device, dtype = placed["device"], placed["dtype"]
     pictures, found = Pictures(demo.pictures_path()), {}
     made = machine.checks(device, host.attend, host.ATTENTION)
-    if settings.embedded:
+    if settings.embedded_files:
         recorded = {} if options.record is not None else read(demo.recorded_path())
         made += Embedded(pictures, host.embedded_files(device, dtype), recorded, found).checks()
     if options.model is not None:

@@ -32,14 +32,14 @@ class Doctor(io.ComfyNode):
             node_id="ExemplarDoctor",
             display_name="Doctor",
             category=CATEGORY,
-            description="Looks whether everything is as it should be: this machine, every system on the small files that "
-            "come with the pack, and the models that you connect, each number beside what is expected. Attach its JSON "
-            "to a report.",
-            search_aliases=["doctor", "diagnose", "self test", "health check", "benchmark", "report a bug", "debug info"],
+            description="Looks whether everything is as it should be: this machine, every system on the small files "
+            "that come with the pack, and the models that you connect, each number beside what is expected. Attach its "
+            "JSON to a report.",
+            search_aliases=["diagnose", "self test", "health check", "benchmark", "report a bug", "debug info"],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
             inputs=[
-                *widgets(DoctorSettings, "quick", "embedded"),
+                *widgets(DoctorSettings, "quick", "embedded_files"),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -58,8 +58,8 @@ class Doctor(io.ComfyNode):
             outputs=[
                 io.String.Output(
                     display_name="report",
-                    tooltip="The table as text. The same as JSON is in exemplar_doctor of the output folder: attach that "
-                    "file to a report. It names no folders and no other packs.",
+                    tooltip="The table as text. The same as JSON is in exemplar_doctor of the output folder: attach "
+                    "that file to a report. It names no folders and no other packs.",
                 ),
                 io.Image.Output(display_name="table", tooltip="The table as a picture, as the node shows it."),
                 io.Image.Output(
@@ -144,9 +144,7 @@ def _together(node: type[io.ComfyNode], **parts: Any) -> None:
         )
 
 
-def _checks(
-    settings: DoctorSettings, checkpoint: Any, ddcolor: Any, lcad: Any, deadiff: Any
-) -> list[Check]:
+def _checks(settings: DoctorSettings, checkpoint: Any, ddcolor: Any, lcad: Any, deadiff: Any) -> list[Check]:
     """All that is to be looked at."""
     from .. import demo
     from ..hosts.comfy import doctor as host
@@ -158,7 +156,7 @@ def _checks(
 
     pictures = Pictures(demo.pictures_path())
     made = machine.checks(host.device(), host.attend(), host.attention_name())
-    if settings.embedded:
+    if settings.embedded_files:
         files = host.embedded_files()
         made += Embedded(pictures, files, read(demo.recorded_path())).checks()
         made.append(host.listening_check(files, lambda: pictures.scene[1]))

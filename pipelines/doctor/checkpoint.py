@@ -95,7 +95,7 @@ class Examination:
             (
                 "correspondence, mirrored",
                 "Share of places of a photograph that find themselves in its mirrored copy, within two places.",
-                "0.25 or more; chance is below 0.03. Released weights: " + UNKNOWN,
+                "0.25 or more, and thrice chance, which is said. Released weights: " + UNKNOWN,
                 "the truth is known exactly; a decoder that tells things apart is far above chance",
                 lambda: mirrored(self._model(), self.pictures.photo[0], self._side),
             ),
@@ -103,7 +103,7 @@ class Examination:
                 "correspondence, exchanged",
                 "Share of the places of two drawn things that look at the same thing in a picture where they changed "
                 "sides.",
-                "0.6 or more; chance is 0.5. Released weights: " + UNKNOWN,
+                "0.65 or more; chance is 0.5. Released weights: " + UNKNOWN,
                 "position is no clue there, only what things look like",
                 lambda: places_changed(self._model(), self.pictures.scene, self._side),
             ),
@@ -129,7 +129,7 @@ class Examination:
                 self._precision,
             ),
         ]
-        return [Check(GROUP, name, *rest) for name, *rest in rows]
+        return [Check(GROUP, *row) for row in rows]
 
     def _model(self) -> Model:
         return self.checkpoint.model()

@@ -23,7 +23,8 @@ Verdict = Literal["good", "look", "failed", "not run"]
 UNKNOWN = "unknown, reports welcome"
 
 #: A path of several parts; its last part is what is told.
-_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[\\/]|~[\\/])(?:[^\\/:*?\"'<>|,;\s]+[\\/])+([^\\/:*?\"'<>|,;\s]*)")
+_PART = r"[^\\/:*?\"'<>|,;\s]"
+_PATH = re.compile(rf"(?<![\w.])(?:(?:[A-Za-z]:|~)[\\/](?:{_PART}+[\\/])*|[\\/](?:{_PART}+[\\/])+)({_PART}*)")
 
 _MEMORY = "memory ran out; close what else needs it, or look with quick on."
 
@@ -37,7 +38,7 @@ class DoctorSettings(Settings):
         "Off looks at your checkpoint at the size that it was made for. On looks at 256 x 256 pixels with few steps: "
         "seconds in place of minutes on a CPU, and its colors are no measure of the model.",
     )
-    embedded: bool = setting(
+    embedded_files: bool = setting(
         True,
         "Also runs every system on the small files that come with the pack, and compares with recorded numbers: some "
         "20 seconds on a CPU. Off looks at the machine and at what is connected alone.",
@@ -170,7 +171,7 @@ def examine(
             finding = check.run()
         except NotRunError as reason:
             finding = Finding("", "not run", plain(str(reason), paths))
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding, and the others are of use
+        except Exception as error:  # whatever it is, it is a finding, and the others are of use
             if stops(error):
                 raise
             finding = Finding("", "failed", said(error, paths))
@@ -199,8 +200,9 @@ def plain(text: str, paths: Sequence[Path] = (), longest: int = 600) -> str:
     :param paths: that it may quote as they are; other places are told by their form.
     """
     line = " ".join(text.split())
-    for path in sorted({str(form) for path in paths for form in (path, path.absolute(), path.resolve())}, key=lambda p: -len(p)):
-        line = line.replace(" ".join(path.split()), Path(path).name)
+    forms = {str(form) for path in paths for form in (path, path.absolute(), path.resolve())}
+    for form in sorted(forms, key=len, reverse=True):
+        line = line.replace(" ".join(form.split()), Path(form).name)
     line = line.replace(str(Path.home()), "~")
     line = _PATH.sub(lambda found: found[1] or "a folder", line)
     return line if len(line) <= longest else f"{line[:longest]} ..."

@@ -47,7 +47,7 @@ def mirrored(model: Model, gray: Tensor, side: int) -> Finding:
     apart = torch.maximum((found // width - rows).abs(), (found % width - (width - 1 - columns)).abs())
     share, middle = float((apart <= _NEAR).float().mean()), float(apart.float().median())
     chance = (2 * _NEAR + 1) ** 2 / (height * width)
-    verdict: Verdict = "good" if share >= 0.25 else "look"
+    verdict: Verdict = "good" if share >= max(0.25, 3 * chance) else "look"
     note = "" if verdict == "good" else "Attention hardly tells places apart: these may be random weights."
     carried = _carried(gray.flip(2), found, (height, width))
     return Finding(
@@ -69,7 +69,7 @@ def places_changed(model: Model, scene: tuple[Tensor, Tensor, Tensor], side: int
     columns = torch.arange(height * width) % width
     right = (columns < width / 2) != (found % width < width / 2)
     share = float(right[thing].float().mean())
-    verdict: Verdict = "good" if share >= 0.6 else "look"
+    verdict: Verdict = "good" if share >= 0.65 else "look"
     note = "" if verdict == "good" else "Attention does not tell the two things apart: these may be random weights."
     shown = ("the reference, carried over by attention", _carried(reference, found, (height, width)))
     return Finding(f"{share:.2f} of {int(thing.sum())} places", verdict, note, {"share": share}, (shown,))

@@ -84,7 +84,7 @@ class Embedded:
         transfer = Check(
             GROUP,
             "transferred colors",
-            "Distance of colors from the truth after a zoomed and shifted copy was laid on, beside a plain merge of it.",
+            "Distance of colors from the truth with a zoomed and shifted copy laid on, beside a plain merge of it.",
             "at most half of the plain merge's error",
             "the copy moved by a known zoom and shift, which registration has to find",
             self._transfer,

@@ -19,9 +19,9 @@ _FORMAT = 1
 #: Rows and columns of the means that stand for a picture.
 GRID = (6, 8)
 
-#: How far a run's pictures may be from those that were recorded: (good, look) by the precision of the UNet, in Lab units,
-#: mean over the grid. The recorded run was in float32 on a CPU. There float16 came within 0.014 and bfloat16 within 0.15
-#: of it; the bounds are some four times that. TF32, which GPUs may take for float32, rounds as float16 does.
+#: How far a run's pictures may be from those that were recorded: (good, look) by the precision of the UNet, in Lab
+#: units, mean over the grid. The recorded run was in float32 on a CPU. There float16 came within 0.014 and bfloat16
+#: within 0.15 of it; the bounds are some four times that. TF32, which GPUs may take for float32, rounds as float16.
 PICTURES: Mapping[torch.dtype, tuple[float, float]] = {
     torch.float32: (0.06, 0.6),
     torch.float16: (0.06, 0.6),

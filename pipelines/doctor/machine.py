@@ -1,4 +1,4 @@
-"""What is looked at without any model: versions, the device, what it computes in, its attention, and color arithmetic."""
+"""What is looked at without any model: versions, the device, its precisions and attention, color arithmetic."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _attention_error(device: torch.device, dtype: torch.dtype, attend: Attend, w
     generator = torch.Generator().manual_seed(width)
     q, k, v = (torch.randn(1, n, 2 * width, generator=generator) for n in (96, 160, 160))
     q, k, v = (t.to(dtype) for t in (q, k, v))
-    found = attend(*(t.to(device) for t in (q, k, v)), 2).cpu().double()
+    found = attend(q.to(device), k.to(device), v.to(device), 2).cpu().double()
     truth = _plain(q.double(), k.double(), v.double(), 2)
     return float((found - truth).pow(2).mean().sqrt() / truth.pow(2).mean().sqrt())
 

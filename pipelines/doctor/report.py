@@ -88,7 +88,9 @@ class Report:
                 lines.append(f"[{group}]")
             lines += _columns(row, widths)
             if result.finding.note:
-                lines += textwrap.wrap(result.finding.note, width, initial_indent="    -> ", subsequent_indent="       ")
+                lines += textwrap.wrap(
+                    result.finding.note, width, initial_indent="    -> ", subsequent_indent="       "
+                )
         lines += [rule, f"{self.summary}; peak memory is the {self.peak_of}'s", *textwrap.wrap(ABOUT, width)]
         return "\n".join(line.rstrip() for line in lines)
 
@@ -114,7 +116,7 @@ class Report:
         from PIL import Image, ImageDraw, ImageFont
 
         font = ImageFont.load_default(15)
-        rows = [(("", *_HEADS[1:]), "black", "#eaeef2")]
+        rows: list[tuple[tuple[str, ...], str, str]] = [(("", *_HEADS[1:]), "black", "#eaeef2")]
         group = ""
         for result in self.results:
             if result.check.group != group:
@@ -136,7 +138,9 @@ class Report:
             pen.rectangle([0, top, image.width, top + height], fill=ground)
             for column, (cell, place) in enumerate(zip(cells, places, strict=False)):
                 for number, line in enumerate(cell):
-                    pen.text((place, top + 4 + step * number), line, fill=ink if column in (1, 3) else "black", font=font)
+                    pen.text(
+                        (place, top + 4 + step * number), line, fill=ink if column in (1, 3) else "black", font=font
+                    )
             top += height
         return torch.from_numpy(np.asarray(image).astype(np.float32) / 255)[None]
 
