@@ -64,14 +64,14 @@ BESIDE = {
     ("ExemplarDualAttentionColor", "gray_inversion_2"): ("reference_inversion_2",),
     ("ExemplarMergeLuminance", "reference_mask"): ("reference",),
     ("ExemplarPromptControl", "pivots"): ("inversion",),
-    **{(node, "conditioning"): ("vae",) for node in _LOOKING},
+    **{(node, name): ("vae",) for node in _LOOKING for name in ("conditioning", "clip")},
     ("ExemplarTransferColors", "model"): ("vae",),
     **{("ExemplarDoctor", name): ("model", "vae", "clip") for name in ("model", "vae", "clip")},
     **{
         ("ExemplarDoctor", name): ("lcad_model", "lcad_clip", "lcad_vae")
         for name in ("lcad_model", "lcad_clip", "lcad_vae")
     },
-    **{("ExemplarTransferColors", name): ("model", "vae") for name in ("memory", "vae", "conditioning")},
+    **{("ExemplarTransferColors", name): ("model", "vae") for name in ("memory", "vae", "conditioning", "clip")},
 }
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
