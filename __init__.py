@@ -14,6 +14,7 @@ if "comfy_api" in sys.modules or importlib.util.find_spec("comfy_api") is not No
     from comfy_api.latest import ComfyExtension
 
     from .nodes import NODES
+    from .nodes.renamed import rename_in_prompts
 
     class ExemplarExtension(ComfyExtension):
         """The pack, as ComfyUI asks for it."""
@@ -21,6 +22,10 @@ if "comfy_api" in sys.modules or importlib.util.find_spec("comfy_api") is not No
         async def get_node_list(self):
             """All nodes of the pack."""
             return list(NODES)
+
+        async def on_load(self) -> None:
+            """Prompts with inputs' former names are understood."""
+            rename_in_prompts(NODES)
 
     async def comfy_entrypoint() -> ComfyExtension:
         """What ComfyUI calls when it has imported this file."""

@@ -44,8 +44,10 @@ class About:
     :param advanced: whether the widget is hidden at first.
     :param auto: whether the best value depends on the model.
     :param published: the published program's value, where the default is another one.
-    :param widget: the widget's id, where it is not the field's name.
+    :param widget: the widget's id, where it is not the field's name, or was not what the field was called ``formerly``.
     :param recommended_as: the name in a model's recommendation, where it is not the field's.
+    :param formerly: what it was called before it was renamed, if it was. Workflows, prompts, options and files'
+        recommendations that still say so are understood.
     :param multiline: of a text.
     :param later: added when workflows without it were around already: its widget stands behind all others, and may be
         missing. Such fields keep their order among each other.
@@ -61,6 +63,7 @@ class About:
     published: Any = None
     widget: str | None = None
     recommended_as: str | None = None
+    formerly: str | None = None
     multiline: bool = False
     later: bool = False
 

@@ -110,7 +110,7 @@ def _measure(options: argparse.Namespace, machine: Machine) -> dict[str, float]:
     image = torch.rand(1, options.size, options.size, 1, generator=torch.Generator().manual_seed(1)).expand(
         -1, -1, -1, 3
     )
-    settings = LCADSettings(steps=options.steps, guidance=GUIDANCE, resolution=options.size)
+    settings = LCADSettings(steps=options.steps, cfg=GUIDANCE, resolution=options.size)
     unet, fused = host.model.unet, host.model.unet.attn_processors
     built = {name: BuiltAttention() for name in fused}
 
@@ -141,7 +141,7 @@ def _count() -> Counts:
     host = build(tiny=True)
     counts = Counts(host)
     image = torch.full((1, 32, 32, 3), 0.5)
-    describe(host, image, PROMPT, LCADSettings(steps=PUBLISHED_STEPS, guidance=GUIDANCE, resolution=32))
+    describe(host, image, PROMPT, LCADSettings(steps=PUBLISHED_STEPS, cfg=GUIDANCE, resolution=32))
     return counts
 
 

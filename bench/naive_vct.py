@@ -33,7 +33,7 @@ def advance_and_search(
             kept = predict(x, here, empty) if share_conditional else None
         for _ in range(options.iterations):
             plain, steered = (predict(x, here, context), kept) if share_conditional else both(x, context)
-            landed = x + to_eps(x, here, guide(steered, plain, options.guidance)) * (there - here)
+            landed = x + to_eps(x, here, guide(steered, plain, options.cfg)) * (there - here)
             loss = ((landed - targets[i + 1]) / (1 + there**2) ** 0.5).pow(2).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -42,7 +42,7 @@ def advance_and_search(
                 break
         with torch.no_grad():
             plain, steered = both(x, context)
-            x = x + to_eps(x, here, guide(steered, plain, options.guidance)) * (there - here)
+            x = x + to_eps(x, here, guide(steered, plain, options.cfg)) * (there - here)
         found.append(context.detach().clone())
     error = round_trip_error(inversion.plan.to_clean(targets[-1]), inversion.plan.to_clean(x))
     return found, None, error

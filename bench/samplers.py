@@ -144,7 +144,7 @@ class Flow:
             "ExemplarColorGuidance",
             model=self.injected if model is None else model,
             conditioning=self.prompt,
-            weight=weight,
+            guidance=weight,
             step_limit=self.options.step_limit,
         )
         made = comfy.samplers.sampler_object(sampler) if isinstance(sampler, str) else comfy.samplers.KSAMPLER(sampler)

@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=10, help="most updates a step of the pivots")
     parser.add_argument("--updates", type=int, default=5, help="of the concept")
-    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--cfg", type=float, default=7.5)
     parser.add_argument("--stop-below", type=float, default=1e-5, help="the published 1e-5; 0 never stops early")
     parser.add_argument("--checkpointing", action="store_true", help="ours and economical compute activations twice")
     machines.add_options(parser)
@@ -193,8 +193,8 @@ def _learn(predict, model, latents: Tensor, vectors: Tensor, rows: int, options:
 def _search(side: str, predict, model, inversion: Inversion, options: argparse.Namespace):
     """Contexts, one a step; where guided sampling stands with them; reconstruction error."""
     chosen = PivotOptions(
-        guidance=options.guidance,
-        advance_guidance=options.guidance,
+        cfg=options.cfg,
+        advance_cfg=options.cfg,
         iterations=options.iterations,
         stop_below=options.stop_below,
     )
@@ -216,7 +216,7 @@ def _fuse(model, inversion, plan: InversionPlan, contexts, replay: Replay | None
 
     texts = {UNCONDITIONAL: plain, SOURCE_UNCONDITIONAL: plain, SOURCE: model.context, TARGET: concept}
     denoiser = PairDenoiser(model, texts)
-    run = ControlledRun(Fusion(control, options.guidance, replay), plan.sigmas, denoiser.layers)
+    run = ControlledRun(Fusion(control, options.cfg, replay), plan.sigmas, denoiser.layers)
     return sample_pair(denoiser, run, inversion.noised())[:1]
 
 
@@ -233,7 +233,7 @@ def _unpacked(text: str) -> Tensor:
 def _report(found: dict[str, dict], options: argparse.Namespace, machine: Machine) -> None:
     print(
         f"\nTranslation, {options.size} x {options.size}, {options.updates} updates of {ACCUMULATION} copies, "
-        f"{options.steps} steps, at most {options.iterations} iterations, guidance {options.guidance}, "
+        f"{options.steps} steps, at most {options.iterations} iterations, guidance {options.cfg}, "
         f"{machine}\n"
     )
     print("| | " + " | ".join(found) + " | naive / ours | naive / economical |\n|" + " --- |" * (len(found) + 3))

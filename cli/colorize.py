@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from . import inversions, sources
 from . import options as common
-from . import sources
 from .batch import Job, plan
 from .looking import add_looking
 
@@ -73,6 +73,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="write all these colors to this .safetensors file; one that this command did not make is never replaced "
         "(default: they are not kept)",
     )
+    inversions.add_options(group)
     method = entries(MethodSettings)["method"]
     group.add_argument(
         "--method",
@@ -99,8 +100,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from .colorize_memory import run as run_by_memory
 
-    if not (options.reference or options.strokes or options.memory):
-        options.usage("the following arguments are required: --reference (or --strokes or --memory)")
+    if not (options.reference or options.strokes or options.memory or options.inversion):
+        options.usage("the following arguments are required: --reference (or --strokes, --memory or --inversion)")
     method, why = _method(options)
     return run_by_memory(options, why) if method == "memory" else _run_by_attention(options)
 
@@ -117,6 +118,8 @@ def _method(options: argparse.Namespace) -> tuple[Literal["attention", "memory"]
     attention = [
         common.flag_of(name) for name in common.chosen(options, ColorizeSettings) if name not in entries(MemorySettings)
     ]
+    kept = {"--inversion": options.inversion, "--save-inversion": options.save_inversion}
+    attention += [name for name, there in kept.items() if there]
     parts = {
         "--strokes": options.strokes,
         "--palette": options.palette,
@@ -170,17 +173,20 @@ def _run_by_attention(options: argparse.Namespace) -> int:
     placed, path = common.checkpoint(options), options.model or model_path()
     batch = plan(
         options,
-        sheets=not options.no_sheet,
+        sheets=not options.no_sheet and bool(options.reference),  # one shows the references
         pictures=sources.pictures(options.reference),
-        files={"--model": path, "--vae": options.vae},
+        files={"--model": path, "--vae": options.vae, "--inversion": options.inversion},
         folders=["--model", "--vae"],
+        saves={"--save-inversion": options.save_inversion},
     )
+    keeper = inversions.Keeper(options)
     reference, mask = _references(options.reference)
     if isinstance(reference, References):
         reference.check_settings(asked)
     model = load_standalone(path, **placed)
     settings = ColorizeSettings.resolve(model.recommended.get("exemplar", {}), **chosen)
-    pair = None
+    reference = keeper.check(DiffusersHost(model), reference, settings)
+    pair = keeper.pair
     for group in batch.groups():  # pictures of one size share model calls
         with batch.working(), tqdm(desc=listed(group), unit="call") as bar:
             host = DiffusersHost(model, on_step=lambda _, bar=bar: bar.update())
@@ -194,9 +200,10 @@ def _run_by_attention(options: argparse.Namespace) -> int:
                     host, images, reference, settings, prepared=pair, reference_mask=mask
                 ):
                     pair = result.reference
+                    keeper.keep(pair)
                     for index, job in enumerate(jobs[done : done + len(result.images)]):
                         sheet = None
-                        if job.sheet is not None:
+                        if job.sheet is not None and reference is not None:
                             sheet = _sheet(images[done + index][None], reference, result.take(index))
                         batch.write(job, result.images[index][None], sheet)
                     done += len(result.images)
@@ -205,13 +212,15 @@ def _run_by_attention(options: argparse.Namespace) -> int:
     return 0
 
 
-def _references(named: Sequence[sources.Source]) -> tuple[Tensor | References, Tensor | None]:
-    """One reference and its mask, or several with theirs."""
+def _references(named: Sequence[sources.Source]) -> tuple[Tensor | References | None, Tensor | None]:
+    """One reference and its mask, or several with theirs; None where only their inversions are named."""
     from ..attention.union import leaves_any
     from ..files.pictures import load_picture
     from ..pipelines.exemplar_references import References
 
     masks = [sources.read_mask("--reference", source) for source in named]
+    if not named:
+        return None, None
     if len(named) == 1:
         return load_picture(named[0].path), masks[0]
     for source, mask in zip(named, masks, strict=True):

@@ -56,16 +56,20 @@ def add_settings(
         called = ", ".join(["advanced " * entry.about.advanced + title, *entry.path])
         if called not in groups:
             groups[called] = command.add_argument_group(called, about)
-        flag, known_of = flag_of(prefix + name), entry.about
+        known_of = entry.about
         left_out = "the model's recommendation, else " if known_of.auto else ""
         default = (defaults or {}).get(name, entry.default)
         text = f"{known_of.help} (default: {left_out}{_shown(default)})".replace("%", "%%")
         if entry.kind is bool:
-            groups[called].add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-        elif entry.options:
-            groups[called].add_argument(flag, choices=entry.options, help=text)
+            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
         else:
-            groups[called].add_argument(flag, type=entry.kind, metavar=_METAVARS[entry.kind], help=text)
+            kind = (
+                {"choices": entry.options} if entry.options else {"type": entry.kind, "metavar": _METAVARS[entry.kind]}
+            )
+        groups[called].add_argument(flag_of(prefix + name), help=text, **kind)
+        if known_of.formerly:  # no line in the help, but understood
+            former = flag_of(prefix + known_of.formerly)
+            groups[called].add_argument(former, dest=prefix + name, help=argparse.SUPPRESS, **kind)
 
 
 def chosen(options: argparse.Namespace, settings: type[Settings], prefix: str = "") -> dict[str, Any]:

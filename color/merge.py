@@ -21,11 +21,11 @@ Upsampling = Literal["guided", "smooth"]
 
 def merge_luminance(
     color_image: torch.Tensor,
-    gray_image: torch.Tensor,
+    image: torch.Tensor,
     *,
     statistics_from: torch.Tensor | None = None,
     statistics_strength: float = 1.0,
-    chroma_strength: float = 1.0,
+    saturation: float = 1.0,
     mask: torch.Tensor | None = None,
     gamut: Gamut = "fit",
     upsampling: Upsampling = "guided",
@@ -37,35 +37,35 @@ def merge_luminance(
     mean and deviation of the reference's. Frames are worked on one by one, so memory does not grow with the batch.
 
     :param color_image: ``(B or 1, h, w, 3)`` in 0..1, any size; its a and b are stretched to the gray picture's size.
-    :param gray_image: ``(B or 1, H, W, 3)`` in 0..1; of a colored one only L is used.
+    :param image: ``(B or 1, H, W, 3)`` in 0..1; of a colored one only L is used.
     :param statistics_from: ``(B or 1, *, *, 3)`` in 0..1, the picture whose a, b statistics the color takes over.
     :param statistics_strength: 1 matches them, 0 leaves the color as it is.
-    :param chroma_strength: factor on a and b; 0 gives a gray picture, above 1 is more saturated.
+    :param saturation: factor on a and b; 0 gives a gray picture, above 1 is more saturated.
     :param mask: ``(B or 1, *, *)`` in 0..1, resized to the gray picture; how much color goes where. Gray elsewhere.
     :param gamut: what happens to colors that sRGB lacks: ``"fit"`` keeps L and hue and lowers the chroma, ``"clip"``
         clamps RGB (more saturated, but L changes).
     :param upsampling: how a smaller color picture is enlarged: ``"guided"`` along the gray picture's edges
         (:func:`color.guided.upsample_guided`), ``"smooth"`` bilinear. Shrinking is antialiased either way.
-    :returns: ``(B, H, W, 3)`` in 0..1, dtype and device of ``gray_image``. With ``chroma_strength`` 0, ``gray_image``
+    :returns: ``(B, H, W, 3)`` in 0..1, dtype and device of ``image``. With ``saturation`` 0, ``image``
         itself if it has no color.
     :raises ValueError: for shapes or batches that do not fit, or another ``gamut``.
     """
     check_picture(color_image, "color_image")
-    _check(gray_image, mask, gamut, upsampling)
+    _check(image, mask, gamut, upsampling)
     if statistics_from is not None:
         check_picture(statistics_from, "statistics_from")
-    batch = check_batch(color_image=color_image, gray_image=gray_image, statistics_from=statistics_from, mask=mask)
-    if chroma_strength == 0:
-        return _without_color(gray_image, batch)
+    batch = check_batch(color_image=color_image, image=image, statistics_from=statistics_from, mask=mask)
+    if saturation == 0:
+        return _without_color(image, batch)
     count = max(color_image.shape[0], 1 if statistics_from is None else statistics_from.shape[0])
     shared = chroma_of(color_image, statistics_from, statistics_strength) if count == 1 else None
 
     def merged(index: int, lab: torch.Tensor) -> torch.Tensor:
         chroma = shared if shared is not None else _chroma_of(color_image, index, statistics_from, statistics_strength)
-        chroma = at_size_of(lab[..., :1], chroma, upsampling) * chroma_strength
-        return chroma if mask is None else chroma * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
+        chroma = at_size_of(lab[..., :1], chroma, upsampling) * saturation
+        return chroma if mask is None else chroma * _resize(_frame(mask, index)[..., None], image.shape[1:3])
 
-    return _merge(gray_image, batch, gamut, merged)
+    return _merge(image, batch, gamut, merged)
 
 
 def chroma_of(
@@ -87,7 +87,7 @@ def chroma_of(
 
 def merge_chroma(
     chroma: torch.Tensor,
-    gray_image: torch.Tensor,
+    image: torch.Tensor,
     *,
     saturation: float = 1.0,
     strength: float = 1.0,
@@ -98,19 +98,19 @@ def merge_chroma(
     """:func:`merge_luminance` for chroma that was never a picture, on top of the color that there is.
 
     :param chroma: ``(B or 1, h, w, 2)``, a and b in Lab units, any size.
-    :param gray_image: ``(B or 1, H, W, 3)`` in 0..1; its L is kept.
+    :param image: ``(B or 1, H, W, 3)`` in 0..1; its L is kept.
     :param saturation: factor on a and b; 0 gives a gray picture, above 1 is more saturated.
-    :param strength: 0 returns ``gray_image`` itself with whatever color it has, 1 the new color, between is mixed.
+    :param strength: 0 returns ``image`` itself with whatever color it has, 1 the new color, between is mixed.
     :param mask: ``(B or 1, *, *)`` in 0..1, a factor on ``strength`` from place to place.
     :param gamut: as in :func:`merge_luminance`; ``upsampling`` too.
-    :returns: ``(B, H, W, 3)`` in 0..1, dtype and device of ``gray_image``.
+    :returns: ``(B, H, W, 3)`` in 0..1, dtype and device of ``image``.
     :raises ValueError: for shapes or batches that do not fit, or another ``gamut`` or ``upsampling``.
     """
     check_picture(chroma, "chroma", (2,))
-    _check(gray_image, mask, gamut, upsampling)
-    batch = check_batch(chroma=chroma, gray_image=gray_image, mask=mask)
+    _check(image, mask, gamut, upsampling)
+    batch = check_batch(chroma=chroma, image=image, mask=mask)
     if strength == 0:
-        return gray_image if gray_image.shape[0] == batch else gray_image.repeat(batch, 1, 1, 1)
+        return image if image.shape[0] == batch else image.repeat(batch, 1, 1, 1)
 
     def merged(index: int, lab: torch.Tensor) -> torch.Tensor:
         new = at_size_of(lab[..., :1], _frame(chroma, index), upsampling) * saturation
@@ -118,26 +118,26 @@ def merge_chroma(
             return new
         amount = strength
         if mask is not None:
-            amount = strength * _resize(_frame(mask, index)[..., None], gray_image.shape[1:3])
+            amount = strength * _resize(_frame(mask, index)[..., None], image.shape[1:3])
         return torch.lerp(lab[..., 1:], new, amount)  # exact where the amount is 0 or 1
 
-    return _merge(gray_image, batch, gamut, merged)
+    return _merge(image, batch, gamut, merged)
 
 
 def _merge(
-    gray_image: torch.Tensor, batch: int, gamut: str, chroma_at: Callable[[int, torch.Tensor], torch.Tensor]
+    image: torch.Tensor, batch: int, gamut: str, chroma_at: Callable[[int, torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
     """Frame by frame: Lab of the gray picture -> its new a and b -> the picture."""
-    out = gray_image.new_empty(batch, *gray_image.shape[1:])
+    out = image.new_empty(batch, *image.shape[1:])
     for index in range(batch):
-        lab = rgb_to_lab(_frame(gray_image, index))
+        lab = rgb_to_lab(_frame(image, index))
         lab = torch.cat([lab[..., :1], chroma_at(index, lab)], -1)
         out[index] = (fitted_rgb if gamut == "fit" else lab_to_rgb)(lab)[0]
     return out
 
 
-def _check(gray_image: torch.Tensor, mask: torch.Tensor | None, gamut: str, upsampling: str) -> None:
-    check_picture(gray_image, "gray_image")
+def _check(image: torch.Tensor, mask: torch.Tensor | None, gamut: str, upsampling: str) -> None:
+    check_picture(image, "image")
     if mask is not None:
         check_picture(mask[..., None], "mask (with a channel axis added)", (1,))
     if gamut not in get_args(Gamut):
@@ -186,7 +186,7 @@ def _resize(picture: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return resized.movedim(1, -1)
 
 
-def _without_color(gray_image: torch.Tensor, batch: int) -> torch.Tensor:
-    neutral = all(bool((frame == frame[..., :1]).all()) for frame in gray_image)
-    gray = gray_image if neutral else desaturate(gray_image, "lab")
+def _without_color(image: torch.Tensor, batch: int) -> torch.Tensor:
+    neutral = all(bool((frame == frame[..., :1]).all()) for frame in image)
+    gray = image if neutral else desaturate(image, "lab")
     return gray if gray.shape[0] == batch else gray.repeat(batch, 1, 1, 1)

@@ -44,7 +44,7 @@ LEAST_GUIDANCE = 1.01
 class PivotOptions(Settings):
     """How the unconditional contexts are searched for. The defaults are the released program's.
 
-    :param advance_guidance: weight under which the latent advances; None: ``guidance``. Released: 7.5, always.
+    :param advance_cfg: weight under which the latent advances; None: ``cfg``. Released: 7.5, always.
     :param learning_rate_steps: the rate falls linearly to 0 over this many steps. Released: 100, always.
     :param stop_growth: what ``stop_below`` grows by for every step taken.
     :param keep_last_update: the released program updates, then looks at the loss that it had before; the context has
@@ -55,7 +55,7 @@ class PivotOptions(Settings):
         float32.
     """
 
-    guidance: float = setting(
+    cfg: float = setting(
         7.5,
         "The cfg that the picture must survive. Low is easy and steers little later; high steers more and needs more "
         "iterations. Sample with the same value.",
@@ -64,8 +64,9 @@ class PivotOptions(Settings):
         step=0.5,
         round=0.01,
         auto=True,
+        formerly="guidance",
     )
-    advance_guidance: float | None = 7.5
+    advance_cfg: float | None = 7.5
     iterations: int = setting(
         50,
         "Most updates a step. Low is fast and leaves an error; high comes closer. A step ends early when its loss is "
@@ -103,7 +104,7 @@ class PivotOptions(Settings):
     @property
     def advance(self) -> float:
         """Guidance weight under which the latent advances."""
-        return self.guidance if self.advance_guidance is None else self.advance_guidance
+        return self.cfg if self.advance_cfg is None else self.advance_cfg
 
     def check(self, steps: int) -> None:
         """Whether the options fit a way back of that many steps.
@@ -135,7 +136,7 @@ class Pivots(Held):
         contexts passes. The base stream of a fusion replays it instead of computing it anew.
     :param losses: what each iteration of each step had to improve, in variance-preserving scale.
     :param reconstruction_error: the picture that comes back, against the inverted one; see ``round_trip_error``.
-    :param guidance: weight at which ``trajectory`` was walked; sampling with another one leaves it.
+    :param cfg: weight at which ``trajectory`` was walked; sampling with another one leaves it.
     :param model: fingerprint of the model that made it.
     """
 
@@ -144,7 +145,7 @@ class Pivots(Held):
     trajectory: Tensor
     losses: tuple[tuple[float, ...], ...]
     reconstruction_error: float
-    guidance: float
+    cfg: float
     model: str
 
     def check(self, name: str) -> None:
@@ -167,9 +168,9 @@ class Pivots(Held):
                 )
             check_finite(tensor, said, expected)
         falling = all(low < high < inf for high, low in pairwise(self.levels)) and steps > 0 and self.levels[-1] >= 0
-        if not falling or not isfinite(self.guidance) or self.guidance <= 0:
+        if not falling or not isfinite(self.cfg) or self.cfg <= 0:
             raise ValueError(
-                f"{name}: found levels that do not fall, or guidance {self.guidance}, expected those of Pivot "
+                f"{name}: found levels that do not fall, or cfg {self.cfg}, expected those of Pivot "
                 "Inversion; find them again."
             )
 
@@ -274,7 +275,7 @@ def search_pivots(
         current: Tensor | None = None
         for j in range(options.iterations):
             plain = predict(x, sigma, context)
-            denoised = guide(steered, plain, options.guidance)
+            denoised = guide(steered, plain, options.cfg)
             loss = _miss(_step(x, denoised, sigma, lower), targets[i + 1], lower)
             value = float(loss.detach())
             step_losses.append(value)

@@ -26,7 +26,7 @@ Denoiser = Callable[..., Tensor]
 class GuidanceSettings(Settings):
     """Classifier-free colorization guidance (Kosugi 2025)."""
 
-    weight: float = setting(
+    guidance: float = setting(
         10.0,
         "w. 0 is the plain model without the reference; 1 takes the injected prediction as it is and halves the cost; "
         "higher amplifies the difference and gives fuller colors. Far above what the model recommends colors bleed.",
@@ -35,13 +35,13 @@ class GuidanceSettings(Settings):
         step=0.5,
         round=0.01,
         auto=True,
-        recommended_as="guidance",
+        formerly="weight",
     )
     step_limit: bool = setting(
         False,
-        "Off uses weight at every level. On lowers it where the sampler's next step takes away so much of the noise "
+        "Off uses guidance at every level. On lowers it where the sampler's next step takes away so much of the noise "
         "that the step would go beyond the reference's colors: to 1 / (the share taken away), so 1 in the last step. "
-        "Then high weights stay calm with few steps.",
+        "Then high guidance stays calm with few steps.",
         advanced=True,
         later=True,
     )

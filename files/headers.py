@@ -168,7 +168,8 @@ def read_recommended(path: str | Path, systems: Systems | None = None) -> dict[s
 
     {} where it says nothing or is another kind of file.
 
-    :param systems: by which settings the values are judged; names that no class has are passed over.
+    :param systems: by which settings the values are judged; names that no class has are passed over, and a setting's
+        former name counts as its name.
     :raises FileNotFoundError: there is no such file.
     :raises ValueError: the recommendation is damaged, or one of its values can be no setting's.
     """
@@ -180,9 +181,13 @@ def read_recommended(path: str | Path, systems: Systems | None = None) -> dict[s
         if not isinstance(section, dict):
             raise ValueError(f"{called}: {short(system)} holds no settings by their names. {_RESTORE}")
         known: dict[str, list[Any]] = {}
+        former: dict[str, str] = {}
         for settings in (systems or {}).get(system, ()):
             for entry in entries(settings).values():
                 known.setdefault(entry.recommended_as, []).append(entry)
+                if entry.about.formerly:
+                    former[entry.about.formerly] = entry.recommended_as
+        section = sections[system] = _renamed(section, {old: new for old, new in former.items() if old not in known})
         for name, value in section.items():
             judges = known.get(name) or ([] if isinstance(value, (str, bool)) else [_NUMBER])
             try:
@@ -191,6 +196,11 @@ def read_recommended(path: str | Path, systems: Systems | None = None) -> dict[s
             except ValueError as error:
                 raise ValueError(f"{error} {_RESTORE}") from error
     return sections
+
+
+def _renamed(section: dict[str, Any], former: Mapping[str, str]) -> dict[str, Any]:
+    """A section under today's names, in its order; what stands there under both is taken from the new one."""
+    return {former.get(name, name): section.get(former.get(name, name), value) for name, value in section.items()}
 
 
 def is_embedded(path: str | Path) -> bool:

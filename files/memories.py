@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from ..memory.strokes import Marks
 from .fields import Fields, array, boolean, check_fields, integer, number, string
 from .headers import read_metadata, read_object
 from .output import whole
-from .owned import SUFFIX, OwnPlace, Write
+from .owned import OwnPlace, Write, write_new
 from .plain_json import short
 from .tensors import read_tensors
 
@@ -103,15 +102,7 @@ def save_new_memory(folder: Path, stem: str, number: int, memory: ColorMemory) -
     :returns: where it is.
     :raises OSError: it cannot be written.
     """
-    write = _writer(memory)
-    for free in count(number):
-        path = folder / f"{stem}_{free:05}_{SUFFIX}"
-        try:
-            write(path, True)
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("unreachable: numbers do not end")
+    return write_new(folder, stem, number, _writer(memory))
 
 
 def load_memory(path: Path, made: Made | None = None) -> ColorMemory:

@@ -1,4 +1,4 @@
-"""Files that only their maker replaces: learned embeddings and adapters.
+"""Files that only their maker replaces: learned embeddings, adapters, color memories, inversions.
 
 The header of a safetensors file says who made it. A file of another program, or one that somebody writes while work is
 going on, stays; what was worked out then gets a free name beside it, so that it is not lost.
@@ -63,6 +63,23 @@ class OwnPlace:
                 continue
             self.path, self._seen = path, _content(path)
             return
+
+
+def write_new(folder: Path, stem: str, number: int, write: Write) -> Path:
+    """Write a file under the first free number, ``stem_00001_.safetensors``; nothing is replaced.
+
+    :param number: the first that is tried.
+    :returns: where it is.
+    :raises OSError: it cannot be written.
+    """
+    for free in count(number):
+        path = folder / f"{stem}_{free:05}_{SUFFIX}"
+        try:
+            write(path, True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable: numbers do not end")
 
 
 def check_owned(path: Path, key: str, maker: str) -> None:

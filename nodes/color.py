@@ -17,6 +17,7 @@ from ..pipelines.exemplar_settings import PooledReferencesSettings
 from .common import CATEGORY_COLOR, warn_if_colored
 from .inputs import expect, latent_samples, optional_mask, optional_picture, picture
 from .references import several_of, statistics_mask, statistics_mask_input
+from .renamed import renamed_from
 from .widgets import later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ class MergeLuminance(io.ComfyNode):
                     "upsampling.",
                 ),
                 io.Image.Input(
-                    "gray_image",
+                    "image",
+                    extra_dict=renamed_from("gray_image"),
                     tooltip="Gives L. The result has its size and its lightness (exactly, with gamut fit).",
                 ),
-                *widgets(LuminanceMergeSettings, "match_statistics", "chroma", "gamut", "upsampling", "arithmetic"),
+                *widgets(LuminanceMergeSettings, "match_chroma", "saturation", "gamut", "upsampling", "arithmetic"),
                 io.Image.Input("reference", optional=True, tooltip="Whose color statistics to match."),
                 io.Mask.Input("mask", optional=True, tooltip="Where color goes; the rest stays gray."),
                 statistics_mask_input(),
@@ -80,7 +82,7 @@ class MergeLuminance(io.ComfyNode):
     def execute(
         cls,
         color_image: Tensor,
-        gray_image: Tensor,
+        image: Tensor,
         reference: Tensor | None = None,
         mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
@@ -88,13 +90,13 @@ class MergeLuminance(io.ComfyNode):
     ) -> io.NodeOutput:
         several = several_of(cls, values)
         settings = resolved(cls, LuminanceMergeSettings, {}, values)
-        color_image, gray_image = picture(cls, color_image, "color_image"), picture(cls, gray_image, "gray_image")
+        color_image, image = picture(cls, color_image, "color_image"), picture(cls, image, "image")
         reference, mask = optional_picture(cls, reference, "reference"), optional_mask(cls, mask, "mask")
         masks = statistics_mask(cls, reference_mask, several, 0 if reference is None else len(reference))
         return io.NodeOutput(
             luminance_merge(
                 color_image,
-                gray_image,
+                image,
                 settings,
                 reference=reference,
                 mask=mask,
@@ -117,7 +119,8 @@ class LatentLuminance(io.ComfyNode):
             inputs=[
                 io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
                 io.Image.Input(
-                    "gray_image",
+                    "image",
+                    extra_dict=renamed_from("gray_image"),
                     tooltip="Whose luminance to take. It is stretched to the picture that the latent stands for.",
                 ),
                 *widgets(LatentLuminanceSettings, "strength"),
@@ -146,7 +149,7 @@ class LatentLuminance(io.ComfyNode):
     def execute(
         cls,
         vae: Any,
-        gray_image: Tensor,
+        image: Tensor,
         latent: dict[str, Any] | None = None,
         model: Any = None,
         **values: Any,
@@ -156,7 +159,7 @@ class LatentLuminance(io.ComfyNode):
 
         expect(cls, vae=vae, model=model)
         strength = resolved(cls, LatentLuminanceSettings, {}, values).strength
-        gray_image = picture(cls, gray_image, "gray_image")
+        image = picture(cls, image, "image")
         if latent is None and model is None:
             raise ValueError(
                 f"{title(cls)}: latent: found nothing to work on, expected a latent, a model, or both; connect one."
@@ -166,11 +169,11 @@ class LatentLuminance(io.ComfyNode):
             check_decodes(samples, vae, title(cls))
         if model is not None:
             check_vae(vae, model, title(cls))
-        warn_if_colored(gray_image, "gray_image")
+        warn_if_colored(image, "image")
         if latent is not None and samples is not None:
-            latent = {**latent, "samples": exact_luminance(vae, gray_image, samples, strength)}
+            latent = {**latent, "samples": exact_luminance(vae, image, samples, strength)}
         if model is not None:
-            model = pulled_model(model, vae, gray_image, strength)
+            model = pulled_model(model, vae, image, strength)
         return io.NodeOutput(latent, model)
 
 

@@ -44,7 +44,7 @@ class Translate(io.ComfyNode):
                 io.Image.Input("image", tooltip="One or more pictures whose content is kept."),
                 *widgets(
                     TranslateSettings,
-                    "guidance",
+                    "cfg",
                     "cross_ratio",
                     "self_ratio",
                     "updates",

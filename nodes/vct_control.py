@@ -53,7 +53,7 @@ class ConceptFusion(io.ComfyNode):
                     "Encode. Other prompts work too: give their number of words as vectors.",
                 ),
                 io.Conditioning.Input("source", tooltip="The prompt of the inversion, usually the empty one."),
-                *widgets(ConceptFusionSettings, "guidance", "cross_ratio", "self_ratio", "vectors"),
+                *widgets(ConceptFusionSettings, "cfg", "cross_ratio", "self_ratio", "vectors"),
                 *widgets(ConceptFusionSettings, "concept_weight", advanced=False),
                 *widgets(ConceptFusionSettings, "weight_place", "self_layers", "source_stream"),
                 Pivots.Input(
@@ -100,7 +100,7 @@ class ConceptFusion(io.ComfyNode):
         check_inversion(inversion, model, title(cls))
         if pivots is not None:
             check_pivots(pivots, model, title(cls))
-        replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
+        replay = replay_of(inversion, pivots, fingerprint(model), settings.cfg)
         for name, prompt in (("concept", concept), ("source", source)):
             levels, pictures = inversion.plan.kept_sigmas, inversion.pictures
             check_conditioning(prompt, title(cls), name, model=model, levels=levels, pictures=pictures)
@@ -109,7 +109,7 @@ class ConceptFusion(io.ComfyNode):
         control = settings.control(columns, settings.vectors, first_column(concept, source), attention_layers(model))
         if settings.source_stream == "sampled":
             replay = None
-        fusion = Fusion(control, settings.guidance, replay, pivots, mask=mask)
+        fusion = Fusion(control, settings.cfg, replay, pivots, mask=mask)
         return io.NodeOutput(pair_guider(model, fusion, concept, source, source))
 
 
@@ -141,7 +141,7 @@ class PromptControlNode(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="The negative prompt of both."),
                 *widgets(
                     PromptControlSettings,
-                    "guidance",
+                    "cfg",
                     "cross_ratio",
                     "self_ratio",
                     "words",
@@ -207,7 +207,7 @@ class PromptControlNode(io.ComfyNode):
             check_inversion(inversion, model, title(cls))
             if pivots is not None:
                 check_pivots(pivots, model, title(cls))
-            replay = replay_of(inversion, pivots, fingerprint(model), settings.guidance)
+            replay = replay_of(inversion, pivots, fingerprint(model), settings.cfg)
         fusion = dataclasses.replace(fusion, replay=replay, pivots=pivots, mask=mask)
         return io.NodeOutput(
             pair_guider(model, fusion, positive, negative, original, both=settings.both_pictures, name="Prompt Control")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from comfy_api.latest import io
 
 from ..settings import AUTO, AUTO_HELP, Entry, Settings, entries
+from .renamed import renamed_from
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ def _widget(entry: Entry, optional: bool) -> io.WidgetInput:
     common: dict[str, Any] = {"tooltip": tooltip(entry), "optional": optional, "default": entry.default}
     if about.advanced:
         common["advanced"] = True
+    if about.formerly and not about.widget:
+        common["extra_dict"] = renamed_from(about.formerly)
     if entry.options:
         return io.Combo.Input(entry.widget, options=list(entry.options), **common)
     if entry.kind is bool:

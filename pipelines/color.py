@@ -58,18 +58,20 @@ def gray_copy(image: Tensor, settings: DesaturateSettings) -> Tensor:
 class LuminanceMergeSettings(Settings):
     """How colors of one picture come to the lightness of another."""
 
-    match_statistics: float = share(
+    match_chroma: float = share(
         1.0,
         "Needs a reference. 0 keeps the colors as they are, 1 gives them the reference's mean and spread. Without a "
         "reference it does nothing.",
+        formerly="match_statistics",
     )
-    chroma: float = setting(
+    saturation: float = setting(
         1.0,
         "Colorfulness. 0 is gray, 1 is as it is, above 1 is stronger.",
         low=0.0,
         high=2.0,
         step=0.05,
         round=0.001,
+        formerly="chroma",
     )
     gamut: Gamut = setting(
         "fit",
@@ -87,7 +89,7 @@ class LuminanceMergeSettings(Settings):
     arithmetic: Literal["exact", "official 8 bit"] = setting(
         "exact",
         "exact works in float. official 8 bit repeats the published program, with its truncation and its wrap-around "
-        "of strong colors; it needs OpenCV and a reference, always matches statistics fully, and ignores chroma, "
+        "of strong colors; it needs OpenCV and a reference, always matches statistics fully, and ignores saturation, "
         "gamut, upsampling and mask.",
         published="official 8 bit",
         advanced=True,
@@ -96,7 +98,7 @@ class LuminanceMergeSettings(Settings):
 
 def luminance_merge(
     color_image: Tensor,
-    gray_image: Tensor,
+    image: Tensor,
     settings: LuminanceMergeSettings,
     *,
     reference: Tensor | None = None,
@@ -107,7 +109,7 @@ def luminance_merge(
     """Chroma of one picture on the lightness of another.
 
     :param color_image: (B or 1, h, w, 3) in 0..1, gives a and b.
-    :param gray_image: (B or 1, H, W, 3) in 0..1, gives L.
+    :param image: (B or 1, H, W, 3) in 0..1, gives L.
     :param reference: (B or 1, *, *, 3), whose color statistics to match.
     :param mask: (B or 1, *, *), where color goes.
     :param several: weights of references of any number, whose common statistics are matched, () for all alike; None
@@ -119,29 +121,29 @@ def luminance_merge(
     """
     if reference is not None and several is not None and len(reference) > 1:
         references = References.of(reference, reference_masks, several)
-        return _merge_of_several(color_image, gray_image, settings, references, mask)
-    check_batch(color_image=color_image, gray_image=gray_image, reference=reference, mask=mask)
+        return _merge_of_several(color_image, image, settings, references, mask)
+    check_batch(color_image=color_image, image=image, reference=reference, mask=mask)
     if settings.arithmetic == "exact":
         return merge_luminance(
             color_image,
-            gray_image,
-            statistics_from=reference if settings.match_statistics > 0 else None,
-            statistics_strength=settings.match_statistics,
-            chroma_strength=settings.chroma,
+            image,
+            statistics_from=reference if settings.match_chroma > 0 else None,
+            statistics_strength=settings.match_chroma,
+            saturation=settings.saturation,
             mask=mask,
             gamut=settings.gamut,
             upsampling=settings.upsampling,
         )
     if reference is None:
         raise ValueError("The official 8-bit merge always matches a reference; connect one, or choose 'exact'.")
-    size = size_of(gray_image)
+    size = size_of(image)
     decoded = resize(color_image, size).movedim(-1, 1) * 2 - 1
-    return official_merge(decoded, to_uint8(gray_image), to_uint8(resize(reference, size))).float() / 255
+    return official_merge(decoded, to_uint8(image), to_uint8(resize(reference, size))).float() / 255
 
 
 def _merge_of_several(
     color_image: Tensor,
-    gray_image: Tensor,
+    image: Tensor,
     settings: LuminanceMergeSettings,
     references: References,
     mask: Tensor | None,
@@ -150,12 +152,12 @@ def _merge_of_several(
         raise ValueError(
             "arithmetic is official 8 bit, which knows one reference only; expected exact with several for every image."
         )
-    check_batch(color_image=color_image, gray_image=gray_image, mask=mask)
-    chroma = match_chroma_moments(chroma_of(color_image), references.chroma(), settings.match_statistics)
+    check_batch(color_image=color_image, image=image, mask=mask)
+    chroma = match_chroma_moments(chroma_of(color_image), references.chroma(), settings.match_chroma)
     return merge_chroma(
         chroma,
-        desaturate(gray_image),
-        saturation=settings.chroma,
+        desaturate(image),
+        saturation=settings.saturation,
         mask=mask,
         gamut=settings.gamut,
         upsampling=settings.upsampling,

@@ -178,14 +178,7 @@ def check_colorize(
     if fallback is not None:
         _check_fallback(as_picture(fallback, "fallback"), inputs, settings)
     reference, reference_mask = simplified(reference, reference_mask, prepared)
-    known = isinstance(reference, Tensor) or (reference is not None and len(reference) > 0)
-    if not known and prepared is None:
-        raise ValueError(NO_REFERENCE)
-    if not known and (settings.match_chroma > 0 or settings.postprocess == "official"):
-        raise ValueError(
-            "reference: found nothing beside its inversions, expected the picture itself, since matching chroma "
-            "statistics needs the reference picture; connect it, or set match_chroma to 0."
-        )
+    check_references_known(reference, prepared, settings)
     check_masks(source_mask, len(inputs), "mask")
     if isinstance(reference, References):
         _check_several(reference, prepared, settings, reference_mask)
@@ -200,6 +193,23 @@ def check_colorize(
     check_masks(reference_mask, count, "reference_mask")
     if reference_mask is not None:
         check_reference_mask(reference_mask)
+
+
+def check_references_known(
+    reference: Tensor | References | None, prepared: ReferencePair | None, settings: ColorizeSettings
+) -> None:
+    """Whether there are references, and the pictures themselves where they are needed.
+
+    :raises ValueError: there are not.
+    """
+    known = isinstance(reference, Tensor) or (reference is not None and len(reference) > 0)
+    if not known and prepared is None:
+        raise ValueError(NO_REFERENCE)
+    if not known and (settings.match_chroma > 0 or settings.postprocess == "official"):
+        raise ValueError(
+            "reference: found nothing beside its inversions, expected the picture itself, since matching chroma "
+            "statistics needs the reference picture; connect it, or set match_chroma to 0."
+        )
 
 
 def _check_several(

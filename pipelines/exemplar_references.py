@@ -137,9 +137,13 @@ class References:
 def simplified(
     reference: Tensor | References | None, mask: Tensor | None, pair: ReferencePair | None
 ) -> tuple[Tensor | References | None, Tensor | None]:
-    """What comes as references, checked; one that serves all inputs by itself is that picture and its mask."""
+    """What comes as references, checked; one that serves all inputs by itself is that picture and its mask.
+
+    :raises ValueError: another number of references than were inverted.
+    """
     if not isinstance(reference, References):
         return None if reference is None else as_picture(reference, "reference"), mask
+    reference.check(pair)
     count = len(reference) if pair is None else pair.pictures
     if count != 1:
         return reference, mask

@@ -184,3 +184,14 @@ class PooledReferencesSettings(ReferencesSettings):
         advanced=True,
         later=True,
     )
+
+
+@dataclass(frozen=True)
+class SaveInversionSettings(Settings):
+    """Where an inversion is saved."""
+
+    filename_prefix: str = setting(
+        "inversions/inversion",
+        "Name of the file within ComfyUI's output folder; a number is put behind it, so that no file is replaced. Load "
+        "Inversion lists what is in inversions.",
+    )

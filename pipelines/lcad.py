@@ -75,7 +75,7 @@ class LCADHost(Protocol):
         gray: Tensor,
         prompt: str,
         negative: str,
-        guidance: float,
+        cfg: float,
         instances: Sequence[Instance] = (),
     ) -> Tensor:
         """DDIM sampling with the gray encoder's last map; ``x`` at ``sigmas[0]`` -> at ``sigmas[-1]``."""
@@ -166,7 +166,7 @@ class LCADSettings(DecodeSettings, ConditionSettings):
         high=999,
         auto=True,
     )
-    guidance: float = setting(
+    cfg: float = setting(
         4.5,
         "How much the words count. 1 is fastest and follows them loosely, high values make colors harsh.",
         low=0.0,
@@ -174,6 +174,7 @@ class LCADSettings(DecodeSettings, ConditionSettings):
         step=0.1,
         round=0.001,
         auto=True,
+        formerly="guidance",
     )
     convention: Literal["consistent", "official"] = setting(
         "consistent",
@@ -249,7 +250,7 @@ def describe(
     size = (len(image), host.channels, *(side // host.factor for side in prepared.shape[1:3]))
     noise = torch.randn(size, generator=torch.Generator().manual_seed(settings.seed))
     x = rescale(noise, 0.0, float(sigmas[0]))
-    end = host.sample(x, sigmas, maps[-1], prompt, negative, settings.guidance, instances)
+    end = host.sample(x, sigmas, maps[-1], prompt, negative, settings.cfg, instances)
     decoded = host.decode(rescale(end, float(sigmas[-1]), 0.0), maps)
     return finish(decoded, image, settings)
 

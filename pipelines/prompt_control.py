@@ -27,8 +27,15 @@ ReadPrompt = Callable[[str], PromptTokens]
 class PromptControlSettings(Settings):
     """How a target prompt follows a source prompt."""
 
-    guidance: float = setting(
-        7.5, "Low follows the prompts loosely, high strictly.", low=1.0, high=30.0, step=0.5, round=0.01, widget="cfg"
+    cfg: float = setting(
+        7.5,
+        "Low follows the prompts loosely, high strictly.",
+        low=1.0,
+        high=30.0,
+        step=0.5,
+        round=0.01,
+        widget="cfg",
+        formerly="guidance",
     )
     cross_ratio: float = share(
         0.8,

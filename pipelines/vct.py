@@ -105,7 +105,7 @@ class TranslateSettings(FusionSettings, LearningSettings):
     @property
     def pivots(self) -> PivotOptions | None:
         """How unconditional prompts are searched for; None does without."""
-        return economical_pivots(self.guidance, self.pivot_iterations)
+        return economical_pivots(self.cfg, self.pivot_iterations)
 
     def calls(self, pictures: int, learning: bool) -> int:
         """Units of progress: an update of the concept, a step of an inversion, an iteration, a step of a fusion."""
@@ -191,7 +191,7 @@ def translate(
             pivots = host.find_pivots(inversion, pivot_options, on_iteration, settings.gradient_checkpointing)
         fusion = Fusion(
             control,
-            settings.guidance,
+            settings.cfg,
             Replay.of_inversion(inversion) if pivots is None else Replay.of_pivots(pivots),
             pivots,
             mask=part_of(mask, part),

@@ -45,7 +45,7 @@ SELF_LAYERS_HELP = (
 class FusionSettings(Settings):
     """How a learned concept is fused with a picture (arXiv 2307.14352, section 3.3)."""
 
-    guidance: float = setting(
+    cfg: float = setting(
         7.5,
         "Low keeps to the picture, high gives more of the concept. Pivots hold the picture at the value that they were "
         "found at. At 1 there is no unconditional prediction, and no pivots are needed.",
@@ -55,6 +55,7 @@ class FusionSettings(Settings):
         round=0.01,
         auto=True,
         widget="cfg",
+        formerly="guidance",
     )
     cross_ratio: float = share(
         0.2,
@@ -131,7 +132,7 @@ class ConceptFusionSettings(FusionSettings):
 class Fusion:
     """What a target takes from a source, and how: a controlled pair but for its prompts, for any host.
 
-    :param guidance: classifier-free guidance weight of both streams.
+    :param cfg: classifier-free guidance weight of both streams.
     :param replay: the source's way when it is known; None samples the source as well.
     :param pivots: unconditional contexts for each sigma, in place of the negative prompt's.
     :param words: words of a local blend; None for none.
@@ -139,14 +140,14 @@ class Fusion:
     """
 
     control: PromptControl
-    guidance: float = 7.5
+    cfg: float = 7.5
     replay: Replay | None = None
     pivots: Pivots | None = None
     words: BlendWords | None = None
     mask: Tensor | None = None
 
 
-def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, guidance: float) -> Replay:
+def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, cfg: float) -> Replay:
     """The way that an inverted picture goes as a source: its pivots' where there are some.
 
     :param fingerprint: of the model that is to sample.
@@ -170,8 +171,8 @@ def replay_of(inversion: Inversion, pivots: Pivots | None, fingerprint: str, gui
             f"steps from sigma {way.levels[0]:.3f} at {way.size[1]} x {way.size[0]}; connect the inversion that Pivot "
             "Inversion used."
         )
-    if abs(pivots.guidance - guidance) > 1e-6:
-        log.warning("cfg is %g, but the pivots hold the picture at %g; use that.", guidance, pivots.guidance)
+    if abs(pivots.cfg - cfg) > 1e-6:
+        log.warning("cfg is %g, but the pivots hold the picture at %g; use that.", cfg, pivots.cfg)
     return pinned
 
 

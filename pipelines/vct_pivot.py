@@ -19,7 +19,7 @@ class PivotSettings(GradientSettings):
         "official",
         "official repeats the released program: the update behind a loss that ends a step is kept, and the latent "
         "always advances under guidance 7.5. economical looks first: a step whose loss is low enough costs no backward "
-        "pass and no further prediction, and the latent advances under your guidance.",
+        "pass and no further prediction, and the latent advances under your cfg.",
         advanced=True,
     )
 
@@ -31,11 +31,11 @@ class PivotSettings(GradientSettings):
 
 def economical(options: PivotOptions) -> PivotOptions:
     """The search that looks at a loss before it updates, and advances under the guidance that it searches under."""
-    return replace(options, advance_guidance=None, keep_last_update=False)
+    return replace(options, advance_cfg=None, keep_last_update=False)
 
 
-def economical_pivots(guidance: float, iterations: int) -> PivotOptions | None:
+def economical_pivots(cfg: float, iterations: int) -> PivotOptions | None:
     """Pivots that hold a picture at a guidance weight, by the economical variant; None where none are needed."""
-    if not iterations or guidance < LEAST_GUIDANCE:
+    if not iterations or cfg < LEAST_GUIDANCE:
         return None
-    return economical(PivotOptions(guidance=guidance, iterations=iterations))
+    return economical(PivotOptions(cfg=cfg, iterations=iterations))

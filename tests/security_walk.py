@@ -37,15 +37,17 @@ def main(folder: Path) -> dict:
     doors["ExemplarLoadPhotograph"] = photographs.path_of
     doors["ExemplarLoadPhotographFolder"] = photographs.files_of
     writers = {"ExemplarConceptInversion": embeddings.place, "ExemplarSavePhotograph": photographs._check_place}
-    writers["ExemplarSaveMemory"] = photographs._check_place
+    writers |= dict.fromkeys(("ExemplarSaveMemory", "ExemplarSaveInversion"), photographs._check_place)
     inputs = {
         **dict.fromkeys(LOADERS, "model_name"),
         "ExemplarLoadMemory": "memory_name",
+        "ExemplarLoadInversion": "inversion_name",
         "ExemplarLoadPhotograph": "image",
         "ExemplarLoadPhotographFolder": "folder",
         "ExemplarConceptInversion": "name",
         "ExemplarSavePhotograph": "filename_prefix",
         "ExemplarSaveMemory": "filename_prefix",
+        "ExemplarSaveInversion": "filename_prefix",
     }
     right = {"ExemplarLoadPhotograph": "secret.png", "ExemplarLoadPhotographFolder": "scans"}
     for node, find in doors.items():  # what is listed is found; all that is imported late is imported now

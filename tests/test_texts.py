@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from texts import checks, locales, node_tables, pages
+from texts import checks, locales, names, node_tables, pages
 from texts.__main__ import main
-from texts.schemas import Input, read
+from texts.schemas import ROOT, Input, read
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,7 @@ def test_a_page_says_once_what_auto_means(nodes):
         node,
         "en",
         "<!-- inputs -->\n<!-- /inputs -->\n<!-- outputs -->\n<!-- /outputs -->\n",
-        locales.english(nodes)["nodeDefs"][node.id],
-        {},
+        names.Tongue(locales.english(nodes)["nodeDefs"], {}, {}),
     )
     sentence = pages.WORDS["en"].auto_sentence
     assert made.count(sentence) == 1 and f".\n\n{sentence}\n" in made
@@ -87,19 +86,51 @@ def test_ids_of_a_translation_have_their_names_behind_them_once_a_section():
     own = {"guidance": ["引导"], "image": ["图像", "结果"]}
     below = "\n## 如何\n`image`（结果）接 `vae`。\n<!-- inputs -->\n`image`"
     text = "接 `guidance` 和 `image` 以及 `depth`，`guidance`。" + below
-    made = pages.named(text, ZH, own, [own, {"depth": ["深度", "层深"]}, {"depth": ["深度"]}])
+    made = names.named(text, ZH, own, [own, {"depth": ["深度", "层深"]}, {"depth": ["深度"]}])
     assert made == "接 `guidance`（引导）和 `image`（图像）以及 `depth`（深度），`guidance`。" + below
-    assert pages.named(made, ZH, own, [own, {"depth": ["深度"]}]) == made
+    assert names.named(made, ZH, own, [own, {"depth": ["深度"]}]) == made
 
 
 def test_what_stands_behind_an_id_in_brackets_is_its_name():
     with pytest.raises(ValueError, match=r"behind `guidance` stands （引導）, its name is （引导）"):
-        pages.named("接 `guidance`（引導）。", ZH, {"guidance": ["引导"]}, [])
+        names.named("接 `guidance`（引導）。", ZH, {"guidance": ["引导"]}, [])
 
 
 def test_names_that_repeat_the_id_are_left_out(nodes):
     entry = {"inputs": {"lcad_vae": {"name": "L-CAD VAE"}, "image": {"name": "图像"}}, "outputs": {}}
-    assert pages.names_of(nodes["ExemplarLCADDecode"], entry) == {"image": ["图像"]}
+    assert names.names_of(nodes["ExemplarLCADDecode"], entry) == {"image": ["图像"]}
+
+
+def test_choices_have_a_translation_that_the_browser_looks_up(nodes):
+    script = (ROOT / "web" / "js" / "options.js").read_text(encoding="utf-8")
+    assert f'"{locales.OPTIONS}"' in script and "getOptionLabel" in script
+    found = names.options(nodes)
+    assert "one per image" in found and not any(option.isdigit() for option in found)
+    for language in locales.TRANSLATED:
+        assert locales.load(language, "main")[locales.OPTIONS].keys() == set(found)
+
+
+def test_a_default_that_is_a_choice_has_its_translation_behind_it():
+    item = replace(NUMBER, default="fit", options=("fit", "clip"))
+    assert pages.shown(item, pages.WORDS["zh"], {"fit": "变淡", "clip": "clip"}) == "默认 fit（变淡）"
+    assert pages.shown(replace(item, default="clip"), pages.WORDS["zh"], {"clip": "clip"}) == "默认 clip"
+
+
+def test_words_that_the_dictionary_rules_out_are_named():
+    term = {"en": "inversion", "ja": "インバージョン", "not": {"ja": ["反転(?!器)"]}, "but": {"ja": ["マスクを反転"]}}
+    assert checks._ruled_out("DDIM 反転。", term, "ja") == "反転"
+    assert not checks._ruled_out("マスクを反転。", term, "ja") and not checks._ruled_out("反転器", term, "ja")
+    assert not checks._ruled_out("反转", term, "zh"), "another language's words"
+
+
+def test_the_dictionary_has_each_term_in_both_languages():
+    dictionary = json.loads((ROOT / "locales" / "terms.json").read_text(encoding="utf-8"))
+    names = [term["en"] for term in dictionary]
+    assert names == sorted(names, key=str.casefold) and len(set(names)) == len(names)
+    for term in dictionary:
+        assert term.keys() <= {"en", "zh", "ja", "not", "but", "note"} and term["zh"]
+        for language, patterns in term.get("not", {}).items():
+            assert not checks._ruled_out(term[language], term, language), patterns
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,23 @@ def test_ids_are_their_own():
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_can_be_understood(path):
     """Its name is all that the page shows; its note says what to look at and where to go on."""
-    assert re.fullmatch(r"[A-Z][\w ,()-]+", path.stem) and "_" not in path.stem
+    assert re.fullmatch(r"[A-Z][\w ,.()-]+", path.stem) and "_" not in path.stem
     assert path.with_suffix(".jpg").is_file()
     (note,) = [node for node in load(path)["nodes"] if node["type"] == "MarkdownNote"]
     (text,) = note["widgets_values"]
     assert text.startswith("## ") and "Press **Run**" in text
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_page_offers_what_is_missing(path):
+    """Where a node names a checkpoint, it says whence that comes, by which the page offers the download."""
+    for node in nodes_of(path):
+        models = node["properties"].get("models", [])
+        if node["type"] == "CheckpointLoaderSimple":
+            assert [model["name"] for model in models] == node["widgets_values"]
+        for model in models:
+            assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith("/" + model["name"])
+            assert model["directory"] == "checkpoints"
 
 
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)

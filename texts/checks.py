@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from . import crossings_page, locales, node_tables, pages
 from .locales import TRANSLATED, english_texts, flat, translated_texts
+from .names import BRACKET
 from .schemas import ROOT, Node, Nodes
 
 #: Visible widgets that a user can take in at once; everything beyond is advanced.
@@ -69,21 +72,18 @@ def outputs(nodes: Nodes) -> tuple[dict[Path, str], Complaints]:
     made = {locales.path("en", "main"): locales.as_json(locales.english(nodes)["main"])}
     hindrances = []
     for language in locales.LANGUAGES:
-        definitions = locales.definitions(nodes, language)
-        made[locales.path(language, "nodeDefs")] = locales.as_json(definitions)
-        translated = nodes.values() if language in TRANSLATED else ()
-        names = {node.id: pages.names_of(node, definitions.get(node.id, {})) for node in translated}
+        tongue = locales.tongue(nodes, language)
+        made[locales.path(language, "nodeDefs")] = locales.as_json(tongue.definitions)
+        made[crossings_page.page_path(language)] = crossings_page.page(language, tongue.definitions)
         for node in nodes.values():
             path = pages.page_path(node.id, language)
             if not path.is_file():
                 hindrances.append(f"{node.id} has no help page in '{language}': write {path.relative_to(ROOT)}")
                 continue
             try:
-                made[path] = pages.page(node, language, _read(path), definitions.get(node.id, {}), names)
+                made[path] = pages.page(node, language, _read(path), tongue)
             except ValueError as error:
                 hindrances.append(f"{path.relative_to(ROOT)}: {error}")
-    for language in locales.LANGUAGES:
-        made[crossings_page.page_path(language)] = crossings_page.page(language, locales.definitions(nodes, language))
     for path, write in ((node_tables.README, node_tables.in_readme), (node_tables.LIST, node_tables.in_list)):
         try:
             made[path] = write(nodes, _read(path))
@@ -160,6 +160,7 @@ def help_pages(nodes: Nodes) -> Complaints:
                 found.append(f"{where}: the first line is not '# {name}'")
             if f"\n{SOURCE[language]}\n" not in text:
                 found.append(f"{where}: there is no '{SOURCE[language]}'")
+            found += [f"{where}: the Info tab is too narrow for a table, write a list"] * ("\n|" in text)
             found += [f"{where}: nothing says '{part}'" for part in _unsaid(text)]
             elsewhere = set(_quoted(text)) ^ set(_quoted(_read(pages.page_path(node, "en"))))
             found += [
@@ -175,8 +176,31 @@ def help_pages(nodes: Nodes) -> Complaints:
     return found + [f"web/docs: {name} is no node" for name in sorted(here - nodes.keys() - others)]
 
 
+def terms(nodes: Nodes) -> Complaints:
+    """Translations use the words of ``locales/terms.json``, and none that it rules out."""
+    dictionary = json.loads((ROOT / "locales" / "terms.json").read_text(encoding="utf-8"))
+    found = []
+    for language in TRANSLATED:
+        texts = locales.translated_texts(nodes, language)
+        texts |= {path.relative_to(ROOT).as_posix(): _read(path) for path in pages.DOCS.glob(f"[!E]*/{language}.md")}
+        for term in dictionary:
+            for key, text in texts.items():
+                said = _ruled_out(text, term, language)
+                found += [f"{language}: {key} says '{said}', for '{term['en']}' it is {term[language]}"] if said else []
+    return found
+
+
+def _ruled_out(text: str, term: dict[str, Any], language: str) -> str:
+    """What a text says where a term has another word; "" for nothing."""
+    for allowed in term.get("but", {}).get(language, ()):
+        text = text.replace(allowed, "")
+    patterns = term.get("not", {}).get(language, ())
+    match = re.search("|".join(patterns), text) if patterns else None
+    return match[0] if match else ""
+
+
 #: What a recipe holds at most, in characters; other scripts say more with one.
-LONGEST = {"en": 260, "zh": 190, "ja": 230}
+LONGEST = {"en": 260, "zh": 160, "ja": 200}
 #: Chinese and Japanese close a sentence where English has a colon.
 MOST_SENTENCES = {"en": 2, "zh": 2, "ja": 4}
 
@@ -201,7 +225,7 @@ def _recipe(node: Node, text: str, language: str) -> str:
             f"above the first heading stand {len(paragraphs)} paragraphs, expected the title, the description and the "
             "recipe: one paragraph of two lines, what to connect and which widget to turn first"
         )
-    recipe = paragraphs[2]
+    recipe = re.sub(f"(?<=`){BRACKET}", "", paragraphs[2])  # as it was written, without the names
     sentences = len(re.findall(r"[.!?](?=\s|$)|[。！？]", recipe.replace("\\\n", "\n")))
     if len(recipe.splitlines()) > 2 or sentences > MOST_SENTENCES[language] or len(recipe) > LONGEST[language]:
         return f"the recipe has {sentences} sentences and {len(recipe)} characters; say it in two, on two lines"
@@ -233,4 +257,4 @@ def messages() -> frozenset[str]:
     return frozenset(p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))
 
 
-CHECKS: tuple[Callable[[Nodes], Complaints], ...] = (schema, generated, translations, shown, help_pages, recipes)
+CHECKS: tuple[Callable[[Nodes], Complaints], ...] = (schema, generated, translations, shown, help_pages, recipes, terms)

@@ -68,9 +68,9 @@ ROWS = {
             "T T T T T T T T",
             "Their own model calls run under the same edit, so guidance does not amplify it. An inversion keeps the "
             "first call of a level.",
-            "它们自己的模型调用也在同一编辑下运行，引导不会放大编辑。反转保留每一级的第一次调用。",
+            "它们自己的模型调用也在同一编辑下运行，引导不会放大编辑。反演保留每一级的第一次调用。",
             "これらが行うモデル呼び出しも同じ編集のもとで動くので、ガイダンスが編集を増幅しません。"
-            "反転は各レベルの最初の呼び出しを保持します。",
+            "インバージョンは各レベルの最初の呼び出しを保持します。",
         ),
         _row(
             "NAG",
@@ -118,8 +118,8 @@ ROWS = {
             "Deep Shrink on the sampling MODEL only, over layers that are colored",
             "T A T T T T T T",
             "Put it on the MODEL that inverts as well; else injection leaves the layers alone whose tokens it shrinks.",
-            "也把它放在反转用的模型上；否则注入会跳过被缩小的层。",
-            "反転に使うモデルにも置いてください。そうしないと、縮小された層では注入が退きます。",
+            "也把它放在反演用的模型上；否则注入会跳过被缩小的层。",
+            "インバージョンに使うモデルにも置いてください。そうしないと、縮小された層では注入が退きます。",
         ),
         _row(
             "HyperTile",
@@ -127,8 +127,8 @@ ROWS = {
             "R A T A A T A A",
             "Self-attention on tiles can't follow another picture. Where it acts the edit steps aside; an inversion "
             "refuses. Take it off.",
-            "分块的自注意力无法跟随另一张图像。它起作用的层编辑会退让；反转会拒绝。请移除它。",
-            "タイルに分けた自己アテンションは別の画像に従えません。それが働く層では編集が退き、反転は拒否します。外してください。",
+            "分块的自注意力无法跟随另一张图像。它起作用的层编辑会退让；反演会拒绝。请移除它。",
+            "タイルに分けた自己アテンションは別の画像に従えません。それが働く層では編集が退き、インバージョンは拒否します。外してください。",
         ),
         _row("HyperTileWhole", "HyperTile (tiles as large as the picture)", "T T T T T T T T"),
         _row(
@@ -153,24 +153,24 @@ ROWS = {
             "ModelSamplingDiscrete",
             "T W T W T T T T",
             "Invert and sample under the same one. With lcm an inversion has at most 49 steps.",
-            "反转与采样要用同样的设置。lcm 时反转最多 49 步。",
-            "反転とサンプリングで同じ設定を使ってください。lcm では反転は最大 49 ステップです。",
+            "反演与采样要用同样的设置。lcm 时反演最多 49 步。",
+            "インバージョンとサンプリングで同じ設定を使ってください。lcm ではインバージョンは最大 49 ステップです。",
         ),
         _row(
             "AttentionMultiply",
             "UNet Self-Attention Multiply",
             "T T T T T T T T",
             "It changes weights, as a LoRA does: invert with it as well.",
-            "它像 LoRA 一样改变权重：反转时也请使用。",
-            "LoRA と同じく重みを変えます。反転にも使ってください。",
+            "它像 LoRA 一样改变权重：反演时也请使用。",
+            "LoRA と同じく重みを変えます。インバージョンにも使ってください。",
         ),
         _row(
             "EasyCache LazyCache",
             "EasyCache, LazyCache",
             "R T T T T T T T",
             "Skipped steps repeat the last edited prediction. An inversion refuses where a level was skipped.",
-            "被跳过的步骤重复上一次编辑后的预测。反转若有级别被跳过则拒绝。",
-            "飛ばしたステップは直前の編集済みの予測を繰り返します。反転はレベルが飛ばされると拒否します。",
+            "被跳过的步骤重复上一次编辑后的预测。反演若有级别被跳过则拒绝。",
+            "飛ばしたステップは直前の編集済みの予測を繰り返します。インバージョンはレベルが飛ばされると拒否します。",
         ),
         _row(
             "ContextWindows",
@@ -196,15 +196,15 @@ ROWS = {
             "Conditioning (Set Timestep Range)",
             "R T T T - T T T",
             "An inversion refuses prompts that leave a step without any.",
-            "若某一步没有任何提示词，反转会拒绝。",
-            "どのプロンプトも働かないステップがあると、反転は拒否します。",
+            "若某一步没有任何提示词，反演会拒绝。",
+            "どのプロンプトも働かないステップがあると、インバージョンは拒否します。",
         ),
         _row(
             "Area Bounds",
             "Conditioning (Set Area), mask bounds",
             "R R T R - R R R",
             "A part of the picture has tokens of its own. Use Set Mask with default.",
-            "图像的一部分有自己的词元。请用 Set Mask 的 default。",
+            "图像的一部分有自己的令牌。请用 Set Mask 的 default。",
             "画像の一部には別のトークンがあります。Set Mask の default を使ってください。",
         ),
         _row("ControlNet", "Apply ControlNet", "T T T T - T T T"),
@@ -217,7 +217,7 @@ ROWS = {
             "带不同钩子的提示词在各自的调用中运行；各行能够区分。关键帧只会向前走，而反演是向上走的："
             "在其所有级别上生效的是最后一个。",
             "フックの違うプロンプトは別の呼び出しで動き、行は見分けられます。キーフレームは先へしか進みませんが、"
-            "反転は上っていくので、その全レベルで最後のキーフレームが効きます。",
+            "インバージョンは上っていくので、その全レベルで最後のキーフレームが効きます。",
         ),
     ),
     "weights": (
@@ -226,8 +226,8 @@ ROWS = {
             "Load LoRA",
             "T T T T T T T T",
             "Inverting without it is a choice, not a mistake.",
-            "反转时不用它是一种选择，不是错误。",
-            "反転で使わないのも一つの選び方で、誤りではありません。",
+            "反演时不用它是一种选择，不是错误。",
+            "インバージョンで使わないのも一つの選び方で、誤りではありません。",
         ),
         _row(
             "Merge",
@@ -246,7 +246,7 @@ ROWS = {
             "R R T R T T T T",
             "Color injection and Concept Fusion start from a noised latent, which would stay outside the mask: use "
             "their own mask inputs.",
-            "色彩注入和概念融合从带噪潜变量开始，遮罩外会留下噪声：请用它们自己的遮罩输入。",
+            "色彩注入和概念融合从带噪 Latent 开始，遮罩外会留下噪声：请用它们自己的遮罩输入。",
             "色の注入とコンセプト融合はノイズ付きの潜在から始まり、マスクの外にノイズが残ります。それぞれのマスク入力を使ってください。",
         ),
         _row(

@@ -56,7 +56,7 @@ _SECTIONS = {
     "patches": {"en": "Patches of a MODEL", "zh": "模型补丁", "ja": "モデルのパッチ"},
     "prompts": {"en": "Prompts", "zh": "提示词", "ja": "プロンプト"},
     "weights": {"en": "Weights", "zh": "权重", "ja": "重み"},
-    "latents": {"en": "Latents", "zh": "潜变量", "ja": "潜在"},
+    "latents": {"en": "Latents", "zh": "Latent", "ja": "潜在"},
     "ours": {"en": "Nodes of this pack", "zh": "本包的节点", "ja": "このパックのノード"},
 }
 _ALL = {"en": ("all", "all others"), "zh": ("全部", "其余全部"), "ja": ("すべて", "ほかのすべて")}

@@ -17,12 +17,15 @@ from typing import Any
 from comfyui_exemplar.files.output import whole
 
 from . import pages
+from .names import Tongue, names_of, options
 from .schemas import ROOT, Nodes
 
 LANGUAGES = ("en", "zh", "ja")
 TRANSLATED = LANGUAGES[1:]
 FILES = ("nodeDefs", "main")
 TRANSLATED_FROM = "translated_from"
+#: The choices of combos in ``main.json``, read by ``web/js/options.js``; ComfyUI itself translates none.
+OPTIONS = "exemplarOptions"
 
 
 def path(language: str, file: str) -> Path:
@@ -65,7 +68,8 @@ def english(nodes: Nodes) -> dict[str, dict[str, Any]]:
         for node in nodes.values()
     }
     words = {word for node in nodes.values() for word in node.category.split("/")}
-    return {"nodeDefs": definitions, "main": {"nodeCategories": {word: word for word in sorted(words)}}}
+    main = {"nodeCategories": {word: word for word in sorted(words)}, OPTIONS: {word: word for word in options(nodes)}}
+    return {"nodeDefs": definitions, "main": main}
 
 
 def _entry(name: str, tooltip: str) -> dict[str, str]:
@@ -88,6 +92,14 @@ def definitions(nodes: Nodes, language: str) -> dict[str, Any]:
                 bare = text.removesuffix(sentence)
                 entries[i.id]["tooltip"] = bare + sentence if i.auto else bare
     return tree
+
+
+def tongue(nodes: Nodes, language: str) -> Tongue:
+    """What a language calls everything."""
+    tree = definitions(nodes, language)
+    translated = nodes.values() if language in TRANSLATED else ()
+    names = {node.id: names_of(node, tree.get(node.id, {})) for node in translated}
+    return Tongue(tree, names, load(language, "main").get(OPTIONS, {}) if translated else {})
 
 
 def flat(tree: Mapping[str, Any], start: str = "") -> dict[str, str]:

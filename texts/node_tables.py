@@ -14,7 +14,10 @@ LIST = ROOT / "docs" / "nodes.md"
 
 #: What a row of the README is called, its page in ``docs/``, and the files of ``nodes/`` whose nodes it holds.
 SYSTEMS = {
-    "Color by example": ("exemplar", ("exemplar", "inversion", "exemplar_stages", "attention_map", "confidence")),
+    "Color by example": (
+        "exemplar",
+        ("exemplar", "inversion", "inversion_files", "exemplar_stages", "attention_map", "confidence"),
+    ),
     "Color memory": ("memory", ("memory", "memory_colorize", "memory_files")),
     "Colors of an edit": ("transfer", ("transfer",)),
     "Automatic color": ("ddcolor", ("ddcolor",)),
@@ -22,6 +25,7 @@ SYSTEMS = {
     "Style or thing of a reference": ("deadiff", ("deadiff",)),
     "Translation, prompt-to-prompt": ("vct", ("vct", "vct_concept", "vct_pivot", "vct_control")),
     "Lightness and chroma": ("nodes", ("color",)),
+    "Whether all is as it should be": ("doctor", ("doctor",)),
     "Pictures, embedded model": ("photographs", ("photographs", "embedded", "published_sampler")),
 }
 

@@ -8,21 +8,18 @@ whose embedded file recommends something. What stands there is replaced, everyth
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comfyui_exemplar.files.headers import read_recommended
+from comfyui_exemplar.pipelines.recommended import read_recommended
 from comfyui_exemplar.settings import AUTO_HELP
 
+from .names import Tongue, named
 from .schemas import ROOT, Input, Node
 
 DOCS = ROOT / "web" / "docs"
-
-#: Id of a socket or widget -> its translated names; two where an input and an output share the id.
-Names = Mapping[str, list[str]]
 
 #: Loaders and their embedded files.
 EMBEDDED = {
@@ -102,8 +99,6 @@ WORDS = {
     ),
 }
 
-#: A name behind an id, which needs no blank behind it; it may have a bracket of its own.
-_BRACKET = r"（(?:[^（）]|（[^（）]*）)*）"
 #: Identifiers and folders, which a page sets in backticks wherever they stand.
 _IDENTIFIER = r"[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+|models/[A-Za-z0-9_./-]*[A-Za-z0-9_]"
 
@@ -141,19 +136,20 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
 
-def page(node: Node, language: str, text: str, locale: Mapping[str, Any], names: Mapping[str, Names]) -> str:
+def page(node: Node, language: str, text: str, tongue: Tongue) -> str:
     """A help page with today's lists, and in a translation with the names of what is wired.
 
     :param text: the page as it stands.
-    :param locale: the node's entry in the language's ``nodeDefs.json``.
-    :param names: node -> the names of its sockets and widgets; none in English.
+    :param tongue: what the language calls everything.
     :raises ValueError: markers are not there, or what stands behind an id is none of its names.
     """
-    words = WORDS[language]
-    if names:
-        text = named(text, words.name, names[node.id], names.values())
+    words, locale = WORDS[language], tongue.definitions.get(node.id, {})
+    if tongue.names:
+        text = named(text, words.name, tongue.names[node.id], tongue.names.values())
     entries = locale.get("inputs", {})
-    inputs = [_item(node, i.id, i.options, words, entries.get(i.id, {}), shown(i, words)) for i in node.inputs]
+    inputs = [
+        _item(node, i.id, i.options, words, entries.get(i.id, {}), shown(i, words, tongue.options)) for i in node.inputs
+    ]
     entries = locale.get("outputs", {})
     outputs = [_item(node, o.name, (), words, entries.get(str(at), {})) for at, o in enumerate(node.outputs)]
     below = f"\n\n{words.auto_sentence}" if any(i.auto for i in node.inputs) else ""
@@ -161,54 +157,6 @@ def page(node: Node, language: str, text: str, locale: Mapping[str, Any], names:
     if node.id in EMBEDDED:
         text = replaced(text, "recommended", _recommended(ROOT / "demo" / EMBEDDED[node.id]))
     return replaced(text, "outputs", "\n".join(outputs) or words.no_outputs)
-
-
-def names_of(node: Node, locale: Mapping[str, Any]) -> Names:
-    """Id -> what the language calls it, where that is another word."""
-    inputs, outputs = locale.get("inputs", {}), locale.get("outputs", {})
-    pairs = [(i.id, inputs.get(i.id, {})) for i in node.inputs]
-    pairs += [(o.name, outputs.get(str(at), {})) for at, o in enumerate(node.outputs)]
-    found: dict[str, list[str]] = {}
-    for key, entry in pairs:
-        name = entry.get("name", "")
-        if re.sub(r"\W|_", "", name).casefold() not in ("", key.replace("_", "").casefold()):
-            found.setdefault(key, []).append(name)
-    return found
-
-
-def named(text: str, form: str, own: Names, everyone: Iterable[Names]) -> str:
-    """A page whose ids have their names behind them, since the node shows the name alone.
-
-    They stand where an id first stands in the recipe, and in each section up to the inputs.
-
-    :param form: how a name stands behind its id.
-    :param own: of the page's node; an id that it does not have takes the name that most nodes give it.
-    :raises ValueError: behind an id stands something in brackets that is none of its names.
-    """
-    others: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for names in everyone:
-        for key, found in names.items():
-            others[key].update(found)
-    start, inputs, end = text.partition("<!-- inputs -->")
-
-    def section(part: str) -> str:
-        seen: set[str] = set()
-
-        def name(match: re.Match[str]) -> str:
-            key, said = match[1], match[2]
-            known = own.get(key) or [name for name, _ in others[key].most_common()]
-            if key in seen or not known:
-                return match[0]
-            seen.add(key)
-            if said and said not in (form.format(name) for name in [*known, *others[key]]):
-                raise ValueError(
-                    f"behind `{key}` stands {said}, its name is {form.format(known[0])}: a bracket there holds the name"
-                )
-            return f"`{key}`{said or form.format(known[0])}"
-
-        return re.sub(rf"`([a-z][a-z0-9_]*)`({_BRACKET})?( (?=[^\x00-\x7f]))?", name, part)
-
-    return "\n## ".join(section(part) for part in start.split("\n## ")) + inputs + end
 
 
 def _recommended(file: Path) -> str:
@@ -266,12 +214,17 @@ def value(default: Any, words: Words) -> str:
     return f"{default:g}" if isinstance(default, (int, float)) else str(default)
 
 
-def shown(item: Input, words: Words) -> str:
-    """What stands behind an input's name: its default, or that it is optional; nothing for one that has to come in."""
+def shown(item: Input, words: Words, options: Mapping[str, str] = {}) -> str:
+    """What stands behind an input's name: its default, or that it is optional; nothing for one that has to come in.
+
+    :param options: what the language calls choices; the widget shows both as well.
+    """
     if not item.widget:
         return words.optional if item.optional else ""
     default = value(item.behind_auto if item.auto else item.default, words)
     text = words.aside.format(words.auto, default) if item.auto else default or words.empty
+    if item.options and options.get(default, default) != default:
+        text += words.name.format(options[default])
     if item.published is not None and value(item.published, words) != default:
         text = words.aside.format(text, words.published.format(value(item.published, words)))
     return words.default.format(text)

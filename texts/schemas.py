@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+#: ``nodes.renamed.RENAMED_FROM``, which cannot be imported without ComfyUI.
+RENAMED_FROM = "exemplar_renamed_from"
+
 ROOT = Path(__file__).resolve().parent.parent
 DUMP = ROOT / "tests" / "stand_in" / "dump.py"
 
@@ -22,6 +25,7 @@ class Input:
     :param auto: whether its default means that the model's recommendation is taken.
     :param behind_auto: what stands in for a missing recommendation.
     :param published: the published program's value, where the default is another one.
+    :param formerly: the id that it had before it was renamed, if it was.
     """
 
     id: str
@@ -35,6 +39,12 @@ class Input:
     auto: bool
     behind_auto: Any
     published: Any
+    formerly: str | None = None
+
+    @property
+    def recorded(self) -> str:
+        """The id under which older workflows have it."""
+        return self.formerly or self.id
 
 
 @dataclass(frozen=True)
@@ -110,4 +120,5 @@ def _input(item: dict[str, Any]) -> Input:
         setting.get("auto", False),
         setting.get("default"),
         setting.get("published"),
+        item["extra_dict"].get(RENAMED_FROM),
     )

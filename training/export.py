@@ -42,7 +42,7 @@ MEMORY: dict[str, Any] = {
 #: Chosen by looking at what translation does with few tiny pictures (``translation``).
 TRANSLATE: dict[str, Any] = {
     "steps": 10,
-    "guidance": 4.0,
+    "cfg": 4.0,
     "concept_weight": 1.0,
     "pivot_iterations": 3,
     "updates": 40,

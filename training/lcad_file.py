@@ -17,7 +17,7 @@ from .drawings import SIDE
 from .export import CREDIT, LICENSE, configuration
 
 #: Chosen by looking at what the tiny model does at the size of its training pictures.
-RECOMMENDED = {"lcad": {"resolution": SIDE, "steps": 20, "guidance": 3.0}}
+RECOMMENDED = {"lcad": {"resolution": SIDE, "steps": 20, "cfg": 3.0}}
 
 
 def export_lcad(folder: Path, output: Path) -> None:

@@ -72,7 +72,7 @@ def describe_all(host: DiffusersLCAD, gray: Tensor, prompts: list[str]) -> Tenso
     texts = {0: torch.cat([host.encode_text(prompt) for prompt in prompts]), 1: host.encode_text("")}
     denoiser = LCADDenoiser(host.model, maps[-1], texts)
     start = noise * float(1 + sigmas[0] ** 2) ** 0.5
-    return host.decode(sample_ddim(denoiser.guided(host.recommended["guidance"]), start, sigmas, disable=True), maps)
+    return host.decode(sample_ddim(denoiser.guided(host.recommended["cfg"]), start, sigmas, disable=True), maps)
 
 
 def nearest(picture: Tensor, mask: Tensor) -> str:

@@ -33,13 +33,13 @@ from comfyui_exemplar.demo import model_path
 from comfyui_exemplar.diffusion.concept_prompt import ConceptPrompt
 from comfyui_exemplar.diffusion.sampling import guide, sample_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
-from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.files.saving import save_image
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
 from comfyui_exemplar.hosts.diffusers.vct_control import PairDenoiser
 from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text
+from comfyui_exemplar.pipelines.recommended import read_recommended
 from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
 from .drawings import Drawings
@@ -141,7 +141,7 @@ def image_to_image(
 
     def guided(x: Tensor, sigma: Tensor) -> Tensor:
         plain, steered = denoiser(torch.cat([x, x]), sigma.repeat(2), (UNCONDITIONAL, CONDITIONAL)).chunk(2)
-        return guide(steered, plain, settings.guidance)
+        return guide(steered, plain, settings.cfg)
 
     latents = host.encode(contents)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(settings.seed))

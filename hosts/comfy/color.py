@@ -16,16 +16,16 @@ from .memory import out_of_memory
 from .runs import stop_if_canceled
 
 
-def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: float) -> Tensor:
+def exact_luminance(vae: Any, image: Tensor, latent: Tensor, strength: float) -> Tensor:
     """Decode, take the gray picture's L, encode.
 
-    :param gray_image: (1 or B, H, W, 3) in 0..1.
+    :param image: (1 or B, H, W, 3) in 0..1.
     :param latent: (B, C, h, w) in the VAE's scale; with strength 0 it is returned itself.
     """
     if strength == 0:
         return latent
-    gray = desaturate(gray_image)
-    check_batch(latent=latent, gray_image=gray)
+    gray = desaturate(image)
+    check_batch(latent=latent, image=gray)
     latent = latent.expand(max(len(latent), len(gray)), -1, -1, -1)
 
     def pulled(part: slice) -> Tensor:
@@ -40,13 +40,13 @@ def exact_luminance(vae: Any, gray_image: Tensor, latent: Tensor, strength: floa
     return torch.cat([made for _, made in in_batches(len(latent), len(latent), pulled, out_of_memory)])
 
 
-def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> Any:
+def pulled_model(model: Any, vae: Any, image: Tensor, strength: float) -> Any:
     """A clone of a MODEL whose every clean estimate is pulled to the gray picture's luma.
 
     The gray picture's latent is kept for each size that was sampled, as long as the clone lives; on the device for one
     run.
 
-    :param gray_image: (1 or B, H, W, 3) in 0..1.
+    :param image: (1 or B, H, W, 3) in 0..1.
     :raises ValueError: a family whose latents have no known linear map to color.
     """
     factors = model.model.latent_format.latent_rgb_factors
@@ -59,7 +59,7 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
     if strength == 0:
         return pulled
     direction, factor = luma_direction(factors), vae.spacial_compression_encode()
-    gray = desaturate(gray_image)
+    gray = desaturate(image)
     encoded: dict[tuple[int, int], Tensor] = {}
     sent = Constants()
 
@@ -67,8 +67,7 @@ def pulled_model(model: Any, vae: Any, gray_image: Tensor, strength: float) -> A
         shape = run.shape
         if shape[0] % len(gray):
             raise ValueError(
-                f"gray_image: found {len(gray)} picture(s) for {shape[0]} latent(s), expected one for all, or one for "
-                "each."
+                f"image: found {len(gray)} picture(s) for {shape[0]} latent(s), expected one for all, or one for each."
             )
         size = (shape[-2] * factor, shape[-1] * factor)
         if size not in encoded:

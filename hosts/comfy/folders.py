@@ -84,8 +84,8 @@ class WeightFolders:
         )
 
 
-class MemoryFolders(WeightFolders):
-    """Where color memories are: a folder of ``models``, and the one of the same name in the output folder.
+class SavedFolders(WeightFolders):
+    """Where files are that nodes save: a folder of ``models``, and the one of the same name in the output folder.
 
     What is in the output folder has ``[output]`` behind its name, as ComfyUI's own lists have it.
     """
@@ -93,7 +93,7 @@ class MemoryFolders(WeightFolders):
     _OUTPUT, _KIND = " [output]", ".safetensors"
 
     def register(self) -> None:
-        """Make the folder known to ComfyUI, with the one kind of file that memories are."""
+        """Make the folder known to ComfyUI, with the one kind of file that these are."""
         register(self.names[0])
         paths, _ = folder_paths.folder_names_and_paths[self.names[0]]
         folder_paths.folder_names_and_paths[self.names[0]] = (paths, {self._KIND})
@@ -191,7 +191,7 @@ class HubFolder:
 
 
 CLIPSEG = HubFolder("clipseg", HUB_NAME, HUB_REVISION, HUB_FILES, is_complete)
-COLOR_MEMORIES = MemoryFolders(
+COLOR_MEMORIES = SavedFolders(
     ("color_memories",), "Write one with Save Color Memory, or take one from elsewhere", comes_with_one=False
 )
 DDCOLOR = WeightFolders(
@@ -200,6 +200,9 @@ DDCOLOR = WeightFolders(
 )
 DEADIFF = WeightFolders(
     ("deadiff", "checkpoints"), "Download DEADiff's checkpoint (github.com/bytedance/DEADiff says where)"
+)
+INVERSIONS = SavedFolders(
+    ("inversions",), "Write one with Save Inversion, or take one from elsewhere", comes_with_one=False
 )
 LCAD = WeightFolders(
     ("lcad", "checkpoints"),

@@ -126,6 +126,12 @@ def fingerprint(paths: list[Path]) -> str:
     return total.hexdigest()
 
 
+def stamp(path: Path) -> str:
+    """When a file was written, and its size: for one that is too large to be read only to see whether it changed."""
+    about = path.stat()
+    return f"{path.name} {about.st_mtime_ns} {about.st_size}"
+
+
 def check_prefix(prefix: str | None) -> bool | str:
     """ComfyUI's verdict on what names begin with before anything runs; a linked one comes as None."""
     try:

@@ -65,7 +65,7 @@ def pair_guider(
     """
     guider = ControlGuider(model, fusion, both, name)
     guider.set_prompts(target, negative, source)
-    guider.set_cfg(fusion.guidance)
+    guider.set_cfg(fusion.cfg)
     return guider
 
 
@@ -85,7 +85,7 @@ def prompts_fusion(
     columns = (text_columns(encoded[0], "source"), text_columns(encoded[1], "target"))
     control = prompt_control(read, source, target, columns, settings, host.attention_layers(model))
     words = blend_words(read, source, target, settings)
-    return Fusion(control, settings.guidance, words=words), encoded[1], encoded[0]
+    return Fusion(control, settings.cfg, words=words), encoded[1], encoded[0]
 
 
 class ControlGuider(comfy.samplers.CFGGuider):

@@ -133,7 +133,7 @@ class DiffusersLCAD:
         gray: Tensor,
         prompt: str,
         negative: str,
-        guidance: float,
+        cfg: float,
         instances: Sequence[Instance] = (),
     ) -> Tensor:
         """DDIM sampling from ``sigmas[0]`` to ``sigmas[-1]``, phrases drawn into their masks; on the CPU."""
@@ -146,9 +146,7 @@ class DiffusersLCAD:
                 self.on_step(step["denoised"])
 
         x = x.to(self.model.unet.device)
-        guided = (
-            guided_instances(denoiser, guidance, instances, self.factor) if instances else denoiser.guided(guidance)
-        )
+        guided = guided_instances(denoiser, cfg, instances, self.factor) if instances else denoiser.guided(cfg)
         return sample_ddim(guided, x, sigmas, callback=note, disable=True).cpu()
 
     @torch.no_grad()

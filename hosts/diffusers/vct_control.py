@@ -78,11 +78,11 @@ def sample_pair(
     :returns: (B, C, h, w) the targets, or with no replay (2B, C, h, w), targets and then sources.
     """
     layers = [info.layer for info in denoiser.layers]
-    guidance, replay = run.fusion.guidance, run.fusion.replay
+    cfg, replay = run.fusion.cfg, run.fusion.replay
 
     def predict(target: Tensor, source: Tensor, sigma: float, edit: ControlledAttention) -> tuple[Tensor, ...]:
         parts = {SOURCE: source, TARGET: target}
-        if guidance != 1:
+        if cfg != 1:
             unconditional = {UNCONDITIONAL: target}
             if replay is None:
                 unconditional[SOURCE_UNCONDITIONAL] = source
@@ -94,9 +94,9 @@ def sample_pair(
         estimates = dict(zip(branches, answers, strict=True))
 
         def guided(conditional: int, unconditional: int) -> Tensor:
-            if guidance == 1:
+            if cfg == 1:
                 return estimates[conditional]
-            return guide(estimates[conditional], estimates[unconditional], guidance)
+            return guide(estimates[conditional], estimates[unconditional], cfg)
 
         answer = guided(TARGET, UNCONDITIONAL)
         return (answer,) if replay is not None else (answer, guided(SOURCE, SOURCE_UNCONDITIONAL))

@@ -85,13 +85,21 @@ class HashedWords(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (B, tokens), integer -> embeddings (B, tokens, width)."""
-        words = self.emb(ids)
-        if self.left is None:
+        return self.heard(self.emb(ids), ids != NULL_TOKEN)
+
+    def heard(self, words: Tensor, said: Tensor) -> Tensor:
+        """Words that hear their neighbors, where they are bound; else as they are.
+
+        :param words: (B, tokens, width), of the table or of an embedding's file.
+        :param said: (B, tokens) bool, false where no word stands.
+        """
+        if self.left is None or self.right is None:
             return words
-        said = words * (ids != NULL_TOKEN).unsqueeze(-1)
+        is_word = said.unsqueeze(-1)
+        spoken = words * is_word
         # nothing stands before the first word and after the last one
-        heard = self.left(F.pad(said[:, :-1], (0, 0, 1, 0))) + self.right(F.pad(said[:, 1:], (0, 0, 0, 1)))
-        return words + heard * (ids != NULL_TOKEN).unsqueeze(-1)
+        heard = self.left(F.pad(spoken[:, :-1], (0, 0, 1, 0))) + self.right(F.pad(spoken[:, 1:], (0, 0, 0, 1)))
+        return words + heard * is_word
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """B texts -> (B, tokens, width), on the table's device and in its dtype."""

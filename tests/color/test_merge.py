@@ -93,14 +93,14 @@ def test_gray_color_image_stays_without_noise():
 def test_no_chroma_strength():
     color, photo = random(1, 4, 4, 3), random(1, 9, 7, 3, seed=1)
     gray = desaturate(photo)
-    assert merge_luminance(color, gray, chroma_strength=0) is gray
-    assert torch.equal(merge_luminance(color, photo, chroma_strength=0), gray)
-    assert merge_luminance(color.repeat(3, 1, 1, 1), gray, chroma_strength=0).shape == (3, 9, 7, 3)
+    assert merge_luminance(color, gray, saturation=0) is gray
+    assert torch.equal(merge_luminance(color, photo, saturation=0), gray)
+    assert merge_luminance(color.repeat(3, 1, 1, 1), gray, saturation=0).shape == (3, 9, 7, 3)
 
 
 def test_chroma_strength_scales():
     color, gray = muted(1, 9, 9, 3), torch.full((1, 9, 9, 3), 0.5)
-    once, half = (rgb_to_lab(merge_luminance(color, gray, chroma_strength=s))[..., 1:] for s in (1.0, 0.5))
+    once, half = (rgb_to_lab(merge_luminance(color, gray, saturation=s))[..., 1:] for s in (1.0, 0.5))
     assert torch.allclose(half, once / 2, atol=1e-2) and once.abs().max() > 5
 
 
@@ -138,7 +138,7 @@ def test_dtype_of_the_gray_picture(dtype):
 
 def test_what_does_not_fit_is_refused():
     two, three, mask = random(2, 4, 4, 3), random(3, 4, 4, 3), torch.ones(2, 4, 4)
-    with pytest.raises(ValueError, match="found color_image 2, gray_image 3; expected"):
+    with pytest.raises(ValueError, match="found color_image 2, image 3; expected"):
         merge_luminance(two, three)
     with pytest.raises(ValueError, match="mask 2"):
         merge_luminance(three, three, mask=mask)
@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_refused():
         merge_luminance(three, three, statistics_from=two)
     with pytest.raises(ValueError, match="mask"):
         merge_luminance(two, two, mask=mask[0])
-    with pytest.raises(ValueError, match="gray_image: found 4 channels"):
+    with pytest.raises(ValueError, match="image: found 4 channels"):
         merge_luminance(two, random(2, 4, 4, 4))
     with pytest.raises(ValueError, match="'wrap'"):
         merge_luminance(two, two, gamut="wrap")

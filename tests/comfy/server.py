@@ -301,9 +301,10 @@ def to_prompt(workflow: dict) -> dict:
     what the page does with it after a run, and a box by its numbers one by one, which are no inputs.
     """
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    muted = {str(node["id"]) for node in workflow["nodes"] if node.get("mode") == MUTED}
     prompt = {}
     for node in workflow["nodes"]:
-        if node["type"] in VIRTUAL or node.get("mode") == MUTED:
+        if node["type"] in VIRTUAL or str(node["id"]) in muted:
             continue
         widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
         values = list(node.get("widgets_values") or [])
@@ -316,7 +317,8 @@ def to_prompt(workflow: dict) -> dict:
         for slot in node["inputs"]:
             if slot["type"] == UPLOAD:
                 del inputs[slot["name"]]
-        inputs.update({slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None})
+        links = {slot["name"]: slot["link"] for slot in node["inputs"] if slot["link"] is not None}
+        inputs.update({name: sources[link] for name, link in links.items() if sources[link][0] not in muted})
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt
 

@@ -107,7 +107,7 @@ def test_blueprint_colors_on_auto(server):
     prompt = to_prompt({"nodes": subgraph["nodes"], "links": links})
     widgets = [slot["name"] for slot in subgraph["inputs"] if slot["type"] in ("INT", "FLOAT")]
     outside = {
-        "gray_image": ["pictures", 0],
+        "image": ["pictures", 0],
         "reference": ["pictures", 1],
         "vae": ["model", 2],
         "model": ["model", 0],

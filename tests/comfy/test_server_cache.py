@@ -8,6 +8,7 @@ import torch
 
 from comfyui_exemplar.files.pictures import load_picture
 
+from ..test_renamed import RENAMED
 from .server import descendants, load_workflow, needs_comfyui, only, to_prompt
 from .workflows import ONE_NODE, QUICK, STAGES, inversions, saved
 
@@ -25,12 +26,27 @@ def test_second_run_is_cached(server, name):
 def test_changed_guidance_runs_only_what_depends_on_it(server, stages):
     before = saved(server, stages)
     guidance = only(stages, "ExemplarColorGuidance")
-    stages[guidance]["inputs"]["weight"] += 1
+    stages[guidance]["inputs"]["guidance"] += 1
     run = server.run(stages)
     assert run.status == "success"
     assert set(stages) - run.cached == descendants(stages, guidance)
     (path,) = run.files[only(stages, "SaveImage")]
     assert not torch.equal(before, load_picture(path))
+
+
+def test_a_prompt_with_the_names_that_inputs_had(server, stages):
+    """It is the same prompt: it passes the server's checks, and nothing runs again."""
+    assert server.run(stages).status == "success"
+    old = copy.deepcopy(stages)
+    for body in old.values():
+        former = {name: key for key, name in RENAMED.get(body["class_type"], {}).items()}
+        body["inputs"] = {former.get(name, name): value for name, value in body["inputs"].items()}
+    merge = only(old, "ExemplarMergeLuminance")
+    assert {"gray_image", "match_statistics", "chroma"} <= old[merge]["inputs"].keys()
+    run = server.run(old)
+    assert run.status == "success" and run.cached == set(old)
+    old[merge]["inputs"]["match_chroma"] = 0.5  # stands beside the former name, and counts
+    assert set(old) - server.run(old).cached == descendants(old, merge)
 
 
 def test_results_do_not_depend_on_what_ran_before(server, stages):

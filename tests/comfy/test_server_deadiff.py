@@ -15,7 +15,7 @@ def test_style_of_a_reference(server):
     """The paper of the reference is in every picture; without the node, and at weight 0, the model is what it was."""
     prompt = to_prompt(load_workflow(STYLE))
     apply = only(prompt, "ExemplarApplyDEADiff")
-    paper = torch.tensor([0x55, 0xC2, 0xB8]) / 255
+    paper = torch.tensor([0xF2, 0xD1, 0x6B]) / 255
     styled = pictures_of(server, prompt)
     prompt[apply]["inputs"]["weight"] = 0
     plain = pictures_of(server, prompt)
@@ -51,7 +51,7 @@ def test_semantics_of_a_reference(server):
     prompt = to_prompt(load_workflow(THING))
     (save,) = (n for n, body in prompt.items() if body["inputs"].get("filename_prefix") == "exemplar/semantics")
     (crop,) = (n for n, body in prompt.items() if body["class_type"] == "ImageCropV2")
-    (text,) = (n for n, body in prompt.items() if body["class_type"] == "CLIPTextEncode")
+    (text,) = (n for n, body in prompt.items() if body["inputs"].get("text") == "blue")
     whole = load_picture(ROOT / "demo" / "pictures" / "words-reference.png")
     boxes = [prompt[crop]["inputs"]["crop_region"], {"x": 126, "y": 24, "width": 128, "height": 128}]
     found, shown = [], []

@@ -65,7 +65,7 @@ def prompt():
                 "model": ["1", 0],
                 "conditioning": ["1", 3],
                 "inversion": ["6", 0],
-                "guidance": 7.5,
+                "cfg": 7.5,
                 "iterations": 2,
                 "stop_below": 0.0,
                 "learning_rate": 0.01,

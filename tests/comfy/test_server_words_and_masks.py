@@ -58,8 +58,25 @@ def test_template_and_nodes(server):
         check_inputs(info, node, body)
 
 
+def exchange_phrases(prompt):
+    """Each phrase in the mask of the other thing."""
+    one, other = instances(prompt)
+    one["phrases"], other["phrases"] = other["phrases"], one["phrases"]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_each_thing_has_the_color_of_its_words(server, prompt, things, seed):
+    """Also where the prompt alone makes half of the umbrella red, as with the workflow's own seed."""
+    prompt[only(prompt, "KSampler")]["inputs"]["seed"] = seed
+    apple, umbrella = colors(server, prompt, things)
+    assert apple[0] > 30 and apple[1] > -5, f"the apple is not red: {apple}"
+    assert umbrella[1] < -20 and umbrella[0] < 25, f"the umbrella is not blue: {umbrella}"
+
+
 def test_masks_say_where_words_are(server, prompt, things):
     """The prompt makes the apple red and the umbrella blue; the masks exchange them."""
+    prompt[only(prompt, "KSampler")]["inputs"]["seed"] = 0
+    exchange_phrases(prompt)
     apple, umbrella = colors(server, prompt, things)
     assert umbrella[0] > 30 and umbrella[1] > -5, f"the umbrella is not red: {umbrella}"
     assert apple[1] < -20 and apple[0] < 25, f"the apple is not blue: {apple}"

@@ -14,7 +14,7 @@ from comfyui_exemplar.diffusion.schedule import inversion_plan
 
 TABLE = torch.linspace(0.03, 10.0, 1000)
 EMPTY = torch.full((1, 3, 2), 0.1)
-OPTIONS = PivotOptions(guidance=3.0, advance_guidance=None, iterations=20)
+OPTIONS = PivotOptions(cfg=3.0, advance_cfg=None, iterations=20)
 
 
 class Model:
@@ -91,11 +91,11 @@ def test_the_threshold_grows():
     assert pivots.n_inner[0] == OPTIONS.iterations and pivots.n_inner[1] <= 4
 
 
-def test_advancing_under_another_guidance():
+def test_advancing_under_another_cfg():
     inversion = inverted()
     _, same = search(Model(), inversion)
-    _, official = search(Model(), inversion, replace(OPTIONS, advance_guidance=7.5))
-    assert same.guidance == 3.0 and official.guidance == 7.5
+    _, official = search(Model(), inversion, replace(OPTIONS, advance_cfg=7.5))
+    assert same.cfg == 3.0 and official.cfg == 7.5
     assert torch.equal(same.contexts[0], official.contexts[0])
     assert not torch.equal(same.trajectory[1], official.trajectory[1])
 

@@ -11,6 +11,7 @@ from comfyui_exemplar import demo
 from comfyui_exemplar.files import headers
 from comfyui_exemplar.hosts.diffusers.checkpoint import alphas_cumprod, load_standalone, unet_from_ldm
 from comfyui_exemplar.hosts.diffusers.layers import attention_layers
+from comfyui_exemplar.pipelines.recommended import read_recommended
 
 
 @torch.no_grad()
@@ -193,7 +194,7 @@ def test_embedded():
     assert all(torch.equal(v, stored["unet." + k].float()) for k, v in model.unet.state_dict().items())
     assert torch.equal(model.context, stored["text.emb.weight"][0].float().expand(1, 8, 128))
     assert (model.prediction, model.added, model.vae.factor, model.vae.channels) == ("v_prediction", None, 4, 4)
-    assert model.recommended == headers.read_recommended(demo.model_path())
+    assert model.recommended == read_recommended(demo.model_path())
     assert all(section["resolution"] == config["image_size"] == 128 for section in model.recommended.values())
     assert torch.equal(model.alphas_cumprod, alphas_cumprod()) and re.fullmatch("[0-9a-f]{12}", model.fingerprint)
     y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 96), indexing="ij")

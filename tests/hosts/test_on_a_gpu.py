@@ -17,7 +17,6 @@ from comfyui_exemplar.diffusion.schedule import (
     inversion_plan,
     sigmas_from_alphas,
 )
-from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.hosts.diffusers import host as hosts
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
@@ -27,6 +26,7 @@ from comfyui_exemplar.hosts.diffusers.vct_text import load_concept_text
 from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.lcad import LCADSettings, describe
+from comfyui_exemplar.pipelines.recommended import read_recommended
 from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
 from ..fixtures.pretended_gpu import DEVICE, DOWNLOAD, ITEM, MEMORY, SIZE, UPLOAD, PretendedGPU, from_gpu, to_gpu

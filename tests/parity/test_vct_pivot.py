@@ -78,8 +78,8 @@ def inversion_of(vct_set, recorded, meta):
 
 def options_of(meta):
     return PivotOptions(
-        guidance=meta["guidance_scale"],
-        advance_guidance=meta["guidance_scale"],
+        cfg=meta["guidance_scale"],
+        advance_cfg=meta["guidance_scale"],
         iterations=meta["max_inner_steps"],
         learning_rate=meta["lr"][0],
         stop_below=meta["epsilon"],

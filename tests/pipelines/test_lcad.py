@@ -17,7 +17,7 @@ class Host:
     """Stands in for L-CAD: the color is red where the prompt says so, else blue. Notes what it is asked."""
 
     sigma_table = torch.linspace(0.03, 14, 1000)
-    channels, factor, multiple, recommended = 4, 8, 16, {"steps": 3, "guidance": 1.5, "resolution": 32}
+    channels, factor, multiple, recommended = 4, 8, 16, {"steps": 3, "cfg": 1.5, "resolution": 32}
 
     def __init__(self):
         self.encoded, self.sampled = [], []
@@ -65,7 +65,7 @@ def test_own_size_and_lightness(size, convention):
 def test_words_and_seed_reach_the_sampler():
     host, image = Host(), picture()
     describe(host, image, "a red car", SETTINGS, negative="gray")
-    describe(host, image, "", dataclasses.replace(SETTINGS, seed=1, guidance=2.0))
+    describe(host, image, "", dataclasses.replace(SETTINGS, seed=1, cfg=2.0))
     describe(host, image, "", dataclasses.replace(SETTINGS, seed=1))
     first, second, third = host.sampled
     assert first[3:] == ("a red car", "gray", 4.5) and second[3:] == ("", "", 2.0)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from comfyui_exemplar.demo import model_path
-from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.vct import DiffusersTranslator
 from comfyui_exemplar.hosts.diffusers.vct_text import ClipText, load_concept_text
+from comfyui_exemplar.pipelines.recommended import read_recommended
 from comfyui_exemplar.pipelines.vct import TranslateSettings, learn, translate
 
 RECOMMENDED = read_recommended(model_path())["vct"]
@@ -157,11 +157,11 @@ def test_bad_masks_and_words(host, pictures, concept):
 def test_recommendations():
     published, embedded = TranslateSettings.resolve({}), TranslateSettings.resolve(RECOMMENDED)
     assert published.steps == 50 and published.concept.updates == 500 and published.pivots.iterations == 50
-    assert published.pivots.advance_guidance is None and not published.pivots.keep_last_update
+    assert published.pivots.advance_cfg is None and not published.pivots.keep_last_update
     assert embedded.resolution == RECOMMENDED["resolution"] != published.resolution
-    assert embedded.guidance == embedded.pivots.guidance == RECOMMENDED["guidance"]
+    assert embedded.cfg == embedded.pivots.cfg == RECOMMENDED["cfg"]
     assert embedded.concept.updates == RECOMMENDED["updates"] and embedded.concept.accumulation == 4
-    chosen = TranslateSettings.resolve(RECOMMENDED, guidance=1.0, updates=7, steps=5, resolution=-1)
+    chosen = TranslateSettings.resolve(RECOMMENDED, cfg=1.0, updates=7, steps=5, resolution=-1)
     assert chosen.pivots is None and chosen.concept.updates == 7 and chosen.steps == 5
     assert chosen.resolution == embedded.resolution
     assert TranslateSettings.resolve(RECOMMENDED, pivot_iterations=0).pivots is None
@@ -196,8 +196,8 @@ class TestClipText:
             ClipText(encoder, pad_with_end=True).rows("cat")
 
 
-@pytest.mark.parametrize("guidance", [1.0, 1.005])
-def test_guidance_that_guides_nothing_needs_no_pivots(guidance):
+@pytest.mark.parametrize("cfg", [1.0, 1.005])
+def test_guidance_that_guides_nothing_needs_no_pivots(cfg):
     """What the search for pivots would refuse must not be found out after the concept was learned."""
-    assert TranslateSettings(guidance=guidance).pivots is None
-    assert TranslateSettings(guidance=1.01).pivots is not None
+    assert TranslateSettings(cfg=cfg).pivots is None
+    assert TranslateSettings(cfg=1.01).pivots is not None

@@ -24,9 +24,9 @@ def inverted(steps=4, model="m"):
     return Inversion(plan, trajectory, FeatureBank(), model)
 
 
-def pinned(inversion, guidance=7.5, **changes):
+def pinned(inversion, cfg=7.5, **changes):
     way = inversion.trajectory.flip(0) + 1
-    pivots = Pivots(inversion.plan.sigmas, torch.zeros(4, 7, 3), way, (), 0.0, guidance, "m")
+    pivots = Pivots(inversion.plan.sigmas, torch.zeros(4, 7, 3), way, (), 0.0, cfg, "m")
     return replace(pivots, **changes)
 
 
@@ -41,10 +41,10 @@ class TestSettings:
         assert early.edits[1].equalizer.tolist() == [0.5, 0.5, 1, 1, 1, 1] and early.most_queries == 1024
 
     def test_what_a_model_recommends(self):
-        liked = {"guidance": 3.0, "concept_weight": 0.75, "updates": 7}
-        auto = FusionSettings.resolve(liked, guidance=-1.0, concept_weight=-1.0)
-        assert (auto.guidance, auto.concept_weight) == (3.0, 0.75)
-        assert auto.explain(liked, guidance=-1.0, concept_weight=2.0) == "recommended by the model: guidance 3"
+        liked = {"cfg": 3.0, "concept_weight": 0.75, "updates": 7}
+        auto = FusionSettings.resolve(liked, cfg=-1.0, concept_weight=-1.0)
+        assert (auto.cfg, auto.concept_weight) == (3.0, 0.75)
+        assert auto.explain(liked, cfg=-1.0, concept_weight=2.0) == "recommended by the model: cfg 3"
 
 
 class TestReplay:

@@ -1,10 +1,10 @@
 """What the training writes into the embedded files' headers is what stands in the installed ones."""
 
 from comfyui_exemplar import demo
-from comfyui_exemplar.files.headers import read_recommended
 from comfyui_exemplar.pipelines.exemplar import ColorizeSettings
 from comfyui_exemplar.pipelines.lcad import LCADSettings
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings
+from comfyui_exemplar.pipelines.recommended import read_recommended
 from comfyui_exemplar.pipelines.vct import TranslateSettings
 from comfyui_exemplar.settings import entries
 

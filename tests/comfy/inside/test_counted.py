@@ -65,7 +65,7 @@ def test_pivots(counts, nodes, embedded, source):
         model=embedded[0],
         inversion=source[0],
         conditioning=embedded[3],
-        guidance=4.0,
+        cfg=4.0,
         iterations=1,
     )[0]
     assert counts([pivots], bytes_of(pivots.contexts, pivots.trajectory))

@@ -171,7 +171,7 @@ class TestOnSuchAHost:
                 model=model,
                 conditioning=empty,
                 inversion=inversion,
-                guidance=4.0,
+                cfg=4.0,
                 iterations=2,
             )
 

@@ -52,7 +52,7 @@ def with_vae(nodes, embedded, scene, node, vae):
         "ExemplarColorize": dict(conditioning=empty, image=gray, reference=color, depth=2, steps=4),
         "ExemplarTranslate": dict(clip=clip, image=color, reference=color, updates=1, steps=2, resolution=32),
         "ExemplarConceptInversion": dict(clip=clip, reference=color, name="thing", updates=1, resolution=32),
-        "ExemplarLatentLuminance": dict(gray_image=gray, strength=0.5),
+        "ExemplarLatentLuminance": dict(image=gray, strength=0.5),
     }[node]
     return nodes(node, model=model, vae=vae, **inputs)
 
@@ -86,7 +86,7 @@ def test_the_models_own_fit(embedded, nodes):
 def test_a_latent_that_the_vae_does_not_decode(nodes, embedded, scene):
     latent = {"samples": torch.zeros(1, 16, 8, 8)}
     with pytest.raises(ValueError, match="latent: found a latent of 16 channels, expected 4, as the VAE"):
-        nodes("ExemplarLatentLuminance", vae=embedded[2], gray_image=scene[0], latent=latent, strength=0.5)
+        nodes("ExemplarLatentLuminance", vae=embedded[2], image=scene[0], latent=latent, strength=0.5)
 
 
 @pytest.mark.parametrize("channels", [3, 8, 16])

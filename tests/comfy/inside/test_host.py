@@ -26,7 +26,7 @@ class TestSampling:
         import nodes as stock
 
         noised, sigmas = start(inverted)
-        (guider,) = nodes("ExemplarColorGuidance", model=injected(), conditioning=embedded[3], weight=3.0)
+        (guider,) = nodes("ExemplarColorGuidance", model=injected(), conditioning=embedded[3], guidance=3.0)
         ours = run_guider(guider, noised, sigmas)
         (theirs,) = stock.KSamplerAdvanced().sample(
             injected(),

@@ -10,8 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from comfyui_exemplar.color import luminance
+from comfyui_exemplar.demo import lcad_path
 from comfyui_exemplar.hosts.comfy import lcad as comfy_lcad
 from comfyui_exemplar.hosts.comfy.folders import LCAD
+from comfyui_exemplar.networks.embedded.words import HashedWords
+from comfyui_exemplar.networks.lcad.load import read_lcad
 from comfyui_exemplar.networks.lcad.model import GrayEncoder
 from comfyui_exemplar.nodes.lcad import LoadLCAD
 
@@ -291,3 +294,15 @@ class TestDecode:
     def test_another_models_latent(self, nodes, loaded, scene):
         with pytest.raises(ValueError, match=r"16 channels, expected 4 for small\.safetensors"):
             decode(nodes, loaded, {"samples": torch.zeros(1, 16, 8, 8)}, scene[0])
+
+
+@pytest.mark.parametrize("text", ["", "red apple", "green apple, blue umbrella"])
+def test_embedded_words_hear_their_neighbors(nodes, text):
+    """The same prompt is the same numbers as on the command line, where each word hears those beside it."""
+    _, clip, _ = nodes("ExemplarLoadLCAD", model_name="embedded")
+    read = read_lcad(lcad_path())
+    words = HashedWords.from_state_dict(read.text, tokens=read.config["text"]["tokens"])
+    found = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+    assert torch.equal(found, words.encode([text]))
+    alone = words.emb.weight[clip.tokenize(text)["words"][0][0][0]]
+    assert torch.equal(found[0, 0], alone) == (text == "")

@@ -95,11 +95,15 @@ WITHOUT = {
     "ExemplarMergeMemories",
     "ExemplarSaveMemory",
     "ExemplarLoadMemory",
+    "ExemplarSaveInversion",
+    "ExemplarLoadInversion",
+    "ExemplarDoctor",  # whose report says where it ran out, see test_doctor.py
 }
 #: Loaders that have no settings, and what they call.
 WITHOUT_SETTINGS = {
     "ExemplarLoadDemoModel": ("comfyui_exemplar.hosts.comfy.embedded", "load_demo"),
     "ExemplarLoadMemory": ("comfyui_exemplar.files.memories", "load_memory"),
+    "ExemplarLoadInversion": ("comfyui_exemplar.files.inversions", "load_inversions"),
 }
 NAMES = {node.define_schema().node_id: node.define_schema().display_name for node in NODES}
 

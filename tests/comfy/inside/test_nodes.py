@@ -27,17 +27,15 @@ class TestSmallNodes:
         color, gray = torch.rand(1, 20, 30, 3), torch.rand(1, 41, 61, 1).expand(-1, -1, -1, 3)
         (flat,) = nodes("ExemplarDesaturate", image=color, method="CIE lightness")
         assert float((luminance(flat) - luminance(color)).abs().max()) < 0.05
-        (merged,) = nodes(
-            "ExemplarMergeLuminance", color_image=color, gray_image=gray, match_statistics=0.0, chroma=1.0
-        )
+        (merged,) = nodes("ExemplarMergeLuminance", color_image=color, image=gray, match_chroma=0.0, saturation=1.0)
         assert merged.shape == gray.shape
         assert float((luminance(merged) - luminance(gray)).abs().max()) < 0.2
         (official,) = nodes(
             "ExemplarMergeLuminance",
             color_image=color,
-            gray_image=gray,
-            match_statistics=1.0,
-            chroma=1.0,
+            image=gray,
+            match_chroma=1.0,
+            saturation=1.0,
             arithmetic="official 8 bit",
             reference=color,
         )
@@ -46,36 +44,36 @@ class TestSmallNodes:
             nodes(
                 "ExemplarMergeLuminance",
                 color_image=color,
-                gray_image=gray,
-                match_statistics=1.0,
-                chroma=1.0,
+                image=gray,
+                match_chroma=1.0,
+                saturation=1.0,
                 arithmetic="official 8 bit",
             )
 
     def test_latent_luminance_exact(self, nodes, embedded, scene):
         _, _, vae, _ = embedded
         latent = {"samples": vae.encode(scene[1])}
-        (out, model) = nodes("ExemplarLatentLuminance", vae=vae, gray_image=scene[0], strength=1.0, latent=latent)
+        (out, model) = nodes("ExemplarLatentLuminance", vae=vae, image=scene[0], strength=1.0, latent=latent)
         assert model is None
         before = (luminance(vae.decode(latent["samples"])) - luminance(scene[0])).abs().mean()
         after = (luminance(vae.decode(out["samples"])) - luminance(scene[0])).abs().mean()
         assert float(after) < 0.3 * float(before)
-        (same, _) = nodes("ExemplarLatentLuminance", vae=vae, gray_image=scene[0], strength=0.0, latent=latent)
+        (same, _) = nodes("ExemplarLatentLuminance", vae=vae, image=scene[0], strength=0.0, latent=latent)
         assert torch.equal(same["samples"], latent["samples"])
 
     def test_latent_luminance_while_sampling(self, nodes, embedded, scene, inverted):
         model, _, vae, empty = embedded
         _, noised, sigmas, _ = inverted["reference"]
-        (_, pulled) = nodes("ExemplarLatentLuminance", vae=vae, gray_image=scene[0], strength=1.0, model=model)
+        (_, pulled) = nodes("ExemplarLatentLuminance", vae=vae, image=scene[0], strength=1.0, model=model)
         errors = [
             float((luminance(vae.decode(run(m, empty, noised, sigmas))) - luminance(scene[0])).abs().mean())
             for m in (model, pulled)
         ]
         assert errors[1] < 0.5 * errors[0], errors
-        (_, off) = nodes("ExemplarLatentLuminance", vae=vae, gray_image=scene[0], strength=0.0, model=model)
+        (_, off) = nodes("ExemplarLatentLuminance", vae=vae, image=scene[0], strength=0.0, model=model)
         assert torch.equal(run(off, empty, noised, sigmas), run(model, empty, noised, sigmas))
         with pytest.raises(ValueError, match="nothing to work on"):
-            nodes("ExemplarLatentLuminance", vae=vae, gray_image=scene[0], strength=1.0)
+            nodes("ExemplarLatentLuminance", vae=vae, image=scene[0], strength=1.0)
 
     def test_attention_map(self, nodes, inverted, scene):
         inputs = {

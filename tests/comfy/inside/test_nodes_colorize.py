@@ -232,6 +232,6 @@ class TestAuto:
         noised, sigmas = inverted["input"][1:3]
         found = [run(injected(**chosen), embedded[3], noised, sigmas) for chosen in (auto, recommendation)]
         assert torch.equal(*found)
-        (guider,) = nodes("ExemplarColorGuidance", model=injected(), conditioning=embedded[3], weight=-1.0)
+        (guider,) = nodes("ExemplarColorGuidance", model=injected(), conditioning=embedded[3], guidance=-1.0)
         assert guider.cfg == 1
-        assert nodes("ExemplarColorGuidance", model=injected(), conditioning=embedded[3], weight=7.0)[0].cfg == 7
+        assert nodes("ExemplarColorGuidance", model=injected(), conditioning=embedded[3], guidance=7.0)[0].cfg == 7

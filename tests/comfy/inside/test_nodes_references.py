@@ -187,9 +187,9 @@ class TestStages:
             (image,) = nodes(
                 "ExemplarMergeLuminance",
                 color_image=decoded,
-                gray_image=colorize(references, references=ALL)[0],
+                image=colorize(references, references=ALL)[0],
                 reference=references,
-                match_statistics=0.7,
+                match_chroma=0.7,
                 **several,
             )
             return image
@@ -216,7 +216,7 @@ class TestStages:
         halves = references.clone()
         halves[:, :, :32], halves[:, :, 32:] = torch.tensor([0.8, 0.3, 0.3]), torch.tensor([0.3, 0.3, 0.8])
         left = (torch.arange(64) < 32).float().expand(2, 64, 64)
-        merge = {"color_image": references[:1], "gray_image": scene[0] * 0.3 + 0.3, "references": ALL}
+        merge = {"color_image": references[:1], "image": scene[0] * 0.3 + 0.3, "references": ALL}
 
         def mean(**given):
             return rgb_to_lab(nodes("ExemplarMergeLuminance", **merge, **given)[0])[..., 1:].mean((0, 1, 2))
@@ -253,14 +253,14 @@ class TestStages:
             given["reference_mask"] = torch.full((given["reference_mask"], 8, 8), 0.0 if given.pop("black", 0) else 1.0)
         latents = {"samples": torch.randn(2, 4, 8, 8)}
         for node, inputs in (
-            ("MergeLuminance", {"color_image": references, "gray_image": scene[0], "reference": references}),
+            ("MergeLuminance", {"color_image": references, "image": scene[0], "reference": references}),
             ("MatchLatentStatistics", {"latent": latents, "reference": latents}),
         ):
             with pytest.raises(ValueError, match=said):
                 nodes(f"Exemplar{node}", **inputs, **given)
         if given.get("references") and "reference_mask" in given:
             with pytest.raises(ValueError, match="reference_mask: found one, expected none without a reference"):
-                nodes("ExemplarMergeLuminance", color_image=references, gray_image=scene[0], **given)
+                nodes("ExemplarMergeLuminance", color_image=references, image=scene[0], **given)
 
     @pytest.mark.parametrize(
         "settings, said",

@@ -32,7 +32,7 @@ def pivots_of(nodes, model, conditioning, inversion, **settings):
         model=model,
         conditioning=conditioning,
         inversion=inversion,
-        **{"guidance": 7.5, "iterations": 3, **settings},
+        **{"cfg": 7.5, "iterations": 3, **settings},
     )
 
 
@@ -72,9 +72,7 @@ def found(nodes, embedded, scene):
             inversion,
             noised,
             sigmas,
-            pivots_of(
-                nodes, model, empty, inversion, iterations=6, guidance=3.0, variant="economical", stop_below=1e-6
-            ),
+            pivots_of(nodes, model, empty, inversion, iterations=6, cfg=3.0, variant="economical", stop_below=1e-6),
         )
 
 

@@ -51,7 +51,7 @@ class Drawing:
 
     def guider(self, weight, **settings):
         (guider,) = self.nodes(
-            "ExemplarColorGuidance", model=self.injected, conditioning=self.prompt, weight=weight, **settings
+            "ExemplarColorGuidance", model=self.injected, conditioning=self.prompt, guidance=weight, **settings
         )
         return guider
 

@@ -16,6 +16,7 @@ BY_ID = {node.define_schema().node_id: node for node in NODES}
 INPUTS = {
     **dict.fromkeys(LOADERS, "model_name"),
     "ExemplarLoadMemory": "memory_name",
+    "ExemplarLoadInversion": "inversion_name",
     "ExemplarLoadPhotograph": "image",
     "ExemplarLoadPhotographFolder": "folder",
 }

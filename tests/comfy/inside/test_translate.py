@@ -52,7 +52,7 @@ class TestTranslate:
 
         image, _, error = self.run(nodes, embedded, scene)
         settings = TranslateSettings.resolve(
-            guidance=4.0,
+            cfg=4.0,
             resolution=32,
             steps=2,
             updates=2,
@@ -108,10 +108,10 @@ class TestTranslate:
         concept = embedded[3]
         auto = {"cfg": -1.0, "steps": -1, "pivot_iterations": -1, "concept_weight": -1.0, "resolution": -1}
         few = {"reference": None, "concept": concept, "vectors": 1}
-        named = {widget: liked[{"cfg": "guidance"}.get(widget, widget)] for widget in auto}
+        named = {widget: liked[widget] for widget in auto}
         with caplog.at_level("INFO"):
             image, _, error = self.run(nodes, embedded, scene, **few, **auto)
         assert "recommended by the model: " in caplog.text and f"steps {liked['steps']}" in caplog.text
-        assert f"guidance {liked['guidance']:g}" in caplog.text
+        assert f"cfg {liked['cfg']:g}" in caplog.text
         expected = self.run(nodes, embedded, scene, **few, **named)
         assert torch.equal(image, expected[0]) and error == expected[2]

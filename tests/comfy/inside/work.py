@@ -7,7 +7,7 @@ import comfy.samplers
 import torch
 
 from comfyui_exemplar.color.held import is_list
-from comfyui_exemplar.hosts.comfy.folders import COLOR_MEMORIES
+from comfyui_exemplar.hosts.comfy.folders import COLOR_MEMORIES, INVERSIONS
 from comfyui_exemplar.memory.entries import ColorMemory
 from comfyui_exemplar.pipelines.memory_features import PictureFeatures
 
@@ -57,12 +57,12 @@ def _learn(kit, _, **settings):
 
 def _pivots(kit, _, **settings):
     inputs = {"model": kit.model, "conditioning": kit.embedded[3], "inversion": kit.source[0]}
-    return kit.nodes("ExemplarPivotInversion", **inputs, **{"guidance": 3.0, "iterations": 2, **settings})
+    return kit.nodes("ExemplarPivotInversion", **inputs, **{"cfg": 3.0, "iterations": 2, **settings})
 
 
 def _exact_luminance(kit, pictures, **settings):
     vae = kit.embedded[2]
-    inputs = {"vae": vae, "gray_image": kit.scene[0], "latent": kit.latent(pictures)}
+    inputs = {"vae": vae, "image": kit.scene[0], "latent": kit.latent(pictures)}
     return kit.nodes("ExemplarLatentLuminance", **inputs, **settings)
 
 
@@ -153,10 +153,28 @@ def _transfer(kit, pictures, **settings):
     return kit.nodes("ExemplarTransferColors", **{**inputs, **settings})
 
 
+def _examine(kit, _, **settings):
+    model, clip, vae, _ = kit.embedded
+    few = {"quick": True, "embedded_files": False}
+    return kit.nodes("ExemplarDoctor", model=model, clip=clip, vae=vae, **{**few, **settings})
+
+
 def _load_memory(kit, _, **settings):
     if not COLOR_MEMORIES.choices():
         kit.nodes("ExemplarSaveMemory", memory=kit.memory, filename_prefix="color_memories/memory")
     return kit.nodes("ExemplarLoadMemory", memory_name=COLOR_MEMORIES.choices()[-1], **settings)
+
+
+def _save_inversion(kit, *_, **settings):
+    pair = {"inversion": kit.inverted["reference"][0], "gray_inversion": kit.inverted["gray"][0]}
+    return kit.nodes("ExemplarSaveInversion", **pair, **settings) or ()
+
+
+def _load_inversion(kit, _, **settings):
+    if not INVERSIONS.choices():
+        _save_inversion(kit, filename_prefix="inversions/inversion")
+    inputs = {"inversion_name": INVERSIONS.choices()[-1], "model": kit.embedded[0]}
+    return kit.nodes("ExemplarLoadInversion", **inputs, **settings)
 
 
 def _save(kit, pictures, **settings):
@@ -187,7 +205,7 @@ RUNS: dict[str, Run] = {
     "ExemplarPublishedSampler": _plain("ExemplarPublishedSampler", model=_as(0)),
     "ExemplarDesaturate": _plain("ExemplarDesaturate", image=lambda kit, n: kit.colors(n)),
     "ExemplarMergeLuminance": _plain(
-        "ExemplarMergeLuminance", color_image=lambda kit, n: kit.colors(n), gray_image=lambda kit, n: kit.grays(n)
+        "ExemplarMergeLuminance", color_image=lambda kit, n: kit.colors(n), image=lambda kit, n: kit.grays(n)
     ),
     "ExemplarLatentLuminance": _exact_luminance,
     "ExemplarAttentionMap": _plain(
@@ -256,6 +274,9 @@ RUNS: dict[str, Run] = {
         kit.nodes("ExemplarSaveMemory", memory=kit.memory, **settings) or ()
     ),
     "ExemplarLoadMemory": _load_memory,
+    "ExemplarDoctor": _examine,
+    "ExemplarSaveInversion": _save_inversion,
+    "ExemplarLoadInversion": _load_inversion,
     "ExemplarTransferColors": _transfer,
 }
 

@@ -81,7 +81,7 @@ class Bench:
             "ExemplarColorGuidance",
             model=column.made(self.embedded[0]),
             conditioning=self.embedded[3],
-            weight=3.0,
+            guidance=3.0,
             step_limit=True,
         )
         return self.sampled(guider, column.latent, column.more_sigmas)
@@ -168,7 +168,7 @@ class Bench:
             model=self.embedded[0],
             inversion=self.source[0],
             conditioning=self.embedded[3],
-            guidance=4.0,
+            cfg=4.0,
             iterations=1,
         )
         return self.fused(pivots=pivots)
@@ -187,7 +187,7 @@ class Bench:
 
     def luminance(self):
         model, _, vae, empty = self.embedded
-        _, pulled = self.nodes("ExemplarLatentLuminance", vae=vae, gray_image=self.scene[0], model=model, strength=1.0)
+        _, pulled = self.nodes("ExemplarLatentLuminance", vae=vae, image=self.scene[0], model=model, strength=1.0)
         guider = comfy.samplers.CFGGuider(pulled)
         guider.set_conds(empty, empty)
         return self.sampled(guider, noise(1, 4, 16, 16, scale=14.0))

@@ -161,7 +161,7 @@ def test_nodes_leave_nothing_and_change_nothing(gpu, nodes, scene):
     inversion, *_ = nodes("ExemplarDDIMInversion", model=model, conditioning=empty, latent=latent, depth=2, steps=2)
     gc.collect()
     before = MEMORY.now
-    inputs = {"model": model, "conditioning": empty, "inversion": inversion, "guidance": 4.0, "iterations": 2}
+    inputs = {"model": model, "conditioning": empty, "inversion": inversion, "cfg": 4.0, "iterations": 2}
     MEMORY.reset()
     found = nodes("ExemplarPivotInversion", **inputs)
     peak = MEMORY.peak - before

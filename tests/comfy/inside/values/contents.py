@@ -88,8 +88,8 @@ PIVOTS = {
     "levels of NaN": lambda good: replace(good, levels=tuple(NAN for _ in good.levels)),
     "levels that rise": lambda good: replace(good, levels=good.levels[::-1]),
     "other levels": lambda good: replace(good, levels=tuple(level * 1.1 for level in good.levels)),
-    "guidance of NaN": lambda good: replace(good, guidance=NAN),
-    "no guidance": lambda good: replace(good, guidance=0.0),
+    "a cfg of NaN": lambda good: replace(good, cfg=NAN),
+    "no cfg": lambda good: replace(good, cfg=0.0),
 }
 
 
@@ -154,7 +154,7 @@ FEATURES = {
 #: Nodes whose INVERSIONs must have features.
 _LOOK = ("ExemplarDualAttentionColor", "ExemplarAttentionMap", "ExemplarConfidenceBlend")
 #: Where nothing says which MODEL is meant.
-_NO_MODEL = ("ExemplarAttentionMap", "ExemplarConfidenceBlend")
+_NO_MODEL = ("ExemplarAttentionMap", "ExemplarConfidenceBlend", "ExemplarSaveInversion")
 _OF_A_MODEL = ("another model's", "twice the channels", "half the channels")
 
 

@@ -6,9 +6,10 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from comfyui_exemplar.files.inversions import Inversions, save_inversions
 from comfyui_exemplar.files.memories import save_memory
 from comfyui_exemplar.hosts.comfy.embedded import load_demo
-from comfyui_exemplar.hosts.comfy.folders import CLIPSEG, COLOR_MEMORIES
+from comfyui_exemplar.hosts.comfy.folders import CLIPSEG, COLOR_MEMORIES, INVERSIONS
 from comfyui_exemplar.nodes import NODES
 
 from ....fixtures.clipseg import save
@@ -44,7 +45,10 @@ QUICK = {
     "ExemplarColorPalette": {"colors": "#c8102e, #3a6"},
     "ExemplarMemoryColorize": {"resolution": SIZE},
     "ExemplarSaveMemory": {"filename_prefix": "color_memories/odd"},
+    "ExemplarDoctor": {"quick": True, "embedded_files": False},
     "ExemplarLoadMemory": {"memory_name": "right.safetensors"},
+    "ExemplarSaveInversion": {"filename_prefix": "inversions/odd"},
+    "ExemplarLoadInversion": {"inversion_name": "right.safetensors"},
 }
 
 #: Nodes that look at pictures with a MODEL, for which they need its VAE.
@@ -60,9 +64,14 @@ BESIDE = {
     ("ExemplarDualAttentionColor", "gray_inversion_2"): ("reference_inversion_2",),
     ("ExemplarMergeLuminance", "reference_mask"): ("reference",),
     ("ExemplarPromptControl", "pivots"): ("inversion",),
-    **{(node, "conditioning"): ("vae",) for node in _LOOKING},
+    **{(node, name): ("vae",) for node in _LOOKING for name in ("conditioning", "clip")},
     ("ExemplarTransferColors", "model"): ("vae",),
-    **{("ExemplarTransferColors", name): ("model", "vae") for name in ("memory", "vae", "conditioning")},
+    **{("ExemplarDoctor", name): ("model", "vae", "clip") for name in ("model", "vae", "clip")},
+    **{
+        ("ExemplarDoctor", name): ("lcad_model", "lcad_clip", "lcad_vae")
+        for name in ("lcad_model", "lcad_clip", "lcad_vae")
+    },
+    **{("ExemplarTransferColors", name): ("model", "vae") for name in ("memory", "vae", "conditioning", "clip")},
 }
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
@@ -93,7 +102,7 @@ class Right:
         empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))
         color = scene()
         gray = color.mean(-1, keepdim=True).expand(-1, -1, -1, 3).contiguous()
-        _, _, lcad = run("ExemplarLoadLCAD", model_name="embedded")
+        lcad = run("ExemplarLoadLCAD", model_name="embedded")
         (marked,) = run("ExemplarAttentionCapture", model=model, layers="color", keep="everything (q, k, v)")
         (deadiff,) = run("ExemplarLoadDEADiff", model_name="embedded")
         self.inverted = {
@@ -120,7 +129,7 @@ class Right:
             "DDCOLOR": run("ExemplarLoadDDColor", model_name="embedded")[0],
             "DEADIFF": deadiff,
             "DEADIFF_TOKENS": run("ExemplarDEADiffEncode", deadiff=deadiff, image=color)[0],
-            "LCAD_VAE": lcad,
+            "LCAD_VAE": lcad[2],
             "PHOTOGRAPH_FACTS": run("ExemplarLoadPhotograph", image="right.png")[2],
         }
         self.sockets["MODEL,CLIP_VISION"] = model
@@ -131,6 +140,8 @@ class Right:
         memory = run("ExemplarColorMemory", **self.inputs("ExemplarColorMemory"))[0]
         self.sockets["COLOR_MEMORY"] = memory
         save_memory(folder / "color_memories" / "right.safetensors", memory)
+        kept = Inversions((self.inverted["reference"][0],), (self.inverted["gray"][0],))
+        save_inversions(folder / "inversions" / "right.safetensors", kept)
         (style,) = run("ExemplarDEADiffEncode", deadiff=deadiff, image=color, take="semantics")
         shared = {"whole": self.whole[0], "style": style, **{k: v[0] for k, v in self.inverted.items()}}
         pair = run("ExemplarColorize", **self.inputs("ExemplarColorize"))
@@ -141,6 +152,8 @@ class Right:
             ("ExemplarDEADiffEncode", "tokens"): shared["style"],
             ("ExemplarColorize", "reference_inversion"): pair[2],
             ("ExemplarColorize", "gray_inversion"): pair[3],
+            ("ExemplarDoctor", "lcad_model"): lcad[0],
+            ("ExemplarDoctor", "lcad_clip"): lcad[1],
         }
         for node in ("ExemplarDualAttentionColor", "ExemplarAttentionMap", "ExemplarConfidenceBlend"):
             self.special[node, "reference_inversion"] = shared["reference"]
@@ -151,14 +164,14 @@ class Right:
     def _folders(self, folder) -> None:
         from PIL import Image
 
-        for name in ("input", "output", "temp", "embeddings", "clipseg", "color_memories"):
+        for name in ("input", "output", "temp", "embeddings", "clipseg", "color_memories", "inversions"):
             (folder / name).mkdir()
         folder_paths.set_input_directory(str(folder / "input"))
         folder_paths.set_output_directory(str(folder / "output"))
         folder_paths.set_temp_directory(str(folder / "temp"))
         folder_paths.folder_names_and_paths["embeddings"][0].insert(0, str(folder / "embeddings"))
-        memories = ([str(folder / "color_memories")], {".safetensors"})
-        folder_paths.folder_names_and_paths[COLOR_MEMORIES.names[0]] = memories
+        for kind in (COLOR_MEMORIES.names[0], INVERSIONS.names[0]):
+            folder_paths.folder_names_and_paths[kind] = ([str(folder / kind)], {".safetensors"})
         folder_paths.folder_names_and_paths[CLIPSEG.name] = ([str(folder / "clipseg")], set())
         with torch.inference_mode(False), torch.no_grad():
             save(folder / "clipseg" / "tiny")

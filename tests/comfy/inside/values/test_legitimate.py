@@ -75,7 +75,7 @@ class TestMasks:
     @pytest.mark.parametrize("shape", [(64, 64), (1, 1, 64, 64), (1, 64, 64, 1)])
     def test_luminance_merge(self, nodes, scene, shape):
         mask = torch.linspace(0, 1, 64)[None, None, :].expand(1, 64, 64).contiguous()
-        inputs = {"color_image": scene[1], "gray_image": scene[0]}
+        inputs = {"color_image": scene[1], "image": scene[0]}
         plain = nodes("ExemplarMergeLuminance", **inputs, mask=mask)[0]
         assert torch.equal(nodes("ExemplarMergeLuminance", **inputs, mask=mask.reshape(shape))[0], plain)
         on = nodes("ExemplarMergeLuminance", **inputs, mask=mask > 0.5)[0]

@@ -17,6 +17,7 @@ class Input:
     ) -> None:
         self.id, self.display_name, self.optional, self.tooltip = id, display_name, optional, tooltip
         self.advanced: bool | None = more.pop("advanced", None)
+        self.extra_dict: dict[str, Any] = more.pop("extra_dict", None) or {}
         self._set(more)
 
     def _set(self, more: dict[str, Any], **defaults: Any) -> None:
