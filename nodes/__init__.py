@@ -19,6 +19,7 @@ from . import (
     inversion_files,
     lcad,
     lcad_instances,
+    match,
     memory,
     memory_colorize,
     memory_files,
@@ -56,6 +57,7 @@ _ALL = [
     *embedded.NODES,
     *photographs.NODES,
     *transfer.NODES,
+    *match.NODES,
 ]
 
 NODES = [guarded(node) for node in _ALL]

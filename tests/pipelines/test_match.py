@@ -170,7 +170,7 @@ class TestFrames:
         chosen = settings(statistics="whole batch")
         made = match_colors(self.film(3), references, chosen)
         assert np.abs(np.cov(lab(made).T) - np.cov(lab(references).T)).max() < 0.5
-        with pytest.raises(ValueError, match="reference: found 2 for 3 frame.*whole batch"):
+        with pytest.raises(ValueError, match=r"reference: found 2 for 3 frame.*whole batch"):
             match_colors(self.film(3), references, MatchSettings())
 
     def test_a_still_clip_stays_still(self):
@@ -304,20 +304,21 @@ def test_no_color_is_rounded_to_8_bits():
 
 
 def test_it_is_told_what_is_done_and_can_be_stopped():
-    film, told = torch.cat([scene(i) for i in range(3)]), []
+    film, told, stop = torch.cat([scene(i) for i in range(3)]), [], {}
 
     def tell(done, picture):
         told.append((done, picture is not None))
-        if len(told) == stop_at:
+        if len(told) == stop["at"]:
             raise KeyboardInterrupt
 
     for statistics in ("each frame", "whole batch"):
         told.clear()
-        stop_at = 0
+        stop["at"] = 0
         match_colors(film, scene(1), MatchSettings(statistics=statistics), progress=tell)
         assert [done for done, shown in told if shown] == [1, 2, 3] and told[0] == (0, False)
-        for stop_at in (1, 2, len(told) - 1):
+        for at in (1, 2, len(told) - 1):
             told.clear()
+            stop["at"] = at
             with pytest.raises(KeyboardInterrupt):
                 match_colors(film, scene(1), MatchSettings(statistics=statistics), progress=tell)
 
