@@ -37,6 +37,16 @@ def deadiff_path() -> Path:
     return _FOLDER / "deadiff.safetensors"
 
 
+def pictures_path() -> Path:
+    """The folder of the example pictures."""
+    return _FOLDER / "pictures"
+
+
+def recorded_path() -> Path:
+    """Where the numbers are installed that the doctor holds the embedded files against (``pipelines.doctor``)."""
+    return _FOLDER / "recorded.json"
+
+
 @dataclass(frozen=True)
 class ExampleSettings(Settings):
     """Pictures to try things on: a gray one and a color reference."""

@@ -40,6 +40,28 @@ CATEGORY_MEMORY = "exemplar/memory"
 CATEGORY_STAGES = "exemplar/stages"
 
 
+def conditioning_input(tooltip: str) -> io.Input:
+    """The prompt of a node that works best with the empty one.
+
+    :param tooltip: what it is for, one sentence or more.
+    """
+    return io.Conditioning.Input(
+        "conditioning",
+        optional=True,
+        tooltip=f"{tooltip} Left unconnected it is the empty prompt: by clip, or the embedded model's own.",
+    )
+
+
+def clip_input() -> io.Input:
+    """What encodes the empty prompt where no conditioning is connected."""
+    return io.Clip.Input(
+        "clip",
+        optional=True,
+        tooltip="The CLIP of the same checkpoint, in the place of conditioning: it encodes the empty prompt. The "
+        "embedded model needs neither.",
+    )
+
+
 @dataclass(frozen=True)
 class WeightSettings(Settings):
     """How a network of the pack's own is loaded."""

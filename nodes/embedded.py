@@ -41,7 +41,8 @@ class LoadDemoModel(io.ComfyNode):
                     "pictures stay gray.",
                 ),
                 io.Conditioning.Output(
-                    display_name="empty_prompt", tooltip="The empty prompt, encoded; colorization uses this one."
+                    display_name="empty_prompt",
+                    tooltip="The empty prompt, encoded, for other packs' nodes; the MODEL carries it for ours.",
                 ),
             ],
         )
@@ -49,10 +50,10 @@ class LoadDemoModel(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         from ..hosts.comfy.embedded import load_demo
+        from ..hosts.comfy.empty_prompt import encoded
 
         model, clip, vae = load_demo()
-        empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-        return io.NodeOutput(model, clip, vae, empty)
+        return io.NodeOutput(model, clip, vae, encoded(clip))
 
 
 class LoadDemoPictures(io.ComfyNode):

@@ -11,7 +11,17 @@ from ..pipelines.exemplar_batches import calls_in_batches, colorize_in_batches, 
 from ..pipelines.exemplar_references import References
 from ..pipelines.exemplar_settings import ColorizeSettings, ReferencesSettings
 from ..pipelines.memory_settings import MemorySettings, MethodSettings
-from .common import CATEGORY, ColorMemory, FrameProgress, Inversion, StepProgress, depth_within_steps, warn_if_colored
+from .common import (
+    CATEGORY,
+    ColorMemory,
+    FrameProgress,
+    Inversion,
+    StepProgress,
+    clip_input,
+    conditioning_input,
+    depth_within_steps,
+    warn_if_colored,
+)
 from .inputs import expect, optional_mask, optional_picture, picture
 from .references import pair_of, several_of
 from .widgets import later_widgets, resolved, title, widgets
@@ -47,10 +57,7 @@ class Colorize(io.ComfyNode):
                     "model", tooltip="The UNet of Stable Diffusion 1.x, 2.x or SDXL, or the embedded model."
                 ),
                 io.Vae.Input("vae", tooltip="The VAE that belongs to the model."),
-                io.Conditioning.Input(
-                    "conditioning",
-                    tooltip="Usually the empty prompt. It is used for the inversions and for sampling.",
-                ),
+                conditioning_input("What the inversions and sampling are told, best the empty prompt."),
                 io.Image.Input(
                     "image", tooltip="One or more gray pictures. Of a colored picture only the lightness is used."
                 ),
@@ -105,6 +112,7 @@ class Colorize(io.ComfyNode):
                     tooltip="For method memory: a color memory, written with the same model. A reference counts beside "
                     "it.",
                 ),
+                clip_input(),
                 *later_widgets(ColorizeSettings, MethodSettings, ReferencesSettings),
             ],
             outputs=[
@@ -144,8 +152,8 @@ class Colorize(io.ComfyNode):
         cls,
         model: Any,
         vae: Any,
-        conditioning: list,
         image: Tensor,
+        conditioning: list | None = None,
         reference: Tensor | None = None,
         mask: Tensor | None = None,
         reference_mask: Tensor | None = None,
@@ -154,7 +162,8 @@ class Colorize(io.ComfyNode):
         fallback: Tensor | None = None,
         **values: Any,
     ) -> io.NodeOutput:
-        memory, method = values.pop("memory", None), values.pop("method", "attention")
+        memory, method, clip = values.pop("memory", None), values.pop("method", "attention"), values.pop("clip", None)
+        expect(cls, model=model, vae=vae, clip=clip)
         several = several_of(cls, values)
         if method == "memory":
             if reference_inversion is not None or gray_inversion is not None:
@@ -163,25 +172,27 @@ class Colorize(io.ComfyNode):
                     "with method memory, which makes no inversions; connect a reference or a memory instead."
                 )
             chosen = {name: values.get(name) for name in ("resolution", "batch", "fallback_below")}
-            chosen["weights"] = several
+            chosen |= {"weights": several, "clip": clip}
             masks = {"mask": mask, "reference_mask": reference_mask}
             return _by_memory(cls, model, vae, conditioning, image, reference, memory, fallback, masks, chosen)
         if memory is not None:
             raise ValueError("memory: found one, expected none with method attention; set method to memory.")
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
+        from ..hosts.comfy.empty_prompt import need_prompt
         from ..hosts.comfy.fits import check_inversion, check_vae
         from ..hosts.comfy.host import ComfyHost
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
-        expect(cls, model=model, vae=vae, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
         require_unet(model, title(cls))
+        expect(cls, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
         check_vae(vae, model, title(cls))
         for name, inversion in (("reference_inversion", reference_inversion), ("gray_inversion", gray_inversion)):
             if inversion is not None:
                 check_inversion(inversion, model, title(cls), name)
         settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
+        conditioning = need_prompt(conditioning, clip, model, title(cls))
         check_conditioning(conditioning, title(cls), model=model, levels=levels, pictures=1)
         image, fallback = picture(cls, image, "image"), optional_picture(cls, fallback, "fallback")
         mask = optional_mask(cls, mask, "mask")
@@ -219,7 +230,7 @@ def _by_memory(  # what is left of one argument a socket
     node: type[io.ComfyNode],
     model: Any,
     vae: Any,
-    conditioning: list,
+    conditioning: list | None,
     image: Tensor,
     reference: Tensor | None,
     memory: Memory | None,
@@ -229,13 +240,15 @@ def _by_memory(  # what is left of one argument a socket
 ) -> io.NodeOutput:
     """What the node gives by the method memory.
 
-    :param chosen: settings, and the ``weights`` of references that all serve every picture, or None.
+    :param chosen: settings, the ``weights`` of references that all serve every picture, or None, and the ``clip``.
     """
     from ..hosts.comfy.color_memories import NO_INVERSION, colored_by_references, looking
     from ..hosts.comfy.conditioning import check_conditioning
+    from ..hosts.comfy.empty_prompt import need_prompt
     from ..hosts.comfy.memory import results
+    from ..hosts.comfy.model import require_unet
 
-    expect(node, model=model, vae=vae, memory=memory)
+    expect(node, memory=memory)
     image, fallback = picture(node, image, "image"), optional_picture(node, fallback, "fallback")
     mask = optional_mask(node, masks["mask"], "mask", len(image))
     if reference is None and memory is None:
@@ -246,6 +259,8 @@ def _by_memory(  # what is left of one argument a socket
     if reference is None:
         _without_references(chosen["weights"], masks["reference_mask"])
     reference_mask = optional_mask(node, masks["reference_mask"], "reference_mask")
+    require_unet(model, title(node))
+    conditioning = need_prompt(conditioning, chosen.pop("clip"), model, title(node))
     check_conditioning(conditioning, title(node), model=model, pictures=1)
     warn_if_colored(image, "image")
     network, weights = looking(model, vae, conditioning, title(node)), chosen.pop("weights")

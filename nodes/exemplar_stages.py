@@ -10,7 +10,7 @@ from ..attention.dual import DualAttentionSettings
 from ..diffusion.sampling import GuidanceSettings
 from ..pipelines.color import StatisticsMatchSettings, match_latents
 from ..pipelines.exemplar_settings import PooledReferencesSettings, ReferencesSettings
-from .common import CATEGORY_STAGES, Inversion
+from .common import CATEGORY_STAGES, Inversion, clip_input, conditioning_input
 from .inputs import expect, latent_samples, optional_mask
 from .references import pair_of, several_of, statistics_mask, statistics_mask_input
 from .widgets import later_widgets, resolved, title, widgets
@@ -156,21 +156,24 @@ class ColorGuidance(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL from Dual-Attention Color Injection."),
-                io.Conditioning.Input("conditioning", tooltip="The prompt used for the inversions, usually empty."),
+                conditioning_input("The prompt used for the inversions, usually empty."),
                 *widgets(GuidanceSettings, "guidance"),
+                clip_input(),
                 *later_widgets(GuidanceSettings),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, conditioning: list, **values: Any) -> io.NodeOutput:
+    def execute(cls, model: Any, conditioning: list | None = None, clip: Any = None, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning, checked_when_sampled
+        from ..hosts.comfy.empty_prompt import need_prompt
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.sampling import color_guider
 
-        expect(cls, model=model)
+        expect(cls, model=model, clip=clip)
         settings = resolved(cls, GuidanceSettings, recommended(model, "exemplar"), values)
+        conditioning = need_prompt(conditioning, clip, model, title(cls))
         check_conditioning(conditioning, title(cls), model=model)
         model = checked_when_sampled(model, conditioning, title(cls))
         return io.NodeOutput(color_guider(model, conditioning, settings.guidance, settings.step_limit))

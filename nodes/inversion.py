@@ -9,7 +9,14 @@ from comfy_api.latest import io
 
 from ..attention.capture import CaptureSettings
 from ..diffusion.inversion import InversionSettings
-from .common import CATEGORY_STAGES, Inversion, StepProgress, depth_within_steps
+from .common import (
+    CATEGORY_STAGES,
+    Inversion,
+    StepProgress,
+    clip_input,
+    conditioning_input,
+    depth_within_steps,
+)
 from .inputs import expect, latent_samples, without_mask
 from .widgets import later_widgets, resolved, title, widgets
 
@@ -54,9 +61,10 @@ class DDIMInversion(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model, or the embedded model."),
-                io.Conditioning.Input("conditioning", tooltip="Usually the empty prompt. Sample with the same one."),
+                conditioning_input("Usually the empty prompt. Sample with the same one."),
                 io.Latent.Input("latent", tooltip="The encoded picture. A batch is inverted together."),
                 *widgets(InversionSettings, "depth", "steps", "convention", "refinements", "measure_round_trip"),
+                clip_input(),
                 *later_widgets(InversionSettings),
             ],
             outputs=[
@@ -84,18 +92,22 @@ class DDIMInversion(io.ComfyNode):
         return depth_within_steps(depth, steps)
 
     @classmethod
-    def execute(cls, model: Any, conditioning: list, latent: dict[str, Any], **values: Any) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, latent: dict[str, Any], conditioning: list | None = None, clip: Any = None, **values: Any
+    ) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
+        from ..hosts.comfy.empty_prompt import need_prompt
         from ..hosts.comfy.exemplar import invert
         from ..hosts.comfy.fits import check_latent
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
-        expect(cls, model=model)
+        expect(cls, model=model, clip=clip)
         require_unet(model, title(cls))
         settings = resolved(cls, InversionSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
         samples = latent_samples(cls, latent, "latent")
+        conditioning = need_prompt(conditioning, clip, model, title(cls))
         check_conditioning(conditioning, title(cls), model=model, levels=levels, pictures=len(samples))
         check_latent(samples, model, title(cls))
         masks = "connect the mask to input_mask of Dual-Attention Color Injection, or to mask of Concept Fusion"

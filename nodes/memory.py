@@ -53,15 +53,21 @@ class ReadFeatures(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, image: Tensor, vae: Any = None, conditioning: list | None = None, **values: Any
+        cls,
+        model: Any,
+        image: Tensor,
+        vae: Any = None,
+        conditioning: list | None = None,
+        clip: Any = None,
+        **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.color_memories import looking
         from ..hosts.comfy.memory import resting_place
         from ..pipelines.memory_features import PictureFeatures
 
-        expect(cls, model=model, vae=vae)
+        expect(cls, model=model, vae=vae, clip=clip)
         image = picture(cls, image, "image")
-        network = looking(model, vae, conditioning, title(cls))
+        network = looking(model, vae, conditioning, title(cls), clip)
         settings = resolved(cls, FeatureSettings, network.recommended, values)
         read = network.batched(settings, FrameProgress(len(image)))
         return io.NodeOutput(PictureFeatures.read(read, image, resting_place()))
@@ -106,15 +112,16 @@ class WriteMemory(io.ComfyNode):
         masks: Tensor | None = None,
         vae: Any = None,
         conditioning: list | None = None,
+        clip: Any = None,
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.color_memories import looking
 
-        expect(cls, model=model, vae=vae)
+        expect(cls, model=model, vae=vae, clip=clip)
         references = picture(cls, references, "references")
         masks = optional_mask(cls, masks, "masks", len(references))
         numbers = ShareSettings.resolve(weights=weights).numbers
-        network = looking(model, vae, conditioning, title(cls))
+        network = looking(model, vae, conditioning, title(cls), clip)
         settings = resolved(cls, WritingSettings, network.recommended, values)
         read = network.batched(settings.features, FrameProgress(len(references)))
         return io.NodeOutput(write_references(read, references, settings, masks=masks, weights=numbers))
@@ -174,15 +181,16 @@ class WriteStrokes(io.ComfyNode):
         features: PictureFeatures | None = None,
         vae: Any = None,
         conditioning: list | None = None,
+        clip: Any = None,
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.color_memories import looking
 
-        expect(cls, model=model, vae=vae, features=features)
+        expect(cls, model=model, vae=vae, clip=clip, features=features)
         image, marks = picture(cls, image, "image"), picture(cls, marks, "marks")
         mask = optional_mask(cls, mask, "mask", 1)
         warn_if_colored(image, "image")
-        network = looking(model, vae, conditioning, title(cls))
+        network = looking(model, vae, conditioning, title(cls), clip)
         settings = resolved(cls, WritingSettings, network.recommended, values)
         read = features or network.batched(settings.features, FrameProgress(1))
         return io.NodeOutput(write_strokes(read, image, marks, settings, mask=mask))

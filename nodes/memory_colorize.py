@@ -87,16 +87,17 @@ class MemoryColorize(io.ComfyNode):
         features: PictureFeatures | None = None,
         vae: Any = None,
         conditioning: list | None = None,
+        clip: Any = None,
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.color_memories import colored, looking
         from ..hosts.comfy.memory import results
 
-        expect(cls, model=model, vae=vae, memory=memory, features=features)
+        expect(cls, model=model, vae=vae, clip=clip, memory=memory, features=features)
         image, fallback = picture(cls, image, "image"), optional_picture(cls, fallback, "fallback")
         mask = optional_mask(cls, mask, "mask", len(image))
         warn_if_colored(image, "image")
-        network = looking(model, vae, conditioning, title(cls))
+        network = looking(model, vae, conditioning, title(cls), clip)
         settings = resolved(cls, MemorySettings, network.recommended, values)
         bar, parts, done = FrameProgress(len(image)), [], 0
         for part in colored(network, image, memory, settings, mask=mask, fallback=fallback, features=features):

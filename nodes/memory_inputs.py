@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .common import clip_input
+
 #: For ComfyUI's search, beside a node's own.
 ALIASES = ["recolor", "color memory", "reference colorization", "colorize"]
 
@@ -26,13 +28,15 @@ def network_input(*, optional: bool = False, about: str = "") -> io.MultiType.In
 
 
 def prompt_inputs() -> list[io.Input]:
-    """What a MODEL needs beside itself."""
+    """What a MODEL needs beside itself; a CLIP_VISION needs none of it."""
     return [
         io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to a MODEL. A CLIP_VISION needs none."),
         io.Conditioning.Input(
             "conditioning",
             optional=True,
             tooltip="What a MODEL is told while it looks: best the empty prompt, and the same wherever a memory is "
-            "written and asked. Without it the model is told nothing at all.",
+            "written and asked. Left unconnected it is the empty prompt: by clip, or the embedded model's own; other "
+            "models without clip are told nothing at all.",
         ),
+        clip_input(),
     ]

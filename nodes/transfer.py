@@ -116,11 +116,12 @@ class TransferColors(io.ComfyNode):
         memory: Memory | None = None,
         vae: Any = None,
         conditioning: list | None = None,
+        clip: Any = None,
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.memory import results
 
-        expect(cls, model=model, memory=memory, vae=vae)
+        expect(cls, model=model, memory=memory, vae=vae, clip=clip)
         original, edited = picture(cls, original, "original"), picture(cls, edited, "edited")
         fallback, mask = optional_picture(cls, fallback, "fallback"), optional_mask(cls, mask, "mask", len(original))
         settings = resolved(cls, TransferSettings, {}, values)
@@ -128,7 +129,7 @@ class TransferColors(io.ComfyNode):
         if model is not None:
             from ..hosts.comfy.color_memories import looking
 
-            network = looking(model, vae, conditioning, title(cls)).asking(memory)
+            network = looking(model, vae, conditioning, title(cls), clip).asking(memory)
         elif memory is not None:
             raise ValueError(
                 f"{title(cls)}: model: found nothing beside the memory, expected the model that it was written with; "

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..color.chart import as_image, loss_chart
 from ..pipelines.vct_pivot import PivotSettings
-from .common import CATEGORY_TRANSLATE, ChartProgress, Inversion, Pivots
+from .common import CATEGORY_TRANSLATE, ChartProgress, Inversion, Pivots, clip_input, conditioning_input
 from .inputs import expect
 from .widgets import later_widgets, resolved, title, widgets
 
@@ -36,10 +36,9 @@ class PivotInversion(io.ComfyNode):
                     tooltip="The MODEL that made the inversion: Stable Diffusion 1.x, 2.x, SDXL, or the embedded "
                     "model. LoRA counts.",
                 ),
-                io.Conditioning.Input(
-                    "conditioning",
-                    tooltip="The prompt of the inversion, usually the empty one, as the released program has it. A "
-                    "real prompt gives null-text inversion.",
+                conditioning_input(
+                    "The prompt of the inversion, usually the empty one, as the released program has it. A real "
+                    "prompt gives null-text inversion."
                 ),
                 Inversion.Input(
                     "inversion",
@@ -55,6 +54,7 @@ class PivotInversion(io.ComfyNode):
                     "variant",
                     "gradient_checkpointing",
                 ),
+                clip_input(),
                 *later_widgets(PivotSettings),
             ],
             outputs=[
@@ -81,17 +81,21 @@ class PivotInversion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, conditioning: list, inversion: Inverted, **values: Any) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, inversion: Inverted, conditioning: list | None = None, clip: Any = None, **values: Any
+    ) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning
+        from ..hosts.comfy.empty_prompt import need_prompt
         from ..hosts.comfy.fits import check_inversion
         from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_pivot import find_pivots, unconditional_schedule
 
-        expect(cls, model=model, inversion=inversion)
+        expect(cls, model=model, inversion=inversion, clip=clip)
         require_unet(model, title(cls))
         settings = resolved(cls, PivotSettings, recommended(model, "vct"), values)
         check_inversion(inversion, model, title(cls))
+        conditioning = need_prompt(conditioning, clip, model, title(cls))
         check_conditioning(conditioning, title(cls), model=model, levels=inversion.plan.kept_sigmas)
         progress = PivotChart(len(inversion.plan.sigmas) - 1, settings.search.iterations)
         pivots, _ = find_pivots(

@@ -48,7 +48,7 @@ WORKSHOP = ("tests", "texts", "bench", "training")
 
 LONGEST = 400
 
-HEAVY = ("transformers", "diffusers", "cv2", "kornia", "matplotlib", "av")
+HEAVY = ("transformers", "diffusers", "cv2", "kornia", "matplotlib", "av", "gradio")
 
 
 def sources(*folders):

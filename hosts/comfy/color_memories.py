@@ -27,6 +27,7 @@ from ...pipelines.memory import (
 from ...pipelines.memory_features import BatchedFeatures, PictureFeatures, ReadBeside, UNetFeatures, as_written
 from ...pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 from .conditioning import check_conditioning
+from .empty_prompt import prompt_or_empty
 from .encoders import features_of, memory_recommended
 from .fits import check_vae
 from .host import ComfyHost
@@ -93,11 +94,12 @@ class Looking:
         return BatchedFeatures(self.features(settings), at_once, out_of_memory, on_pictures)
 
 
-def looking(network: Any, vae: Any, conditioning: list | None, node: str) -> Looking:
+def looking(network: Any, vae: Any, conditioning: list | None, node: str, clip: Any = None) -> Looking:
     """A MODEL with its VAE, or a CLIP_VISION, looked at before any work.
 
     :param vae: with ``conditioning`` of a MODEL; a CLIP_VISION needs neither.
-    :param conditioning: what the model is told; None for nothing at all.
+    :param conditioning: what the model is told; None for the empty prompt, by ``clip`` or the MODEL's own; without
+        either for nothing at all.
     :param node: display name of the asking node.
     :raises ValueError: a model of another family, or a VAE or prompt that does not fit it.
     """
@@ -108,6 +110,7 @@ def looking(network: Any, vae: Any, conditioning: list | None, node: str) -> Loo
     if vae is None:
         raise ValueError("vae: found nothing, expected the VAE of the MODEL; connect it from the same loader.")
     check_vae(vae, network, node)
+    conditioning = prompt_or_empty(conditioning, clip, network)
     if conditioning is None:
         width = context_width(network) or 1
         conditioning = [[torch.zeros(1, 77, width), {"pooled_output": torch.zeros(1, 1280)}]]

@@ -32,6 +32,7 @@ from ...networks.embedded.parts import read_embedded
 from ...networks.embedded.words import NULL_TOKEN, HashedWords, tokenize
 from ...pipelines.recommended import read_recommended
 from .embeddings import embedding_file
+from .empty_prompt import attach_empty_prompt
 from .managed import clip_options, managed, reloadable
 from .recommended import recommend
 from .unet import build_model, model_config, unet_options
@@ -58,10 +59,18 @@ def load_demo(path: Path | None = None, *, disable_dynamic: bool = False) -> tup
         model = load_unet(read.config, read.unet, read.autoencoder, paged=not disable_dynamic)
     recommend(model, recommended)
     clip = load_clip(read.words, disable_dynamic=disable_dynamic)
+    attach_empty_prompt(model, _empty_prompt(clip))
     vae = _load_vae(read.autoencoder)
     for index, patcher in enumerate((model, clip.patcher, vae.patcher)):
         reloadable(patcher, _reload, path, index)
     return model, clip, vae
+
+
+def _empty_prompt(clip: Any) -> list:
+    """What ``clip`` gives of no text, without ComfyUI's model manager: a file may be read while that is at work."""
+    with torch.no_grad():
+        context, pooled = clip.cond_stage_model.encode_token_weights(clip.tokenize(""))
+    return [[context, {"pooled_output": pooled}]]
 
 
 def _reload(path: Path, index: int, disable_dynamic: bool = False) -> Any:

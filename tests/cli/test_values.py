@@ -8,6 +8,7 @@ from comfyui_exemplar import cli
 
 #: What a command needs beside the option that is tried; its inputs are missing, so that nothing is ever worked on.
 NEEDED = {
+    "app": ["--model", "missing.safetensors"],
     "auto": ["missing.png"],
     "colorize": ["missing.png", "--reference", "missing-too.png"],
     "describe": ["missing.png"],
@@ -16,6 +17,8 @@ NEEDED = {
     "translate": ["missing.png", "--reference", "missing-too.png"],
     "extract-deadiff": ["missing.ckpt", "adapter.safetensors"],
 }
+#: Commands that are given their pictures elsewhere.
+WITHOUT_INPUTS = {"app"}
 NOT_FINITE = ("nan", "inf", "-inf")
 HUGE = ("1e30", "-1e30", "9" * 400, "1e400", "9" * 5000)
 WORDS = ("", " ", "words", "1,5", "0x10", "a\nb", "\N{SNOWMAN}", "x" * 3000)
@@ -78,7 +81,7 @@ def test_odd_values(command, option, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", NEEDED)
+@pytest.mark.parametrize("command", [command for command in NEEDED if command not in WITHOUT_INPUTS])
 @pytest.mark.parametrize("value", ["", " "])
 def test_names_that_are_none(command, value, capsys):
     code, line = call([command, value, *NEEDED[command][1:]], capsys)
@@ -93,7 +96,7 @@ def test_help_says_what_is_taken(command, capsys):
     shown = capsys.readouterr()
     assert stop.value.code == 0 and shown.err == "" and "return codes: 0 done; 1 refused" in " ".join(shown.out.split())
     groups = [group.title for group in PARSERS[command]._action_groups if group._group_actions]
-    assert groups[:2] == ["options", "input and output"]
+    assert groups[:2] == ["options", "model" if command in WITHOUT_INPUTS else "input and output"]
     titles = [title for title in groups[1:] if "settings" in title or "regions" in title]
     assert titles == sorted(titles, key=lambda title: title.startswith("advanced")) or command == "describe"
     for action in PARSERS[command]._actions:

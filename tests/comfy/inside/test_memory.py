@@ -98,6 +98,7 @@ WITHOUT = {
     "ExemplarLoadMemory",
     "ExemplarSaveInversion",
     "ExemplarLoadInversion",
+    "ExemplarDoctor",  # whose report says where it ran out, see test_doctor.py
 }
 #: Loaders that have no settings, and what they call.
 WITHOUT_SETTINGS = {

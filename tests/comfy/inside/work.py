@@ -153,6 +153,12 @@ def _transfer(kit, pictures, **settings):
     return kit.nodes("ExemplarTransferColors", **{**inputs, **settings})
 
 
+def _examine(kit, _, **settings):
+    model, clip, vae, _ = kit.embedded
+    few = {"quick": True, "embedded_files": False}
+    return kit.nodes("ExemplarDoctor", model=model, clip=clip, vae=vae, **{**few, **settings})
+
+
 def _load_memory(kit, _, **settings):
     if not COLOR_MEMORIES.choices():
         kit.nodes("ExemplarSaveMemory", memory=kit.memory, filename_prefix="color_memories/memory")
@@ -268,6 +274,7 @@ RUNS: dict[str, Run] = {
         kit.nodes("ExemplarSaveMemory", memory=kit.memory, **settings) or ()
     ),
     "ExemplarLoadMemory": _load_memory,
+    "ExemplarDoctor": _examine,
     "ExemplarSaveInversion": _save_inversion,
     "ExemplarLoadInversion": _load_inversion,
     "ExemplarTransferColors": _transfer,

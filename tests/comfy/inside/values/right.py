@@ -45,6 +45,7 @@ QUICK = {
     "ExemplarColorPalette": {"colors": "#c8102e, #3a6"},
     "ExemplarMemoryColorize": {"resolution": SIZE},
     "ExemplarSaveMemory": {"filename_prefix": "color_memories/odd"},
+    "ExemplarDoctor": {"quick": True, "embedded_files": False},
     "ExemplarLoadMemory": {"memory_name": "right.safetensors"},
     "ExemplarSaveInversion": {"filename_prefix": "inversions/odd"},
     "ExemplarLoadInversion": {"inversion_name": "right.safetensors"},
@@ -63,9 +64,14 @@ BESIDE = {
     ("ExemplarDualAttentionColor", "gray_inversion_2"): ("reference_inversion_2",),
     ("ExemplarMergeLuminance", "reference_mask"): ("reference",),
     ("ExemplarPromptControl", "pivots"): ("inversion",),
-    **{(node, "conditioning"): ("vae",) for node in _LOOKING},
+    **{(node, name): ("vae",) for node in _LOOKING for name in ("conditioning", "clip")},
     ("ExemplarTransferColors", "model"): ("vae",),
-    **{("ExemplarTransferColors", name): ("model", "vae") for name in ("memory", "vae", "conditioning")},
+    **{("ExemplarDoctor", name): ("model", "vae", "clip") for name in ("model", "vae", "clip")},
+    **{
+        ("ExemplarDoctor", name): ("lcad_model", "lcad_clip", "lcad_vae")
+        for name in ("lcad_model", "lcad_clip", "lcad_vae")
+    },
+    **{("ExemplarTransferColors", name): ("model", "vae") for name in ("memory", "vae", "conditioning", "clip")},
 }
 BY_ID = {node.define_schema().node_id: node for node in NODES}
 
@@ -96,7 +102,7 @@ class Right:
         empty = clip.encode_from_tokens_scheduled(clip.tokenize(""))
         color = scene()
         gray = color.mean(-1, keepdim=True).expand(-1, -1, -1, 3).contiguous()
-        _, _, lcad = run("ExemplarLoadLCAD", model_name="embedded")
+        lcad = run("ExemplarLoadLCAD", model_name="embedded")
         (marked,) = run("ExemplarAttentionCapture", model=model, layers="color", keep="everything (q, k, v)")
         (deadiff,) = run("ExemplarLoadDEADiff", model_name="embedded")
         self.inverted = {
@@ -123,7 +129,7 @@ class Right:
             "DDCOLOR": run("ExemplarLoadDDColor", model_name="embedded")[0],
             "DEADIFF": deadiff,
             "DEADIFF_TOKENS": run("ExemplarDEADiffEncode", deadiff=deadiff, image=color)[0],
-            "LCAD_VAE": lcad,
+            "LCAD_VAE": lcad[2],
             "PHOTOGRAPH_FACTS": run("ExemplarLoadPhotograph", image="right.png")[2],
         }
         self.sockets["MODEL,CLIP_VISION"] = model
@@ -146,6 +152,8 @@ class Right:
             ("ExemplarDEADiffEncode", "tokens"): shared["style"],
             ("ExemplarColorize", "reference_inversion"): pair[2],
             ("ExemplarColorize", "gray_inversion"): pair[3],
+            ("ExemplarDoctor", "lcad_model"): lcad[0],
+            ("ExemplarDoctor", "lcad_clip"): lcad[1],
         }
         for node in ("ExemplarDualAttentionColor", "ExemplarAttentionMap", "ExemplarConfidenceBlend"):
             self.special[node, "reference_inversion"] = shared["reference"]
