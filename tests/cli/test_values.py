@@ -12,6 +12,7 @@ NEEDED = {
     "auto": ["missing.png"],
     "colorize": ["missing.png", "--reference", "missing-too.png"],
     "describe": ["missing.png"],
+    "match": ["missing.png", "--reference", "missing-too.png"],
     "recolor": ["missing.png", "--from", "missing-too.png"],
     "translate": ["missing.png", "--reference", "missing-too.png"],
     "extract-deadiff": ["missing.ckpt", "adapter.safetensors"],
