@@ -88,6 +88,7 @@ class DDColor(io.ComfyNode):
                 "automatic color",
                 "film",
                 "movie",
+                "recolor",
                 "deoldify",
             ],
             hidden=[io.Hidden.unique_id],

@@ -50,7 +50,6 @@ class Colorize(io.ComfyNode):
                 "old photograph",
                 "vintage photo",
                 "color by example",
-                "recolor",
                 "exemplar colorization",
                 "kosugi",
             ],

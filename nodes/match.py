@@ -43,7 +43,6 @@ class MatchColors(io.ComfyNode):
                 "optimal transport",
                 "sliced",
                 "deflicker",
-                "film",
                 "video",
             ],
             inputs=[

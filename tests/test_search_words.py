@@ -17,7 +17,7 @@ WORDS = {
     "grayscale": "ExemplarDesaturate",
     "vintage photo": "ExemplarColorize",
     "old photo": "ExemplarColorize",
-    "recolor": "ExemplarColorize",
+    "recolor": "ExemplarDDColor",
     "color by example": "ExemplarColorize",
     "auto color": "ExemplarDDColor",
     "automatic colorization": "ExemplarDDColor",
