@@ -20,6 +20,7 @@ from . import (
     inversion_files,
     lcad,
     lcad_instances,
+    match,
     memory,
     memory_colorize,
     memory_files,
@@ -58,6 +59,7 @@ _ALL = [
     *doctor.NODES,
     *photographs.NODES,
     *transfer.NODES,
+    *match.NODES,
 ]
 
 NODES = [guarded(node) for node in _ALL]

@@ -26,8 +26,12 @@ SHOW_LIVE = {
     "ExemplarDDIMInversion",
     "ExemplarMemoryColorize",
     "ExemplarPivotInversion",
+    "ExemplarTransferColors",
     "ExemplarTranslate",
 }
+
+#: What Transfer Colors says below its widgets beside the preview: three lines.
+WORDS = {"ExemplarTransferColors": 80}
 
 #: Wires that cross each other, for each wire of the workflow.
 CROSSINGS = 1.5
@@ -44,7 +48,8 @@ def is_note(node):
 def rectangle(node):
     """(left, top, right, bottom) of a node with its title, and with the preview that it will show."""
     (x, y), (width, height) = node["pos"], node["size"]
-    return x, y - TITLE, x + width, y + height + (LIVE if node["type"] in SHOW_LIVE else 0)
+    more = WORDS.get(node["type"], 0) + (LIVE if node["type"] in SHOW_LIVE else 0)
+    return x, y - TITLE, x + width, y + height + more
 
 
 def box(group):
