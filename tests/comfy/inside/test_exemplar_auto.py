@@ -12,6 +12,7 @@ from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.recommended import read_recommended
 
 from . import models
+from .sampling import run_guider
 
 BY_ID = {node.define_schema().node_id: node.define_schema() for node in NODES}
 NAMES = [output.display_name for output in BY_ID["ExemplarStageSettings"].outputs]
@@ -111,17 +112,9 @@ def test_the_stages_give_what_exemplar_colorize_gives(nodes, embedded, scene, si
         gray_inversion=made["gray"][0],
         **gammas,
     )
-    from .sampling import run_guider
-
-    name = next(item.id for item in BY_ID["ExemplarColorGuidance"].inputs if item.id in ("guidance", "weight"))
-    (guider,) = nodes("ExemplarColorGuidance", model=colored, conditioning=empty, **{name: number["guidance"]})
+    (guider,) = nodes("ExemplarColorGuidance", model=colored, conditioning=empty, guidance=number["guidance"])
     decoded = vae.decode(run_guider(guider, start, made["input"][2]))
-    ids = [item.id for item in BY_ID["ExemplarMergeLuminance"].inputs]
-    gray = "image" if "image" in ids else "gray_image"
-    match = "match_chroma" if "match_chroma" in ids else "match_statistics"
-    merged = nodes(
-        "ExemplarMergeLuminance",
-        **{"color_image": decoded, gray: image, "reference": reference, match: number["match_chroma"]},
-    )[0]
+    matched = {"reference": reference, "match_chroma": number["match_chroma"]}
+    merged = nodes("ExemplarMergeLuminance", color_image=decoded, image=image, **matched)[0]
     assert (whole - image).abs().max() > 0.05
     assert (merged - whole).abs().max() < 1e-4
