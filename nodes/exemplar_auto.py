@@ -51,6 +51,7 @@ class StageSettings(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that inverts and samples; its file may recommend values."),
                 *widgets(ColorizeSettings, *_NUMBERS[:4], advanced=False),
                 *widgets(ColorizeSettings, *_NUMBERS[4:], advanced=True),
+                *later_widgets(ColorizeSettings),
             ],
             outputs=[
                 (io.Int if name in _WHOLE else io.Float).Output(display_name=name, tooltip=_GOES[name])
