@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import names
 from . import options as common
 from .terminal import note, say
 
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     settings = DoctorSettings.resolve(**common.chosen(options, DoctorSettings))
     placed = common.checkpoint(options)
     device = placed["device"]
+    _check_files(options)
     for place, suffixes in ((options.json, (SUFFIX,)), (options.sheet, (".png", ".jpg")), (options.record, (SUFFIX,))):
         if place is not None:
             check_destination(place, suffixes)
@@ -105,6 +107,13 @@ def run(options: argparse.Namespace) -> int:
     if report.failed:
         raise ValueError(f"{len(report.failed)} of {len(checks)} checks failed: {', '.join(report.failed)}.")
     return 0
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Whether there is what is named: a slip of the pen is said at once."""
+    for option in ("model", "vae", "ddcolor", "lcad", "deadiff"):
+        if (file := getattr(options, option)) is not None:
+            names.check_read(f"--{option}", file, folders=True)
 
 
 def _checks(options: argparse.Namespace, settings) -> tuple[list[Check], dict[str, list[float]]]:

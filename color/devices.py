@@ -134,6 +134,11 @@ def wait_for(device: torch.device) -> None:
         wait(*([] if device.type == "mps" else [device]))
 
 
+def strip_pixels(device: torch.device) -> int:
+    """Pixels that arithmetic works on at once: what stays in a CPU's cache; on accelerators what keeps them busy."""
+    return 2**15 if device.type == "cpu" else 2**22
+
+
 def _module(kind: str) -> Any:
     """Torch's module of a kind of device; None for the CPU and for kinds that have none."""
     return None if kind == "cpu" else getattr(torch, _own_name(kind), None)

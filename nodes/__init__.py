@@ -21,6 +21,7 @@ from . import (
     inversion_files,
     lcad,
     lcad_instances,
+    match,
     memory,
     memory_colorize,
     memory_files,
@@ -60,6 +61,7 @@ _ALL = [
     *doctor.NODES,
     *photographs.NODES,
     *transfer.NODES,
+    *match.NODES,
 ]
 
 NODES = [guarded(node) for node in _ALL]

@@ -33,7 +33,7 @@ class LoadCLIPSeg(io.ComfyNode):
             category=CATEGORY,
             description="Loads a referring segmentation model, which finds in a picture what a text says (Lüddecke and "
             "Ecker 2022).",
-            search_aliases=["clipseg", "text to mask", "referring segmentation", "segmentation model"],
+            search_aliases=["clipseg", "clipseg loader", "segmentation model"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -75,7 +75,14 @@ class ReferringMask(io.ComfyNode):
             category=CATEGORY,
             description="Makes masks from words: where in the picture each phrase applies, in the order that L-CAD "
             "Instances wants.",
-            search_aliases=["clipseg", "text to mask", "referring segmentation", "segment by text", "phrase mask"],
+            search_aliases=[
+                "clipseg",
+                "mask by text",
+                "text mask",
+                "text to mask",
+                "referring segmentation",
+                "segment by text",
+            ],
             inputs=[
                 Referring.Input("referring", tooltip="From Load CLIPSeg."),
                 io.Image.Input("image", tooltip="One or more pictures of any size, gray ones too."),

@@ -32,7 +32,7 @@ class Desaturate(io.ComfyNode):
             display_name="Desaturate",
             category=CATEGORY_COLOR,
             description="A gray copy of a picture, in three channels.",
-            search_aliases=["grayscale", "greyscale", "black and white", "remove color", "luminance"],
+            search_aliases=["grayscale", "greyscale", "black and white", "b&w", "bw", "remove color", "luminance"],
             inputs=[
                 io.Image.Input("image", tooltip="Any picture."),
                 *widgets(DesaturateSettings, "method"),
@@ -57,7 +57,7 @@ class MergeLuminance(io.ComfyNode):
             display_name="Luminance Merge",
             category=CATEGORY_COLOR,
             description="Colors from one picture, lightness from another, at the latter's own size, in float CIE Lab.",
-            search_aliases=["color transfer", "lab merge", "keep luminance", "chroma", "color match"],
+            search_aliases=["lab merge", "keep luminance", "chroma", "transfer luminance", "cielab"],
             inputs=[
                 io.Image.Input(
                     "color_image",

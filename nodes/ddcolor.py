@@ -33,7 +33,7 @@ class LoadDDColor(io.ComfyNode):
             category=CATEGORY,
             description="Loads a DDColor network, which colors gray pictures with no reference at all. Which of the "
             "released ones a file holds is read from its weights.",
-            search_aliases=["ddcolor", "automatic colorization", "colorize model", "ddcolor loader", "modelscope"],
+            search_aliases=["ddcolor", "colorize model", "ddcolor loader", "modelscope"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -83,9 +83,13 @@ class DDColor(io.ComfyNode):
                 "automatic colorization",
                 "colorize photo",
                 "colorize video",
-                "black and white",
                 "ddcolor",
                 "auto color",
+                "automatic color",
+                "film",
+                "movie",
+                "recolor",
+                "deoldify",
             ],
             hidden=[io.Hidden.unique_id],
             inputs=[

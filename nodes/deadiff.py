@@ -117,7 +117,7 @@ class ApplyDEADiff(io.ComfyNode):
             description="Lets a Stable Diffusion 1.x MODEL listen to a reference's tokens beside the prompt: its "
             "coarse layers to what is shown, the others to style. Goes together with LoRAs, ControlNets, IP-Adapters "
             "and the color nodes.",
-            search_aliases=["apply style", "deadiff", "style transfer", "reference style", "image prompt"],
+            search_aliases=["apply style", "deadiff", "ip adapter", "ipadapter", "reference style", "image prompt"],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -46,8 +46,8 @@ class Doctor(io.ComfyNode):
                     tooltip="A Stable Diffusion 1.x, 2.x or SDXL checkpoint to look at, best straight from its loader; "
                     "with its vae and clip. Without it only the machine and the pack's own files are looked at.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the model."),
                 io.Clip.Input("clip", optional=True, tooltip="The CLIP that belongs to the model."),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the model."),
                 DDColorNetwork.Input("ddcolor", optional=True, tooltip="A DDColor network to look at."),
                 io.Model.Input("lcad_model", optional=True, tooltip="From Load L-CAD; with lcad_clip and lcad_vae."),
                 io.Clip.Input("lcad_clip", optional=True, tooltip="From the same Load L-CAD."),

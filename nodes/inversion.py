@@ -57,7 +57,14 @@ class DDIMInversion(io.ComfyNode):
             category=CATEGORY_STAGES,
             description="Finds the noise from which the model would draw this picture, and keeps the attention "
             "features that Attention Capture asked for on the way.",
-            search_aliases=["ddim inversion", "invert latent", "unsample", "noise inversion", "exemplar inversion"],
+            search_aliases=[
+                "ddim inversion",
+                "invert latent",
+                "unsample",
+                "invert noise",
+                "noise inversion",
+                "exemplar inversion",
+            ],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model, or the embedded model."),

@@ -31,7 +31,7 @@ class ReadFeatures(io.ComfyNode):
             category=CATEGORY_MEMORY,
             description="Looks at pictures once, so that strokes on them and colors from a memory need the model no "
             "more: with it a new stroke shows at once.",
-            search_aliases=["features", "precompute", "interactive recolor", "strokes without waiting", *ALIASES],
+            search_aliases=["features", "precompute", "interactive", "strokes without waiting", *ALIASES],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 network_input(),
@@ -82,7 +82,14 @@ class WriteMemory(io.ComfyNode):
             category=CATEGORY_MEMORY,
             description="Remembers what the things in color references look like and which colors they have, in one "
             "model call. Any number of gray pictures can be colored by it.",
-            search_aliases=["several references", "multiple references", "reference colors", *ALIASES],
+            search_aliases=[
+                "several references",
+                "multiple references",
+                "reference colors",
+                "keyframe",
+                "key frames",
+                *ALIASES,
+            ],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 network_input(),
@@ -138,6 +145,7 @@ class WriteStrokes(io.ComfyNode):
             "where they were painted and flow to what belongs together; on others they count for what looks alike.",
             search_aliases=[
                 "strokes",
+                "scribble",
                 "scribbles",
                 "color hints",
                 "paint colors",
@@ -260,7 +268,7 @@ class MergeMemories(io.ComfyNode):
             category=CATEGORY_MEMORY,
             description="Makes one color memory of several: references of several sizes, strokes on top of references, "
             "a palette for all of them. All were written with the same model and settings.",
-            search_aliases=["combine memories", "join references", "several references", *ALIASES],
+            search_aliases=["combine memories", "join references", *ALIASES],
             inputs=[
                 ColorMemory.Input("memory_1", tooltip="Any color memory."),
                 ColorMemory.Input("memory_2", tooltip="Another one, written with the same model, layers and context."),

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from .common import clip_input
 
 #: For ComfyUI's search, beside a node's own.
-ALIASES = ["recolor", "color memory", "reference colorization", "colorize"]
+ALIASES = ["color memory", "reference colorization"]
 
 
 def network_input(*, optional: bool = False, about: str = "") -> io.MultiType.Input:

@@ -40,10 +40,9 @@ class TransferColors(io.ComfyNode):
                 "registration",
                 "align",
                 "restore",
-                "recolor",
-                "old photo",
+                "restoration",
+                "photo restoration",
                 "optical flow",
-                "colorize photo",
             ],
             hidden=[io.Hidden.unique_id],
             inputs=[

@@ -33,8 +33,6 @@ class ConceptFusion(io.ComfyNode):
                 "vct",
                 "concept transfer",
                 "image translation",
-                "style transfer",
-                "prompt to prompt",
                 "guider",
             ],
             hidden=[io.Hidden.unique_id],

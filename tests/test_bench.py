@@ -141,3 +141,10 @@ def test_bench_of_color_memories_runs_on_a_toy(encoder):
     assert "| a further picture: UNet rows | 45 | 1 | 45.0x |" in found
     assert found.count("| pictures encoded, decoded |") == 2 and "| 1, 0 | |" in found
     assert "A memory of 100 references" in found and "Peak by shapes" in found
+
+
+def test_bench_of_statistics_runs_on_small_pictures():
+    """Those of other packages stand there where they are installed."""
+    found = report("bench.match", "--tiny")
+    for line in ("| covariance, mkl_lab |", "| sliced transport |", "| ours, covariance, lightness kept | 0.00 |"):
+        assert line in found

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from texts import checks, locales, names, node_tables, pages
+from texts import checks, locales, names, node_tables, pages, workflows
 from texts.__main__ import main
 from texts.schemas import ROOT, Input, read
 
@@ -108,6 +108,24 @@ def test_choices_have_a_translation_that_the_browser_looks_up(nodes):
     assert "one per image" in found and not any(option.isdigit() for option in found)
     for language in locales.TRANSLATED:
         assert locales.load(language, "main")[locales.OPTIONS].keys() == set(found)
+
+
+def test_example_workflows_are_shown_in_the_page_s_language():
+    script = (ROOT / "web" / "js" / "workflows.js").read_text(encoding="utf-8")
+    assert f'"{locales.NOTES}"' in script and f'"{locales.TITLES}"' in script
+    notes, titles = workflows.texts()
+    assert notes["Color by example"].startswith("## Color by example") and "Heat map" in titles
+    names = {path.stem for path in workflows.FOLDER.glob("*.json")}
+    assert names == notes.keys(), "each has one note"
+
+
+def test_titles_of_groups_and_of_what_is_within_subgraphs_are_read(tmp_path, monkeypatch):
+    inner = {"nodes": [{"type": "A", "title": "inner"}, {"type": "B"}]}
+    node = {"type": "MarkdownNote", "title": "note", "widgets_values": ["Said."]}
+    graph = {"nodes": [node], "groups": [{"title": "group"}], "definitions": {"subgraphs": [inner]}}
+    (tmp_path / "one.json").write_text(json.dumps(graph), encoding="utf-8")
+    monkeypatch.setattr(workflows, "FOLDER", tmp_path)
+    assert workflows.texts() == ({"one": "Said."}, {"group": "group", "inner": "inner", "note": "note"})
 
 
 def test_a_default_that_is_a_choice_has_its_translation_behind_it():

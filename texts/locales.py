@@ -16,7 +16,7 @@ from typing import Any
 
 from comfyui_exemplar.files.output import whole
 
-from . import pages
+from . import pages, workflows
 from .names import Tongue, names_of, options
 from .schemas import ROOT, Nodes
 
@@ -24,8 +24,9 @@ LANGUAGES = ("en", "zh", "ja")
 TRANSLATED = LANGUAGES[1:]
 FILES = ("nodeDefs", "main")
 TRANSLATED_FROM = "translated_from"
-#: The choices of combos in ``main.json``, read by ``web/js/options.js``; ComfyUI itself translates none.
-OPTIONS = "exemplarOptions"
+#: Parts of ``main.json`` that the scripts in ``web/js`` read, since ComfyUI itself translates none of them: the choices
+#: of combos, and what the example workflows say.
+OPTIONS, TITLES, NOTES = "exemplarOptions", "exemplarTitles", "exemplarNotes"
 
 
 def path(language: str, file: str) -> Path:
@@ -68,7 +69,9 @@ def english(nodes: Nodes) -> dict[str, dict[str, Any]]:
         for node in nodes.values()
     }
     words = {word for node in nodes.values() for word in node.category.split("/")}
-    main = {"nodeCategories": {word: word for word in sorted(words)}, OPTIONS: {word: word for word in options(nodes)}}
+    categories, choices = ({word: word for word in found} for found in (sorted(words), options(nodes)))
+    notes, titles = workflows.texts()
+    main = {"nodeCategories": categories, OPTIONS: choices, TITLES: titles, NOTES: notes}
     return {"nodeDefs": definitions, "main": main}
 
 

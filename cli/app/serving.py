@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -127,6 +128,8 @@ def serve(models: Models, *, host: str, port: int, shown: bool, traceback: bool)
     """
     with tempfile.TemporaryDirectory(prefix="exemplar-app-") as place, quiet(Path(place) / "kept"):
         page, url = launch(models, Path(place), host=host, port=port, shown=shown, traceback=traceback)
+        with suppress(ValueError):  # not in the main thread, which alone hears signals
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # its files go in this case, too
         try:
             say(f"{url} shows the page; Ctrl+C ends it.")
             while True:

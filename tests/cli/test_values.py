@@ -9,15 +9,17 @@ from comfyui_exemplar import cli
 #: What a command needs beside the option that is tried; its inputs are missing, so that nothing is ever worked on.
 NEEDED = {
     "app": ["--model", "missing.safetensors"],
+    "doctor": ["--model", "missing.safetensors"],
     "auto": ["missing.png"],
     "colorize": ["missing.png", "--reference", "missing-too.png"],
     "describe": ["missing.png"],
+    "match": ["missing.png", "--reference", "missing-too.png"],
     "recolor": ["missing.png", "--from", "missing-too.png"],
     "translate": ["missing.png", "--reference", "missing-too.png"],
     "extract-deadiff": ["missing.ckpt", "adapter.safetensors"],
 }
 #: Commands that are given their pictures elsewhere.
-WITHOUT_INPUTS = {"app"}
+WITHOUT_INPUTS = {"app", "doctor"}
 NOT_FINITE = ("nan", "inf", "-inf")
 HUGE = ("1e30", "-1e30", "9" * 400, "1e400", "9" * 5000)
 WORDS = ("", " ", "words", "1,5", "0x10", "a\nb", "\N{SNOWMAN}", "x" * 3000)

@@ -66,6 +66,7 @@ SHORT = {
     "ExemplarMatchLatentStatistics",
     "ExemplarDesaturate",
     "ExemplarMergeLuminance",
+    "ExemplarMatchColors",
     "ExemplarAttentionMap",
     "ExemplarLoadDDColor",
     "ExemplarConfidenceBlend",

@@ -76,6 +76,7 @@ WITHOUT = {
     "ExemplarPublishedSampler",
     "ExemplarDesaturate",
     "ExemplarMergeLuminance",
+    "ExemplarMatchColors",
     "ExemplarAttentionMap",
     "ExemplarLoadDDColor",
     "ExemplarConfidenceBlend",

@@ -280,6 +280,9 @@ RUNS: dict[str, Run] = {
     "ExemplarSaveInversion": _save_inversion,
     "ExemplarLoadInversion": _load_inversion,
     "ExemplarTransferColors": _transfer,
+    "ExemplarMatchColors": _plain(
+        "ExemplarMatchColors", image=lambda kit, n: kit.grays(n), reference=lambda kit, _: kit.colors(1)
+    ),
 }
 
 

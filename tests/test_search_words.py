@@ -1,0 +1,63 @@
+"""Words that users type into ComfyUI's search, and the node that each is to find first.
+
+The page ranks by id and display name alone, of which few words are a part; among the others it asks for the best fuzzy
+match within the aliases, and then for names of the word's length. So a word must be an alias of one node only.
+"""
+
+import re
+
+import pytest
+
+from texts.schemas import read
+
+WORDS = {
+    "b&w": "ExemplarDesaturate",
+    "black and white": "ExemplarDesaturate",
+    "greyscale": "ExemplarDesaturate",
+    "grayscale": "ExemplarDesaturate",
+    "vintage photo": "ExemplarColorize",
+    "old photo": "ExemplarColorize",
+    "recolor": "ExemplarDDColor",
+    "color by example": "ExemplarColorize",
+    "auto color": "ExemplarDDColor",
+    "automatic colorization": "ExemplarDDColor",
+    "deoldify": "ExemplarDDColor",
+    "film": "ExemplarDDColor",
+    "movie": "ExemplarDDColor",
+    "color grading": "ExemplarMatchColors",
+    "color match": "ExemplarMatchColors",
+    "photo restoration": "ExemplarTransferColors",
+    "restoration": "ExemplarTransferColors",
+    "restore": "ExemplarTransferColors",
+    "key frames": "ExemplarColorMemory",
+    "keyframe": "ExemplarColorMemory",
+    "several references": "ExemplarColorMemory",
+    "palette": "ExemplarColorPalette",
+    "scribble": "ExemplarColorStrokes",
+    "invert noise": "ExemplarDDIMInversion",
+    "unsample": "ExemplarDDIMInversion",
+    "null text inversion": "ExemplarPivotInversion",
+    "textual inversion": "ExemplarConceptInversion",
+    "style transfer": "ExemplarTranslate",
+    "prompt to prompt": "ExemplarPromptControl",
+    "ip adapter": "ExemplarApplyDEADiff",
+    "ipadapter": "ExemplarApplyDEADiff",
+    "mask by text": "ExemplarReferringMask",
+    "text mask": "ExemplarReferringMask",
+}
+
+
+@pytest.fixture(scope="module")
+def aliases():
+    return {name: {alias.lower() for alias in node.aliases} for name, node in read().items()}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_word_is_one_nodes(word, aliases):
+    assert [name for name, words in aliases.items() if word in words] == [WORDS[word]]
+
+
+def test_nodes_have_no_alias_twice():
+    for name, node in read().items():
+        assert len({alias.lower() for alias in node.aliases}) == len(node.aliases), name
+        assert all(re.search(r"\w", alias) for alias in node.aliases), name
