@@ -16,7 +16,7 @@ from ..color import desaturate, resize
 from ..color.sizes import size_of, working_size
 from ..diffusion.inversion import Inversion, check_same_model
 from ..diffusion.schedule import InversionPlan
-from .exemplar_settings import ColorizeSettings
+from .exemplar_settings import ColorizeSettings, WorkingSizeSettings
 from .host import Host
 
 NO_REFERENCE = (
@@ -85,7 +85,7 @@ def features_at_rest(bank: FeatureBank, device: torch.device) -> FeatureBank:
     return bank.compact()  # some of many pictures would keep all of them
 
 
-def size_to_work_at(host: Host, pictures: Tensor, settings: ColorizeSettings) -> tuple[int, int]:
+def size_to_work_at(host: Host, pictures: Tensor, settings: ColorizeSettings | WorkingSizeSettings) -> tuple[int, int]:
     """(height, width) in pixels at which pictures, (B, H, W, 3), are inverted and sampled."""
     return working_size(*size_of(pictures), settings.resolution, host.size_multiple, host.factor)
 

@@ -11,6 +11,26 @@ from ..settings import Settings, setting, share
 from .memory_settings import ShareSettings
 
 
+def _resolution() -> int:
+    return setting(
+        512,
+        "The model works at the area of a square with this side, in the picture's own proportions; best is what it was "
+        "trained for. Low is fast and calm, high gives more detail and doubled or scattered color. 0 works at the "
+        "pictures' own size. Color is taken back to the picture's size afterwards.",
+        low=0,
+        high=4096,
+        step=8,
+        auto=True,
+    )
+
+
+@dataclass(frozen=True)
+class WorkingSizeSettings(Settings):
+    """The size that pictures are worked on at."""
+
+    resolution: int = _resolution()
+
+
 @dataclass(frozen=True)
 class ColorizeSettings(Settings):
     """Everything a user can choose; the defaults are the paper's, for Stable Diffusion."""
@@ -42,16 +62,7 @@ class ColorizeSettings(Settings):
         high=999,
         auto=True,
     )
-    resolution: int = setting(
-        512,
-        "The model works at the area of a square with this side, in the picture's own proportions; best is what it was "
-        "trained for. Low is fast and calm, high gives more detail and doubled or scattered color. 0 works at the "
-        "pictures' own size. Color is taken back to the picture's size afterwards.",
-        low=0,
-        high=4096,
-        step=8,
-        auto=True,
-    )
+    resolution: int = _resolution()
     match_chroma: float = share(
         1.0,
         "0 keeps the colors as the model draws them, 1 gives them the mean and spread of the reference's colors. Lower "

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from texts.schemas import read
+
 from .test_architecture import ROOT
 from .test_packaging import project
 
@@ -71,6 +73,33 @@ def test_the_page_offers_what_is_missing(path):
         for model in models:
             assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith("/" + model["name"])
             assert model["directory"] == "checkpoints"
+
+
+def test_the_blueprint_has_the_widgets_of_exemplar_colorize():
+    """What one tunes, by its names and in its order, on auto; and sockets alone beside that."""
+    (path,) = BLUEPRINTS
+    (subgraph,) = load(path)["definitions"]["subgraphs"]
+    (outside,) = load(path)["nodes"]
+    (settings,) = [node for node in subgraph["nodes"] if node["type"] == "ExemplarStageSettings"]
+    widgets = [slot["name"] for slot in settings["inputs"] if "widget" in slot]
+    assert [slot["name"] for slot in outside["inputs"] if "widget" in slot] == widgets
+    assert outside["widgets_values"] == settings["widgets_values"] == [-1] * len(widgets)
+    whole = [item.id for item in read()["ExemplarColorize"].inputs]
+    assert widgets == [name for name in whole if name in widgets] and {"guidance", "depth", "resolution"} < set(widgets)
+    assert [slot["name"] for slot in outside["inputs"] if "widget" not in slot] == [
+        *("model", "vae", "conditioning", "image", "reference")
+    ]
+    # each link's two ends name it, and each input of the blueprint goes somewhere
+    ends = {link["id"]: link for link in subgraph["links"]}
+    nodes = {node["id"]: node for node in subgraph["nodes"]}
+    for link in ends.values():
+        if link["target_id"] in nodes:
+            assert nodes[link["target_id"]]["inputs"][link["target_slot"]]["link"] == link["id"]
+        if link["origin_id"] in nodes:
+            assert link["id"] in nodes[link["origin_id"]]["outputs"][link["origin_slot"]]["links"]
+    for at, slot in enumerate(subgraph["inputs"]):
+        found = [link["id"] for link in ends.values() if (link["origin_id"], link["origin_slot"]) == (-10, at)]
+        assert found == slot["linkIds"] and found
 
 
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)

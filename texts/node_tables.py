@@ -16,7 +16,7 @@ LIST = ROOT / "docs" / "nodes.md"
 SYSTEMS = {
     "Color by example": (
         "exemplar",
-        ("exemplar", "inversion", "inversion_files", "exemplar_stages", "attention_map", "confidence"),
+        ("exemplar", "inversion", "inversion_files", "exemplar_auto", "exemplar_stages", "attention_map", "confidence"),
     ),
     "Color memory": ("memory", ("memory", "memory_colorize", "memory_files")),
     "Colors of an edit": ("transfer", ("transfer",)),

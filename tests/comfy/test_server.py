@@ -52,6 +52,9 @@ def test_templates_are_listed_with_thumbnails(server, name):
 
 def test_workflows_use_every_node():
     used = {node["type"] for name in WORKFLOWS for node in load_workflow(name)["nodes"]}  # muted ones too
+    for path in (ROOT / "subgraphs").glob("*.json"):
+        (subgraph,) = json.loads(path.read_text("utf-8"))["definitions"]["subgraphs"]
+        used |= {node["type"] for node in subgraph["nodes"]}
     assert used >= NODES
 
 
@@ -98,8 +101,11 @@ def test_blueprint_is_listed_and_fits_the_nodes(server, object_info):
                 assert kind == list(given.values())[value[1]], key
 
 
-def test_blueprint_colors_on_auto(server):
-    """Load Embedded Model -> blueprint -> Run, with nothing set but the size of its pictures."""
+def test_blueprint_colors_as_exemplar_colorize_does(server, object_info):
+    """Load Embedded Model -> blueprint -> Run, with nothing set: the picture of the whole node, byte for byte.
+
+    The stages invert one picture after the other, the whole node all at once, which changes the last digits only.
+    """
     (path,) = (ROOT / "subgraphs").glob("*.json")
     blueprint = json.loads(path.read_text("utf-8"))
     (subgraph,) = blueprint["definitions"]["subgraphs"]
@@ -113,7 +119,6 @@ def test_blueprint_colors_on_auto(server):
         "model": ["model", 0],
         "conditioning": ["model", 3],
         **dict(zip(widgets, blueprint["nodes"][0]["widgets_values"], strict=True)),
-        "megapixels": 128**2 / 1024**2,
     }
     names = [slot["name"] for slot in subgraph["inputs"]]
     for body in prompt.values():
@@ -125,4 +130,13 @@ def test_blueprint_colors_on_auto(server):
     prompt["pictures"] = {"class_type": "ExemplarLoadDemoPictures", "inputs": {"pictures": "drawing"}}
     images = [str(end["origin_id"]), end["origin_slot"]]
     prompt["save"] = {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": "blueprint"}}
-    assert chroma(saved(server, prompt)) > 2
+    made = saved(server, prompt)
+    sockets = {name: link for name, link in outside.items() if isinstance(link, list)}
+    whole = {name: prompt[name] for name in ("model", "pictures")}
+    left = object_info["ExemplarColorize"]["input"]["required"].items()
+    widgets = {name: more[0]["default"] for name, (_, *more) in left if more and "default" in more[0]}
+    whole["color"] = {"class_type": "ExemplarColorize", "inputs": {**widgets, **sockets}}
+    whole["save"] = {"class_type": "SaveImage", "inputs": {"images": ["color", 0], "filename_prefix": "whole"}}
+    other = saved(server, whole)
+    assert chroma(made) > 2 and made.shape == other.shape
+    assert float((made - other).abs().max()) < 1.5 / 255 and float((made != other).float().mean()) < 1e-3

@@ -84,6 +84,8 @@ SHORT = {
     "ExemplarLoadMemory",
     "ExemplarSaveInversion",
     "ExemplarLoadInversion",
+    "ExemplarStageSettings",
+    "ExemplarWorkingSize",
 }
 #: What a node gives are times, and a file: test_doctor.py.
 ELSEWHERE = {"ExemplarDoctor"}

@@ -99,6 +99,8 @@ WITHOUT = {
     "ExemplarSaveInversion",
     "ExemplarLoadInversion",
     "ExemplarDoctor",  # whose report says where it ran out, see test_doctor.py
+    "ExemplarStageSettings",
+    "ExemplarWorkingSize",
 }
 #: Loaders that have no settings, and what they call.
 WITHOUT_SETTINGS = {

@@ -202,6 +202,8 @@ RUNS: dict[str, Run] = {
         latent=lambda kit, n: kit.latent(n),
         reference=lambda kit, _: kit.latent(1),
     ),
+    "ExemplarStageSettings": _plain("ExemplarStageSettings", model=_as(0)),
+    "ExemplarWorkingSize": _plain("ExemplarWorkingSize", image=lambda kit, n: kit.colors(n), model=_as(0), vae=_as(2)),
     "ExemplarPublishedSampler": _plain("ExemplarPublishedSampler", model=_as(0)),
     "ExemplarDesaturate": _plain("ExemplarDesaturate", image=lambda kit, n: kit.colors(n)),
     "ExemplarMergeLuminance": _plain(
