@@ -147,6 +147,26 @@ def test_who_fetches():
         assert re.search(rf'^{constant} = "[0-9a-f]{{40}}"$', (ROOT / file).read_text("utf-8"), re.MULTILINE)
 
 
+#: What lets a script write HTML, run text, store, or reach another server.
+UNWANTED = re.compile(
+    r"\b(?:innerHTML|outerHTML|insertAdjacentHTML|document|eval|Function|fetch|fetchApi|XMLHttpRequest|WebSocket|"
+    r"localStorage|sessionStorage|cookie|import\s*\(|https?:)"
+)
+
+
+def test_scripts_of_the_page_do_what_is_said_and_no_more():
+    scripts = {path.name: path.read_text("utf-8") for path in (ROOT / "web").rglob("*.js")}
+    said = re.findall(r"`(\w+\.js)`", " ".join(row[0] for row in rows("The scripts in ComfyUI's page")))
+    assert sorted(said) == sorted(scripts)
+    for file, text in scripts.items():
+        code = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
+        assert not UNWANTED.search(code), file
+        loaded = set(re.findall(r"""\bfrom\s+["']([^"']+)["']""", code))
+        own = {f"./{name}" for name in scripts}
+        assert loaded <= own | {f"../../../scripts/{name}.js" for name in ("app", "api")}, file
+        assert set(re.findall(r"\bapi\.(\w+)", code)) <= {"getCustomNodesI18n", "js"}, file
+
+
 def test_recommendations_are_judged_wherever_a_user_names_the_file():
     """Networks do not know the settings; hosts, commands and nodes do, and hand them to every loader that asks."""
     trees = {name(path): ast.parse(path.read_text("utf-8")) for path in package()}

@@ -7,8 +7,17 @@ const PREFIX = "Exemplar"; // of the pack's node ids
 const KEY = "exemplarOptions"; // in locales/<language>/main.json
 
 function label(option) {
-  const translated = part(KEY)[option];
-  return translated && translated !== option ? `${option}（${translated}）` : option;
+  const choices = part(KEY);
+  const translated = Object.hasOwn(choices, option) ? choices[option] : option;
+  return translated === option ? option : `${option}（${translated}）`;
+}
+
+// On the classic canvas the menu of a combo that has labels of its own is built without the filter, which lists of files
+// need: only fixed lists are labeled, and only where something is translated.
+function isTranslated(options) {
+  const choices = part(KEY);
+  const fixed = Array.isArray(options) && options.every((option) => Object.hasOwn(choices, option));
+  return fixed && options.some((option) => label(option) !== option);
 }
 
 app.registerExtension({
@@ -17,7 +26,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.comfyClass?.startsWith(PREFIX)) return;
     for (const widget of node.widgets ?? []) {
-      if (widget.type !== "combo" || widget.options.getOptionLabel) continue;
+      if (widget.type !== "combo" || widget.options.getOptionLabel || !isTranslated(widget.options.values)) continue;
       widget.options.getOptionLabel = (option) => label(option ?? "");
     }
   },

@@ -10,7 +10,7 @@ export async function ready() {
   texts = (await all) ?? {};
 }
 
-/** A part of a language's main.json; without a language of the page's. */
+/** A part of main.json in a language, by default the page's; {} where the language has none. */
 export function part(key, language = app.extensionManager.setting.get("Comfy.Locale")) {
   return texts[language]?.[key] ?? {};
 }

@@ -18,7 +18,7 @@ function translate(graph) {
   for (const [widget, name] of found) widget.value = notes[name];
   const graphs = [graph, ...(graph.subgraphs?.values() ?? [])];
   for (const item of graphs.flatMap((each) => [...each.nodes, ...each.groups])) {
-    if (titles[item.title]) item.title = titles[item.title];
+    if (Object.hasOwn(titles, item.title)) item.title = titles[item.title];
   }
 }
 
