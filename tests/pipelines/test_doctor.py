@@ -117,9 +117,10 @@ class TestReport:
 
     def test_an_older_report_is_replaced_and_nothing_else(self, report, tmp_path):
         other = tmp_path / "other.json"
-        other.write_text("{}")
-        with pytest.raises(ValueError, match="no report of the doctor"):
-            check_place(other)
+        for content in ("{}", "[]", "[" * 100_000, "hello", '{"report": "exemplar doctor", "report": 1}'):
+            other.write_text(content)
+            with pytest.raises(ValueError, match="no report of the doctor"):
+                check_place(other)
         own = tmp_path / "own.json"
         save(report, own)
         check_place(own)
