@@ -61,7 +61,7 @@ class Guard:
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._most:
-            await _refuse(send)
+            await _refuse(send, self._most)
             return
         came = 0
 
@@ -83,8 +83,8 @@ class Guard:
         await self._app(scope, counted, guarded)
 
 
-async def _refuse(send: Send) -> None:
-    said = f"The file is larger than {MOST_BYTES >> 20} MB.".encode()
+async def _refuse(send: Send, most: int) -> None:
+    said = f"The file is larger than {most >> 20} MB, or its size is not told as a number.".encode()
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(said)).encode())]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": said})
