@@ -40,7 +40,8 @@ def check_gradio() -> None:
 
     :raises ImportError: gradio is not there; the message says how to get it.
     """
-    if find_spec("gradio") is None:
+    found = find_spec("gradio")
+    if found is None or found.origin is None:  # a folder of that name, such as gradio's own of kept files, is none
         raise ImportError('The page needs gradio, which is not there: pip install -e ".[app]" in the pack\'s folder.')
 
 
