@@ -12,7 +12,7 @@ from . import options as common
 from .terminal import note, say
 
 if TYPE_CHECKING:
-    from ..pipelines.doctor.checks import Check
+    from ..pipelines.doctor.checks import Check, DoctorSettings
 
 NAME = "doctor"
 HELP = "look whether everything is as it should be"
@@ -61,6 +61,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     from ..color.batches import freed
     from ..files.output import check_destination
     from ..pipelines.doctor.checks import DoctorSettings, Meter, examine
@@ -79,8 +81,6 @@ def run(options: argparse.Namespace) -> int:
     checks, found = _checks(options, settings)
     facts = {**environment(device), "host": "command line", "dtype": options.dtype}
     meter, results = Meter(device), []
-    from tqdm import tqdm
-
     with tqdm(total=len(checks), unit="check") as bar:
 
         def begin(check: Check) -> None:
@@ -113,10 +113,10 @@ def _check_files(options: argparse.Namespace) -> None:
     """Whether there is what is named: a slip of the pen is said at once."""
     for option in ("model", "vae", "ddcolor", "lcad", "deadiff"):
         if (file := getattr(options, option)) is not None:
-            names.check_read(f"--{option}", file, folders=True)
+            names.check_read(f"--{option}", file, folders=option in ("model", "vae"))
 
 
-def _checks(options: argparse.Namespace, settings) -> tuple[list[Check], dict[str, list[float]]]:
+def _checks(options: argparse.Namespace, settings: DoctorSettings) -> tuple[list[Check], dict[str, list[float]]]:
     """All that is to be looked at, and where the numbers of the pack's own files are put."""
     from .. import demo
     from ..hosts.diffusers import doctor as host

@@ -65,15 +65,16 @@ class OwnPlace:
             return
 
 
-def write_new(folder: Path, stem: str, number: int, write: Write) -> Path:
+def write_new(folder: Path, stem: str, number: int, write: Write, suffix: str = SUFFIX) -> Path:
     """Write a file under the first free number, ``stem_00001_.safetensors``; nothing is replaced.
 
     :param number: the first that is tried.
+    :param suffix: of its name, with the dot.
     :returns: where it is.
     :raises OSError: it cannot be written.
     """
     for free in count(number):
-        path = folder / f"{stem}_{free:05}_{SUFFIX}"
+        path = folder / f"{stem}_{free:05}_{suffix}"
         try:
             write(path, True)
         except FileExistsError:

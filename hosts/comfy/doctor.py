@@ -26,7 +26,7 @@ from ...networks.deadiff.load import load_deadiff
 from ...pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
 from ...pipelines.doctor.checks import Check, Finding, NotRunError
 from ...pipelines.doctor.machine import GIB, version_of
-from ...pipelines.doctor.patients import Checkpoint, Files, Model, Once, Tokens
+from ...pipelines.doctor.patients import Checkpoint, Files, Model, Once, Tokens, family_of, other_precision
 from ...pipelines.recommended import SYSTEMS
 from . import sampling
 from .attention import fused_attention
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from ...pipelines.doctor.patients import Describer
 
 _SYSTEMS = ("exemplar", "memory", "vct")
-_FAMILIES = {768: "SD 1.x", 1024: "SD 2.x"}
 
 
 def attend() -> Attend:
@@ -133,9 +132,7 @@ def in_other_precision(model: Any) -> Any:
     path, load = _file_of(model), "use a core loader of checkpoints or diffusion models, or compare two runs."
     if path is None:
         raise NotRunError(f"the MODEL's loader did not say what file it is of; {load}")
-    half = torch.bfloat16 if model.load_device.type == "cpu" else torch.float16
-    dtype = half if _dtype(model) == torch.float32 else torch.float32
-    options = {"dtype": dtype}
+    options = {"dtype": other_precision(_dtype(model), model.load_device)}
     function = getattr(model.cached_patcher_init[0], "__name__", "")
     if function == "load_diffusion_model":
         return comfy.sd.load_diffusion_model(str(path), model_options=options)
@@ -165,7 +162,7 @@ def _model(host: ComfyTranslator, family: str) -> Model:
     numbers = sum(parameter.numel() for parameter in model.model.diffusion_model.parameters())
     kind = type(model.get_model_object("model_sampling")).__mro__
     predicts = "v" if any(base.__name__ == "V_PREDICTION" for base in kind) else "epsilon"
-    about = f"{numbers / 1e6:.0f} M numbers, predicts {predicts}, {_storage(model)}"
+    about = f"{numbers / 1e6:.0f} M numbers, predicts {predicts}{_storage(model)}"
     return Model(host, sections, family, _dtype(model), about)
 
 
@@ -175,16 +172,13 @@ def _dtype(model: Any) -> torch.dtype:
 
 
 def _storage(model: Any) -> str:
+    """In which precision the weights are, where it is another one."""
     stored = model.model_dtype()
-    return "" if stored == _dtype(model) else f"kept in {str(stored).removeprefix('torch.')}, "
+    return "" if stored == _dtype(model) else f", kept in {str(stored).removeprefix('torch.')}"
 
 
 def _family(model: Any) -> str:
-    kind = type(model.model).__name__
-    if kind == "SDXL":
-        return "SDXL"
-    width = context_width(model)
-    return _FAMILIES.get(width or 0, f"{kind}, prompts {width} wide")
+    return "SDXL" if type(model.model).__name__ == "SDXL" else family_of(context_width(model))
 
 
 def tokens_of(network: ComfyDEADiff) -> Tokens:
@@ -239,7 +233,7 @@ class ComfyDescriber:
         gray: Tensor,
         prompt: str,
         negative: str,
-        guidance: float,
+        cfg: float,
         instances: Sequence[Instance] = (),
     ) -> Tensor:
         if instances:
@@ -247,7 +241,7 @@ class ComfyDescriber:
         guider = comfy.samplers.CFGGuider(self.model)
         encoded = (self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text)) for text in (prompt, negative))
         guider.set_conds(*(with_gray(conditioning, gray) for conditioning in encoded))
-        guider.set_cfg(guidance)
+        guider.set_cfg(cfg)
         return sampling.run_sampler(guider, x, sample_ddim, sigmas, None)
 
     def decode(self, latent: Tensor, maps: Sequence[Tensor]) -> Tensor:

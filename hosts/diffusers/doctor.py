@@ -15,7 +15,7 @@ from ...files.headers import is_embedded
 from ...networks.ddcolor.load import load_ddcolor
 from ...networks.deadiff.load import load_deadiff
 from ...pipelines.deadiff import encode
-from ...pipelines.doctor.patients import Checkpoint, Files, Model, Once, Tokens
+from ...pipelines.doctor.patients import Checkpoint, Files, Model, Once, Tokens, family_of, other_precision
 from ...pipelines.recommended import SYSTEMS
 from .checkpoint import StandaloneModel, load_standalone
 from .lcad import load_lcad
@@ -28,9 +28,6 @@ attend = sdpa
 
 #: Instruction words of the kinds of tokens.
 _WORDS = {"style": "style", "semantics": "content"}
-
-#: Families by the width of their prompts.
-_FAMILIES = {768: "SD 1.x", 1024: "SD 2.x"}
 
 
 def embedded_files(device: torch.device, dtype: torch.dtype) -> Files:
@@ -52,8 +49,7 @@ def checkpoint_of(path: Path, device: torch.device, dtype: torch.dtype, **more: 
 
     :param more: of ``checkpoint.load_standalone``.
     """
-    half = torch.bfloat16 if device.type == "cpu" else torch.float16
-    other = half if dtype == torch.float32 else torch.float32
+    other = other_precision(dtype, device)
     return Checkpoint(
         path.name or path.resolve().name,
         Once(lambda: load_model(path, device=device, dtype=dtype, **more), "the checkpoint"),
@@ -94,7 +90,7 @@ def load_model(path: Path, **placed: Any) -> Model:
     model = load_standalone(path, **placed)
     text = load_concept_text(path, placed["device"])
     numbers = sum(parameter.numel() for parameter in model.unet.parameters())
-    about = f"{numbers / 1e6:.0f} M numbers, predicts {'v' if model.prediction == 'v_prediction' else 'epsilon'}, "
+    about = f"{numbers / 1e6:.0f} M numbers, predicts {'v' if model.prediction == 'v_prediction' else 'epsilon'}"
     host = DiffusersTranslator(model, text=text)
     family = "the embedded model" if path.is_file() and is_embedded(path) else _family(model)
     return Model(host, model.recommended, family, model.unet.dtype, about)
@@ -103,5 +99,4 @@ def load_model(path: Path, **placed: Any) -> Model:
 def _family(model: StandaloneModel) -> str:
     if model.added is not None:
         return "SDXL"
-    width = int(model.unet.config.cross_attention_dim)
-    return _FAMILIES.get(width, f"a Stable Diffusion of prompts {width} wide")
+    return family_of(int(model.unet.config.cross_attention_dim))

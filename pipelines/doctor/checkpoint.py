@@ -164,21 +164,21 @@ class Examination:
         layers = len(model.host.layers)
         kind = str(model.dtype).removeprefix("torch.")
         name = f"{self.checkpoint.name}: " if self.checkpoint.name else ""
-        return Finding(f"{name}{model.family}, {model.about}{layers} layers, {kind}", numbers={"layers": layers})
+        return Finding(f"{name}{model.family}, {model.about}, {layers} layers, {kind}", numbers={"layers": layers})
 
     @torch.no_grad()
     def _autoencoder(self) -> Finding:
         host, picture = self._model().host, self._seen(self.pictures.photo[1])
         back = host.decode(self._latent).cpu()[:, : picture.shape[1], : picture.shape[2]]
-        value = float(psnr(back.clamp(0, 1), picture))
-        shown = (("photograph", picture), ("encoded and decoded", back.clamp(0, 1)))
-        if not math.isfinite(value) and not bool(back.isfinite().all()):
+        if not bool(back.isfinite().all()):
             return Finding("no numbers", "failed", "The autoencoder overflows; load it in float32 or bfloat16.")
-        verdict: Verdict = "good" if value >= 19.6 else "look" if value >= 15 else "failed"
+        back = back.clamp(0, 1)
+        value = float(psnr(back, picture))
+        shown = (("photograph", picture), ("encoded and decoded", back))
+        verdict: Verdict = "good" if value >= 19.6 else "look"
         note = ""
         if verdict != "good":
             note = "This may be another model's VAE, or one of random weights; connect or name the one made for it."
-            verdict = "look"
         return Finding(f"{value:.1f} dB", verdict, note, {"psnr": value}, shown)
 
     @torch.no_grad()

@@ -64,8 +64,8 @@ def deadiff_checks(pictures: Pictures, network: Once) -> list[Check]:
         tokens: Tokens = network.first()
         begun = time.perf_counter()
         one, other = (tokens(each) for each in (pictures.photo[1], pictures.scene[1]))
-        seconds = (time.perf_counter() - begun) / 2
         apart = {kind: float((one[kind] - other[kind]).norm() / one[kind].norm()) for kind in one}
+        seconds = (time.perf_counter() - begun) / 2  # a device has done its work when its numbers are here
         if not all(bool(t.isfinite().all()) for t in (*one.values(), *other.values())):
             return Finding("no numbers", "failed", "The encoder overflows in this precision; use float32.")
         verdict: Verdict = "good" if min(apart.values()) > 0.01 else "look"

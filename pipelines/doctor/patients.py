@@ -43,6 +43,21 @@ class Describer(LCADHost, Protocol):
 Tokens = Callable[[Tensor], Mapping[str, Tensor]]
 
 
+#: Families by the width of their prompts; hosts tell SDXL, which is as wide as none of these.
+_FAMILIES = {768: "SD 1.x", 1024: "SD 2.x"}
+
+
+def family_of(width: int | None) -> str:
+    """What a Stable Diffusion is called whose prompts are so many channels wide."""
+    return _FAMILIES.get(width or 0, f"a Stable Diffusion of prompts {width} wide")
+
+
+def other_precision(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Single for half, and for single the half precision that a device is fast in."""
+    half = torch.bfloat16 if device.type == "cpu" else torch.float16
+    return half if dtype == torch.float32 else torch.float32
+
+
 @dataclass(frozen=True)
 class Model:
     """A Stable Diffusion, or the embedded model.
@@ -51,14 +66,14 @@ class Model:
     :param recommended: system -> settings.
     :param family: such as ``SD 1.x``.
     :param dtype: of the UNet's arithmetic.
-    :param about: what else is known of it, in words.
+    :param about: what else is known of it, in words with commas between them.
     """
 
     host: TranslationHost
     recommended: Mapping[str, Mapping[str, Any]]
     family: str
     dtype: torch.dtype
-    about: str = ""
+    about: str
 
     @property
     def exemplar(self) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from torch import Tensor
 
 from ...color.heat import side_by_side
 from ...files.output import whole
+from ...files.owned import write_new
+from ...files.plain_json import parse
 from ..sheet import labeled, scaled
 from .checks import UNKNOWN, Result, Verdict
 
 KIND, FORMAT = "exemplar doctor", 1
 SUFFIX = ".json"
 MIB = 2**20
+#: Bytes that no report has.
+_TOO_LONG = 16 * MIB
 
 #: What is said below a table.
 ABOUT = (
@@ -214,8 +218,9 @@ def check_place(path: Path) -> None:
     if not path.exists():
         return
     try:
-        ours = json.loads(path.read_text("utf-8")).get("report") == KIND
-    except (OSError, ValueError, AttributeError):
+        content = parse(path.read_bytes()) if path.stat().st_size < _TOO_LONG else None
+        ours = isinstance(content, dict) and content.get("report") == KIND
+    except (OSError, ValueError):
         ours = False
     if not ours:
         raise ValueError(f"{path} is no report of the doctor, and is not replaced; choose another name.")
@@ -226,7 +231,11 @@ def save(report: Report, path: Path) -> None:
 
     :raises OSError: it cannot be written; an older one is as it was.
     """
-    with whole(path) as beside:
+    _write(report, path)
+
+
+def _write(report: Report, path: Path, new: bool = False) -> None:
+    with whole(path, new=new) as beside:
         beside.write_text(report.json(), "utf-8")
 
 
@@ -235,12 +244,4 @@ def save_new(report: Report, folder: Path, stem: str, number: int) -> Path:
 
     :raises OSError: it cannot be written.
     """
-    for free in count(number):
-        path = folder / f"{stem}_{free:05}_{SUFFIX}"
-        try:
-            with whole(path, new=True) as beside:
-                beside.write_text(report.json(), "utf-8")
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("unreachable: numbers do not end")
+    return write_new(folder, stem, number, partial(_write, report), SUFFIX)
