@@ -217,15 +217,17 @@ class Settings:
             if not entry.about.auto or not entry.left_alone(chosen.get(name)):
                 continue
             place = recommendations if recommended and entry.recommended_as in recommended else published
-            place.append(f"{name} {self._value(entry):g}")
+            place.append(f"{name} {value_of(self, entry):g}")
         parts = (("recommended by the model", recommendations), ("published", published))
         return "; ".join(f"{whose}: {', '.join(listed)}" for whose, listed in parts if listed)
 
-    def _value(self, entry: Entry) -> Any:
-        owner: Any = self
-        for step in entry.path:
-            owner = getattr(owner, step)
-        return getattr(owner, entry.name)
+
+def value_of(settings: Settings, entry: Entry) -> Any:
+    """What some settings have for one of their class's, nested ones too."""
+    owner: Any = settings
+    for step in (*entry.path, entry.name):
+        owner = getattr(owner, step)
+    return owner
 
 
 def _build(cls: type[Own], values: dict[str, Any]) -> Own:

@@ -233,7 +233,7 @@ def _unpacked(text: str) -> Tensor:
 def _report(found: dict[str, dict], options: argparse.Namespace, machine: Machine) -> None:
     print(
         f"\nTranslation, {options.size} x {options.size}, {options.updates} updates of {ACCUMULATION} copies, "
-        f"{options.steps} steps, at most {options.iterations} iterations, guidance {options.cfg}, "
+        f"{options.steps} steps, at most {options.iterations} iterations, cfg {options.cfg}, "
         f"{machine}\n"
     )
     print("| | " + " | ".join(found) + " | naive / ours | naive / economical |\n|" + " --- |" * (len(found) + 3))

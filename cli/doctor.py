@@ -113,7 +113,7 @@ def _check_files(options: argparse.Namespace) -> None:
     """Whether there is what is named: a slip of the pen is said at once."""
     for option in ("model", "vae", "ddcolor", "lcad", "deadiff"):
         if (file := getattr(options, option)) is not None:
-            names.check_read(f"--{option}", file, folders=True)
+            names.check_read(f"--{option}", file, folders=option in ("model", "vae"))
 
 
 def _checks(options: argparse.Namespace, settings: DoctorSettings) -> tuple[list[Check], dict[str, list[float]]]:

@@ -10,7 +10,6 @@ from . import sources
 from .batch import plan
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 NAME = "match"
@@ -44,13 +43,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="PICTURE",
         help="white where the inputs are matched: statistics are taken and colors changed there (default: everywhere)",
     )
-    group.add_argument(
-        "--device",
-        default="cpu",
-        metavar="NAME",
-        help="where it runs: cpu, cuda (NVIDIA, AMD), cuda:1, xpu (Intel), mps (Apple) ..., or auto for the first "
-        "accelerator that torch finds (default: cpu)",
-    )
+    common.add_device(group)
     for advanced in (False, True):
         common.add_settings(command, MatchSettings, advanced=advanced)
 
@@ -61,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from ..pipelines.match import MatchSettings, match_colors
 
     settings = MatchSettings.resolve(**common.chosen(options, MatchSettings))
-    apart, device = settings.statistics == "each frame", _device(options)
+    apart, device = settings.statistics == "each frame", common.device(options)
     _check_numbers(options, settings.frame if settings.statistics == "one frame" else None, apart)
     batch = plan(
         options,
@@ -80,15 +73,6 @@ def run(options: argparse.Namespace) -> int:
                 batch.write(job, made[number : number + 1])
                 bar.update()
     return 0
-
-
-def _device(options: argparse.Namespace) -> torch.device:
-    from ..color.devices import find_device
-
-    try:
-        return find_device(options.device)
-    except ValueError as error:
-        raise ValueError(f"--device {options.device} {error}.") from None
 
 
 def _check_numbers(options: argparse.Namespace, frame: int | None, apart: bool) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..settings import Settings, entries
+
+if TYPE_CHECKING:
+    import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -131,13 +134,7 @@ def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = F
     group.add_argument(
         "--model", type=path, metavar="PLACE", required=required, help=f"{help} (required)" if required else help
     )
-    group.add_argument(
-        "--device",
-        default="cpu",
-        metavar="NAME",
-        help="where it runs: cpu, cuda (NVIDIA, AMD), cuda:1, xpu (Intel), mps (Apple) ..., or auto for the first "
-        "accelerator that torch finds (default: cpu)",
-    )
+    add_device(group)
     group.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -146,6 +143,17 @@ def add_model(command: argparse.ArgumentParser, help: str, *, required: bool = F
         "float32)",
     )
     return group
+
+
+def add_device(group: argparse._ArgumentGroup) -> None:
+    """Where the work is done, see :func:`device`."""
+    group.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where it runs: cpu, cuda (NVIDIA, AMD), cuda:1, xpu (Intel), mps (Apple) ..., or auto for the first "
+        "accelerator that torch finds (default: cpu)",
+    )
 
 
 def add_checkpoint(command: argparse.ArgumentParser, about: str = "(default: the embedded model)") -> None:
@@ -184,15 +192,24 @@ def placement(options: argparse.Namespace) -> dict[str, Any]:
     """
     import torch
 
-    from ..color.devices import check_dtype, find_device
+    from ..color.devices import check_dtype
 
-    dtype = getattr(torch, options.dtype)
+    dtype, where = getattr(torch, options.dtype), device(options)
     try:
-        device = find_device(options.device)
-    except ValueError as error:
-        raise ValueError(f"--device {options.device} {error}.") from None
-    try:
-        check_dtype(device, dtype)
+        check_dtype(where, dtype)
     except ValueError as error:
         raise ValueError(f"--dtype {options.dtype} {error}; use another one.") from None
-    return {"device": device, "dtype": dtype}
+    return {"device": where, "dtype": dtype}
+
+
+def device(options: argparse.Namespace) -> torch.device:
+    """The device that ``--device`` names.
+
+    :raises ValueError: it is not there.
+    """
+    from ..color.devices import find_device
+
+    try:
+        return find_device(options.device)
+    except ValueError as error:
+        raise ValueError(f"--device {options.device} {error}.") from None

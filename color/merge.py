@@ -12,10 +12,10 @@ from .gray import desaturate
 from .guided import upsample_guided
 from .lab import fitted_rgb, lab_to_rgb, rgb_to_lab
 from .pictures import check_picture
+from .planes import Gamut
 from .statistics import match_chroma_statistics
 
-#: What happens to colors that sRGB lacks, and how a smaller color picture is enlarged; see :func:`merge_luminance`.
-Gamut = Literal["fit", "clip"]
+#: How a smaller color picture is enlarged, see :func:`merge_luminance`.
 Upsampling = Literal["guided", "smooth"]
 
 

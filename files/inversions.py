@@ -214,7 +214,8 @@ def load_inversions(path: Path) -> Inversions:
         made = tuple(_assembled(i, one, model["fingerprint"], infos, tensors) for i, one in enumerate(each))
         if tensors:
             raise ValueError(f"found the tensor {short(min(tensors))}, which belongs to no inversion.")
-        return Inversions(made[: len(made) - model["gray"]], made[len(made) - model["gray"] :])
+        count = max(0, len(made) - model["gray"])  # a negative one would count from the end
+        return Inversions(made[:count], made[count:])
     except (ValueError, LookupError) as error:
         why = str(error) if isinstance(error, ValueError) else f"found no tensor {short(str(error.args[0]))}."
         advice = "" if "invert the picture again" in why else f" {_ADVICE}"

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..color.sizes import size_of
 from ..pipelines.exemplar_settings import ColorizeSettings, WorkingSizeSettings
+from ..settings import entries, value_of
 from .common import CATEGORY_STAGES, depth_within_steps
 from .inputs import expect, picture
 from .widgets import announce, later_widgets, resolved, title, widgets
@@ -72,8 +73,8 @@ class StageSettings(io.ComfyNode):
         require_unet(model, title(cls))
         # the stages are one pass
         settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), {**values, "passes": 1})
-        attention = settings.attention
-        return io.NodeOutput(*(getattr(settings if hasattr(settings, name) else attention, name) for name in _NUMBERS))
+        known = entries(ColorizeSettings)
+        return io.NodeOutput(*(value_of(settings, known[name]) for name in _NUMBERS))
 
 
 class WorkingSize(io.ComfyNode):

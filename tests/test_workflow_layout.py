@@ -24,6 +24,7 @@ SHOW_LIVE = {
     "ExemplarColorize",
     "ExemplarConceptInversion",
     "ExemplarDDIMInversion",
+    "ExemplarMatchColors",
     "ExemplarMemoryColorize",
     "ExemplarPivotInversion",
     "ExemplarTransferColors",
@@ -198,5 +199,6 @@ def test_simple_workflows_are_apps():
         "Color by example",
         "Color by words (L-CAD)",
         "Color memory, two references and strokes",
+        "Match colors by statistics",
         "Old photograph, colors from an edit",
     }

@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...settings import Entry, Settings, entries
+from ...settings import Entry, Settings, entries, value_of
 
 #: A slider of more places than this is hard to move: such numbers are typed.
 _PLACES = 1000
@@ -90,14 +90,6 @@ def _control(entry: Entry, settings: Settings) -> Control:
     bounds = f" From {low:g} to {high:g}." if low is not None and high is not None else ""
     value = None if about.auto else entry.default
     return Control(entry.name, "number", label, about.help + bounds, value, low, high, step, (), placeholder)
-
-
-def value_of(settings: Settings, entry: Entry) -> Any:
-    """A setting's value, nested ones too."""
-    owner: Any = settings
-    for step in (*entry.path, entry.name):
-        owner = getattr(owner, step)
-    return owner
 
 
 def chosen(settings: type[Settings], shown: Sequence[Control], values: Sequence[Any]) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def check_gradio() -> None:
 
     :raises ImportError: gradio is not there; the message says how to get it.
     """
-    if find_spec("gradio") is None:
+    found = find_spec("gradio")
+    if found is None or found.origin is None:  # a folder of that name, such as gradio's own of kept files, is none
         raise ImportError('The page needs gradio, which is not there: pip install -e ".[app]" in the pack\'s folder.')
 
 
@@ -61,7 +62,7 @@ class Guard:
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._most:
-            await _refuse(send)
+            await _refuse(send, self._most)
             return
         came = 0
 
@@ -83,8 +84,8 @@ class Guard:
         await self._app(scope, counted, guarded)
 
 
-async def _refuse(send: Send) -> None:
-    said = f"The file is larger than {MOST_BYTES >> 20} MB.".encode()
+async def _refuse(send: Send, most: int) -> None:
+    said = f"The file is larger than {most >> 20} MB, or its size is not told as a number.".encode()
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(said)).encode())]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": said})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ...pipelines.memory_settings import MemorySettings
     from .desk import Job
     from .models import Models
+
+log = logging.getLogger(__name__)
 
 #: What a fallback may be.
 Fallback = Literal["none", "automatic colors"]
@@ -261,7 +264,9 @@ def _looked_into(
             )
         else:
             maps = attention_maps(result.source, result.reference.gray, image, reference)
-    except (ValueError, LookupError):
+    except (ValueError, LookupError) as error:
+        log.warning("No confidence and no map of where colors come from: these settings kept nothing to make them of.")
+        log.debug("%s", error)
         return None, None
     height, width = image.shape[1:3]
     return over_picture(desaturate(image).cpu(), full_size(maps.confidence.cpu(), (height, width))), maps.carried

@@ -15,6 +15,7 @@ from torch import Tensor
 from ...attention.call import Attend
 from ...color import luminance_error, merge_luminance, rgb_to_lab
 from ...color.devices import check_dtype, device_name, devices, free_memory
+from ...files.room import free_bytes
 from .checks import Check, Finding, NotRunError, Verdict, share_verdict
 
 GIB = 2**30
@@ -39,7 +40,7 @@ def environment(device: torch.device) -> dict[str, str]:
         if version:
             found[name] = version
     found |= {name: version for name in LIBRARIES if (version := version_of(name))}
-    free = free_memory(device)
+    free = free_bytes() if device.type == "cpu" else free_memory(device)
     found["devices"] = ", ".join(devices())
     found["device"] = device_name(device)
     found["free memory"] = "not told" if free is None else f"{free / GIB:.1f} GiB"

@@ -77,3 +77,11 @@ def test_other_files_are_not_replaced(folder, capsys):
     assert "is no report of the doctor" in capsys.readouterr().err
     assert run("doctor", *OFF, "--json", folder / "other.txt") == 1
     assert run("doctor", *OFF) == 0
+
+
+@pytest.mark.parametrize("option", ["--ddcolor", "--lcad", "--deadiff"])
+def test_a_folder_is_no_file(option, folder, capsys):
+    """Only Stable Diffusion comes as a folder."""
+    assert run("doctor", *OFF, option, folder) == 1
+    said = capsys.readouterr().err
+    assert f"is a folder; {option} wants a file" in said

@@ -1,4 +1,4 @@
-"""Colors of edits through a real ComfyUI server: the two example workflows."""
+"""Colors of edits and by statistics through a real ComfyUI server: the example workflows."""
 
 import subprocess
 
@@ -20,6 +20,7 @@ needs_opencv = pytest.mark.skipif(
 )
 
 DRIFTED, OLD = "Colors of a drifted edit, without any model", "Old photograph, colors from an edit"
+STATISTICS = "Match colors by statistics"
 
 
 def titled(name):
@@ -80,3 +81,13 @@ def test_a_gray_edit_is_refused(server):
     run = server.run(prompt)
     assert run.status == "error" and run.node == only(prompt, "ExemplarTransferColors")
     assert "Transfer Colors: edited: found no color" in run.error
+
+
+def test_colors_by_statistics(server):
+    """Blue light over a piece of the reference: its colors come back, and its lightness where that is matched, too."""
+    found, at = shown(server, to_prompt(load_workflow(STATISTICS))), titled(STATISTICS)
+    truth, blue = found[at["What the piece was"]], found[at["In blue light"]]
+    both, colors = found[at["Light and colors matched"]], found[at["Colors matched, lightness kept"]]
+    assert float((both - truth).abs().mean()) < 0.3 * float((blue - truth).abs().mean())
+    assert float(ab_error(colors, truth)) < 0.5 * float(ab_error(blue, truth))
+    assert float((rgb_to_lab(colors)[..., 0] - rgb_to_lab(blue)[..., 0]).abs().max()) < 1

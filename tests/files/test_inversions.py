@@ -170,6 +170,7 @@ KEPT = "0.kept.1.output.3.1.v"
         ({"heads": [2, 3, 4, 2]}, None, {}, "found 16 channels of output.3 for 3 heads"),
         ({"channels": [8, 16, 32, 8]}, None, {}, r"its k of output.3.1: .*expected floats \(1, 9, 32\)"),
         ({"gray": 2}, None, {}, r"found 0 inversion\(s\) and 2 without"),
+        ({"gray": 3}, None, {}, r"found 0 inversion\(s\) and 2 without"),
         ({"inversions": []}, None, {}, "no list of inversions"),
         ({"inversions": None}, None, {}, "no list of inversions"),
         ({}, {"convention": "other"}, {}, "expected one of consistent, official, diffusers"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from comfyui_exemplar import demo
 from comfyui_exemplar.pipelines.doctor import expected, networks
 from comfyui_exemplar.pipelines.doctor.checks import Check, Finding, Meter, NotRunError, examine, plain, said
 from comfyui_exemplar.pipelines.doctor.embedded import Pictures
+from comfyui_exemplar.pipelines.doctor.machine import environment
 from comfyui_exemplar.pipelines.doctor.patients import Once
 from comfyui_exemplar.pipelines.doctor.report import Report, check_place, save, save_new
 
@@ -162,3 +164,7 @@ class TestNetworks:
             Pictures(demo.pictures_path()), Once(lambda: lambda _: {"style": next(made)}, "x")
         )
         assert check.run().verdict == verdict
+
+
+def test_free_memory_of_a_processor_is_told():
+    assert re.fullmatch(r"\d+\.\d GiB", environment(torch.device("cpu"))["free memory"])

@@ -71,3 +71,12 @@ def test_the_environment_is_as_it_was(tmp_path, monkeypatch):
         assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False" and os.environ["GRADIO_TEMP_DIR"] == str(tmp_path)
         assert os.environ["NO_PROXY"] == "here,127.0.0.1,localhost"
     assert dict(os.environ) == before
+
+
+def test_a_folder_called_gradio_is_not_gradio(tmp_path, monkeypatch):
+    """gradio itself leaves one where temporary files are."""
+    (tmp_path / "gradio").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "gradio", raising=False)
+    with pytest.raises(ImportError, match=r"\.\[app\]"):
+        serving.check_gradio()

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -57,8 +58,8 @@ def test_jobs_come_one_after_the_other_and_one_that_waits_can_be_stopped(desk):
         waiting = threading.Thread(target=second)
         waiting.start()
         began.wait(5)
-        while not desk.stop("b"):
-            pass
+        while waiting.is_alive() and not desk.stop("b"):
+            time.sleep(0.01)
         assert ended == []
     waiting.join(5)
     assert ended == ["stopped"] and list(desk.folder.iterdir()) == []
