@@ -18,7 +18,12 @@ export const app = {
   extensionManager: { setting: { get: () => given.language } },
 }
 """
-API = "export const api = { getCustomNodesI18n: async () => given.texts }\n"
+API = """
+export const api = {
+  asked: 0,
+  async getCustomNodesI18n() { this.asked += 1; return given.texts },
+}
+"""
 
 
 @pytest.fixture
@@ -120,3 +125,13 @@ class TestWorkflows:
         for language, text in (("en", note), ("ja", f"{note} And more.")):
             found, given = self.opened(page, language, text)
             assert found == given
+
+
+@pytest.mark.parametrize(("language", "asked"), [("en", 0), ("zh", 1)])
+def test_texts_are_asked_for_once_and_in_english_not_at_all(page, language, asked):
+    statements = (
+        "await import('./extensions/pack/js/workflows.js')",
+        "for (const each of Object.values(app.extensions)) await each.init()",
+        "made = (await import('./scripts/api.js')).api.asked",
+    )
+    assert page("options.js", "Exemplar.Options", "\n".join(statements), language) == asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -203,7 +204,9 @@ def plain(text: str, paths: Sequence[Path] = (), longest: int = 600) -> str:
     forms = {str(form) for path in paths for form in (path, path.absolute(), path.resolve())}
     for form in sorted(forms, key=len, reverse=True):
         line = line.replace(" ".join(form.split()), Path(form).name)
-    line = line.replace(str(Path.home()), "~")
+    home = os.path.expanduser("~")  # unlike Path.home(), it raises nothing where nobody has one
+    if len(home) > 1:  # a container's may be "/"
+        line = line.replace(home, "~")
     line = _PATH.sub(lambda found: found[1] or "a folder", line)
     return line if len(line) <= longest else f"{line[:longest]} ..."
 

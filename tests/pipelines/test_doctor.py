@@ -91,6 +91,12 @@ class TestPrivacy:
     def test_of_files_the_name_alone(self, text, told):
         assert plain(text) == told
 
+    def test_where_the_home_is_the_root(self, monkeypatch):
+        """As it is in containers that run under any number of a user."""
+        monkeypatch.setenv("HOME", "/")
+        monkeypatch.setenv("USERPROFILE", "/")
+        assert plain("v/epsilon of /srv/a/x.ckpt") == "v/epsilon of x.ckpt"
+
     def test_places_with_blanks(self, tmp_path):
         place = tmp_path / "my own models" / "x y.ckpt"
         told = said(ValueError(f"{place} holds nothing"), [place])

@@ -2,15 +2,22 @@
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 
-const all = api.getCustomNodesI18n().catch(() => ({}));
+let all; // one request, however many scripts ask
 let texts = {};
 
-/** Fetches them, once. */
+/** The page's language, such as "zh". */
+export function pageLanguage() {
+  return app.extensionManager.setting.get("Comfy.Locale");
+}
+
+/** Fetches them, unless the page is in English, of which nothing is translated. */
 export async function ready() {
+  if (pageLanguage() === "en") return;
+  all ??= api.getCustomNodesI18n().catch(() => ({}));
   texts = (await all) ?? {};
 }
 
 /** A part of main.json in a language, by default the page's; {} where the language has none. */
-export function part(key, language = app.extensionManager.setting.get("Comfy.Locale")) {
+export function part(key, language = pageLanguage()) {
   return texts[language]?.[key] ?? {};
 }

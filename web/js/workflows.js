@@ -1,7 +1,7 @@
 // Shows the pack's own example workflows in the page's language: notes, titles of nodes and groups. A graph is one of
 // them as long as its note is the English one, word for word; all others are left alone.
 import { app } from "../../../scripts/app.js";
-import { part, ready } from "./texts.js";
+import { pageLanguage, part, ready } from "./texts.js";
 
 const NOTES = "exemplarNotes"; // in locales/<language>/main.json: a workflow's note by the workflow's name
 const TITLES = "exemplarTitles"; // the same: translations by the English title
@@ -26,6 +26,6 @@ app.registerExtension({
   name: "Exemplar.Workflows",
   init: ready,
   afterConfigureGraph() {
-    if (app.extensionManager.setting.get("Comfy.Locale") !== "en") translate(app.graph);
+    if (pageLanguage() !== "en") translate(app.graph);
   },
 });

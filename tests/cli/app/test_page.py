@@ -136,3 +136,19 @@ def test_a_desk_is_all_that_the_page_needs(models, tmp_path):
 
     with quiet(tmp_path):
         assert len(build(models, Desk(tmp_path)).fns) > 8
+
+
+def test_no_file_of_the_server_is_read_that_was_not_uploaded(address, client, tmp_path):
+    """gradio's own client uploads whatever it is given; others may name a path of the server."""
+    import httpx
+
+    picture = (PICTURES / "scene-gray.png").read_bytes()
+    (tmp_path / "private.png").write_bytes(picture)
+    asked = values(client, "/auto")
+    with httpx.Client(base_url=f"{address}/gradio_api", trust_env=False, timeout=60) as server:
+        (uploaded,) = server.post("/upload", files={"files": ("gray.png", picture)}).json()
+        for path, refused in ((str(tmp_path / "private.png"), True), (uploaded, False)):
+            asked[0] = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            event = server.post("/call/auto", json={"data": asked}).json()["event_id"]
+            answer = server.get(f"/call/auto/{event}").text
+            assert ("event: error" in answer) is refused and "private" not in answer, answer
