@@ -104,7 +104,10 @@ class Doctor(io.ComfyNode):
         _together(cls, lcad_model=lcad_model, lcad_clip=lcad_clip, lcad_vae=lcad_vae)
         if model is not None:
             require_unet(model, title(cls))
+            host.check_kind(model, "model", title(cls))
             check_vae(vae, model, title(cls))
+        if lcad_model is not None:
+            host.check_kind(lcad_model, "lcad_model", title(cls))
         folder, stem, number, inside = photographs.destination(_PREFIX, 0, 0)
         checkpoint = None if model is None else host.checkpoint_of(model, vae, clip, title(cls))
         lcad = None if lcad_model is None else host.ComfyDescriber(lcad_model, lcad_clip, lcad_vae)
@@ -140,7 +143,7 @@ def _together(node: type[io.ComfyNode], **parts: Any) -> None:
         others = ", ".join(name for name in parts if name not in missing)
         raise ValueError(
             f"{title(node)}: {missing[0]}: found nothing beside {others}, expected what comes from the same loader; "
-            "connect it too."
+            "connect it too, or what belongs to it where that loader has none."
         )
 
 

@@ -1,6 +1,7 @@
 """The words a user reads: what is generated is current, translations are complete and not behind their English."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,8 @@ def test_options_and_identifiers_are_quoted():
 def test_another_script_quotes_every_identifier():
     quoted = pages.quoted("低则 depth 步，exact 和 exact。", ("exact",), ("depth", "x"))
     assert quoted == "低则 `depth` 步，`exact` 和 `exact`。"
+    quoted = pages.quoted("用 one per image 时写 embedding:name。", (), ("image", "name", "one per image"))
+    assert quoted == "用 `one per image` 时写 embedding:name。"
 
 
 def test_a_page_says_once_what_auto_means(nodes):
@@ -117,6 +120,24 @@ def test_example_workflows_are_shown_in_the_page_s_language():
     assert notes["Color by example"].startswith("## Color by example") and "Heat map" in titles
     names = {path.stem for path in workflows.FOLDER.glob("*.json")}
     assert names == notes.keys(), "each has one note"
+
+
+#: Bold and italic letters, with the character before and after.
+EMPHASIS = re.compile(r"(.?)(?<!\*)(\*{1,2})(?![\s*])([^*\n]+)\2(?!\*)(?=(.?))")
+
+
+@pytest.mark.parametrize("language", locales.TRANSLATED)
+def test_translated_notes_show_their_emphasis(language):
+    """Markdown takes `**（word）**and` for asterisks: it wants a space between a bracket and a letter. Code is blue on
+    blue in notes, so it is only where the English has it.
+    """
+    english, _ = workflows.texts()
+    for name, note in locales.load(language, "main")[locales.NOTES].items():
+        assert note.count("`") == english[name].count("`"), name
+        for before, _, inner, after in EMPHASIS.findall(note):
+            opens = re.match(r"\w", inner) or not re.match(r"\w", before)
+            closes = re.search(r"\w$", inner) or not re.match(r"\w", after)
+            assert opens and closes, f"{name}: {before}{inner}{after}"
 
 
 def test_titles_of_groups_and_of_what_is_within_subgraphs_are_read(tmp_path, monkeypatch):

@@ -174,7 +174,9 @@ def _item(
     """An input or output: its id, its name in the language and its default on one line, what it does on the next."""
     translated = words.name.format(entry.get("name", ""))
     behind = ("· " if translated else " · ") + default if default else ""  # a full-width bracket has its own room
-    ids = () if words is WORDS["en"] else node.words
+    # of other inputs' choices those that are no name, lest 'all for every image' has an identifier in it
+    phrases = {option for i in node.inputs for option in i.options if " " in option and option.islower()}
+    ids = () if words is WORDS["en"] else {*node.words, *phrases}
     text = entry.get("tooltip", "").removesuffix(words.auto_sentence).rstrip()
     return f"- `{name}`{translated}{behind}\\\n  {quoted(text, options, ids)}"
 
@@ -192,7 +194,7 @@ def quoted(text: str, options: Iterable[str] = (), ids: Iterable[str] = ()) -> s
     once = {option for option in options if not always and option.isalpha()}
     words = sorted({*options, *always}, key=len, reverse=True)
     any_word = "|".join([*map(re.escape, words), _IDENTIFIER])
-    pattern = re.compile(rf"(?<![\w./])(?:{any_word})(?![\w/])", re.A)
+    pattern = re.compile(rf"(?<![\w./:])(?:{any_word})(?![\w/])", re.A)
     seen: set[str] = set()
 
     def quote(match: re.Match[str]) -> str:

@@ -34,7 +34,7 @@ from .ddcolor import ComfyDDColor
 from .deadiff import ComfyDEADiff, apply
 from .embedded import load_demo
 from .host import ComfyHost
-from .lcad import ComfyLCADVAE, GrayPicture, load_file, with_gray
+from .lcad import ComfyLCADVAE, GrayPicture, LCADModel, load_file, with_gray
 from .lcad_instances import phrase_places
 from .model import context_width, file_name, require_unet, sigma_table
 from .recommended import recommended
@@ -44,6 +44,25 @@ if TYPE_CHECKING:
     from ...pipelines.doctor.patients import Describer
 
 _SYSTEMS = ("exemplar", "memory", "vct")
+
+
+def check_kind(model: Any, name: str, node: str) -> None:
+    """Whether a MODEL is of the kind that a socket is for: plain Stable Diffusion colors nothing in L-CAD's place.
+
+    :param name: ``model`` or ``lcad_model``; ``node`` is the asking node's display name.
+    :raises ValueError: it is of the other kind.
+    """
+    found = isinstance(model.model, LCADModel)
+    if found and name == "model":
+        raise ValueError(
+            f"{node}: model: found an L-CAD MODEL, expected Stable Diffusion; connect it to lcad_model, with the other "
+            "two outputs of Load L-CAD."
+        )
+    if not found and name == "lcad_model":
+        raise ValueError(
+            f"{node}: lcad_model: found {type(model.model).__name__}, expected the MODEL of Load L-CAD; connect other "
+            "checkpoints to model."
+        )
 
 
 def attend() -> Attend:

@@ -44,6 +44,7 @@ def need_prompt(conditioning: list | None, clip: Any, model: Any, node: str) -> 
     if found is None:
         raise ValueError(
             f"{node}: conditioning: found nothing, and no CLIP to encode the empty prompt with, expected one of both; "
-            "connect the CLIP of the same checkpoint to clip, or a CLIP Text Encode to conditioning."
+            "connect the CLIP of the same checkpoint to clip, or a CLIP Text Encode to conditioning. A checkpoint "
+            "without a CLIP gives nothing there: load the CLIP that belongs to it by Load CLIP."
         )
     return found

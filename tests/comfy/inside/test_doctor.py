@@ -108,3 +108,12 @@ def test_parts_of_a_model_are_refused(kit):
         examine(kit, clip=clip)
     with pytest.raises(ValueError, match="Doctor: ddcolor: found str, expected DDCOLOR"):
         examine(kit, ddcolor="x")
+
+
+def test_models_of_the_other_kind_are_refused(kit):
+    """Plain Stable Diffusion in L-CAD's place once was called good: it just leaves the gray picture out."""
+    (model, clip, vae, _), (lcad_model, lcad_clip, lcad_vae) = kit.embedded, kit.lcad
+    with pytest.raises(ValueError, match="Doctor: lcad_model: found BaseModel, expected the MODEL of Load L-CAD"):
+        examine(kit, lcad_model=model, lcad_clip=lcad_clip, lcad_vae=lcad_vae)
+    with pytest.raises(ValueError, match="Doctor: model: found an L-CAD MODEL, expected Stable Diffusion; connect it"):
+        examine(kit, model=lcad_model, clip=clip, vae=vae)
