@@ -121,9 +121,9 @@ def match_colors(
     def going_on() -> None:
         tell(done, None)
 
-    work = partial(_cloud, coordinates=settings.coordinates, device=device or image.device)
-    clouds = [work(image, mask, index) for index in range(batch)]
-    models = _references([work(reference, reference_mask, index) for index in range(len(reference))], apart, going_on)
+    work = partial(_clouds, coordinates=settings.coordinates, device=device or image.device)
+    clouds = work(image, mask, batch)
+    models = _references(work(reference, reference_mask, len(reference)), apart, going_on)
     out = image.new_empty(batch, *image.shape[1:])
     shared: Sequence[Stage] | None = None
     if not apart:
@@ -143,7 +143,7 @@ def match_colors(
 
 
 def _nothing(_done: int, _picture: Tensor | None) -> None:
-    """Nobody wants to know."""
+    """Where no progress is shown."""
 
 
 def _checked(image: Tensor, reference: Tensor | None, mask: Tensor | None, settings: MatchSettings) -> int:
@@ -163,12 +163,18 @@ def _checked(image: Tensor, reference: Tensor | None, mask: Tensor | None, setti
     return check_batch(image=image, reference=reference, mask=check_masks(mask, 0))
 
 
-def _cloud(pictures: Tensor, masks: Tensor | None, index: int, coordinates: Coordinates, device: torch.device) -> Cloud:
-    picture = pictures[index % len(pictures)]
-    weights = None if masks is None else masks[index % len(masks)]
-    if weights is not None and weights.shape != picture.shape[:2]:
-        weights = at_size(weights.float(), (picture.shape[0], picture.shape[1])).clamp(0, 1)
-    return Cloud(picture, weights, coordinates, device)
+def _clouds(
+    pictures: Tensor, masks: Tensor | None, count: int, coordinates: Coordinates, device: torch.device
+) -> list[Cloud]:
+    """One for each picture that is worked on; a mask that serves many is resized once, and held once."""
+    size = (pictures.shape[1], pictures.shape[2])
+    weights: list[Tensor | None] = [None]
+    if masks is not None:
+        weights = [mask if mask.shape == size else at_size(mask.float(), size).clamp(0, 1) for mask in masks]
+    return [
+        Cloud(pictures[index % len(pictures)], weights[index % len(weights)], coordinates, device)
+        for index in range(count)
+    ]
 
 
 def _counts(cloud: Cloud) -> bool:

@@ -102,7 +102,7 @@ def test_blueprint_is_listed_and_fits_the_nodes(server, object_info):
 
 
 def test_blueprint_colors_as_exemplar_colorize_does(server, object_info):
-    """Load Embedded Model -> blueprint -> Run, with nothing set: the picture of the whole node, byte for byte.
+    """Load Embedded Model -> blueprint -> Run, with nothing set: the picture of the whole node, to a step of 8 bits.
 
     The stages invert one picture after the other, the whole node all at once, which changes the last digits only.
     """

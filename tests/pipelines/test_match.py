@@ -228,6 +228,14 @@ class TestMasks:
         with pytest.raises(ValueError, match="mask"):
             match_colors(film, scene(1), MatchSettings(), mask=torch.ones(3, 12, 16))
 
+    def test_a_mask_for_all_is_resized_once(self, monkeypatch):
+        resized, film = [], torch.cat([scene(0)] * 5)
+        at_size = match.at_size
+        monkeypatch.setattr(match, "at_size", lambda mask, size: resized.append(size) or at_size(mask, size))
+        chosen = MatchSettings(statistics="whole batch")
+        match_colors(film, scene(1), chosen, mask=torch.ones(1, 12, 16))
+        assert resized == [(48, 64)]
+
     def test_nothing_to_match_to(self):
         with pytest.raises(ValueError, match="reference_mask: it is black, expected a place"):
             match_colors(scene(), scene(1), MatchSettings(), reference_mask=torch.zeros(1, 8, 8))
