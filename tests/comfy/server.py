@@ -338,7 +338,7 @@ def check_inputs(object_info: dict, node_id: str, body: dict) -> None:
     assert set(info["input"].get("required", {})) <= set(named.values()), where
     for key, value in body["inputs"].items():
         kind, options = (*specs[named[key]], {})[:2]
-        if isinstance(value, list):
+        if isinstance(value, list) or key == "ckpt_name":  # checkpoints are the user's own
             continue
         choices = kind if isinstance(kind, list) else options.get("options")
         assert choices is None or value in choices, f"{where}.{key}"
