@@ -143,7 +143,7 @@ def _together(node: type[io.ComfyNode], **parts: Any) -> None:
         others = ", ".join(name for name in parts if name not in missing)
         raise ValueError(
             f"{title(node)}: {missing[0]}: found nothing beside {others}, expected what comes from the same loader; "
-            "connect it too, or what belongs to it where that loader has none."
+            "connect it too."
         )
 
 
