@@ -140,6 +140,26 @@ def test_translated_notes_show_their_emphasis(language):
             assert opens and closes, f"{name}: {before}{inner}{after}"
 
 
+@pytest.mark.parametrize("language", locales.TRANSLATED)
+def test_other_nodes_go_by_their_names(nodes, language):
+    """Where the English tooltip, note or page names a node, the translation does so by the name that it has there."""
+    notes, _ = workflows.texts()
+    translated = locales.load(language, "main")[locales.NOTES]
+    pairs = [(name, note, translated[name]) for name, note in notes.items()]
+    for node in nodes:
+        english, other = (
+            pages.without_blocks(pages.page_path(node, tongue).read_text("utf-8")) for tongue in ("en", language)
+        )
+        pairs.append((node, re.sub("`[^`]*`", "", english), other))
+    english, other = (locales.flat(locales.load(tongue, "nodeDefs")) for tongue in ("en", language))
+    pairs += [(key, text, other[key]) for key, text in english.items()]
+    called = {node.name: locales.load(language, "nodeDefs")[node.id]["display_name"] for node in nodes.values()}
+    for where, text, translation in pairs:
+        for name, own in called.items():
+            if " " in name and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text):
+                assert own.split("（")[0] in translation, f"{where}: {name} is {own}"
+
+
 def test_titles_of_groups_and_of_what_is_within_subgraphs_are_read(tmp_path, monkeypatch):
     inner = {"nodes": [{"type": "A", "title": "inner"}, {"type": "B"}]}
     node = {"type": "MarkdownNote", "title": "note", "widgets_values": ["Said."]}
