@@ -76,7 +76,7 @@ def read(path: Path) -> dict[str, list[float]]:
     :raises ValueError: it is none of ours.
     """
     content = json.loads(path.read_text("utf-8"))
-    if content.get("format") != _FORMAT:
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{path.name} is no file of recorded numbers; reinstall the pack to restore it.")
     return {name: list(map(float, numbers)) for name, numbers in content["values"].items()}
 

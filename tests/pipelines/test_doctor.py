@@ -154,9 +154,10 @@ class TestExpected:
     def test_written_and_read(self, tmp_path):
         expected.write(tmp_path / "r.json", {"a": [1.0, 2.5]}, {"torch": "1"})
         assert expected.read(tmp_path / "r.json") == {"a": [1.0, 2.5]}
-        (tmp_path / "r.json").write_text('{"format": 0}')
-        with pytest.raises(ValueError, match="reinstall the pack"):
-            expected.read(tmp_path / "r.json")
+        for content in ('{"format": 0}', "[]"):
+            (tmp_path / "r.json").write_text(content)
+            with pytest.raises(ValueError, match="reinstall the pack"):
+                expected.read(tmp_path / "r.json")
 
 
 class TestNetworks:
