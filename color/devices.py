@@ -135,7 +135,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def strip_pixels(device: torch.device) -> int:
-    """Pixels that arithmetic works on at once: on accelerators what keeps them busy, on a CPU what a shared cache holds.
+    """Pixels that arithmetic works on at once: what keeps accelerators busy, and what a CPU's shared cache holds.
 
     Fewer would fit a core's own cache, but each step costs some microseconds to begin: 2^15 take a fifth longer.
     """

@@ -3,8 +3,8 @@
 What maps whole batches pixel by pixel spends its time here, so nothing is branched and nothing is copied that need not
 be: each piece of a curve is added where it applies, what is not needed any more is written over, since new memory
 costs as much as the arithmetic, and 3 x 3 matrices are sums of planes, which no device rounds to TF32 (:mod:`.lab`
-goes to the CPU for that). A power is 2^(p log2 x): two kernels, where a polynomial as exact needs a dozen. Constants are kornia's, so that both agree: to 1e-3 in L, a and b of
-pictures in 0..1, whose last digits differ.
+goes to the CPU for that). A power is 2^(p log2 x): two kernels, where a polynomial as exact needs a dozen. Constants
+are kornia's, so that both agree: to 1e-3 in L, a and b of pictures in 0..1, whose last digits differ.
 """
 
 from __future__ import annotations
