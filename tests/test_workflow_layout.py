@@ -31,8 +31,8 @@ SHOW_LIVE = {
     "ExemplarTranslate",
 }
 
-#: What Transfer Colors says below its widgets beside the preview: three lines.
-WORDS = {"ExemplarTransferColors": 80}
+#: What nodes say below their widgets: Transfer Colors three lines beside the preview, Color Memory two.
+WORDS = {"ExemplarTransferColors": 80, "ExemplarColorMemory": 60}
 
 #: Wires that cross each other, for each wire of the workflow.
 CROSSINGS = 1.2
