@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from comfyui_exemplar.color import luminance
+from comfyui_exemplar.color.devices import best_device
 from comfyui_exemplar.pipelines.match import MatchSettings, match_colors
 
 Run = Callable[[Tensor, Tensor], Tensor]
@@ -83,7 +84,7 @@ def core(method: str, statistics: str = "per_frame") -> Run | None:
         import comfy.options  # noqa: F401  (reads no arguments unless told to)
         from comfy.cli_args import args
 
-        args.cpu = not torch.cuda.is_available()
+        args.cpu = best_device().type == "cpu"
         from comfy_extras.nodes_post_processing import ColorTransfer
     except ImportError:
         return None

@@ -24,7 +24,7 @@ Space = Literal["CIE Lab", "RGB", "l-alpha-beta"]
 #: Pixels of a picture up to which its points are kept from one pass to the next.
 KEPT = 2**24
 #: Strips after which it is asked whether to go on.
-BETWEEN = 32
+BETWEEN = 8
 #: Points that a sample takes of all pictures, at most.
 SAMPLE = 2**17
 

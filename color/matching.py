@@ -80,16 +80,14 @@ class Grid:
 
     def counted(self, points: Tensor, weights: Tensor | None) -> Tensor:
         """(D * bins,): the points, or their weights, that fall into each bin; what lies outside counts at the ends."""
-        places = torch.empty(points.shape, dtype=torch.int32, device=points.device)
-        for channel, values in enumerate(points):
+        places = torch.empty(points.shape, dtype=torch.int64, device=points.device)
+        for channel, (values, place) in enumerate(zip(points, places, strict=True)):
             at = (values - self.low[channel]).mul_(1 / self.step[channel]).add_(0.5).clamp_(0, self.bins - 1)
-            places[channel] = at
-        for channel in range(1, len(points)):
-            places[channel] += channel * self.bins
+            place.copy_(at).add_(channel * self.bins)
         # not bincount, for which the host would wait
         counts = points.new_zeros(len(points) * self.bins)
         alike = torch.ones_like(points[0]) if weights is None else weights
-        return counts.scatter_add_(0, places.flatten().long(), alike.repeat(len(points)))
+        return counts.scatter_add_(0, places.flatten(), alike.repeat(len(points)))
 
 
 @dataclass(frozen=True)

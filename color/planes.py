@@ -1,9 +1,10 @@
 """CIE Lab of pixels that lie in planes: the arithmetic of :mod:`.lab` in few passes, on any device.
 
 What maps whole batches pixel by pixel spends its time here, so nothing is branched and nothing is copied that need not
-be: each piece of a curve is added where it applies, and 3 x 3 matrices are sums of planes, which no device rounds to
-TF32 (:mod:`.lab` goes to the CPU for that). Constants are kornia's, so that both agree: to 1e-3 in L, a and b of
-pictures in 0..1, whose last digits differ.
+be: each piece of a curve is added where it applies, what is not needed any more is written over, since new memory
+costs as much as the arithmetic, and 3 x 3 matrices are sums of planes, which no device rounds to TF32 (:mod:`.lab`
+goes to the CPU for that). A power is 2^(p log2 x): two kernels, where a polynomial as exact needs a dozen. Constants
+are kornia's, so that both agree: to 1e-3 in L, a and b of pictures in 0..1, whose last digits differ.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ Gamut = Literal["fit", "clip"]
 # Where the curves of sRGB and of Lab turn from a line to a power.
 _ENCODED, _LINEAR, _DARK = 0.04045, 0.0031308, 0.008856
 _SLOPE, _TURN = 7.787, 6 / 29
-# Linear sRGB to X / Xn, Y, Z / Zn (D65), and back.
-_XYZ = (
-    (0.412453 / 0.95047, 0.357580 / 0.95047, 0.180423 / 0.95047),
+# Linear sRGB to Y, X / Xn, Z / Zn (D65), which become L, a and b in their places, and back.
+_YXZ = (
     (0.212671, 0.715160, 0.072169),
+    (0.412453 / 0.95047, 0.357580 / 0.95047, 0.180423 / 0.95047),
     (0.019334 / 1.08883, 0.119193 / 1.08883, 0.950227 / 1.08883),
 )
 _RGB = (
-    (3.2404813432005266 * 0.95047, -1.5371515162713185, -0.4985363261688878 * 1.08883),
-    (-0.9692549499965682 * 0.95047, 1.8759900014898907, 0.0415559265582928 * 1.08883),
-    (0.0556466391351772 * 0.95047, -0.2040413383665112, 1.0573110696453443 * 1.08883),
+    (-1.5371515162713185, 3.2404813432005266 * 0.95047, -0.4985363261688878 * 1.08883),
+    (1.8759900014898907, -0.9692549499965682 * 0.95047, 0.0415559265582928 * 1.08883),
+    (-0.2040413383665112, 0.0556466391351772 * 0.95047, 1.0573110696453443 * 1.08883),
 )
 # Light outside 0..1 by so much is a rounding error, and no color outside of sRGB.
 _BELOW, _ABOVE = 1e-6, 2e-5
@@ -56,7 +57,7 @@ def matrixed(matrix: Sequence[Sequence[float]], planes: Tensor, offset: Sequence
 
 def to_lab(rgb: Tensor) -> Tensor:
     """sRGB in 0..1 to L, a and b, (3, n) float32 each; the input is left alone."""
-    return _lab(_root(matrixed(_XYZ, _light(rgb))))
+    return _lab(_root(matrixed(_YXZ, _light(rgb))))
 
 
 def from_lab(lab: Tensor, gamut: Gamut = "fit") -> Tensor:
@@ -65,9 +66,7 @@ def from_lab(lab: Tensor, gamut: Gamut = "fit") -> Tensor:
     :param gamut: "fit" pulls what sRGB lacks toward the neutral of the same L, as :func:`.lab.fit_gamut` does; "clip"
         clamps each channel.
     """
-    if gamut == "fit":
-        lab = torch.cat([lab[:1].clamp(0, 100), lab[1:]])
-    roots = _roots(lab)
+    roots = _roots(lab, fit=gamut == "fit")
     light = matrixed(_RGB, _cube(roots))
     if gamut == "fit":
         stray = (~_inside(light)).nonzero()[:, 0]
@@ -87,44 +86,53 @@ def shown(rgb: Tensor, gamut: Gamut = "fit") -> Tensor:
 
 def _light(encoded: Tensor) -> Tensor:
     """sRGB's values to linear light."""
-    line = encoded.clamp_max(_ENCODED).sub_(_ENCODED)
-    power = encoded.clamp_min(_ENCODED).add_(0.055).mul_(1 / 1.055).log2_().mul_(2.4).exp2_()
-    return power.add_(line, alpha=1 / 12.92)
+    power = encoded.clamp_min(_ENCODED)
+    line = encoded - power
+    return power.add_(0.055).mul_(1 / 1.055).log2_().mul_(2.4).exp2_().add_(line, alpha=1 / 12.92)
 
 
 def _encoded(light: Tensor) -> Tensor:
-    """The way back."""
-    line = light.clamp_max(_LINEAR).sub_(_LINEAR)
-    power = light.clamp_min(_LINEAR).log2_().mul_(1 / 2.4).exp2_().mul_(1.055).sub_(0.055)
-    return power.add_(line, alpha=12.92)
+    """The way back; ``light`` is written over."""
+    power = light.clamp_min(_LINEAR)
+    line = light.sub_(power)
+    return power.log2_().mul_(1 / 2.4).exp2_().mul_(1.055).sub_(0.055).add_(line, alpha=12.92)
 
 
 def _root(light: Tensor) -> Tensor:
-    """CIE's f: the cube root, a line where it is dark."""
-    line = light.clamp_max(_DARK).sub_(_DARK)
-    return light.clamp_min(_DARK).log2_().mul_(1 / 3).exp2_().add_(line, alpha=_SLOPE)
+    """CIE's f: the cube root, a line where it is dark; ``light`` is written over."""
+    power = light.clamp_min(_DARK)
+    line = light.sub_(power)
+    return power.log2_().mul_(1 / 3).exp2_().add_(line, alpha=_SLOPE)
 
 
 def _cube(roots: Tensor) -> Tensor:
     """The way back: its line, and what a cube has above that tangent, (f - t)^2 (f + 2 t)."""
     above = (roots - _TURN).clamp_min_(0)
-    return (above * above).mul_(above.add_(3 * _TURN)).add_(roots - 4 / 29, alpha=1 / _SLOPE)
+    return (above * above).mul_(above.add_(3 * _TURN)).add_(roots, alpha=1 / _SLOPE).sub_(4 / 29 / _SLOPE)
 
 
 def _lab(roots: Tensor) -> Tensor:
-    x, y, z = roots
-    lab = torch.empty_like(roots)
-    torch.mul(y, 116, out=lab[0]).sub_(16)
-    torch.sub(x, y, out=lab[1]).mul_(500)
-    torch.sub(y, z, out=lab[2]).mul_(200)
-    return lab
+    """Roots of Y, X and Z, written over with L, a and b."""
+    y, x, z = roots
+    x.sub_(y).mul_(500)
+    z.sub_(y).mul_(-200)
+    y.mul_(116).sub_(16)
+    return roots
 
 
-def _roots(lab: Tensor) -> Tensor:
+def _roots(lab: Tensor, fit: bool) -> Tensor:
+    """The way back.
+
+    :param fit: whether L is clamped to 0..100.
+    """
     roots = torch.empty_like(lab)
-    torch.add(lab[0], 16, out=roots[1]).mul_(1 / 116)
-    torch.add(roots[1], lab[1], alpha=1 / 500, out=roots[0])
-    torch.sub(roots[1], lab[2], alpha=1 / 200, out=roots[2])
+    y, x, z = roots
+    if fit:
+        torch.clamp(lab[0], 0, 100, out=y).add_(16).mul_(1 / 116)
+    else:
+        torch.add(lab[0], 16, out=y).mul_(1 / 116)
+    torch.add(y, lab[1], alpha=1 / 500, out=x)
+    torch.sub(y, lab[2], alpha=1 / 200, out=z)
     return roots
 
 
@@ -138,7 +146,7 @@ def _inside(light: Tensor) -> Tensor:
 
 def _pulled(roots: Tensor, iterations: int = 14) -> Tensor:
     """Light of colors outside of sRGB, (3, n), at the most chroma that fits, by bisection; L stays."""
-    gray = roots[1:2]
+    gray = roots[:1]
     away = roots - gray
     fits = torch.zeros_like(gray)
     step = 0.5

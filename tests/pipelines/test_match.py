@@ -105,6 +105,24 @@ class TestEveryWay:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("space", SPACES)
+def test_what_is_given_is_left_alone(method, space):
+    """Black pixels, too, whose logarithm there is not; and so a second call gives the same."""
+    given = [scene(), scene(1), torch.rand(1, 48, 64), torch.rand(1, 48, 64)]
+    given[0][:, :8] = given[1][:, :8] = 0
+    before = [each.clone() for each in given]
+
+    def work():
+        image, reference, mask, other = given
+        chosen = MatchSettings(method=method, space=space)
+        return match_colors(image, reference, chosen, mask=mask, reference_mask=other)
+
+    first = work()
+    assert all(torch.equal(*pair) for pair in zip(given, before, strict=True))
+    assert torch.equal(work(), first)
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("keep", [False, True])
 def test_mean_and_spread_of_colors_come_near_by_every_method(method, keep):
     image, reference = scene(0), scene(1)
