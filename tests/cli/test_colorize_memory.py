@@ -232,8 +232,8 @@ class TestRefusedBeforeAModelIsLoaded:
     @pytest.mark.parametrize(
         "options, expected",
         [
-            ((), "--reference (or --strokes or --memory)"),
-            (("--palette", "#f00"), "--reference (or --strokes or --memory)"),
+            ((), "--reference (or --strokes, --memory or --inversion)"),
+            (("--palette", "#f00"), "--reference (or --strokes, --memory or --inversion)"),
             (("--reference", "a.png*0"), "'a.png*0' has the weight 0, expected a number above 0"),
             (("--reference", "a.png*nan"), "has the weight nan"),
             (("--reference", "a.png*1*2"), "more than one weight"),
