@@ -55,7 +55,7 @@ _LCAD: Fields = {"widths": array(_WIDTH, *_LEVELS), "blocks": integer(1, 16), "g
 _SIDE: Fields = {"image_size": optional(integer(1, 16_384))}
 #: What judges a recommendation for which no settings are known, where it is neither text nor switch.
 _NUMBER = number(0, 1e9)
-_RESTORE = "Reinstall the pack to restore it, or get the file again."
+_RESTORE = "Get the file again, or write it anew; one that came with the pack comes back when the pack is reinstalled."
 
 
 def read_metadata(path: str | Path) -> Mapping[str, str]:
