@@ -155,7 +155,7 @@ def _checks(settings: DoctorSettings, checkpoint: Any, ddcolor: Any, lcad: Any, 
     from ..pipelines.doctor.checkpoint import Examination
     from ..pipelines.doctor.embedded import Embedded, Pictures
     from ..pipelines.doctor.expected import read
-    from ..pipelines.doctor.patients import Once
+    from ..pipelines.doctor.subjects import Once
 
     pictures = Pictures(demo.pictures_path())
     made = machine.checks(host.device(), host.attend(), host.attention_name())

@@ -1,7 +1,7 @@
 """``app``: a page in the browser that colors pictures, without ComfyUI. A first look, on this machine.
 
 Start at :func:`run`. :mod:`.page` is what is seen; below it, and without gradio, :mod:`.work` does what a button asks,
-:mod:`.pictures` reads what was dropped and painted, :mod:`.controls` says which widget a setting has. :mod:`.desk` lets
+:mod:`.pictures` reads what was dropped and painted, :mod:`.controls` says which widget a setting has. :mod:`.jobs` lets
 one job run at a time and says what went wrong, :mod:`.models` holds what is loaded, :mod:`.serving` is the server:
 local, without a request to any other host.
 """

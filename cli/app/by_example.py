@@ -8,7 +8,7 @@ from typing import Any
 
 from ...settings import Settings, entries
 from .controls import Control, chosen, controls
-from .desk import Desk, Job, sentence
+from .jobs import Job, Jobs, sentence
 from .models import Models
 from .parts import Action, Results, buttons, drop_zone, path_of, runner, settings_of, thumbnails
 from .pictures import PAINTED, Dropped, read, shown
@@ -32,7 +32,7 @@ EXAMPLES = ("drawing", "scene", "words", "photo")
 _LIGHT = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def by_example(models: Models, desk: Desk) -> None:
+def by_example(models: Models, jobs: Jobs) -> None:
     """Build the tab, where it is to stand."""
     import gradio as gr
 
@@ -58,7 +58,7 @@ def by_example(models: Models, desk: Desk) -> None:
     def files(picture: Any, references: Any, *_: Any) -> list[Path]:
         return [Path(each) for each in (picture, *(references or ())) if each]
 
-    action = Action(runner(desk, work, files), [*dropped.all, *settings.widgets], results, "colorize")
+    action = Action(runner(jobs, work, files), [*dropped.all, *settings.widgets], results, "colorize")
     action.on(dropped.go)
     dropped.listen()
     dropped.method.change(
@@ -74,7 +74,7 @@ def by_example(models: Models, desk: Desk) -> None:
         return str(gray), [str(reference)], None
 
     action.after(examples.click(example, [examples], [dropped.picture, dropped.references, dropped.editor], **_LIGHT))
-    action.stopped_by(dropped.stop, desk)
+    action.stopped_by(dropped.stop, jobs)
 
 
 class _Inputs:

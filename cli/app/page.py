@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from .by_example import by_example
-from .desk import Desk
+from .jobs import Jobs
 from .models import Models
 from .serving import KEPT
 from .tabs import automatic, of_an_edit
@@ -48,24 +48,24 @@ def theme() -> Any:
     return made.set(block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300")
 
 
-def build(models: Models, desk: Desk) -> Any:
+def build(models: Models, jobs: Jobs) -> Any:
     """gradio's Blocks of the whole page.
 
-    :param desk: where its jobs are done.
+    :param jobs: where its jobs are done.
     """
     import gradio as gr
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEPT) as page:
         gr.HTML(f"<h1>{TITLE}</h1><p>Model: {html.escape(models.name)}. Everything stays on this machine.</p>")
         with gr.Tab("By example"):
-            by_example(models, desk)
+            by_example(models, jobs)
         with gr.Tab("Colors of an edit"):
-            of_an_edit(desk)
+            of_an_edit(jobs)
         with gr.Tab("Automatic"):
-            automatic(models, desk)
+            automatic(models, jobs)
 
         def left(request: gr.Request) -> None:
-            desk.stop(request.session_hash or "")
+            jobs.stop(request.session_hash or "")
 
         page.unload(left)
     page.queue(max_size=8, default_concurrency_limit=2)

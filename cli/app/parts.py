@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .controls import Control
-from .desk import Desk, Refused, Stopped
+from .jobs import Jobs, Refused, Stopped
 from .pictures import SMALL, Dropped, shown, write_result
 from .work import Outcome, Source
 
@@ -135,8 +135,8 @@ def _inline(dropped: Dropped) -> str:
     return f"data:image/png;base64,{base64.b64encode(made.getvalue()).decode()}"
 
 
-def runner(desk: Desk, work: Work, files: Callable[..., Sequence[Path]]) -> Callable[..., Iterator[list[Any]]]:
-    """What a button calls: a job on the desk, whose result is shown first and then written.
+def runner(jobs: Jobs, work: Work, files: Callable[..., Sequence[Path]]) -> Callable[..., Iterator[list[Any]]]:
+    """What a button calls: a job, whose result is shown first and then written.
 
     :param work: ``work(job, *values)``.
     :param files: of the values, those that were uploaded.
@@ -152,7 +152,7 @@ def runner(desk: Desk, work: Work, files: Callable[..., Sequence[Path]]) -> Call
             progress((done, total), desc=what)
 
         try:
-            with desk.job(request.session_hash or "", files(*values), on_step) as job:
+            with jobs.job(request.session_hash or "", files(*values), on_step) as job:
                 outcome = work(job, *values)
                 seen = [*_pictures(outcome), told(outcome, job.notes)]
                 yield [*seen, gr.DownloadButton(interactive=False)]
@@ -197,12 +197,12 @@ class Action:
         """Run it when another event went well."""
         self._listen(event.success, api_visibility="private")
 
-    def stopped_by(self, button: Any, desk: Desk) -> None:
+    def stopped_by(self, button: Any, jobs: Jobs) -> None:
         """Stop it at a button's click: what runs ends with its next step, what waits does not begin."""
         import gradio as gr
 
         def stop(request: gr.Request) -> str:
-            there = desk.stop(request.session_hash or "")
+            there = jobs.stop(request.session_hash or "")
             return said("Stopped." if there else "Nothing is running.")
 
         button.click(stop, outputs=[self.results.said], cancels=self.events, queue=False, api_visibility="private")

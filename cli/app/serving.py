@@ -160,10 +160,10 @@ def launch(
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from ...demo import model_path
-    from .desk import Desk
+    from .jobs import Jobs
     from .page import HEAD, STYLE, build, theme
 
-    page = build(models, Desk(folder, traceback=traceback))
+    page = build(models, Jobs(folder, traceback=traceback))
     called = [*LOCAL, host] if host in LOCAL else ["*"]  # a page elsewhere may give this machine a name of its own
     passed = [Middleware(TrustedHostMiddleware, allowed_hosts=called), Middleware(Guard)]
     try:

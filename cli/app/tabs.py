@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .controls import chosen, controls
-from .desk import Desk, Job
+from .jobs import Job, Jobs
 from .models import Models
 from .parts import Action, Results, buttons, drop_zone, path_of, runner, settings_of
 from .work import Outcome, auto, recolor
@@ -15,7 +15,7 @@ from .work import Outcome, auto, recolor
 OF_MANY = ("steady", "batch")
 
 
-def of_an_edit(desk: Desk) -> None:
+def of_an_edit(jobs: Jobs) -> None:
     """Colors of an edited copy, back on the photograph."""
     import gradio as gr
 
@@ -36,12 +36,12 @@ def of_an_edit(desk: Desk) -> None:
         settings = chosen(TransferSettings, [*basic, *advanced], values)
         return recolor(job, path_of(original), path_of(edited), settings)
 
-    action = Action(runner(desk, work, _uploads(2)), [original, edited, *widgets], results, "recolor")
+    action = Action(runner(jobs, work, _uploads(2)), [original, edited, *widgets], results, "recolor")
     action.on(go)
-    action.stopped_by(stop, desk)
+    action.stopped_by(stop, jobs)
 
 
-def automatic(models: Models, desk: Desk) -> None:
+def automatic(models: Models, jobs: Jobs) -> None:
     """Colors with no reference."""
     import gradio as gr
 
@@ -62,9 +62,9 @@ def automatic(models: Models, desk: Desk) -> None:
     def work(job: Job, picture: Any, *values: Any) -> Outcome:
         return auto(models, job, path_of(picture), chosen(AutoColorSettings, [*basic, *advanced], values))
 
-    action = Action(runner(desk, work, _uploads(1)), [picture, *widgets], results, "auto")
+    action = Action(runner(jobs, work, _uploads(1)), [picture, *widgets], results, "auto")
     action.on(go)
-    action.stopped_by(stop, desk)
+    action.stopped_by(stop, jobs)
 
 
 def _uploads(count: int) -> Any:

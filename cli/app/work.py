@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...pipelines.exemplar import ColorizeResult
     from ...pipelines.exemplar_references import References
     from ...pipelines.memory_settings import MemorySettings
-    from .desk import Job
+    from .jobs import Job
     from .models import Models
 
 log = logging.getLogger(__name__)

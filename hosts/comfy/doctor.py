@@ -26,7 +26,7 @@ from ...networks.deadiff.load import load_deadiff
 from ...pipelines.deadiff import DEADiffEncodeSettings, DEADiffSettings
 from ...pipelines.doctor.checks import Check, Finding, NotRunError
 from ...pipelines.doctor.machine import GIB, version_of
-from ...pipelines.doctor.patients import Checkpoint, Files, Model, Once, Tokens, family_of, other_precision
+from ...pipelines.doctor.subjects import Checkpoint, Files, Model, Once, Tokens, family_of, other_precision
 from ...pipelines.recommended import SYSTEMS
 from . import sampling
 from .attention import fused_attention
@@ -41,7 +41,7 @@ from .recommended import recommended
 from .vct import ComfyTranslator
 
 if TYPE_CHECKING:
-    from ...pipelines.doctor.patients import Describer
+    from ...pipelines.doctor.subjects import Describer
 
 _SYSTEMS = ("exemplar", "memory", "vct")
 

@@ -15,7 +15,7 @@ from ...files.headers import is_embedded
 from ...networks.ddcolor.load import load_ddcolor
 from ...networks.deadiff.load import load_deadiff
 from ...pipelines.deadiff import encode
-from ...pipelines.doctor.patients import Checkpoint, Files, Model, Once, Tokens, family_of, other_precision
+from ...pipelines.doctor.subjects import Checkpoint, Files, Model, Once, Tokens, family_of, other_precision
 from ...pipelines.recommended import SYSTEMS
 from .checkpoint import StandaloneModel, load_standalone
 from .lcad import load_lcad

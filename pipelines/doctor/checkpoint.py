@@ -24,7 +24,7 @@ from ..exemplar_settings import ColorizeSettings
 from .checks import UNKNOWN, Check, Finding, NotRunError, Verdict, share_verdict
 from .correspondence import mirrored, places_changed
 from .embedded import Pictures
-from .patients import Checkpoint, Model
+from .subjects import Checkpoint, Model
 
 GROUP = "checkpoint"
 

@@ -11,7 +11,7 @@ from ...memory.features import joined_keys, joined_queries
 from ..memory_features import UNetFeatures
 from ..memory_settings import MemorySettings
 from .checks import Finding, Verdict
-from .patients import Model
+from .subjects import Model
 
 #: How far from its true place a place may be found, in places of the finest grid.
 _NEAR = 2

@@ -24,7 +24,7 @@ from ..transfer import TransferSettings, transfer_colors
 from ..vct import TranslateSettings, learn, translate
 from . import expected
 from .checks import Check, Finding, NotRunError, share_verdict
-from .patients import AutoColor, Describer, Files, Model, Tokens
+from .subjects import AutoColor, Describer, Files, Model, Tokens
 
 GROUP = "embedded"
 

@@ -13,7 +13,7 @@ from ..ddcolor import AutoColorSettings, auto_color
 from ..lcad import LCADSettings, describe
 from .checks import UNKNOWN, Check, Finding, Verdict
 from .embedded import Pictures
-from .patients import AutoColor, Describer, Once, Tokens
+from .subjects import AutoColor, Describer, Once, Tokens
 
 #: Mean distance from gray of colors that a trained network gives, Lab units. Photographs have some 5 to 40.
 _LEAST, _MOST = 2.0, 60.0

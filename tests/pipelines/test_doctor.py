@@ -13,8 +13,8 @@ from comfyui_exemplar.pipelines.doctor import expected, networks
 from comfyui_exemplar.pipelines.doctor.checks import Check, Finding, Meter, NotRunError, examine, plain, said
 from comfyui_exemplar.pipelines.doctor.embedded import Pictures
 from comfyui_exemplar.pipelines.doctor.machine import environment
-from comfyui_exemplar.pipelines.doctor.patients import Once
 from comfyui_exemplar.pipelines.doctor.report import Report, check_place, save, save_new
+from comfyui_exemplar.pipelines.doctor.subjects import Once
 
 CPU = Meter(torch.device("cpu"))
 

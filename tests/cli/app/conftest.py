@@ -1,11 +1,11 @@
-"""The embedded models, loaded once, and a desk."""
+"""The embedded models, loaded once, and the page's jobs."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from comfyui_exemplar.cli.app.desk import Desk
+from comfyui_exemplar.cli.app.jobs import Jobs
 from comfyui_exemplar.cli.app.models import Models
 
 PICTURES = Path(__file__).parents[3] / "demo" / "pictures"
@@ -18,5 +18,5 @@ def models():
 
 
 @pytest.fixture
-def desk(tmp_path):
-    return Desk(tmp_path)
+def jobs(tmp_path):
+    return Jobs(tmp_path)

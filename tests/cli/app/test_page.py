@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyui_exemplar.cli.app.desk import Desk
+from comfyui_exemplar.cli.app.jobs import Jobs
 from comfyui_exemplar.cli.app.serving import launch, quiet
 from comfyui_exemplar.files.pictures import read_photograph
 
@@ -135,7 +135,7 @@ def test_a_desk_is_all_that_the_page_needs(models, tmp_path):
     from comfyui_exemplar.cli.app.page import build
 
     with quiet(tmp_path):
-        assert len(build(models, Desk(tmp_path)).fns) > 8
+        assert len(build(models, Jobs(tmp_path)).fns) > 8
 
 
 def test_no_file_of_the_server_is_read_that_was_not_uploaded(address, client, tmp_path):

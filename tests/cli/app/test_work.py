@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.cli import main
-from comfyui_exemplar.cli.app.desk import Stopped
+from comfyui_exemplar.cli.app.jobs import Stopped
 from comfyui_exemplar.cli.app.pictures import write_result
 from comfyui_exemplar.cli.app.work import Colorize, auto, colorize, legend_of, recolor
 from comfyui_exemplar.files.pictures import load_picture, save_picture
@@ -18,8 +18,8 @@ SMALL = {"resolution": 64}
 
 
 @pytest.fixture
-def job(desk):
-    with desk.job("test") as made:
+def job(jobs):
+    with jobs.job("test") as made:
         yield made
 
 
@@ -77,15 +77,15 @@ def test_automatic_colors_stand_in_where_the_memory_is_unsure(models, job):
 
 
 @pytest.mark.parametrize("method, chosen", [("memory", SMALL), ("attention", {**SMALL, "depth": 4})])
-def test_it_stops_within_a_step(models, desk, method, chosen):
+def test_it_stops_within_a_step(models, jobs, method, chosen):
     calls = []
 
     def on_step(done, *_):
         calls.append(done)
         if done == 1:
-            desk.stop("me")
+            jobs.stop("me")
 
-    with pytest.raises(Stopped), desk.job("me", on_step=on_step) as job:
+    with pytest.raises(Stopped), jobs.job("me", on_step=on_step) as job:
         colorize(models, job, Colorize(GRAY, [REFERENCE], method=method, chosen=chosen))
     assert calls[-1] == 1
 

@@ -77,7 +77,7 @@ class Job:
             self.on_step(min(self.done, self.total), self.total, self.what)
 
 
-class Desk:
+class Jobs:
     """Jobs of all pages, one after the other.
 
     :param folder: where their files are while they run.
