@@ -22,6 +22,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+#: Where an input's options in ``/object_info`` say what it was called; ``web/js/renaming.js`` has it as well.
+RENAMED_FROM = "exemplar_renamed_from"
+
 #: What an ``auto`` widget holds until the user sets it. Every negative number means the same: no such setting has one.
 AUTO = -1
 #: What a tooltip says of it.

@@ -6,6 +6,7 @@ does not grow with it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -70,10 +71,10 @@ class Coordinates:
         return matrixed(_AXES, matrixed(_CONES, rgb.clamp_min(_DARKEST)).log10_())
 
     def to_rgb(self, points: Tensor) -> Tensor:
-        """The way back from l-alpha-beta, not clipped; RGB is what it is."""
+        """The way back from l-alpha-beta, not clipped; points of RGB are returned as they are."""
         if self.space == "RGB":
             return points
-        cones = matrixed(tuple(zip(*_AXES, strict=True)), points).mul_(3.3219280948873626).exp2_()
+        cones = matrixed(tuple(zip(*_AXES, strict=True)), points).mul_(math.log2(10)).exp2_()
         return matrixed(np.linalg.inv(np.array(_CONES)).tolist(), cones)
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-#: Under which name an input's options in ``/object_info`` say what it was called.
-RENAMED_FROM = "exemplar_renamed_from"
+from ..settings import RENAMED_FROM
 
 #: Node id -> former id of an input -> today's.
 Renamed = Mapping[str, Mapping[str, str]]

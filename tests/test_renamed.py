@@ -9,7 +9,8 @@ import pytest
 from comfyui_exemplar.cli import main
 from comfyui_exemplar.files.headers import RECOMMENDED_KEY
 from comfyui_exemplar.pipelines.recommended import read_recommended
-from texts.schemas import RENAMED_FROM, read
+from comfyui_exemplar.settings import RENAMED_FROM
+from texts.schemas import read
 
 from .test_architecture import ROOT
 

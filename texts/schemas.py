@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: ``nodes.renamed.RENAMED_FROM``, which cannot be imported without ComfyUI.
-RENAMED_FROM = "exemplar_renamed_from"
+from comfyui_exemplar.settings import RENAMED_FROM
 
 ROOT = Path(__file__).resolve().parent.parent
 DUMP = ROOT / "tests" / "stand_in" / "dump.py"

@@ -5,7 +5,8 @@ import copy
 import pytest
 
 from comfyui_exemplar.nodes import NODES
-from comfyui_exemplar.nodes.renamed import RENAMED_FROM, rename_in_prompts, rename_inputs, renamed_inputs
+from comfyui_exemplar.nodes.renamed import rename_in_prompts, rename_inputs, renamed_inputs
+from comfyui_exemplar.settings import RENAMED_FROM
 
 RENAMED = renamed_inputs(NODES)
 
