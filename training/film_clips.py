@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,21 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from comfyui_exemplar.color import desaturate, resize, rgb_to_lab, to_uint8
+from comfyui_exemplar.color.film_metrics import STEPS, cdc, warp_error
 from comfyui_exemplar.memory.features import Features, FeatureSource, joined_features
 
 from .clips import Clip
 
-#: Steps at which color distributions are compared.
-STEPS = (1, 2, 4)
-_BINS = 256
-
 
 class Truth:
-    """A clip's frames, kept: 150 kB each at 128 pixels."""
+    """A clip's frames, kept: 250 kB each at 128 pixels."""
 
     def __init__(self, clip: Clip) -> None:
         self.clip, self.count = clip, clip.frame_count
@@ -33,7 +28,6 @@ class Truth:
         frames = list(clip.frames())
         self.color = torch.stack([to_uint8(frame.color) for frame in frames])
         self.clean = torch.stack([to_uint8(frame.clean) for frame in frames])
-        self.histograms = torch.stack([histogram(picture) for picture in self.color])
         self._flows: dict[int, tuple[Tensor, Tensor]] = {}
 
     def gray(self, number: int) -> Tensor:
@@ -49,10 +43,9 @@ class Truth:
         return rgb_to_lab(self.clean[number][None].float() / 255)[0, ..., 1:]
 
     def flow(self, number: int) -> tuple[Tensor, Tensor]:
-        """Where a frame's pixels are in the next one, (H, W, 2) float16 pixels, and whether they are seen there."""
+        """Where a frame's pixels were in the one before, (H, W, 2) pixels, and whether they are seen there."""
         if number not in self._flows:
-            displacement, seen = self.clip.flow(number, number + 1)
-            self._flows[number] = displacement.half(), seen
+            self._flows[number] = self.clip.flow(number, number - 1)
         return self._flows[number]
 
     @cached_property
@@ -138,63 +131,42 @@ class Measured:
 
     truth: Truth
     error: dict[int, float] = field(default_factory=dict)
-    #: sums of (its own, the truth's, pairs of frames): change of chroma along the motion, and for each step the
-    #: divergence of color distributions; pairs lie in one shot.
+    #: Sums of its own and of the truth's, and how many: the change of chroma along the motion, over pairs of
+    #: neighboring frames; the divergence of color distributions, over runs of frames, which count by their length.
+    #: Both lie within shots.
     warp: list[float] = field(default_factory=lambda: [0.0, 0.0, 0])
-    divergence: dict[int, list[float]] = field(default_factory=lambda: {step: [0.0, 0.0, 0] for step in STEPS})
-    _last: deque[tuple[int, Tensor, Tensor, Tensor]] = field(default_factory=lambda: deque(maxlen=max(STEPS)))
+    divergence: list[float] = field(default_factory=lambda: [0.0, 0.0, 0])
+    _run: list[tuple[int, Tensor]] = field(default_factory=list)
+    _last: tuple[Tensor, Tensor] | None = None
 
     def add(self, number: int, picture: Tensor) -> None:
         """Take a frame's picture, (H, W, 3) in 0..1."""
         truth, chroma = self.truth.chroma(number), rgb_to_lab(picture[None].float())[0, ..., 1:]
         self.error[number] = float((chroma - truth).norm(dim=-1).mean())
-        counts = histogram(to_uint8(picture))
-        for before, *_, their_counts in self._last:
-            step = number - before
-            if step in self.divergence and self.truth.shots[before] == self.truth.shots[number]:
-                own = jensen_shannon(their_counts, counts)
-                true = jensen_shannon(self.truth.histograms[before], self.truth.histograms[number])
-                _count(self.divergence[step], own, true)
-        if self._last and self._last[-1][0] == number - 1 and self.truth.shots[number - 1] == self.truth.shots[number]:
-            displacement, seen = self.truth.flow(number - 1)
-            own, true = (
-                _moved(before, after, displacement.float(), seen)
-                for before, after in ((self._last[-1][1], chroma), (self._last[-1][2], truth))
-            )
-            _count(self.warp, own, true)
-        self._last.append((number, chroma, truth, counts))
+        follows = self._run and self._run[-1][0] == number - 1
+        if not follows or self.truth.shots[number - 1] != self.truth.shots[number]:
+            self._end_of_run()
+        elif self._last is not None:
+            flow = self.truth.flow(number)
+            pairs = ((self._last[0], chroma), (self._last[1], truth))
+            _count(self.warp, *(warp_error(pair, flows=[flow]) for pair in pairs), 1)
+        self._run.append((number, to_uint8(picture)))
+        self._last = chroma, truth
+
+    def _end_of_run(self) -> None:
+        if len(self._run) > max(STEPS):
+            own = cdc(picture.float() / 255 for _, picture in self._run)
+            true = cdc(self.truth.color[number].float() / 255 for number, _ in self._run)
+            _count(self.divergence, own, true, len(self._run))
+        self._run.clear()
 
     def written(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {
-            "error": {str(number): round(value, 4) for number, value in self.error.items()},
-            "warp": self.warp,
-            "divergence": {str(step): sums for step, sums in self.divergence.items()},
-        }
+        self._end_of_run()
+        error = {str(number): round(value, 4) for number, value in self.error.items()}
+        return {"error": error, "warp": self.warp, "divergence": self.divergence}
 
 
-def histogram(picture: Tensor) -> Tensor:
-    """(H, W, 3) uint8 -> (3, 256), the share of pixels with each value."""
-    values = picture.reshape(-1, 3).long() + torch.arange(3) * _BINS
-    return torch.bincount(values.flatten(), minlength=3 * _BINS).view(3, _BINS).float() / (values.numel() / 3)
-
-
-def jensen_shannon(one: Tensor, other: Tensor) -> float:
-    """Divergence of distributions (3, 256), natural logarithms, mean over channels."""
-    middle = (one + other) / 2
-    found = sum(torch.special.xlogy(each, each) - torch.special.xlogy(each, middle) for each in (one, other))
-    return float(found.sum(-1).mean() / 2)
-
-
-def _moved(before: Tensor, after: Tensor, displacement: Tensor, seen: Tensor) -> float:
-    """How far chroma changes along the motion, mean over what is seen in both frames, Lab units."""
-    height, width = seen.shape
-    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    grid = (torch.stack([x, y], -1) + displacement) / torch.tensor([width, height]) * 2 - 1
-    there = F.grid_sample(after.movedim(-1, 0)[None], grid[None], padding_mode="border", align_corners=False)[0]
-    return float((there.movedim(0, -1) - before).norm(dim=-1)[seen].mean())
-
-
-def _count(sums: list[float], own: float, true: float) -> None:
-    for place, value in enumerate((own, true, 1)):
+def _count(sums: list[float], own: float, true: float, weight: int) -> None:
+    for place, value in enumerate((own * weight, true * weight, weight)):
         sums[place] += value

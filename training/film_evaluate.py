@@ -24,7 +24,7 @@ from comfyui_exemplar.files.output import whole
 
 from .clip_scenes import Stock
 from .clips import DEVELOPMENT, EVALUATION, Clip
-from .film_clips import STEPS, Truth
+from .film_clips import Truth
 from .film_ways import AUTOMATIC, FILM, JOBS, KEYS, MEMORY, REFERENCES, THOROUGH, measure, open_bench, windows
 from .measure import rank_correlation
 from .report import rounded
@@ -137,11 +137,7 @@ def summary(clips: Sequence[Row], frames: int) -> dict[str, Any]:
             same = [_over([film], each_way["error"]) for film, each_way in zip(films[each], found, strict=True)]
             row[f"film, {each}"] = float(np.mean(same))
         row["warp"], row["true warp"] = _ratio([each["warp"] for each in found])
-        steps = {step: _ratio([each["divergence"][str(step)] for each in found]) for step in STEPS}
-        if all(own is not None for own, _ in steps.values()):
-            row["cdc"], row["true cdc"] = (float(np.mean([pair[i] for pair in steps.values()])) for i in (0, 1))
-            row["cdc by step"] = {str(step): own for step, (own, _) in steps.items()}
-            row["true cdc by step"] = {str(step): true for step, (_, true) in steps.items()}
+        row["cdc"], row["true cdc"] = _ratio([each["divergence"] for each in found])
         row["by distance"] = _by_distance(found)
         rows[name] = row
     shots = {protocol: _of_shots([clip[called(FILM, protocol)] for clip in clips]) for protocol in (KEYS, REFERENCES)}
@@ -219,7 +215,7 @@ def _goals(rows: dict[str, Row], shots: dict[str, Row]) -> list[Row]:
             if other:
                 share = other[f"film, {protocol}"] / other["error"]
                 found.append((f"{protocol}: error, of {way}", share, goal, True))
-        if "cdc" in film:
+        if film["cdc"] is not None:
             found.append((f"{protocol}: CDC, of the truth's", film["cdc"] / film["true cdc"], 1.1, True))
         if film["warp"] is not None:
             found.append(

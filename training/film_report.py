@@ -23,7 +23,7 @@ def table(numbers: dict[str, Any]) -> str:
     ]
     for name, row in numbers["ways"].items():
         film = ", ".join(f"{row[key]:.2f}" for key in row if key.startswith("film, "))
-        cdc, warp = row.get("cdc"), row["warp"]
+        cdc, warp = row["cdc"], row["warp"]
         lines.append(
             f"| {name} | {row['frames']} | {row['error']:.2f} | {film} | {_number(row['near'])} | "
             f"{_number(row['far'])} | {_number(row['far of near'], 'x')} | {_number(cdc, digits=5)} | "
@@ -73,7 +73,7 @@ def plot(numbers: dict[str, Any], path: Path) -> None:
         left.plot([int(at) for at in points], list(points.values()), style, color=_COLORS[way], label=name)
     left.set(xlabel="frames from the middle of the shot", ylabel="mean error in (a, b)", ylim=(0, None))
     left.legend(fontsize=7)
-    known = [name for name in names if "cdc" in numbers["ways"][name]]
+    known = [name for name in names if numbers["ways"][name]["cdc"] is not None]
     for shift, key, color in ((-0.2, "cdc", "#4477aa"), (0.2, "warp", "#ee6677")):
         values = [numbers["ways"][name][key] / numbers["ways"][name][f"true {key}"] for name in known]
         middle.barh([at + shift for at in range(len(known))], values, 0.4, color=color, label=f"{key}, of the truth's")
