@@ -5,7 +5,7 @@
     python -m bench.film --tiny                 short and small, to see that it works
 
 Rendered clips of three shots (training/clips.py) go through the whole flow: cuts, key frames, lookup, steadiness,
-merge, and FFV1 beside PyAV. Each length runs in a process of its own, whose resident peak counts, at a small size,
+merge, from FFV1 to FFV1. Each length runs in a process of its own, whose resident peak counts, at a small size,
 where a frame takes least time: what grows with the number of frames is what is asked. Times are processor seconds of
 one thread, since others work on the machine, too. Exemplar colorization has its reference inverted before and is given
 as many frames at once as its settings say.
@@ -20,17 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from comfyui_exemplar.color import desaturate, resize
+from comfyui_exemplar.color import desaturate
 from comfyui_exemplar.demo import model_path
+from comfyui_exemplar.files.films import FilmFacts, FilmFrame, FilmOutput, open_film
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines.exemplar import colorize
@@ -52,6 +50,7 @@ MEMORY_GOAL, SPEED_GOAL = 1.1, 5.0
 SMALL, EMBEDDED = 64, 128
 #: Frames that are timed of a film, and of exemplar colorization.
 TIMED, TIMED_EACH = 96, 16
+_RATE = Fraction(24)
 
 
 class Rendered:
@@ -59,37 +58,12 @@ class Rendered:
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
-        self.facts = SimpleNamespace(width=clip.size, height=clip.size, frames=clip.frame_count)
+        self.facts = FilmFacts(clip.size, clip.size, clip.frame_count, _RATE, 1 / _RATE, 8, "bt709", False)
 
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[SimpleNamespace]:
-        """From a frame on, up to but without another."""
-        for frame in self.clip.frames(start, stop):
-            yield SimpleNamespace(index=frame.number, picture=frame.gray)
-
-    def small(self, longest: int) -> Iterator[SimpleNamespace]:
-        """All, shrunk."""
-        side = min(longest, self.clip.size)
-        for frame in self.frames():
-            yield SimpleNamespace(index=frame.index, picture=resize(frame.picture[None], (side, side))[0])
-
-
-class Dropped:
-    """Where a film goes that nobody looks at."""
-
-    def check(self) -> None:
-        """Nothing stands against it."""
-
-    def begin(self, shots: Sequence[tuple[int, int]]) -> Mapping[int, Mapping[str, Any]]:
-        """None of them is there."""
-        return {}
-
-    @contextmanager
-    def shot(self, number: int) -> Iterator[SimpleNamespace]:
-        """Takes frames and keeps none."""
-        yield SimpleNamespace(write=lambda frame, picture: None, scores={})
-
-    def finish(self) -> None:
-        """Nowhere."""
+    def frames(self) -> Iterator[FilmFrame]:
+        """All of them."""
+        for frame in self.clip.frames():
+            yield FilmFrame(frame.number, frame.number, 1, frame.gray)
 
 
 def main() -> int:
@@ -99,30 +73,36 @@ def main() -> int:
     parser.add_argument("--frames", type=int, nargs=2, default=(500, 5000), metavar=("SHORT", "LONG"))
     parser.add_argument("--tiny", action="store_true", help="short and small")
     parser.add_argument("--only", choices=("memory", "time"), help="one of the two")
-    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.tiny:
         options.frames = (24, 48)
     torch.set_num_threads(1)
     if options.side:
-        print(json.dumps(length(int(options.side), SMALL)))
+        print(json.dumps(length(Path(options.side[0]), int(options.side[1]), SMALL)))
         return 0
-    if options.only != "time":
-        _memory(options.frames)
-    if options.only != "memory":
-        _time(24 if options.tiny else TIMED, 2 if options.tiny else TIMED_EACH, SMALL if options.tiny else EMBEDDED)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.only != "time":
+            _memory(Path(folder), options.frames)
+        if options.only != "memory":
+            frames, each, size = (24, 2, SMALL) if options.tiny else (TIMED, TIMED_EACH, EMBEDDED)
+            _time(Path(folder), frames, each, size)
     return 0
 
 
-def _memory(frames: Sequence[int]) -> None:
+def _memory(folder: Path, frames: Sequence[int]) -> None:
     found = []
     for count in frames:
         print(f"measuring {count} frames ...", file=sys.stderr, flush=True)
+        written(folder, count, SMALL)
         done = subprocess.run(
-            [sys.executable, "-m", "bench.film", "--side", str(count)], stdout=subprocess.PIPE, text=True, check=True
+            [sys.executable, "-m", "bench.film", "--side", str(folder), str(count)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         found.append(json.loads(done.stdout.splitlines()[-1]))
-    print(f"\nA film of {SMALL} x {SMALL} pixels, in three shots\n")
+    print(f"\nA film of {SMALL} x {SMALL} pixels in three shots, from FFV1 to FFV1\n")
     print("| frames | peak of the process, MiB | of it above what was there before, MiB | seconds a frame |")
     print("| --- | --- | --- | --- |")
     for count, row in zip(frames, found, strict=True):
@@ -131,14 +111,31 @@ def _memory(frames: Sequence[int]) -> None:
     print(f"\nPeak: {found[1]['peak'] / found[0]['peak']:.2f}x (goal: at most {MEMORY_GOAL:g}x).")
 
 
-def length(count: int, size: int) -> dict[str, float]:
-    """A film of so many frames: its resident peak and what was there before, MiB, and processor seconds."""
-    host, clip = _host(), Clip(Stock.demo(), 1, frames=count, size=size)
-    # one short film before, so that libraries are loaded and buffers are there
-    _colored(host, Clip(clip.stock, 1, frames=24, size=size))
-    before = _peak()
-    start = time.process_time()
-    _colored(host, clip)
+def clip_of(count: int, size: int) -> Clip:
+    """The clip that is measured."""
+    return Clip(Stock.demo(), 1, frames=count, size=size)
+
+
+def written(folder: Path, count: int, size: int) -> Path:
+    """A gray film of so many frames."""
+    path = folder / f"gray-{count}-{size}.mkv"
+    film = Rendered(clip_of(count, size))
+    output = FilmOutput(path, "ffv1", film, {}, overwrite=True)
+    output.check()
+    output.begin([(0, count)])
+    with output.shot(0) as shot:
+        for frame in film.frames():
+            shot.write(frame, frame.picture)
+    return output.finish()
+
+
+def length(folder: Path, count: int, size: int) -> dict[str, float]:
+    """A film of so many frames, which lies there: its resident peak and what was there before, MiB, and seconds."""
+    host = _host()
+    # a short film before, so that libraries are loaded and buffers are there
+    _colored(host, written(folder, 24, size), clip_of(24, size))
+    before, start = _peak(), time.process_time()
+    _colored(host, folder / f"gray-{count}-{size}.mkv", clip_of(count, size))
     return {"before": before, "peak": _peak(), "seconds": time.process_time() - start}
 
 
@@ -150,54 +147,54 @@ def _host() -> DiffusersHost:
     return DiffusersHost(load_standalone(model_path()))
 
 
-def _colored(host: DiffusersHost, clip: Clip, references: bool = False) -> None:
-    """The whole flow, with a key frame a shot, or with references alone."""
+def _colored(host: DiffusersHost, path: Path, clip: Clip, references: bool = False) -> None:
+    """The whole flow, with a key frame a shot, or with a reference alone."""
     chosen = host.model.recommended
     asking = MemorySettings.resolve(chosen.get("memory", {}))
     settings = FilmSettings.resolve(chosen.get("film", {}), asking=asking)
     network = UNetFeatures(host, asking.features)
     if references:
         writing = WritingSettings.resolve(chosen.get("memory", {}))
-        memory = write_references(network, clip.reference(0), writing)
         exemplar = ColorizeSettings.resolve(chosen.get("exemplar", {}))
-        thorough = lambda gray: colorize(host, gray, clip.reference(0), exemplar).images  # noqa: E731
-        colors = FilmColors(memory, (), thorough)
+        reference = clip.reference(0)
+        colors = FilmColors(
+            write_references(network, reference, writing),
+            (),
+            lambda gray: colorize(host, gray, reference, exemplar).images,
+        )
     else:
         keys = [KeyFrame(scene.middle, clip.frame(scene.middle).color[None]) for scene in clip.scenes]
         colors = FilmColors(None, keys)
-    film = Rendered(clip)
-    with tempfile.TemporaryDirectory() as folder:
-        color_film(film, network, settings, colors, _output(Path(folder) / "film.mkv", film))
+    film = open_film(path)
+    output = FilmOutput(path.with_name(f"{path.stem}-colored.mkv"), "ffv1", film, {}, overwrite=True)
+    color_film(film, network, settings, colors, output)
 
 
-def _output(path: Path, film: Rendered) -> Any:
-    return Dropped()
-
-
-def _time(frames: int, each: int, size: int) -> None:
-    host, clip = _host(), Clip(Stock.demo(), 1, frames=frames, size=size)
+def _time(folder: Path, frames: int, each: int, size: int) -> None:
+    host, clip, path = _host(), clip_of(frames, size), written(folder, frames, size)
     settings = ColorizeSettings.resolve(host.model.recommended.get("exemplar", {}))
     prepared = colorize(host, clip.frame(0).gray[None], clip.reference(0), settings).reference
 
     def thorough() -> None:
         for start in range(0, each, settings.batch):
             stop = min(start + settings.batch, each)
-            grays: Tensor = torch.stack([desaturate(clip.frame(number).gray[None])[0] for number in range(start, stop)])
+            grays = desaturate(torch.stack([clip.frame(number).gray for number in range(start, stop)]))
             colorize(host, grays, clip.reference(0), settings, prepared=prepared)
 
     rows = {
-        "film, a key frame a shot": _seconds(lambda: _colored(host, clip)) / frames,
-        "film, a reference": _seconds(lambda: _colored(host, clip, references=True)) / frames,
+        "film, a key frame a shot": _seconds(lambda: _colored(host, path, clip)) / frames,
+        "film, a reference": _seconds(lambda: _colored(host, path, clip, references=True)) / frames,
         "exemplar colorization of each frame": _seconds(thorough) / each,
     }
     slow = list(rows.values())[-1]
     print(f"\nThe embedded model at {size} x {size}, one thread, processor seconds; films of {frames} frames\n")
     print("| way | seconds a frame | times faster |\n| --- | --- | --- |")
     for name, seconds in rows.items():
-        print(f"| {name} | {seconds:.3f} | {slow / seconds:.1f}x (goal: at least {SPEED_GOAL:g}x) |")
+        print(f"| {name} | {seconds:.3f} | {slow / seconds:.1f}x |")
+    print(f"\nGoal: at least {SPEED_GOAL:g}x.")
 
 
-def _seconds(run: Any) -> float:
+def _seconds(run: Callable[[], None]) -> float:
     start = time.process_time()
     run()
     return time.process_time() - start
