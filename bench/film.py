@@ -150,11 +150,11 @@ def _host() -> DiffusersHost:
 def _colored(host: DiffusersHost, path: Path, clip: Clip, references: bool = False) -> None:
     """The whole flow, with a key frame a shot, or with a reference alone."""
     chosen = host.model.recommended
-    asking = MemorySettings.resolve(chosen.get("memory", {}))
+    asking = MemorySettings.resolve(chosen.get("memory", {}), resolution=clip.size)
     settings = FilmSettings.resolve(chosen.get("film", {}), asking=asking)
     network = UNetFeatures(host, asking.features)
     if references:
-        writing = WritingSettings.resolve(chosen.get("memory", {}))
+        writing = WritingSettings.resolve(chosen.get("memory", {}), resolution=clip.size)
         exemplar = ColorizeSettings.resolve(chosen.get("exemplar", {}))
         reference = clip.reference(0)
         colors = FilmColors(
