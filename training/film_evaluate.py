@@ -34,7 +34,11 @@ CLIPS, FRAMES, SIZE = 10, 500, 128
 DISTANCE = 10
 #: What films depend on beside what all ways do, below the pack's root.
 _FILM_ONLY = ("pipelines/film", "pipelines/shots", "color/steady", "color/frame_flow", "color/flow")
-_SHARED = ("pipelines/memory", "pipelines/exemplar", "pipelines/ddcolor", "memory/", "color/")
+_SHARED = (
+    *(f"pipelines/{name}" for name in ("memory", "exemplar", "ddcolor")),
+    *(f"color/{name}" for name in ("lab", "gray", "guided", "merge", "temporal", "film_metrics")),
+    "memory/",
+)
 
 Row = dict[str, Any]
 
