@@ -57,6 +57,24 @@ class FilmReport:
         known = [shot for shot in self.shots if shot.suggestion is not None]
         return max(known, key=lambda shot: sum(1 - each for each in shot.match)).suggestion if known else None
 
+    def listed(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return {
+            "shots": [
+                {
+                    "start": shot.start,
+                    "stop": shot.stop,
+                    "colored": shot.colored,
+                    "score": None if shot.score is None else round(shot.score, 4),
+                    "key_frames": list(shot.key_frames),
+                    "suggestion": shot.suggestion,
+                    "match": list(shot.match),
+                }
+                for shot in self.shots
+            ],
+            "suggestion": self.suggestion,
+        }
+
     def strip(self) -> Tensor:
         """(1, h, w, 3): the shots with thumbnails, match scores, key frames and suggestions."""
         from .film_strip import film_strip

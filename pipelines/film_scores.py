@@ -65,7 +65,8 @@ class ShotScores:
         if number in self.candidates:
             grid = features.grid
             keys = joined_keys(features, self.context)[0]
-            at = tuple(min(side, max(1, round(side * BLOCKS / max(grid)))) for side in grid)
+            height, width = (min(side, max(1, round(side * BLOCKS / max(grid)))) for side in grid)
+            at = (height, width)
             self._looks.append(
                 _Candidate(
                     number,

@@ -1,4 +1,4 @@
-"""A film start to end, on a tiny random model: what is done once, what goes on, what is refused and what is left alone."""
+"""A film start to end, on a tiny random model: what is done once, goes on, is refused, and is left alone."""
 
 import dataclasses
 import logging

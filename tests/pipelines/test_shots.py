@@ -1,4 +1,4 @@
-"""Shots: cuts are found where the picture changes for good, and nowhere else; color is told from gray and from tints."""
+"""Shots: cuts are found where the picture changes for good and nowhere else; color is told from gray and tints."""
 
 from types import SimpleNamespace
 
@@ -62,7 +62,7 @@ def inserted(pictures, first, others):
 @pytest.mark.parametrize("pan, zoom, grain", [(0, 0, 0.02), (3, 0, 0.02), (0, 1.0, 0.02), (0, 0, 0.1)])
 def test_a_hard_cut_is_found_at_its_frame(pan, zoom, grain):
     shots = [take(seed, 30, pan=pan, zoom=zoom, grain=grain) for seed in (0, 1, 2)]
-    assert starts(sum(shots, [])) == [30, 60]
+    assert starts([picture for shot in shots for picture in shot]) == [30, 60]
 
 
 @pytest.mark.parametrize(
