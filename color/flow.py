@@ -123,7 +123,7 @@ def _local(here: Tensor, there: Tensor, start: Tensor, most: float) -> Tensor:
     """Displacement, (h, w, 2), from a global one on."""
     places = grid((here.shape[0], here.shape[1])).float()
     moved = sampled(there[None], places + start)[0]
-    with _one_thread():
+    with one_thread():
         forward, backward = flow_between(here, moved), flow_between(moved, here)
     back = sampled(backward.movedim(-1, 0), places + forward).movedim(0, -1)
     miss = (forward + back).norm(dim=-1)
@@ -145,7 +145,7 @@ def _local(here: Tensor, there: Tensor, start: Tensor, most: float) -> Tensor:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """OpenCV on one thread, so that sums come in one order; its own number afterwards."""
     cv2: Any = opencv()
     threads = cv2.getNumThreads()

@@ -1,0 +1,146 @@
+"""Chroma that neither flickers nor drifts: what was found for each frame of a shot, averaged along its motion.
+
+A filter in information form (Kalman's, with a fading memory), from both sides (as Rauch, Tung and Striebel 1965): every
+place carries a mean of chroma and a precision. From frame to frame both go along the optical flow; the precision loses
+a share, and all of it where the flow is not believed (:mod:`.frame_flow`), so that nothing leaks over an occlusion or a
+cut. A frame's own chroma counts by its confidence. What is given (pinned) is very precise: it holds on its frame and
+is carried on from there.
+
+The recursion forward sees all frames before. The one backward begins at most ``ahead`` frames later, so a bounded
+number of planes waits, however long the shot is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .frame_flow import Link, Look, links_between
+
+#: Precision of chroma that is given, where a confidence of 1 is a precision of 1; and the least one.
+GIVEN, LEAST = 100.0, 1e-3
+
+
+@dataclass(frozen=True)
+class Colored:
+    """A frame of a shot with the colors that were found for it. Float32 planes on the CPU.
+
+    :param lightness: (h, w), CIE L.
+    :param chroma: (h, w, 2), a and b in Lab units.
+    :param confidence: (h, w) in 0..1.
+    :param pinned: (h, w) in 0..1, 1 where chroma is given and stays; None where nothing is.
+    """
+
+    lightness: Tensor
+    chroma: Tensor
+    confidence: Tensor
+    pinned: Tensor | None = None
+
+    def check(self, size: tuple[int, ...]) -> None:
+        """:raises ValueError: planes that do not fit each other or the shot's first frame of some (h, w)."""
+        planes = {"lightness": self.lightness, "confidence": self.confidence, "chroma": self.chroma[..., 0]}
+        if self.pinned is not None:
+            planes["pinned"] = self.pinned
+        for name, plane in planes.items():
+            if tuple(plane.shape) != tuple(size):
+                raise ValueError(
+                    f"steadied_along: found {name} of {tuple(plane.shape)}, expected {tuple(size)} as the first "
+                    "frame's lightness; resize it."
+                )
+
+
+@dataclass
+class _Waiting:
+    """A frame whose result waits for later ones.
+
+    :param before: (3, h, w), precision, and precision times chroma, that come from the frames before.
+    :param own: (3, h, w), the same of its own.
+    :param on: where its places are in the next frame; None as long as there is none.
+    """
+
+    frame: Colored
+    before: Tensor
+    own: Tensor
+    on: Link | None = field(default=None)
+
+
+def steadied_along(frames: Iterable[Colored], *, keep: float = 0.94, ahead: int = 20) -> Iterator[Tensor]:
+    """Steady chroma of one shot's frames, which come one after another.
+
+    A frame's result comes when ``ahead`` later ones are there, or when there are no more; it depends on no frame but
+    those before and at most ``ahead`` after. At most ``ahead + 1`` frames are kept.
+
+    :param frames: of one size, in order.
+    :param keep: 0..1, below 1: the share of what is known that is left after each frame. 0 leaves chroma as it is.
+    :param ahead: frames that are looked ahead, at least three quarters of them from every frame; 0 uses the past alone.
+    :returns: (h, w, 2) for each frame, in order.
+    :raises ValueError: for values or frames that do not fit.
+    """
+    if not 0 <= keep < 1:
+        raise ValueError(f"steadied_along: found keep {keep}, expected 0 or more and below 1.")
+    if ahead < 0:
+        raise ValueError(f"steadied_along: found {ahead} frames ahead, expected 0 or more.")
+    return _steadied(frames, keep, ahead)
+
+
+def _steadied(frames: Iterable[Colored], keep: float, ahead: int) -> Iterator[Tensor]:
+    waiting: deque[_Waiting] = deque()
+    at_once = ahead // 4 + 1
+    before: Look | None = None
+    for frame in frames:
+        frame.check(waiting[0].frame.lightness.shape if waiting else frame.lightness.shape)
+        look = Look.of(frame.lightness)
+        own = _own(frame)
+        known = torch.zeros_like(own)
+        if waiting and before is not None:
+            last = waiting[-1]
+            back, last.on = links_between(before, look)
+            known = _carried(last.before + last.own, back, keep)
+            if len(waiting) > ahead:
+                yield from _results(waiting, at_once, keep)
+        waiting.append(_Waiting(frame, known, own))
+        before = look
+    yield from _results(waiting, len(waiting), keep)
+
+
+def _own(frame: Colored) -> Tensor:
+    """(3, h, w): precision of a frame's own chroma, and the two multiplied."""
+    precision = frame.confidence.clamp(LEAST, 1)
+    if frame.pinned is not None:
+        precision = torch.lerp(precision, torch.full_like(precision, GIVEN), frame.pinned.clamp(0, 1))
+    return torch.cat([precision[None], precision * frame.chroma.movedim(-1, 0)])
+
+
+def _carried(known: Tensor, link: Link, keep: float) -> Tensor:
+    """(3, h, w): what is known of a neighbor, as far as this frame takes it over."""
+    return link.carried(known) * (link.reliability * keep)
+
+
+def _results(waiting: deque[_Waiting], count: int, keep: float) -> Iterator[Tensor]:
+    """(h, w, 2) of the first frames that wait, which then wait no more."""
+    after = None
+    means: list[Tensor] = []
+    for place in range(len(waiting) - 1, -1, -1):
+        each = waiting[place]
+        total = each.before + each.own
+        if after is not None and each.on is not None:
+            later = _carried(after, each.on, keep)
+            total, after = total + later, each.own + later
+        else:
+            after = each.own
+        if place < count:
+            means.append(_mean(total, each.frame))
+    for _ in range(count):
+        waiting.popleft()
+    yield from reversed(means)
+
+
+def _mean(total: Tensor, frame: Colored) -> Tensor:
+    chroma = (total[1:] / total[0]).movedim(0, -1)
+    if frame.pinned is None:
+        return chroma
+    return torch.lerp(chroma, frame.chroma, frame.pinned.clamp(0, 1)[..., None])  # exact where it is 0 or 1
