@@ -69,7 +69,7 @@ class FilmSettings(Settings):
     shots: ShotSettings = field(default_factory=ShotSettings)
     asking: MemorySettings = field(default_factory=MemorySettings)
     steadiness: float = share(
-        0.9,
+        0.94,
         "How much color is carried from frame to frame along the motion. 0 colors every frame by itself, which "
         "flickers; high is steady, and takes longer to correct what was wrong in the frames around.",
         high=0.99,
@@ -104,7 +104,7 @@ class FilmSettings(Settings):
         "others.",
     )
     ahead: int = setting(
-        16,
+        20,
         "How many frames after a frame count for its color. Low takes less memory; high is steadier where color is "
         "known later only.",
         low=0,
