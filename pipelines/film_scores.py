@@ -27,6 +27,8 @@ HALF = 12.0
 #: Share of a found color that is off where it comes from something unlike; and how far below that of the place itself
 #: the logit of its best match is where it is so to 63 %. Chosen on the development clips of ``training.clips``.
 OFF, UNLIKE = 0.4, 8.0
+#: By how much logits are divided that say which places a key frame would help.
+SOFT = 2.0
 #: Share of the difference from what the motion carried that is taken for an error.
 CARRIED = 0.5
 #: Frames of a shot that are candidates for the next key frame.
@@ -140,7 +142,7 @@ def _pooled(values: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Ten
 def _gain(one: _Candidate, other: _Candidate) -> float:
     """How much of a frame's doubt another one as key frame would take away: by how much alike places look."""
     logits = (other.queries.float() @ one.keys.float().T).amax(-1)
-    return float((other.doubt * (logits - other.own).clamp(max=0).exp()).sum())
+    return float((other.doubt * ((logits - other.own) / SOFT).clamp(max=0).exp()).sum())
 
 
 def thumbnail(picture: Tensor) -> Tensor:
