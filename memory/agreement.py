@@ -46,17 +46,23 @@ def agreed(
     top: int = 0,
     most: int = 0,
     device: torch.device | None = None,
+    prior: Tensor | None = None,
 ) -> Found:
     """Ask a memory, and where it has several sources once more, with what they agree on.
 
     :param queries: (h · w, C) on ``grid``, as for ``lookup.look_up``; ``top`` and ``device`` too.
     :param most: see ``lookup.shortlisted``.
     :param strength: see :func:`agreement`; 0 asks once.
+    :param prior: (sources,), added to the logits of each source's entries; None adds nothing.
     """
-    chosen = shortlisted(queries, grid, memory, most, device)
-    found = look_up(queries, chosen, top, device)
+    chosen = shortlisted(queries, grid, memory, most, device, prior)
+    before = None if prior is None else prior.expand(len(queries), -1)
+    found = look_up(queries, chosen, top, device, before)
     if strength <= 0 or len(memory.sources) < 2:
         return found
     # of all entries: those on the shortlist were chosen by what they match
     mass = torch.zeros(len(memory.sources)).index_add(0, memory.source.cpu(), memory.weight.float().cpu())
-    return look_up(queries, chosen, top, device, agreement(found.shares, grid, strength, mass.clamp_min(1e-30)))
+    if prior is not None:  # a source that counts little here is no evidence against itself
+        mass = mass * prior.cpu().exp()
+    spoken = agreement(found.shares, grid, strength, mass.clamp_min(1e-30))
+    return look_up(queries, chosen, top, device, spoken if before is None else spoken + before)

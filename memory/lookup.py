@@ -92,7 +92,12 @@ def look_up(
 
 
 def shortlisted(
-    queries: Tensor, grid: tuple[int, int], memory: ColorMemory, most: int, device: torch.device | None = None
+    queries: Tensor,
+    grid: tuple[int, int],
+    memory: ColorMemory,
+    most: int,
+    device: torch.device | None = None,
+    prior: Tensor | None = None,
 ) -> ColorMemory:
     """The part of a large memory that a picture can have use for.
 
@@ -101,6 +106,7 @@ def shortlisted(
 
     :param queries: (h · w, C) on ``grid``.
     :param most: entries to keep; 0 for all. Where there are more blocks than that, one a block.
+    :param prior: (sources,), added to the logits of each source's entries; None adds nothing.
     :returns: the memory itself where it has no more.
     """
     if most <= 0 or len(memory) <= most:
@@ -109,7 +115,8 @@ def shortlisted(
     planes = queries.to(device).float().T.unflatten(1, grid)[None]
     blocks = F.avg_pool2d(planes, BLOCK, ceil_mode=True)[0].flatten(1).T
     top = max(1, most // len(blocks))
-    rows = [_best(part, memory, top)[1].flatten().cpu() for part in blocks.split(QUERIES)]
+    before = None if prior is None else prior.to(blocks)[None]
+    rows = [_best(part, memory, top, before)[1].flatten().cpu() for part in blocks.split(QUERIES)]
     return memory.take(torch.cat(rows).unique())
 
 

@@ -27,6 +27,7 @@ from . import (
     memory_files,
     photographs,
     published_sampler,
+    steady,
     transfer,
     vct,
     vct_concept,
@@ -62,6 +63,7 @@ _ALL = [
     *photographs.NODES,
     *transfer.NODES,
     *match.NODES,
+    *steady.NODES,
 ]
 
 NODES = [guarded(node) for node in _ALL]

@@ -33,22 +33,17 @@ from ..color import (
 from ..color.batches import in_batches, part_of
 from ..color.merge import at_size_of
 from ..color.sizes import size_of
-from ..memory.agreement import agreed
 from ..memory.entries import ColorMemory, Made, empty, merged
-from ..memory.features import Features, FeatureSource, joined_queries
-from ..memory.lookup import look_up
+from ..memory.features import Features, FeatureSource
 from ..memory.palette import GRAY, Palette, bounded
 from ..memory.strokes import overlaid
 from ..memory.writing import check_cover, from_references, from_strokes
 from .confidence import full_size, trust
+from .memory_answer import answered, confidence
 from .memory_settings import MemorySettings, WritingSettings
 
 log = logging.getLogger(__name__)
 
-#: Spread of the found chroma (CIE Lab) at which a place is half sure. So calibrated, the confidence is about the share
-#: of places whose color is within 15 of the true one: on held-out pairs 0.97, 0.74, 0.61, 0.39, 0.20 and 0.11 of the
-#: places with a spread of 1, 4, 12, 25, 35 and 50.
-HALF_SURE = 20.0
 #: Largest difference of two channels that a gray picture and a painted copy of it may have where nothing was painted.
 _PAINTED = 8 / 255
 #: Chroma of the hues that stand for sources.
@@ -357,21 +352,13 @@ def _answer(
     """Chroma (1, h, w, 2) on the features' grid; confidence and source, (1, H, W), at the picture's size."""
     if features is None or not len(memory):
         return torch.zeros(1, *size, 2), torch.zeros(1, *size), torch.full((1, *size), -1)
-    queries = joined_queries(
-        features, settings.temperature_coarse, settings.temperature_fine, settings.features.context
-    )[0]
     grid = features.grid
-    found = agreed(queries, grid, memory, settings.agreement, settings.top, settings.most, device)
-    chroma = found.chroma
-    if settings.coherence > 0:
-        # the picture as a memory of its own answer: what attends to each other there belongs together
-        context = settings.features.context
-        itself = from_references(features, chroma.view(1, *grid, 2), context=context, precision="float32")
-        chroma = torch.lerp(chroma, look_up(queries, itself, device=device).chroma, settings.coherence)
+    answer = answered(features, memory, settings, device)
+    found = answer.found
     sure = confidence(found.spread).view(1, *grid)
     source = found.source.view(1, 1, *grid)
     full = F.interpolate(source.float(), size, mode="nearest-exact").long()[:, 0]
-    return chroma.view(1, *grid, 2), full_size(sure, size).clamp(0, 1), full
+    return answer.chroma, full_size(sure, size).clamp(0, 1), full
 
 
 def source_picture(gray: Tensor, source: Tensor) -> Tensor:
@@ -387,8 +374,3 @@ def source_picture(gray: Tensor, source: Tensor) -> Tensor:
     angle = source.float() * (math.pi * (3 - math.sqrt(5)))
     chroma = torch.stack([angle.cos(), angle.sin()], -1) * (_HUE * (source >= 0))[..., None]
     return lab_to_rgb(torch.cat([lightness[..., None], chroma], -1)).clamp(0, 1)
-
-
-def confidence(spread: Tensor) -> Tensor:
-    """How sure a memory is of a color, 0..1, from the spread of chroma among what it matched."""
-    return 1 / (1 + (spread / HALF_SURE).square())

@@ -1,0 +1,209 @@
+"""How well a film's frames are matched, and which frame would help most as the next key frame.
+
+Kept of a frame are a few numbers. Of each shot a few candidates are kept as they look to the network: one helps where
+the unsure places of the others look like places of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..memory.features import Features, joined_keys
+from .memory_answer import Answer
+
+if TYPE_CHECKING:
+    from ..color.steady import Colored
+
+#: Expected error (CIE Lab) at which a frame is half matched.
+HALF = 12.0
+#: Share of a found color that is off where it comes from something unlike; and how far below that of the place itself
+#: the logit of its best match is where it is so to 63 %. Chosen on the development clips of ``training.clips``.
+OFF, UNLIKE = 0.4, 8.0
+#: By how much logits are divided that say which places a key frame would help.
+SOFT = 2.0
+#: Share of the difference from what the motion carried that is taken for an error.
+CARRIED = 0.5
+#: Frames of a shot that are candidates for the next key frame.
+CANDIDATES = 16
+#: Most places of a candidate, along its longer side. Of the others every second one, in both directions, is looked at.
+PLACES, STEP = 32, 2
+#: Longest side of a thumbnail.
+THUMBNAIL = 48
+
+
+@dataclass
+class _Candidate:
+    """A frame as it looks to the network, float16.
+
+    :param keys: (n, C), of its places.
+    :param queries: (m, C), of some of them; ``own`` (m,) their logits with themselves, ``doubt`` (m,) their doubt.
+    """
+
+    number: int
+    keys: Tensor
+    queries: Tensor
+    own: Tensor
+    doubt: Tensor
+
+
+@dataclass
+class ShotScores:
+    """What is known of one shot. Lifetime: until its scores are written.
+
+    :param candidates: numbers of the frames that may be suggested.
+    """
+
+    candidates: Sequence[int]
+    context: float = 0.0
+    middle: int = 0
+    keys: tuple[int, ...] = ()
+    match: list[float] = field(default_factory=list)
+    _doubt: list[float] = field(default_factory=list)
+    _looks: list[_Candidate] = field(default_factory=list)
+    _thumbnail: Tensor | None = None
+
+    def asked(self, number: int, features: Features, answer: Answer) -> None:
+        """A frame was asked; called in order."""
+        keys = joined_keys(features, self.context)[0].to(answer.queries)
+        own = (answer.queries * keys).sum(-1).cpu()
+        doubt = _doubt(answer, own)
+        self._doubt.append(float(doubt.mean()))
+        if number in self.candidates:
+            self._looks.append(_candidate(number, features.grid, answer.queries, keys, doubt))
+
+    def followed(self, own: Colored, chroma: Tensor) -> None:
+        """A frame is steady, with so much chroma (h, w, 2); called in order."""
+        apart = float((own.chroma - chroma).norm(dim=-1).mean())
+        expected = self._doubt[len(self.match)] + CARRIED * apart
+        self.match.append(1 / (1 + (expected / HALF) ** 2))
+
+    def shown(self, number: int, picture: Tensor) -> None:
+        """A frame is colored, (H, W, 3)."""
+        if number == self.middle:
+            self._thumbnail = thumbnail(picture)
+
+    def suggestion(self) -> int | None:
+        """The frame that would help most as a key frame; None where there is none that is not one already."""
+        best: tuple[float, int] | None = None
+        for one in self._looks:
+            if one.number in self.keys:
+                continue
+            gain = sum(_gain(one, other) for other in self._looks if other is not one)
+            if best is None or gain > best[0]:
+                best = (gain, one.number)
+        return None if best is None else best[1]
+
+    def written(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return {
+            "match": [round(each, 4) for each in self.match],
+            "key_frames": list(self.keys),
+            "suggestion": self.suggestion(),
+            "thumbnail": None if self._thumbnail is None else packed(self._thumbnail),
+        }
+
+
+def _doubt(answer: Answer, own: Tensor) -> Tensor:
+    """(n,): the error to be expected of each place, CIE Lab.
+
+    How much what it matched disagrees; and, the less its best match looks like itself, a share of the color.
+
+    :param own: (n,), logits of the places with themselves.
+    """
+    found = answer.found
+    unlike = 1 - ((found.match - own).clamp(max=0) / UNLIKE).exp()
+    return found.spread + OFF * found.chroma.norm(dim=-1) * unlike
+
+
+def _candidate(number: int, grid: tuple[int, int], queries: Tensor, keys: Tensor, doubt: Tensor) -> _Candidate:
+    """A frame, from what is known of its places, (h · w, ...) on a grid."""
+    height, width = (min(side, max(1, round(side * PLACES / max(grid)))) for side in grid)
+    queries, keys, unsure = (
+        _pooled(each.float().cpu(), grid, (height, width)) for each in (queries, keys, doubt[:, None])
+    )
+    some = torch.arange(height * width).view(height, width)[::STEP, ::STEP].flatten()
+    own = (queries[some] * keys[some]).sum(-1)
+    return _Candidate(number, keys.half(), queries[some].half(), own, unsure[some, 0])
+
+
+def _pooled(values: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(h · w, C) on a grid -> means, (n, C), on a coarser one."""
+    return F.adaptive_avg_pool2d(values.T.unflatten(1, grid)[None], size)[0].flatten(1).T
+
+
+def _gain(one: _Candidate, other: _Candidate) -> float:
+    """How much of a frame's doubt another one as key frame would take away: by how much alike places look."""
+    logits = (other.queries.float() @ one.keys.float().T).amax(-1)
+    return float((other.doubt * ((logits - other.own) / SOFT).clamp(max=0).exp()).sum())
+
+
+def thumbnail(picture: Tensor) -> Tensor:
+    """(H, W, 3) in 0..1 -> uint8, (h, w, 3)."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, THUMBNAIL / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    small = F.interpolate(picture.movedim(-1, 0)[None].float().cpu(), size, mode="area")[0].movedim(0, -1)
+    return (small.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def packed(thumbnail: Tensor) -> str:
+    """A thumbnail as a text."""
+    height, width = thumbnail.shape[:2]
+    return f"{width}x{height}:" + base64.b64encode(zlib.compress(thumbnail.numpy().tobytes())).decode()
+
+
+def unpacked(text: str) -> Tensor:
+    """The way back.
+
+    :raises ValueError: it is none.
+    """
+    size, _, data = text.partition(":")
+    width, height = (int(side) for side in size.split("x"))
+    raw = zlib.decompress(base64.b64decode(data))
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(height, width, 3)
+
+
+@dataclass(frozen=True)
+class ShotReport:
+    """What became of one shot.
+
+    :param match: of each frame, 0..1; () where it was not colored.
+    :param key_frames: numbers of its key frames, given and made.
+    :param suggestion: the frame that would help most as the next one; None where there is none.
+    :param thumbnail: uint8 (h, w, 3); None where there is none.
+    """
+
+    start: int
+    stop: int
+    colored: bool
+    match: tuple[float, ...] = ()
+    key_frames: tuple[int, ...] = ()
+    suggestion: int | None = None
+    thumbnail: Tensor | None = None
+
+    @property
+    def score(self) -> float | None:
+        """Of the shot; None where it was not colored."""
+        return sum(self.match) / len(self.match) if self.match else None
+
+    @classmethod
+    def read(cls, start: int, stop: int, colored: bool, written: Mapping[str, Any]) -> ShotReport:
+        """From what :meth:`ShotScores.written` gave."""
+        shown = written.get("thumbnail")
+        return cls(
+            start,
+            stop,
+            colored,
+            tuple(float(each) for each in written.get("match", ())),
+            tuple(int(each) for each in written.get("key_frames", ())),
+            written.get("suggestion"),
+            unpacked(shown) if isinstance(shown, str) else None,
+        )

@@ -1,0 +1,113 @@
+"""What a user can choose of films."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..settings import Settings, setting, share, shown
+from .memory_settings import MemorySettings
+
+
+@dataclass(frozen=True)
+class ShotSettings(Settings):
+    """Where shots begin, and which of them are in color already."""
+
+    cuts: str = setting(
+        "",
+        "Numbers of the frames at which shots begin, counted from 0 and separated by commas, such as 120, 388. Empty "
+        "looks for cuts; 0 takes the whole film as one shot.",
+        advanced=True,
+    )
+    sensitivity: float = share(
+        0.5,
+        "How little must change for a cut. Low finds cuts between unlike pictures only; high also those between "
+        "similar ones, and may cut at fast motion.",
+    )
+    dissolves: bool = setting(
+        True,
+        "On, a dissolve or a fade is a cut, too, in its middle. Off, only hard cuts are.",
+        advanced=True,
+    )
+    shortest: int = setting(
+        8,
+        "Fewest frames of a shot. What is over sooner, such as a flash, is part of the shot around it. Low finds quick "
+        "cuts; high keeps whole what flickers.",
+        low=1,
+        high=1000,
+        advanced=True,
+    )
+    colored_above: float = setting(
+        3.0,
+        "Chroma (CIE Lab) beyond an even tint above which a frame is in color already. Low takes faded color for "
+        "color; high also colors what has some.",
+        low=0.0,
+        high=50.0,
+        step=0.5,
+        round=0.01,
+        advanced=True,
+    )
+
+    @property
+    def listed(self) -> tuple[int, ...]:
+        """The frames at which shots begin, ascending, 0 first; () where cuts are to be looked for.
+
+        :raises ValueError: something else than numbers of frames.
+        """
+        words = [word for word in re.split(r"[\s,;]+", self.cuts) if word]
+        for word in words:
+            if not re.fullmatch(r"[0-9]{1,12}", word):
+                raise ValueError(f"cuts: found {shown(word)}, expected numbers of frames, such as 120, 388.")
+        return tuple(sorted({0, *map(int, words)})) if words else ()
+
+
+@dataclass(frozen=True)
+class FilmSettings(Settings):
+    """How a film is colored. How its memory is asked is the memory's own settings'."""
+
+    shots: ShotSettings = field(default_factory=ShotSettings)
+    asking: MemorySettings = field(default_factory=MemorySettings)
+    steadiness: float = share(
+        0.94,
+        "How much color is carried from frame to frame along the motion. 0 colors every frame by itself, which "
+        "flickers; high is steady, and takes longer to correct what was wrong in the frames around.",
+        high=0.99,
+    )
+    key_reach: int = setting(
+        50,
+        "How far a key frame reaches, in frames: so far from it, it counts about a third. Low lets near ones decide; "
+        "high blends all of a shot's, past and future, by how well they match.",
+        low=1,
+        high=100_000,
+        advanced=True,
+    )
+    key_weight: float = setting(
+        4.0,
+        "How much a key frame counts beside the references, at its own place. Low mixes both; high keeps to key frames "
+        "wherever they show the thing.",
+        low=0.01,
+        high=1000.0,
+        step=0.5,
+        round=0.01,
+        advanced=True,
+    )
+    key_method: Literal["thorough", "none"] = setting(
+        "thorough",
+        "For shots without a key frame, beside references: thorough colors the shot's surest frame by the thorough "
+        "method first and carries its colors over the shot; none colors all frames by the references alone, which is "
+        "faster.",
+    )
+    in_color: Literal["keep", "recolor"] = setting(
+        "keep",
+        "What becomes of shots that are in color already: keep leaves their pixels alone, recolor colors them like the "
+        "others.",
+    )
+    ahead: int = setting(
+        20,
+        "How many frames after a frame count for its color. Low takes less memory; high is steadier where color is "
+        "known later only.",
+        low=0,
+        high=500,
+        advanced=True,
+    )
