@@ -166,7 +166,7 @@ def _place(options: argparse.Namespace) -> tuple[Path, str]:
 
     output, codec = options.output, options.codec
     place = None if output is None else Path(output)
-    is_folder = place is not None and (output.endswith(("/", os.sep)) or place.is_dir())
+    is_folder = place is not None and (str(output).endswith(("/", os.sep)) or place.is_dir())
     if codec is None:
         codec = UNNAMED if place is None else USUAL[""] if is_folder else usual_codec(place)
     name = f"{options.input.stem}_colored{CODECS[codec].suffixes[0]}"
