@@ -224,6 +224,7 @@ def test_interlaced_is_named():
     found = open_film(file, deinterlace=True)
     frames = list(found.frames())
     assert found.facts.interlaced and len(frames) == 8
+    assert {frame.duration for frame in frames} == {3600}, "of the last one, too"
     for start in (3, 6):
         assert next(iter(found.frames(start))).picture.equal(frames[start].picture)
     assert (frames[4].picture - picture(4, 96, 64)).abs().mean() < 0.02

@@ -170,6 +170,22 @@ def test_rate_of_the_cinema_stays_exact(films, tmp_path):
         assert times == [Fraction(1001 * number, 24000) for number in range(12)], suffix
 
 
+def test_a_rate_that_matroska_rounded_is_even_again_where_it_can_be(films, tmp_path):
+    """41 and 42 milliseconds in turn would be a film of a variable rate to an editing program."""
+    film = films(rate=Fraction(24000, 1001))
+    assert {frame.duration for frame in film.frames()} == {41, 42}
+    for suffix, codec in ((".mov", "prores"), (".mp4", "h264"), (".mkv", "ffv1")):
+        back = open_film(write(tmp_path / f"b{suffix}", codec, film).finish())
+        frames = list(back.frames())
+        lengths = {frame.duration * back.facts.time_base for frame in frames}
+        times = [frame.pts * back.facts.time_base for frame in frames]
+        if suffix == ".mkv":
+            assert times == [frame.pts * film.facts.time_base for frame in film.frames()]
+        else:
+            assert times == [number * Fraction(1001, 24000) for number in range(12)]
+            assert lengths == {Fraction(1001, 24000)} and back.facts.rate == Fraction(24000, 1001)
+
+
 def test_timecode_aspect_and_names(films, tmp_path):
     film = films(metadata={"timecode": "01:02:03:04", "title": "A film"})
     film.facts = replace(film.facts, aspect=Fraction(16, 11))
