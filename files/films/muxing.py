@@ -125,9 +125,11 @@ class _Clock(NamedTuple):
 
 
 def _clock(suffix: str, facts: FilmFacts, segments: Sequence[Path]) -> _Clock | None:
-    """How frames are timed where the film's own times are not taken: MXF numbers frames, and times of an even rate that
-    the film's file could only round (Matroska to milliseconds) are made even again for MOV and MP4, which editing
-    programs would take for a film of a variable rate."""
+    """How frames are timed where the film's own times are not taken.
+
+    MXF numbers frames. And times of an even rate that the film's file could only round (Matroska to milliseconds) are
+    made even again for MOV and MP4, which editing programs would take for a film of a variable rate.
+    """
     rate = facts.rate or Fraction(25)
     if suffix == ".mkv" or (suffix != ".mxf" and (1 / rate / facts.time_base).denominator == 1):
         return None
