@@ -90,6 +90,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make whole frames of an interlaced film (default: it is refused)",
     )
+    group.add_argument("--no-sound", action="store_true", help="leave sound and subtitles out (default: they stay)")
     group.add_argument(
         "--shots-only", action="store_true", help="find the shots, say where they begin and end, and color nothing"
     )
@@ -210,7 +211,7 @@ def _color(
         "device": f"{options.device} {options.dtype}",
         "thorough key frames": "no" if thorough is None else str(thorough.settings),
     }
-    sink = FilmOutput(*place, film, made, overwrite=options.overwrite)
+    sink = FilmOutput(*place, film, made, overwrite=options.overwrite, sound=not options.no_sound)
     with _bars(film, place[0]) as (on_look, on_step, on_frame):
         report = color_film(
             film,

@@ -10,6 +10,8 @@ from comfyui_exemplar.demo import model_path
 from comfyui_exemplar.files.films import open_film
 from comfyui_exemplar.files.pictures import load_picture, save_picture
 
+from ..fixtures.film_files import write_film
+
 pytest.importorskip("av")
 
 PICTURES = model_path().parent / "pictures"
@@ -97,6 +99,17 @@ def test_a_stopped_run_says_how_to_go_on_and_does(place, tmp_path, capsys, monke
     assert film(place, *named, "--output", out) == 0
     assert written == [4, 5, 6, 7], "the first shot is kept"
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_sound_that_a_container_does_not_take_can_be_left_out(place, tmp_path, capsys):
+    frames = [desaturate(truth(number))[0] for number in range(3)]
+    write_film(tmp_path / "in.mkv", frames, codec="ffv1", rate=24, sound="aac")
+    named = ["film", tmp_path / "in.mkv", "--codec", "prores", "--output", tmp_path / "out.mxf", *QUICK]
+    named = [str(each) for each in (*named, "--key-frame", f"2={place / 'key.png'}")]
+    assert cli.main(named) == 1
+    assert "--no-sound" in capsys.readouterr().err
+    assert cli.main([*named, "--no-sound"]) == 0
+    assert open_film(tmp_path / "in.mkv").facts.audio == 1 and open_film(tmp_path / "out.mxf").facts.audio == 0
 
 
 def test_shots_alone_need_no_color(place, tmp_path, capsys):
