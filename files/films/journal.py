@@ -1,0 +1,136 @@
+"""Which shots of a film are written, beside the output: ``OUTPUT.parts/journal.jsonl``, a line of JSON each.
+
+The first line says what the work is, so that nobody goes on with another. A line that was cut off by a kill is passed
+over: its shot counts as not written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import plain_json
+
+NAME = "journal.jsonl"
+_MAKER = "exemplar.film"
+_VERSION = 1
+#: Bytes of a line: one of a shot with thumbnail and sizes of ten thousand frames has less.
+_LONGEST = 4_000_000
+
+
+class Journal:
+    """The journal in a folder of parts.
+
+    :param made: what identifies the work.
+    """
+
+    def __init__(self, folder: Path, made: Mapping[str, str]) -> None:
+        self.folder, self.path, self.made = folder, folder / NAME, dict(made)
+
+    def check(self) -> None:
+        """Whether the folder of parts is not there yet, or is of this very work.
+
+        :raises ValueError: it is somebody else's, or of other work; the message says what differs.
+        """
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file, where parts of the film are to go; move it away.")
+        head = self._head()
+        if head is None:
+            if any(not each.name.startswith(".writing-") for each in self.folder.iterdir()):
+                raise ValueError(
+                    f"{self.folder} is there already and holds no journal of a film, so nothing is written into it; "
+                    "move it away, or choose another output."
+                )
+            return
+        self._compare(head["made"], self.made)
+
+    def begin(self, shots: Sequence[tuple[int, int]]) -> dict[int, dict[str, Any]]:
+        """Begin, or go on.
+
+        :param shots: first frame of each, and the one after its last.
+        :returns: lines of the shots that were journaled, by number.
+        :raises ValueError: as :meth:`check`, and where shots differ.
+        """
+        self.check()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        head = self._head()
+        if head is None:
+            from ..output import whole
+
+            with whole(self.path) as beside:
+                line = {
+                    "maker": _MAKER,
+                    "version": _VERSION,
+                    "made": self.made,
+                    "shots": [list(each) for each in shots],
+                }
+                beside.write_text(json.dumps(line, ensure_ascii=False) + "\n", "utf-8")
+            return {}
+        if [tuple(each) for each in head["shots"]] != [tuple(each) for each in shots]:
+            raise ValueError(self._other("shots"))
+        return {line["shot"]: line for line in self._lines()[1:] if isinstance(line.get("shot"), int)}
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Write a line to the disk.
+
+        :raises OSError: it cannot be written.
+        """
+        text = json.dumps(line, ensure_ascii=False)
+        with self.path.open("rb+") as file:
+            end = file.seek(0, 2)
+            file.seek(max(0, end - 1))
+            start = b"" if file.read(1) == b"\n" else b"\n"  # behind a line that was cut off
+            file.seek(0, 2)
+            file.write(start + text.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the film was put together from these parts."""
+        return self._head() is not None and any("finished" in line for line in self._lines())
+
+    def finished(self) -> Any:
+        """What :meth:`add` was told of the finished film; none if it is not."""
+        return next((line["finished"] for line in reversed(self._lines()) if "finished" in line), None)
+
+    def _head(self) -> dict[str, Any] | None:
+        lines = self._lines()
+        head = lines[0] if lines else {}
+        if head.get("maker") != _MAKER:
+            return None
+        if head.get("version") != _VERSION or not isinstance(head.get("made"), dict):
+            raise ValueError(f"{self.path} is of another version of this program; remove {self.folder} and run again.")
+        return head
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        found = []
+        with self.path.open("rb") as file:
+            while line := file.readline(_LONGEST):
+                try:
+                    said = plain_json.parse(line)
+                except ValueError:
+                    if not found:
+                        return []
+                    continue
+                if isinstance(said, dict):
+                    found.append(said)
+        return found
+
+    def _compare(self, before: Mapping[str, Any], now: Mapping[str, str]) -> None:
+        names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        if names:
+            raise ValueError(self._other(", ".join(names)))
+
+    def _other(self, names: str) -> str:
+        return (
+            f"{self.folder} holds shots of other work: {names} differ. Run it with what it was begun with, choose "
+            "another output, or remove that folder."
+        )

@@ -1,0 +1,197 @@
+"""Segments, the film's sound, subtitles, chapters and timecode put into one file; the same bytes at any time."""
+
+from __future__ import annotations
+
+import heapq
+import io
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from .codecs import THREADS, WRITERS, Encoding
+from .encoding import configure
+from .facts import FilmFacts
+from .segments import read_packets, read_times
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+
+    from .reading import Film
+
+log = logging.getLogger(__name__)
+
+#: What is said of a file or stream that is not taken along: the writer's own marks, and what says when.
+_LEFT = {
+    "encoder",
+    "creation_time",
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "timecode",
+    "duration",
+    "rotate",
+}
+
+
+def mux(
+    file: BinaryIO, suffix: str, encoding: Encoding, facts: FilmFacts, segments: Sequence[Path], film: Film | None
+) -> None:
+    """Write the film.
+
+    :param file: open for writing and seeking, empty.
+    :param suffix: of the container.
+    :param segments: one a shot, in order.
+    :param film: whose other streams are taken along; none for pictures without.
+    :raises ValueError: a container that needs equal times, and a film that has none.
+    :raises OSError: it cannot be written.
+    """
+    import av
+
+    base, places = _clock(suffix, facts, segments)
+    options = {"fflags": "+bitexact"}
+    if suffix in (".mov", ".mp4"):
+        options["video_track_timescale"] = str(base.denominator)
+    with ExitStack() as stack:
+        container = stack.enter_context(av.open(file, "w", format=WRITERS[suffix], options=options))
+        stream = container.add_stream(encoding.encoder, rate=facts.rate or 25)
+        context = stream.codec_context
+        configure(context, encoding, base, facts.rate, facts.aspect)
+        context.options = {**dict(encoding.options), "threads": str(THREADS), "flags": "+bitexact"}
+        if encoding.tag and suffix in (".mov", ".mp4"):
+            context.codec_tag = encoding.tag
+        stream.time_base = base
+        if facts.timecode:
+            container.metadata["timecode"] = facts.timecode
+        others: Iterator[tuple[Fraction, Packet]] = iter(())
+        if film is not None:
+            source = stack.enter_context(film.opened())
+            others = _others(source, container, film)
+        container.start_encoding()
+        own = _own(segments, places, base, stream)
+        for _, packet in heapq.merge(own, others, key=lambda each: each[0]):
+            container.mux_one(packet)
+
+
+def _clock(suffix: str, facts: FilmFacts, segments: Sequence[Path]) -> tuple[Fraction, dict[int, int] | None]:
+    """The time base of the file, and new times by the old ones where they are frames' numbers."""
+    if suffix != ".mxf":
+        return facts.time_base, None
+    times = sorted(time for path in segments for time in read_times(path))
+    return Fraction(1) / (facts.rate or 25), {time: number for number, time in enumerate(times)}
+
+
+def check_even(times: Iterable[int], facts: FilmFacts) -> None:
+    """Refuse times that MXF, which only numbers frames, cannot hold.
+
+    :raises ValueError: they are not those of a constant rate.
+    """
+    rate = facts.rate or Fraction(25)
+    first: int | None = None
+    for number, time in enumerate(times):
+        first = time if first is None else first
+        off = abs((time - first) * facts.time_base * rate - number)
+        if off > Fraction(3, 4):
+            raise ValueError(
+                f"Frame {number} is not where a constant rate of {float(rate):.3f} frames a second has it, and MXF "
+                "knows no other; choose .mov or .mkv, which keep the film's own times."
+            )
+
+
+def _own(
+    segments: Sequence[Path], places: dict[int, int] | None, base: Fraction, stream: Stream
+) -> Iterator[tuple[Fraction, Packet]]:
+    """The film's packets. Decoding times are made anew for the whole: each encoder began with its own.
+
+    With frames in the order of decoding, packet i is decoded at the time at which frame i - d is shown, d being how
+    many frames the encoder puts before one that is shown earlier.
+    """
+    import av
+
+    decoded = [places[time] if places else time for path in segments for time in read_times(path)]
+    shown = sorted(decoded)
+    rank = {time: number for number, time in enumerate(shown)}
+    delay = max((number - rank[time] for number, time in enumerate(decoded)), default=0)
+    step = shown[1] - shown[0] if len(shown) > 1 else 1
+    number = 0
+    for path in segments:
+        for found in read_packets(path):
+            packet = av.Packet(found.data)
+            packet.pts = places[found.pts] if places else found.pts
+            early = number - delay
+            packet.dts = shown[early] if early >= 0 else shown[0] + early * step
+            packet.duration = 1 if places else found.duration
+            packet.time_base = base
+            packet.is_keyframe = found.key
+            packet.stream = stream
+            yield packet.dts * base, packet
+            number += 1
+
+
+def _others(source: InputContainer, container: OutputContainer, film: Film) -> Iterator[tuple[Fraction, Packet]]:
+    """Packets of sound and subtitles, as they are, at the film's own times."""
+    taken = {}
+    for stream in kept_streams(source, container.supported_codecs):
+        made = container.add_stream_from_template(stream)
+        for name, value in stream.metadata.items():
+            if name.lower() not in _LEFT:
+                made.metadata[name] = value
+        taken[stream.index] = made
+    for name, value in source.metadata.items():
+        if name.lower() not in _LEFT:
+            container.metadata[name] = value
+    return _copied(source, taken, film) if taken else iter(())
+
+
+def _copied(source: InputContainer, taken: dict[int, Stream], film: Film) -> Iterator[tuple[Fraction, Packet]]:
+    base = film.facts.time_base
+    origin = film.origin * base
+    begin, end = film.window
+    streams = [stream for stream in source.streams if stream.index in taken]
+    for packet in source.demux(*streams):
+        if packet.dts is None or packet.time_base is None:
+            continue
+        at = (packet.pts if packet.pts is not None else packet.dts) * packet.time_base
+        if (film.is_cut and at < begin * base) or (end is not None and at >= end * base):
+            continue
+        shift = round(origin / packet.time_base)
+        packet.dts -= shift
+        if packet.pts is not None:
+            packet.pts -= shift
+        packet.stream = taken[packet.stream_index]
+        yield packet.dts * packet.time_base, packet
+
+
+def kept_streams(source: InputContainer, known: set[str]) -> list[Stream]:
+    """Streams of sound and subtitles that a container takes."""
+    found: list[Any] = [*source.streams.audio, *source.streams.subtitles]
+    return [each for each in found if each.codec_context is not None and each.codec_context.name in known]
+
+
+def check_sound(suffix: str, film: Film) -> list[str]:
+    """Whether a container takes the film's streams as they are.
+
+    :returns: sentences on subtitles that it does not take.
+    :raises ValueError: it does not take the sound.
+    """
+    import av
+
+    notes = []
+    with av.open(io.BytesIO(), "w", format=WRITERS[suffix]) as container:
+        known = container.supported_codecs
+    with film.opened() as source:
+        for stream in [*source.streams.audio, *source.streams.subtitles]:
+            codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
+            if codec in known:
+                continue
+            if stream.type == "audio":
+                raise ValueError(
+                    f"{suffix} does not take the film's sound ({codec}) as it is; choose .mkv or .mov, or leave "
+                    "the sound out."
+                )
+            notes.append(f"The subtitles ({codec}) are left out: {suffix} does not take them.")
+    return notes
