@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..hosts.comfy import output
+from ..hosts.comfy.runs import stop_if_canceled
 from ..pipelines.film_settings import FilmSettings, ShotSettings, VideoFileSettings
 from ..pipelines.memory_settings import MemorySettings
+from ..settings import entries
 from .common import CATEGORY_VIDEO, ColorMemory, FrameProgress
 from .inputs import expect, optional_mask, optional_picture
 from .memory_inputs import network_input, prompt_inputs
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
     from ..files.films import Film
     from ..hosts.comfy.color_memories import Looking
     from ..memory.entries import ColorMemory as Memory
+    from ..memory.features import FeatureSource
+    from ..pipelines.film_memory import KeyFrame
     from ..pipelines.film_thorough import ThoroughKeys
     from ..pipelines.shots import Shot
 
 _ALIASES = ["film", "movie", "footage", "clip"]
 _VIDEO = "It is read where it lies, a frame at a time, so that its length takes no memory."
-#: Settings of color memories that a film has no use for.
-_NOT_ASKED = ("reach", "fallback_below")
 
 
 class FindShots(io.ComfyNode):
@@ -45,7 +47,7 @@ class FindShots(io.ComfyNode):
                 io.Video.Input("video", tooltip=f"The film. {_VIDEO}"),
                 *widgets(ShotSettings, "sensitivity", "shortest", "dissolves", "colored_above"),
                 *widgets(VideoFileSettings, "deinterlace"),
-                *later_widgets(ShotSettings),
+                *later_widgets(ShotSettings, VideoFileSettings),
             ],
             outputs=[
                 io.String.Output(
@@ -69,7 +71,7 @@ class FindShots(io.ComfyNode):
         expect(cls, video=video)
         settings = resolved(cls, ShotSettings, {}, values)
         film = _film(cls, video, resolved(cls, VideoFileSettings, {}, values))
-        shots = _shots(film, settings, FrameProgress(film.facts.frames or 0))
+        shots = _shots(film, settings)
         reports = []
         for shot in shots:
             middle = (shot.start + shot.stop) // 2
@@ -137,7 +139,7 @@ class ColorizeVideo(io.ComfyNode):
                 ),
                 *prompt_inputs(),
                 *widgets(VideoFileSettings, "key_frame_numbers"),
-                *later_widgets(MemorySettings, FilmSettings, ShotSettings, VideoFileSettings),
+                *later_widgets(FilmSettings, VideoFileSettings),
             ],
             outputs=[
                 io.Video.Output(
@@ -181,8 +183,9 @@ class ColorizeVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hosts.comfy.color_memories import looking
         from ..hosts.comfy.memory import out_of_memory, results
-        from ..hosts.comfy.videos import shown_video, video_of
+        from ..hosts.comfy.videos import film_output, identity_of, shown_video, video_of
         from ..pipelines.film import FilmColors, color_film
+        from ..pipelines.film_identity import identity
 
         expect(cls, video=video, model=model, memory=memory, vae=vae, clip=clip)
         files = resolved(cls, VideoFileSettings, {}, values)
@@ -191,11 +194,16 @@ class ColorizeVideo(io.ComfyNode):
         network = looking(model, vae, conditioning, title(cls), clip)
         settings, source = _asked(cls, network, memory, values)
         film = _film(cls, video, files)
-        bar = FrameProgress(film.facts.frames or 0)
+        bar = _Bar(film.facts.frames or 0)
         colors = FilmColors(
             references.beside(memory, source, settings), keys, references.thorough(cls, network, settings)
         )
-        sink, shown = output_of(cls, video, film, files, settings, source, colors)
+        made = {
+            **identity(source, settings, colors.memory, keys, identity_of(video)),
+            "thorough key frames": "no" if colors.thorough is None else str(settings.key_method),
+            "deinterlaced": str(files.deinterlace),
+        }
+        sink, inside = film_output(files.filename_prefix, files.codec, film, made)
         report = color_film(
             film,
             source,
@@ -204,8 +212,8 @@ class ColorizeVideo(io.ComfyNode):
             sink,
             device=network.device,
             out_of_memory=out_of_memory,
-            on_look=lambda _: bar(0),
-            on_frame=lambda done, total, picture: bar.of(total)(done, picture[0]),
+            on_look=bar.looked,
+            on_frame=bar.colored,
         )
         _tell(cls, film)
         return io.NodeOutput(
@@ -213,5 +221,148 @@ class ColorizeVideo(io.ComfyNode):
             *results(report.strip()),
             [1.0 if shot.score is None else shot.score for shot in report.shots],
             -1 if report.suggestion is None else report.suggestion,
-            ui=shown_video(report.result),
+            ui=shown_video(report.result, inside),
         )
+
+
+@dataclass(frozen=True)
+class _References:
+    """Color pictures that serve every shot, checked.
+
+    :param pictures: (B, H, W, 3) in 0..1; None for none.
+    :param masks: (1 or B, H, W), or None.
+    """
+
+    pictures: Tensor | None
+    masks: Tensor | None
+
+    @classmethod
+    def checked(cls, node: type[io.ComfyNode], reference: Any, reference_mask: Any) -> _References:
+        """From the sockets.
+
+        :raises ValueError: not pictures or masks, or a mask without a picture.
+        """
+        pictures = optional_picture(node, reference, "reference")
+        if pictures is None and reference_mask is not None:
+            raise ValueError(
+                f"{title(node)}: reference_mask: found one, expected none without a reference; connect the reference, "
+                "or disconnect the mask."
+            )
+        masks = None if pictures is None else optional_mask(node, reference_mask, "reference_mask", len(pictures))
+        return cls(pictures, masks)
+
+    def beside(self, memory: Memory | None, source: FeatureSource, settings: FilmSettings) -> Memory | None:
+        """A memory of them and of another one; None where there is neither."""
+        from ..pipelines.memory import merged_memories, write_references
+        from ..pipelines.memory_settings import WritingSettings
+
+        if self.pictures is None:
+            return memory
+        writing = WritingSettings(settings.asking.features)
+        own = write_references(source, self.pictures, writing, masks=self.masks, beside_others=memory is not None)
+        return own if memory is None else merged_memories({"reference": own, "memory": memory})
+
+    def thorough(self, node: type[io.ComfyNode], network: Looking, settings: FilmSettings) -> ThoroughKeys | None:
+        """What colors a shot's surest frame by them; None where that is not wanted, or there is nothing to do it by."""
+        if self.pictures is None or network.host is None or settings.key_method != "thorough":
+            return None
+        from ..hosts.comfy.recommended import recommended
+        from ..pipelines.exemplar_references import References
+        from ..pipelines.exemplar_settings import ColorizeSettings
+        from ..pipelines.film_thorough import ThoroughKeys
+
+        chosen = ColorizeSettings.resolve(recommended(network.network, "exemplar"))
+        network.host.on_step = lambda _: stop_if_canceled()
+        return ThoroughKeys(network.host, References.of(self.pictures, self.masks, ()), chosen)
+
+
+def _key_frames(
+    node: type[io.ComfyNode], pictures: Any, masks: Any, files: VideoFileSettings
+) -> tuple[KeyFrame, ...]:
+    """Key frames from the sockets.
+
+    :raises ValueError: not pictures or masks, or another number of them than is listed.
+    """
+    from ..color.batches import part_of
+    from ..pipelines.film_memory import KeyFrame
+
+    numbers, asked = files.numbers, f"{title(node)}: key_frames"
+    frames = optional_picture(node, pictures, "key_frames")
+    found = 0 if frames is None else len(frames)
+    if len(numbers) != found:
+        raise ValueError(
+            f"{asked}: found {found} picture(s) and {len(numbers)} key_frame_numbers, expected as many; list one "
+            "number for each picture."
+        )
+    if frames is None:
+        return ()
+    given = optional_mask(node, masks, "key_frame_mask", found)
+    parts = [slice(i, i + 1) for i in range(found)]
+    return tuple(
+        KeyFrame(number, frames[part], part_of(given, part)) for number, part in zip(numbers, parts, strict=True)
+    )
+
+
+def _asked(
+    node: type[io.ComfyNode], network: Looking, memory: Memory | None, values: dict[str, Any]
+) -> tuple[FilmSettings, FeatureSource]:
+    """The settings, and what looks at frames, as a connected memory wants it."""
+    own = {entry.widget for entry in entries(MemorySettings).values()}
+    asking = resolved(node, MemorySettings, network.recommended, {k: v for k, v in values.items() if k in own})
+    asked = network.asking(memory, asking)
+    rest = {name: value for name, value in values.items() if name not in own}
+    return resolved(node, FilmSettings, {}, rest, asking=asked["asking"]), asked["network"]
+
+
+def _film(node: type[io.ComfyNode], video: Any, files: VideoFileSettings) -> Film:
+    from ..hosts.comfy.videos import film_of
+
+    try:
+        film = film_of(video, deinterlace=files.deinterlace)
+    except ValueError as error:
+        raise ValueError(f"{title(node)}: video: {error}") from error
+    for sentence in film.facts.assumed:
+        announce(node, sentence)
+    return film
+
+
+def _shots(film: Film, settings: ShotSettings) -> list[Shot]:
+    from ..pipelines.shots import LOOKED_AT, find_shots
+
+    bar = _Bar(film.facts.frames or 0)
+
+    def looked() -> Iterator[Any]:
+        for frame in film.small(LOOKED_AT):
+            bar.looked(frame.index, frame.picture)
+            yield frame
+
+    return find_shots(looked(), settings)
+
+
+class _Bar:
+    """Progress by frames of looking for cuts, then of coloring; ends the run when the user cancels.
+
+    :param frames: what the film's header promises; 0 where it does not say.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self.total, self._bar = frames, FrameProgress(max(1, frames))
+
+    def looked(self, number: int, picture: Tensor | None = None) -> None:
+        """A frame was looked at for cuts."""
+        self._bar.total = max(self.total, number + 1)
+        self._bar(number + 1, picture)
+
+    def colored(self, done: int, total: int, picture: Tensor) -> None:
+        """So many frames are colored; the last one, (1, H, W, 3)."""
+        self._bar.total = total
+        self._bar(done, picture[0])
+
+
+def _tell(node: type[io.ComfyNode], film: Film) -> None:
+    """What went wrong in reading."""
+    for sentence in film.notes:
+        announce(node, sentence)
+
+
+NODES = [FindShots, ColorizeVideo]

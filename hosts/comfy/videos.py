@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ...files.films import Film
+    from ...files.films import Film, FilmOutput
 
 
 def film_of(video: Any, *, deinterlace: bool = False) -> Film:
@@ -35,6 +37,34 @@ def identity_of(video: Any) -> str:
 
         return f"{stamp(Path(source))}, {part}"
     return f"{hashlib.sha256(source.getbuffer()).hexdigest()[:16]}, {part}"
+
+
+def film_output(prefix: str, codec: str, film: Film, made: Mapping[str, str]) -> tuple[FilmOutput, str]:
+    """Where a film goes, and the name of its folder within ComfyUI's output folder.
+
+    A run of the very same work that was canceled is gone on with; else it gets the next free number.
+
+    :param prefix: what its name begins with. ``made``: what identifies the work.
+    :raises ValueError: a prefix that leads out of the output folder, or a film that the codec does not take.
+    """
+    from ...files.films import FilmOutput
+    from ...files.films.codecs import CODECS
+    from .output import destination
+
+    suffix = CODECS[codec].suffixes[0]
+    folder, stem, number, inside = destination(prefix, film.facts.width, film.facts.height)
+    for parts in sorted(folder.glob(f"{glob.escape(stem)}_*_{suffix}.parts")):
+        begun = FilmOutput(parts.with_suffix(""), codec, film, made)
+        if begun.is_begun:
+            return begun, inside
+    return FilmOutput(folder / f"{stem}_{number:05}_{suffix}", codec, film, made), inside
+
+
+def shown_video(path: Path, inside: str) -> Any:
+    """A film in the output folder for a node's preview."""
+    from comfy_api.latest import io, ui
+
+    return ui.PreviewVideo([ui.SavedResult(path.name, inside, io.FolderType.output)])
 
 
 def video_of(path: Path) -> Any:
