@@ -94,23 +94,45 @@ def links_between(before: Look, after: Look) -> tuple[Link, Link]:
     if before.plane is None or after.plane is None:
         same = _related(_alike(before.calm, after.calm))
         return Link(None, same), Link(None, same)
-    with one_thread():
-        back, on = flow_between(after.plane, before.plane), flow_between(before.plane, after.plane)
+    back, on = _flows(before.plane, after.plane)
     return _link(back, on, after, before), _link(on, back, before, after)
+
+
+def flows_between(before: Look, after: Look) -> tuple[Tensor, Tensor]:
+    """Motion of two neighbors, (h, w, 2) each, x and y in pixels: from the later one back, and from the earlier one on.
+
+    All 0 without OpenCV.
+    """
+    size = (before.calm.shape[0], before.calm.shape[1])
+    if before.plane is None or after.plane is None:
+        return torch.zeros(*size, 2), torch.zeros(*size, 2)
+    back, on = _flows(before.plane, after.plane)
+    return _enlarged(back, size), _enlarged(on, size)
+
+
+def _flows(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    with one_thread():
+        return flow_between(after, before), flow_between(before, after)
+
+
+def _enlarged(way: Tensor, size: tuple[int, int]) -> Tensor:
+    """A motion at another size, in its pixels."""
+    if tuple(way.shape[:2]) == size:
+        return way
+    scale = torch.tensor([size[1] / way.shape[1], size[0] / way.shape[0]])
+    return _resized(way.movedim(-1, 0), size).movedim(0, -1) * scale
 
 
 def _link(way: Tensor, return_way: Tensor, here: Look, there: Look) -> Link:
     """From flow (h, w, 2) there and back, at the size at which motion was looked for."""
-    size, small = here.calm.shape, way.shape[:2]
-    places = grid((small[0], small[1])).float() + way
+    size = (here.calm.shape[0], here.calm.shape[1])
+    places = grid((way.shape[0], way.shape[1])).float() + way
     miss = (way + _laid(return_way.movedim(-1, 0), places).movedim(0, -1)).norm(dim=-1)
     half = MISS + MISS_OF_MOTION * way.norm(dim=-1)
     believed = 1 / (1 + (miss / half).square())
-    if small != size:
-        scale = torch.tensor([size[1] / small[1], size[0] / small[0]])
-        way = _resized(way.movedim(-1, 0), (size[0], size[1])).movedim(0, -1) * scale
-        believed = _resized(believed[None], (size[0], size[1]))[0]
-        places = grid((size[0], size[1])).float() + way
+    if believed.shape != size:
+        believed = _resized(believed[None], size)[0]
+        places = grid(size).float() + _enlarged(way, size)
     inside = ((places > -0.5) & (places < torch.tensor([size[1] - 0.5, size[0] - 0.5]))).all(-1)
     alike = _alike(here.calm, _laid(there.calm[None], places)[0])
     return Link(places.contiguous(), _related(believed * inside * alike))

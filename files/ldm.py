@@ -88,7 +88,7 @@ def part(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def native_recommendation(family: Family) -> dict[str, dict[str, Any]]:
     """What follows from a family alone, as a file's recommendation would say it: system -> setting -> value."""
     side = _NATIVE_SIDES.get(family)
-    return {} if side is None else {system: {"resolution": side} for system in ("exemplar", "vct")}
+    return {} if side is None else {system: {"resolution": side} for system in ("exemplar", "memory", "vct")}
 
 
 def text_family(names: Iterable[str]) -> tuple[Family, tuple[str, ...]] | None:

@@ -26,7 +26,8 @@ class FeatureSettings(Settings):
     released weights were at hand: there the layers are chosen by depth and kind. ``match`` is of the coarser of the two
     finest decoder resolutions that have attention the last block, of the finest the first two, and of a stack its last
     transformer: ``output.8-10`` on SD 1.x and 2.x, ``output.2.9, output.3.1, output.4.1`` on SDXL. Temperatures are 1,
-    the mean of the layers' own logits; the level is the lowest but one, where the paper's inversion begins.
+    the mean of the layers' own logits; the level is the lowest but one, where the paper's inversion begins. SDXL is
+    looked into at 1024, its own size.
     """
 
     layers: str = setting(

@@ -93,4 +93,4 @@ def test_the_archive_is_small():
     ignored = set(git("ls-files", "--cached", "--ignored", "--exclude-from=.comfyignore"))
     rest = [name for name in set(git("ls-files")) - ignored if not name.endswith(".safetensors")]
     size = sum(Path(ROOT / name).stat().st_size for name in rest if Path(ROOT / name).is_file())
-    assert size < 5e6, f"{len(rest)} files beside the models have {size / 1e6:.1f} MB"
+    assert size < 6e6, f"{len(rest)} files beside the models have {size / 1e6:.1f} MB"

@@ -103,6 +103,7 @@ class Source:
         """
         try:
             import av
+            from av.error import FFmpegError
         except ImportError as error:
             raise ValueError("Films are read by PyAV, which is not installed: pip install av.") from error
         file = self._file.open("rb") if isinstance(self._file, Path) else _Part(self._file, self._lock)
@@ -110,8 +111,8 @@ class Source:
         options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "none"}
         with file:
             try:
-                container = av.open(file, options=options)
-            except av.error.FFmpegError as error:
+                container = av.open(file, "r", options=options)
+            except FFmpegError as error:
                 raise ValueError(
                     f"{self.name} could not be opened as a film: it is broken, or none of {_KNOWN}. A picture is "
                     "colored as a picture; what FFmpeg plays otherwise is converted to MKV first."

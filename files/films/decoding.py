@@ -151,27 +151,27 @@ class Decoder:
 
     def _packets(self, stream: VideoStream, seek: int | None) -> Iterator[VideoFrame]:
         """What comes out of the decoder; broken packets are passed over and told."""
-        import av
+        from av.error import FFmpegError
 
-        container = stream.container
+        container: Any = stream.container
         if seek is not None:
             try:
                 container.seek(seek, stream=stream)
-            except av.error.FFmpegError as error:
+            except FFmpegError as error:
                 raise _NotThere from error
         size = (stream.width, stream.height)
         packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError as error:
+            except FFmpegError as error:
                 self.note(f"The file breaks off: {error.strerror}. What came before is used.")
                 packet = None
             try:
                 found = stream.decode(packet) if packet is not None else stream.decode(None)
-            except av.error.EOFError:
+            except EOFError:  # FFmpeg's is a kind of it
                 return
-            except av.error.FFmpegError as error:
+            except FFmpegError as error:
                 self.note(f"A part of the film could not be decoded ({error.strerror}); frames are missing there.")
                 found = []
             for frame in found:
@@ -193,14 +193,14 @@ class Decoder:
 
 def deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[VideoFrame]:
     """Whole frames of interlaced ones, one of each, by FFmpeg's bwdif; times stay."""
-    import av
+    from av.filter import Graph
 
     graph: Any = None
     waiting = deque[tuple[int | None, Any, bool, bool]]()
     for frame in frames:
         frame = planar(frame)
         if graph is None:
-            graph = av.filter.Graph()
+            graph = Graph()
             nodes = [
                 graph.add_buffer(
                     width=frame.width, height=frame.height, format=frame.format.name, time_base=stream.time_base
@@ -220,12 +220,10 @@ def deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[
 
 
 def _pulled(graph: Any, waiting: deque[tuple[int | None, Any, bool, bool]]) -> Iterator[VideoFrame]:
-    import av
-
     while True:
         try:
             frame = graph.pull()
-        except (av.error.BlockingIOError, av.error.EOFError):
+        except (BlockingIOError, EOFError):  # FFmpeg's are kinds of these
             return
         frame.pts, frame.time_base, _, _ = waiting.popleft()
         yield frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -34,11 +34,12 @@ class Encoder:
 
     def __init__(self, encoding: Encoding, time_base: Fraction, rate: Fraction | None, aspect: Fraction) -> None:
         import av
+        from av.error import FFmpegError
 
         self.encoding, self._time_base = encoding, time_base
         try:
-            context = av.CodecContext.create(encoding.encoder, "w")
-        except (av.error.FFmpegError, ValueError) as error:  # ValueError: unknown to this FFmpeg
+            context: Any = av.CodecContext.create(encoding.encoder, "w")
+        except (FFmpegError, ValueError) as error:  # ValueError: unknown to this FFmpeg
             raise ValueError(
                 f"This PyAV has no encoder {encoding.encoder}; choose ffv1, or install PyAV from its own wheels (pip "
                 "install av)."
@@ -47,7 +48,7 @@ class Encoder:
         context.options = {**dict(encoding.options), "threads": str(THREADS), "flags": "+global_header+bitexact"}
         try:
             context.open()
-        except av.error.FFmpegError as error:
+        except FFmpegError as error:
             raise ValueError(
                 f"{encoding.encoder} does not take this film ({encoding.width} x {encoding.height}, {encoding.pixels}"
                 f"): {error}. Choose ffv1."

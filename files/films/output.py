@@ -100,8 +100,8 @@ class FilmOutput:
         Encoder(self.encoding, self.facts.time_base, self.facts.rate, self.facts.aspect)
         if self.encoding.pixels == self.codec.odd:
             self._note(
-                f"The film is {self.facts.width} x {self.facts.height}; {self.codec.name} halves chroma only of even sizes, "
-                "so all chroma is kept (4:4:4). Some players cannot show that."
+                f"The film is {self.facts.width} x {self.facts.height}; {self.codec.name} halves chroma only of even "
+                "sizes, so all chroma is kept (4:4:4). Some players cannot show that."
             )
         if self._film is not None:
             for note in muxing.check_sound(self.path.suffix.lower(), self._film):

@@ -83,7 +83,7 @@ def _moved(frame: VideoFrame, name: str, size: tuple[int, int] = (0, 0)) -> Vide
     """By swscale, which is told that nothing of range and matrix changes."""
     same: dict[str, Any] = {"src_color_range": 2, "dst_color_range": 2} if not frame.format.is_rgb else {}
     width, height = size if size[0] else (None, None)
-    return frame.reformat(width, height, name, interpolation="AREA", **same)
+    return frame.reformat(width, height, format=name, interpolation="AREA", **same)
 
 
 @cache
@@ -106,7 +106,7 @@ def _planar_name(name: str) -> str:
 
 def _samples(frame: VideoFrame, index: int, bits: int) -> Tensor:
     """(h, w) float32 of a plane."""
-    plane = frame.planes[index]
+    plane: Any = frame.planes[index]
     order = ">" if frame.format.is_big_endian else "<"
     kind = np.dtype(np.uint8 if bits <= 8 else f"{order}u2")
     rows = np.frombuffer(plane, kind)[: plane.height * (plane.line_size // kind.itemsize)]
@@ -146,7 +146,7 @@ def frame_of(picture: Tensor, name: str, *, matrix: str, full: bool) -> VideoFra
 
 
 def _fill(frame: VideoFrame, index: int, codes: Tensor, bits: int) -> None:
-    plane = frame.planes[index]
+    plane: Any = frame.planes[index]
     kind = np.dtype(np.uint8 if bits <= 8 else "<u2")
     rows = np.frombuffer(plane, kind)[: plane.height * (plane.line_size // kind.itemsize)]
     rows = rows.reshape(plane.height, plane.line_size // kind.itemsize)

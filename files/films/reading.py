@@ -164,14 +164,14 @@ def _look(
     place: Source, container: InputContainer, stream: VideoStream, deinterlace: bool
 ) -> tuple[FilmFacts, Any, Any]:
     """Facts, colors and siting, from the header and the first frames."""
-    import av
+    from av.error import FFmpegError
 
     check_room(stream.width, stream.height)
     stream.thread_type = "AUTO"
     found: list[VideoFrame] = []
     try:
         found = list(islice(container.decode(stream), _ASKED))
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise ValueError(
             f"{place.name} holds a film whose first frames cannot be decoded ({error.strerror})."
         ) from error

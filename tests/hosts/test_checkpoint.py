@@ -71,7 +71,7 @@ def test_single_file(tiny, tmp_path, family, suffix):
     model = load_standalone(path)
     check_same(tiny, model, unet, vae, family, text)
     assert model.name == "tiny" and model.prediction == "epsilon"
-    native = {} if family != "sdxl" else {system: {"resolution": 1024} for system in ("exemplar", "vct")}
+    native = {} if family != "sdxl" else {system: {"resolution": 1024} for system in ("exemplar", "memory", "vct")}
     assert model.recommended == native
     assert model.vae.scale == (0.13025 if family == "sdxl" else 0.18215)
     assert torch.equal(model.alphas_cumprod, alphas_cumprod())

@@ -2,15 +2,19 @@
 
 import dataclasses
 
+import pytest
 import torch
 
 from comfyui_exemplar import demo
 from comfyui_exemplar.color import desaturate
+from comfyui_exemplar.hosts.comfy.encoders import memory_recommended
 from comfyui_exemplar.hosts.comfy.host import ComfyHost
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
 from comfyui_exemplar.pipelines.memory_features import UNetFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 from comfyui_exemplar.pipelines.recommended import read_recommended
+
+from . import models
 
 
 def settings():
@@ -78,3 +82,10 @@ def test_the_unet_ends_with_the_last_layer_that_is_read(embedded, scene):
     )
     for one, two in zip(found.queries + found.keys, further.queries[:2] + further.keys[:2], strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize(("family", "side"), [("sd1", 512), ("sdxl", 1024)])
+def test_auto_is_the_size_that_a_family_was_trained_on(family, side):
+    recommended = memory_recommended(models.tiny(family))
+    for settings_of in (MemorySettings, WritingSettings):
+        assert settings_of.resolve(recommended).features.resolution == side
