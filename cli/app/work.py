@@ -247,6 +247,7 @@ def _looked_into(
     image: Tensor, reference: Tensor | References, result: ColorizeResult
 ) -> tuple[Tensor | None, Tensor | None]:
     """How sure attention is of its matches, and what it carries over; None where settings kept nothing to tell."""
+    from ...attention.dual_banks import NothingKeptError
     from ...color import desaturate
     from ...color.heat import over_picture
     from ...pipelines.attention_map import attention_maps, attention_maps_of_several
@@ -264,7 +265,7 @@ def _looked_into(
             )
         else:
             maps = attention_maps(result.source, result.reference.gray, image, reference)
-    except (ValueError, LookupError) as error:
+    except NothingKeptError as error:
         log.warning("No confidence and no map of where colors come from: these settings kept nothing to make them of.")
         log.debug("%s", error)
         return None, None
