@@ -24,6 +24,15 @@ def job(jobs):
         yield made
 
 
+def test_what_the_page_has_read_is_not_read_again(models, jobs, monkeypatch):
+    from comfyui_exemplar.files import pictures
+
+    seen = [jobs.pictures.read(path) for path in (GRAY, REFERENCE)]
+    monkeypatch.setattr(pictures, "read_photograph", None)
+    with jobs.job("test") as job:
+        assert colorize(models, job, Colorize(GRAY, [REFERENCE], chosen=SMALL)).dropped is seen[0]
+
+
 def test_by_memory_it_is_the_command_lines_result(models, job, tmp_path):
     outcome = colorize(models, job, Colorize(GRAY, [REFERENCE], chosen=SMALL))
     path = write_result(outcome.made.image, outcome.dropped, tmp_path)
