@@ -23,6 +23,11 @@ NO_FEATURES = (
     "MODEL that DDIM Inversion uses."
 )
 
+
+class NothingKeptError(ValueError):
+    """An inversion kept none of the features that are asked of it."""
+
+
 #: layer -> role -> projections, some of the letters ``qkv``.
 Needs = Mapping[Layer, Mapping[Role, str]]
 
@@ -76,7 +81,8 @@ class DualBanks:
     def check(self, needs: Needs) -> None:
         """Whether the banks hold what is needed and fit each other, before any sampling starts.
 
-        :raises ValueError: a bank is empty, or numbers of pictures, levels or sizes differ.
+        :raises NothingKeptError: a bank is empty.
+        :raises ValueError: numbers of pictures, levels or sizes differ.
         :raises LookupError: a bank without a projection that is needed.
         """
         needed: dict[Role, FeatureBank] = {
@@ -84,7 +90,7 @@ class DualBanks:
         }
         empty = [role for role, bank in needed.items() if not bank.pictures]
         if empty:
-            raise ValueError(NO_FEATURES.format(", ".join(f"{role}_inversion" for role in empty)))
+            raise NothingKeptError(NO_FEATURES.format(", ".join(f"{role}_inversion" for role in empty)))
         counts: dict[Role, int] = {role: bank.pictures for role, bank in needed.items()}
         _check_counts(counts)
         for role, bank in needed.items():

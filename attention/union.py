@@ -20,7 +20,7 @@ from torch import Tensor
 from ..diffusion.levels import same_levels
 from .bank import FeatureBank
 from .dual import tokens_in_mask
-from .dual_banks import NO_FEATURES
+from .dual_banks import NO_FEATURES, NothingKeptError
 from .layers import Layer
 
 #: The chosen tokens of each reference; None is all of them.
@@ -109,7 +109,7 @@ def _check_parts(parts: Sequence[tuple[FeatureBank, FeatureBank]]) -> None:
 
 def _check_like(name: str, bank: FeatureBank, first: FeatureBank) -> None:
     if not bank.pictures:
-        raise ValueError(NO_FEATURES.format(name))
+        raise NothingKeptError(NO_FEATURES.format(name))
     kept, expected = ({(layer, letter) for _, layer, letter, _ in one.items()} for one in (bank, first))
     if kept != expected or not same_levels(bank.sigmas, first.sigmas):
         raise ValueError(

@@ -90,7 +90,7 @@ class Doctor(io.ComfyNode):
         from comfy_api.latest import ui
 
         from ..hosts.comfy import doctor as host
-        from ..hosts.comfy import photographs
+        from ..hosts.comfy import output
         from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.memory import out_of_memory, results
         from ..hosts.comfy.model import require_unet
@@ -108,7 +108,7 @@ class Doctor(io.ComfyNode):
             check_vae(vae, model, title(cls))
         if lcad_model is not None:
             host.check_kind(lcad_model, "lcad_model", title(cls))
-        folder, stem, number, inside = photographs.destination(_PREFIX, 0, 0)
+        folder, stem, number, inside = output.destination(_PREFIX, 0, 0)
         checkpoint = None if model is None else host.checkpoint_of(model, vae, clip, title(cls))
         lcad = None if lcad_model is None else host.ComfyDescriber(lcad_model, lcad_clip, lcad_vae)
         checks = _checks(settings, checkpoint, ddcolor, lcad, deadiff)

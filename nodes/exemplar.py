@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -173,10 +174,10 @@ class Colorize(io.ComfyNode):
                     f"{'gray' if reference_inversion is None else 'reference'}_inversion: found one, expected none "
                     "with method memory, which makes no inversions; connect a reference or a memory instead."
                 )
+            looks = _Looks(model, vae, clip, conditioning)
+            given = _Given(image, mask, reference, reference_mask, several, memory, fallback)
             chosen = {name: values.get(name) for name in ("resolution", "batch", "fallback_below")}
-            chosen |= {"weights": several, "clip": clip}
-            masks = {"mask": mask, "reference_mask": reference_mask}
-            return _by_memory(cls, model, vae, conditioning, image, reference, memory, fallback, masks, chosen)
+            return _by_memory(cls, looks, given, chosen)
         if memory is not None:
             raise ValueError("memory: found one, expected none with method attention; set method to memory.")
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
@@ -228,21 +229,36 @@ class Colorize(io.ComfyNode):
         )
 
 
-def _by_memory(  # what is left of one argument a socket
-    node: type[io.ComfyNode],
-    model: Any,
-    vae: Any,
-    conditioning: list | None,
-    image: Tensor,
-    reference: Tensor | None,
-    memory: Memory | None,
-    fallback: Tensor | None,
-    masks: dict[str, Tensor | None],
-    chosen: dict[str, Any],
-) -> io.NodeOutput:
+@dataclass(frozen=True)
+class _Looks:
+    """What looks at pictures, as it came in."""
+
+    model: Any
+    vae: Any
+    clip: Any
+    conditioning: list | None
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is to be colored, and what gives colors, as it came in.
+
+    :param weights: of references that all serve every picture; None where there is one for each.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    reference: Tensor | None
+    reference_mask: Tensor | None
+    weights: tuple[float, ...] | None
+    memory: Memory | None
+    fallback: Tensor | None
+
+
+def _by_memory(node: type[io.ComfyNode], looks: _Looks, given: _Given, chosen: dict[str, Any]) -> io.NodeOutput:
     """What the node gives by the method memory.
 
-    :param chosen: settings, the ``weights`` of references that all serve every picture, or None, and the ``clip``.
+    :param chosen: values of its widgets that are settings of this method.
     """
     from ..hosts.comfy.color_memories import NO_INVERSION, colored_by_references, looking
     from ..hosts.comfy.conditioning import check_conditioning
@@ -250,24 +266,23 @@ def _by_memory(  # what is left of one argument a socket
     from ..hosts.comfy.memory import results
     from ..hosts.comfy.model import require_unet
 
+    model, memory = looks.model, given.memory
     expect(node, memory=memory)
-    image, fallback = picture(node, image, "image"), optional_picture(node, fallback, "fallback")
-    mask = optional_mask(node, masks["mask"], "mask", len(image))
-    if reference is None and memory is None:
-        reference = fallback
+    image, fallback = picture(node, given.image, "image"), optional_picture(node, given.fallback, "fallback")
+    mask = optional_mask(node, given.mask, "mask", len(image))
+    reference = fallback if given.reference is None and memory is None else given.reference
     reference = optional_picture(node, reference, "reference")
     if memory is None and reference is None:
         raise ValueError("reference: found nothing, expected a color picture; connect one, or a memory.")
     if reference is None:
-        _without_references(chosen["weights"], masks["reference_mask"])
-    reference_mask = optional_mask(node, masks["reference_mask"], "reference_mask")
+        _without_references(given.weights, given.reference_mask)
+    reference_mask = optional_mask(node, given.reference_mask, "reference_mask")
     require_unet(model, title(node))
-    conditioning = need_prompt(conditioning, chosen.pop("clip"), model, title(node))
+    conditioning = need_prompt(looks.conditioning, looks.clip, model, title(node))
     check_conditioning(conditioning, title(node), model=model, pictures=1)
     warn_if_colored(image, "image")
-    network, weights = looking(model, vae, conditioning, title(node)), chosen.pop("weights")
+    network = looking(model, looks.vae, conditioning, title(node))
     settings = resolved(node, MemorySettings, network.recommended, chosen)
-    bar = FrameProgress(len(image) + (0 if reference is None else len(reference)))
     made = colored_by_references(
         network,
         image,
@@ -277,8 +292,8 @@ def _by_memory(  # what is left of one argument a socket
         mask=mask,
         reference_mask=reference_mask,
         fallback=fallback,
-        weights=weights,
-        on_pictures=bar,
+        weights=given.weights,
+        on_pictures=FrameProgress(len(image) + (0 if reference is None else len(reference))),
     )
     blocked = [NO_INVERSION] * 3
     share = trust(made.confidence, settings.fallback_below if fallback is not None else 0.0)

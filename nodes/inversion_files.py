@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..hosts.comfy import photographs as host
+from ..hosts.comfy import changes, output
 from ..hosts.comfy.folders import INVERSIONS
 from ..pipelines.exemplar_settings import SaveInversionSettings
 from .common import CATEGORY_STAGES, Inversion
@@ -51,7 +51,7 @@ class SaveInversion(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
-        return host.check_prefix(filename_prefix)
+        return output.check_prefix(filename_prefix)
 
     @classmethod
     def execute(
@@ -65,7 +65,7 @@ class SaveInversion(io.ComfyNode):
             made = Inversions((inversion,), () if gray_inversion is None else (gray_inversion,))
         except ValueError as error:
             raise ValueError(f"{title(cls)}: {error}") from None
-        folder, stem, number, inside = host.destination(settings.filename_prefix, 0, 0)
+        folder, stem, number, inside = output.destination(settings.filename_prefix, 0, 0)
         path = save_new_inversions(folder, stem, number, made)
         announce(cls, f"{path.name}, {inversion.pictures} picture(s), {made.nbytes / 2**20:.1f} MB")
         return io.NodeOutput(ui={"inversions": [{"filename": path.name, "subfolder": inside, "type": "output"}]})
@@ -119,7 +119,7 @@ class LoadInversion(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, inversion_name: str | None = None, **_: Any) -> str:
         known = inversion_name is not None and INVERSIONS.check(inversion_name) is True
-        return host.stamp(INVERSIONS.path(inversion_name)) if known else ""
+        return changes.stamp(INVERSIONS.path(inversion_name)) if known else ""
 
     @classmethod
     def execute(cls, inversion_name: str, model: Any = None) -> io.NodeOutput:

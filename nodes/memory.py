@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..memory.entries import ColorMemory as Memory
     from ..pipelines.memory_features import PictureFeatures
 
-_MEMORY = "For Memory Colorize, Exemplar Colorize, Merge Color Memories and Save Color Memory."
+_MEMORY = "For Color by Memory, Exemplar Colorize, Merge Color Memories and Save Color Memory."
 
 
 class ReadFeatures(io.ComfyNode):
@@ -45,7 +45,7 @@ class ReadFeatures(io.ComfyNode):
             outputs=[
                 ColorFeatures.Output(
                     display_name="features",
-                    tooltip="For Memory Colorize and Color Strokes with the same picture, and the same layers and "
+                    tooltip="For Color by Memory and Color Strokes with the same picture, and the same layers and "
                     "timestep as the memory.",
                 )
             ],

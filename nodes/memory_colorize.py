@@ -25,7 +25,7 @@ class MemoryColorize(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ExemplarMemoryColorize",
-            display_name="Memory Colorize",
+            display_name="Color by Memory",
             category=CATEGORY_MEMORY,
             description="Colors gray pictures by a color memory, in one model call a picture and without sampling. The "
             "result has the picture's own size and lightness; how sure each color is comes with it.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..hosts.comfy import photographs as host
+from ..hosts.comfy import changes, output
 from ..hosts.comfy.folders import COLOR_MEMORIES
 from ..pipelines.memory_settings import SaveMemorySettings
 from .common import CATEGORY_MEMORY, ColorMemory
@@ -39,7 +39,7 @@ class SaveMemory(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
-        return host.check_prefix(filename_prefix)
+        return output.check_prefix(filename_prefix)
 
     @classmethod
     def execute(cls, memory: Memory, **values: Any) -> io.NodeOutput:
@@ -47,7 +47,7 @@ class SaveMemory(io.ComfyNode):
 
         settings = resolved(cls, SaveMemorySettings, {}, values)
         expect(cls, memory=memory)
-        folder, stem, number, inside = host.destination(settings.filename_prefix, 0, 0)
+        folder, stem, number, inside = output.destination(settings.filename_prefix, 0, 0)
         path = save_new_memory(folder, stem, number, memory)
         announce(cls, f"{path.name}, {len(memory)} entries, {memory.nbytes / 2**20:.1f} MB")
         return io.NodeOutput(ui={"memories": [{"filename": path.name, "subfolder": inside, "type": "output"}]})
@@ -84,7 +84,7 @@ class LoadMemory(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, memory_name: str | None = None) -> str:
         known = memory_name is not None and COLOR_MEMORIES.check(memory_name) is True
-        return host.fingerprint([COLOR_MEMORIES.path(memory_name)]) if known else ""
+        return changes.fingerprint([COLOR_MEMORIES.path(memory_name)]) if known else ""
 
     @classmethod
     def execute(cls, memory_name: str) -> io.NodeOutput:

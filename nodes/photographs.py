@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..hosts.comfy import changes, output
 from ..hosts.comfy import photographs as host
 from ..pipelines.photographs import LoadPhotographSettings, SavePhotographSettings, mask_of, save_photographs
 from .common import CATEGORY
@@ -66,7 +67,7 @@ class LoadPhotograph(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, image: str | None = None, **values: Any) -> str:
-        return "" if image is None or host.check(image) is not True else host.fingerprint([host.path_of(image)])
+        return "" if image is None or host.check(image) is not True else changes.fingerprint([host.path_of(image)])
 
     @classmethod
     def execute(cls, image: str, **values: Any) -> io.NodeOutput:
@@ -110,7 +111,9 @@ class LoadPhotographFolder(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **values: Any) -> str:
         return (
-            "" if folder is None or host.check_folder(folder) is not True else host.fingerprint(host.files_of(folder))
+            ""
+            if folder is None or host.check_folder(folder) is not True
+            else changes.fingerprint(host.files_of(folder))
         )
 
     @classmethod
@@ -159,7 +162,7 @@ class SavePhotograph(io.ComfyNode):
     def validate_inputs(
         cls, filename_prefix: str | None = None, format: str | None = None, bits: str | None = None
     ) -> bool | str:
-        if (verdict := host.check_prefix(filename_prefix)) is not True:
+        if (verdict := output.check_prefix(filename_prefix)) is not True:
             return verdict
         if format is None or bits is None:  # one comes through a link
             return True
@@ -177,9 +180,9 @@ class SavePhotograph(io.ComfyNode):
         settings.check()
         expect(cls, facts=facts)
         images = picture(cls, images, "images")
-        folder, stem, number, inside = host.destination(settings.filename_prefix, images.shape[2], images.shape[1])
+        folder, stem, number, inside = output.destination(settings.filename_prefix, images.shape[2], images.shape[1])
         written = save_photographs(
-            images, folder, stem, settings, number=number, facts=facts, workflow=host.workflow_of(cls.hidden)
+            images, folder, stem, settings, number=number, facts=facts, workflow=output.workflow_of(cls.hidden)
         )
         files = [{"filename": path.name, "subfolder": inside, "type": "output"} for path in written]
         if settings.format in ("png", "jpeg"):

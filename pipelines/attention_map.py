@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.correspondence import Correspondence, correspond, heat
+from ..attention.dual_banks import NothingKeptError
 from ..attention.layers import Layer, LayerInfo, select_layers
 from ..attention.union import Union, united
 from ..color import resize
@@ -89,7 +90,8 @@ def attention_maps(
     :param region: (n, H', W') mask to look from instead of a point.
     :param device: where to compute, layer by layer (None: where the features are).
     :param out_of_memory: whether an error says that memory ran out: then it is done for fewer tokens at once.
-    :raises ValueError: no layer has what is needed, or an empty region.
+    :raises NothingKeptError: no layer has what is needed.
+    :raises ValueError: an empty region.
     """
     picture = 0 if settings is None else settings.picture
     keys = _OneReference(target, reference[picture % len(reference)][None].cpu(), picture)
@@ -117,7 +119,8 @@ def attention_maps_of_several(
     :param targets: inversions of references of one size each.
     :param references: (1, h, w, 3) in 0..1, as many as there are pictures in ``targets``.
     :param masks: for each reference (1, *, *) or None, () for none; ``weights`` one each, as in ``attention.union``.
-    :raises ValueError: no layer has what is needed, an empty region, or numbers that do not fit.
+    :raises NothingKeptError: no layer has what is needed.
+    :raises ValueError: an empty region, or numbers that do not fit.
     """
     union = united([(target.bank, target.bank) for target in targets], masks, weights)
     if len(references) != sum(target.pictures for target in targets):
@@ -302,13 +305,13 @@ class _Features:
 def shared_layers(source: Inversion, target: Inversion, expression: str) -> tuple[LayerInfo, ...]:
     """Layers of the expression of which the input kept q and the reference k.
 
-    :raises ValueError: there is none.
+    :raises NothingKeptError: there is none.
     """
     with_q = {layer for _, layer, name, _ in source.bank.items() if name == "q"}
     with_k = {layer for _, layer, name, _ in target.bank.items() if name == "k"}
     chosen = tuple(i for i in select_layers(expression, source.layers) if i.layer in with_q & with_k)
     if not chosen:
-        raise ValueError(
+        raise NothingKeptError(
             f"layers is '{expression}': found none of them with both q in input_inversion and k in "
             "reference_inversion, expected one at least. Kept q: "
             f"{', '.join(sorted(at.name for at in with_q)) or 'none'}; kept k: "

@@ -31,13 +31,13 @@ def main(folder: Path) -> dict:
     folder_paths.add_model_folder_path("embeddings", str(places.models("embeddings")))
 
     nodes = {node.define_schema().node_id: node for node in load_package().NODES}
-    from comfyui_exemplar.hosts.comfy import embeddings, folders, photographs
+    from comfyui_exemplar.hosts.comfy import embeddings, folders, output, photographs
 
     doors = {node: getattr(folders, kind.upper()).path for node, kind in LOADERS.items()}
     doors["ExemplarLoadPhotograph"] = photographs.path_of
     doors["ExemplarLoadPhotographFolder"] = photographs.files_of
-    writers = {"ExemplarConceptInversion": embeddings.place, "ExemplarSavePhotograph": photographs._check_place}
-    writers |= dict.fromkeys(("ExemplarSaveMemory", "ExemplarSaveInversion"), photographs._check_place)
+    writers = {"ExemplarConceptInversion": embeddings.place, "ExemplarSavePhotograph": output._check_place}
+    writers |= dict.fromkeys(("ExemplarSaveMemory", "ExemplarSaveInversion"), output._check_place)
     inputs = {
         **dict.fromkeys(LOADERS, "model_name"),
         "ExemplarLoadMemory": "memory_name",

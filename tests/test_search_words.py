@@ -57,6 +57,17 @@ def test_a_word_is_one_nodes(word, aliases):
     assert [name for name, words in aliases.items() if word in words] == [WORDS[word]]
 
 
+def test_colorize_finds_the_whole_flow_first():
+    """Among names that have a word of its own, the page prefers those that have it early, and short ones."""
+
+    def far(text):
+        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", text)
+        return text.lower().index("colorize") + len(text) / 2 if "colorize" in map(str.lower, words) else float("inf")
+
+    first, second, *_ = sorted((min(far(name), far(node.name)), name) for name, node in read().items())
+    assert first[1] == "ExemplarColorize" and first[0] < second[0]
+
+
 def test_nodes_have_no_alias_twice():
     for name, node in read().items():
         assert len({alias.lower() for alias in node.aliases}) == len(node.aliases), name

@@ -2,7 +2,8 @@
 
 # No `from __future__ import annotations`: gradio reads the annotation of a request where gradio is imported here.
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from .controls import Control, chosen, controls
 from .jobs import Job, Jobs, sentence
 from .models import Models
 from .parts import Action, Results, buttons, drop_zone, path_of, runner, settings_of, thumbnails
-from .pictures import PAINTED, Dropped, read, shown
+from .pictures import PAINTED, Dropped, write_shown
 from .work import FALLBACKS, Colorize, Outcome, colorize
 
 #: Settings of each method that most users look at; all others are folded away.
@@ -60,7 +61,7 @@ def by_example(models: Models, jobs: Jobs) -> None:
 
     action = Action(runner(jobs, work, files), [*dropped.all, *settings.widgets], results, "colorize")
     action.on(dropped.go)
-    dropped.listen()
+    dropped.listen(jobs)
     dropped.method.change(
         lambda name: [gr.Row(visible=each == name) for each in settings.groups],
         [dropped.method],
@@ -112,19 +113,24 @@ class _Inputs:
         """The widgets that a job is given."""
         return [self.picture, self.references, self.editor, self.method]
 
-    def listen(self) -> None:
-        """Show what was dropped, to paint on and beside its number."""
+    def listen(self, jobs: Jobs) -> None:
+        """Show what was dropped, to paint on and beside its number.
+
+        :param jobs: of the page, with its pictures and its folder.
+        """
         import gradio as gr
 
-        def loaded(path: str | None) -> Any:
+        def loaded(path: str | None) -> Iterator[Any]:
             if not path:
-                return gr.ImageEditor(value=None, visible=False)
-            background = shown(_read(path).image, PAINTED)
-            value = {"background": background, "layers": [], "composite": background}
-            return gr.ImageEditor(value=value, visible=True)
+                yield gr.ImageEditor(value=None, visible=False)
+                return
+            with tempfile.TemporaryDirectory(prefix="shown-", dir=jobs.folder) as place:
+                background = write_shown(_read(jobs, path).image, Path(place) / "picture.png", PAINTED)
+                value = {"background": background, "layers": [], "composite": background}
+                yield gr.ImageEditor(value=value, visible=True)
 
         def numbered(paths: list[str] | None) -> Any:
-            return gr.HTML(thumbnails([_read(path) for path in paths or ()]), visible=bool(paths))
+            return gr.HTML(thumbnails([_read(jobs, path) for path in paths or ()]), visible=bool(paths))
 
         self.picture.change(loaded, [self.picture], [self.editor], **_LIGHT)
         self.references.change(numbered, [self.references], [self.thumbnails], **_LIGHT)
@@ -190,7 +196,7 @@ def _examples() -> list[tuple[Path, Path]]:
     return [example_paths(ExampleSettings(name)) for name in EXAMPLES]  # type: ignore[arg-type]
 
 
-def _read(path: str) -> Dropped:
+def _read(jobs: Jobs, path: str) -> Dropped:
     """A picture for the page.
 
     :raises gr.Error: it is none.
@@ -200,6 +206,6 @@ def _read(path: str) -> Dropped:
     import gradio as gr
 
     try:
-        return read(path)
+        return jobs.pictures.read(path)
     except (ValueError, OSError) as error:
         raise gr.Error(html.escape(sentence(error, [Path(path)])), duration=20, print_exception=False) from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import failures
+from .pictures import Dropped, KeptPictures, read
 
 #: Called with how many steps are done, of how many, and what is done.
 OnStep = Callable[[int, int, str], None]
@@ -33,12 +34,14 @@ class Job:
     :param session: of the page that it belongs to.
     :param folder: of its files; it goes with the job.
     :param on_step: is told how far it is.
+    :param read: how it reads a file that was dropped.
     :ivar notes: warnings of the pack while it ran.
     """
 
     session: str
     folder: Path
     on_step: OnStep | None = None
+    read: Callable[[str | Path], Dropped] = read
     notes: list[str] = field(default_factory=list)
     total: int = 1
     done: int = 0
@@ -82,10 +85,11 @@ class Jobs:
 
     :param folder: where their files are while they run.
     :param traceback: whether what fails unexpectedly is shown in the terminal, too.
+    :ivar pictures: the files that were dropped on the pages.
     """
 
     def __init__(self, folder: Path, *, traceback: bool = False) -> None:
-        self.folder, self.traceback = folder, traceback
+        self.folder, self.traceback, self.pictures = folder, traceback, KeptPictures()
         self._free, self._jobs = threading.Lock(), list[Job]()
 
     @contextmanager
@@ -96,7 +100,7 @@ class Jobs:
         :raises Refused: it failed; the message is one sentence.
         :raises Stopped: the user stopped it.
         """
-        job = Job(session, Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)), on_step)
+        job = Job(session, Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)), on_step, self.pictures.read)
         self._jobs.append(job)
         try:
             with self._free:

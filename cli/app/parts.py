@@ -10,7 +10,7 @@ from typing import Any
 
 from .controls import Control
 from .jobs import Jobs, Refused, Stopped
-from .pictures import SMALL, Dropped, shown, write_result
+from .pictures import SMALL, Dropped, shown, write_result, write_shown
 from .work import Outcome, Source
 
 #: On a narrow window the result is below: the page goes there, to show how far it is.
@@ -154,7 +154,7 @@ def runner(jobs: Jobs, work: Work, files: Callable[..., Sequence[Path]]) -> Call
         try:
             with jobs.job(request.session_hash or "", files(*values), on_step) as job:
                 outcome = work(job, *values)
-                seen = [*_pictures(outcome), told(outcome, job.notes)]
+                seen = [*_pictures(outcome, job.folder), told(outcome, job.notes)]
                 yield [*seen, gr.DownloadButton(interactive=False)]
                 written = write_result(outcome.made.image, outcome.dropped, job.folder)
                 # said once more: widgets of a tab that is not open forget what they had when they are passed over
@@ -167,10 +167,13 @@ def runner(jobs: Jobs, work: Work, files: Callable[..., Sequence[Path]]) -> Call
     return run
 
 
-def _pictures(outcome: Outcome) -> list[Any]:
+def _pictures(outcome: Outcome, folder: Path) -> list[Any]:
     made = outcome.made
-    maps = [None if picture is None else shown(picture) for picture in (made.confidence, made.origin)]
-    return [(shown(outcome.before), shown(made.image)), *maps, legend(made.legend)]
+    pictures = {"before": outcome.before, "after": made.image, "confidence": made.confidence, "origin": made.origin}
+    before, after, *maps = (
+        None if picture is None else write_shown(picture, folder / f"{name}.png") for name, picture in pictures.items()
+    )
+    return [(before, after), *maps, legend(made.legend)]
 
 
 @dataclass

@@ -6,6 +6,8 @@ ever sees a small copy.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Longest side of what is painted on, and of results as they are shown; what is downloaded has the picture's own size.
 PAINTED, SHOWN, SMALL = 1024, 1600, 192
+#: Bytes of pictures that are kept until they are asked for again: three photographs of 14 megapixels.
+HELD = 512 * 2**20
 #: How far the sides' ratio of what was painted may differ from the picture's by rounding.
 _RATIO = 0.02
 
@@ -59,6 +63,38 @@ def read(path: str | Path) -> Dropped:
     return Dropped(image, photograph.facts, Path(path).name)
 
 
+class KeptPictures:
+    """Files that were dropped on a page, read once: what is shown of one, what is painted on and what a job works on.
+
+    They belong to the page, which keeps of the pictures asked for last those that :data:`HELD` bytes hold. A file that
+    was written anew is another one.
+    """
+
+    def __init__(self, most: int = HELD) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._kept: dict[tuple[str, int, int], Dropped] = {}  # the one asked for last stands last
+
+    def read(self, path: str | Path) -> Dropped:
+        """:func:`read`.
+
+        :raises ValueError: not a readable picture.
+        """
+        try:
+            about = os.stat(path)
+        except OSError:
+            return read(path)  # it says why not
+        key = (str(path), about.st_mtime_ns, about.st_size)
+        with self._lock:
+            found = self._kept.pop(key, None) or read(path)
+            self._kept[key] = found
+            sizes = [each.image.nbytes for each in self._kept.values()]
+            for oldest in list(self._kept):
+                if sum(sizes) <= self._most:
+                    break
+                del self._kept[oldest], sizes[0]
+        return found
+
+
 def fitted(picture: Tensor, longest: int) -> Tensor:
     """A picture, (1, H, W, 3), whose longest side is at most so long."""
     from ...color import resize
@@ -75,6 +111,24 @@ def shown(picture: Tensor, longest: int = SHOWN) -> NDArray[Any]:
     from ...color import to_uint8
 
     return to_uint8(fitted(picture, longest))[0].cpu().numpy()
+
+
+def write_shown(picture: Tensor, path: Path, longest: int = SHOWN) -> str:
+    """:func:`shown` as a PNG file, for the page.
+
+    gradio copies a file once. An array it writes each time that it is shown, over the file that a browser may be
+    reading by then, which breaks the answer off.
+
+    :param path: where it goes, in a folder that is there until the page has it.
+    :returns: that path.
+    """
+    from PIL import Image
+
+    from ...files.output import whole
+
+    with whole(path) as beside:
+        Image.fromarray(shown(picture, longest)).save(beside, "PNG")
+    return str(path)
 
 
 def write_result(image: Tensor, dropped: Dropped, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .. import sources
-from .pictures import Dropped, marks_of, read
+from .pictures import Dropped, marks_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,7 +116,7 @@ def colorize(models: Models, job: Job, asked: Colorize) -> Outcome:
     from ...color import desaturate
 
     assert asked.picture is not None
-    begun, dropped = perf_counter(), read(asked.picture)
+    begun, dropped = perf_counter(), job.read(asked.picture)
     strokes = marks_of(asked.layers, tuple(dropped.image.shape[1:3]))
     if asked.method == "attention":
         others = [name for name, there in (("strokes", strokes), ("a palette", asked.palette.strip())) if there]
@@ -125,7 +125,7 @@ def colorize(models: Models, job: Job, asked: Colorize) -> Outcome:
     if not (asked.references or (asked.method == "memory" and (strokes or asked.palette.strip()))):
         more = ", paint strokes on the picture or list colors" if asked.method == "memory" else ""
         raise ValueError(f"references: found none, expected at least one color picture; drop one{more}.")
-    pictures = [read(path) for path in asked.references]
+    pictures = [job.read(path) for path in asked.references]
     _check_color(pictures, bool(strokes or asked.palette.strip()))
     fallback = None if asked.fallback == "none" else _automatic(models, job, dropped.image)
     by = _by_memory if asked.method == "memory" else _by_attention
@@ -247,6 +247,7 @@ def _looked_into(
     image: Tensor, reference: Tensor | References, result: ColorizeResult
 ) -> tuple[Tensor | None, Tensor | None]:
     """How sure attention is of its matches, and what it carries over; None where settings kept nothing to tell."""
+    from ...attention.dual_banks import NothingKeptError
     from ...color import desaturate
     from ...color.heat import over_picture
     from ...pipelines.attention_map import attention_maps, attention_maps_of_several
@@ -264,7 +265,7 @@ def _looked_into(
             )
         else:
             maps = attention_maps(result.source, result.reference.gray, image, reference)
-    except (ValueError, LookupError) as error:
+    except NothingKeptError as error:
         log.warning("No confidence and no map of where colors come from: these settings kept nothing to make them of.")
         log.debug("%s", error)
         return None, None
@@ -286,7 +287,7 @@ def recolor(job: Job, original: Path | None, edited: Path | None, chosen: Mappin
             raise ValueError(f"{name}: found none; drop both pictures, the original and its edited copy.")
     assert original is not None and edited is not None
     begun, settings = perf_counter(), TransferSettings.resolve(**chosen)
-    dropped, copy = read(original), read(edited)
+    dropped, copy = job.read(original), job.read(edited)
     job.begin(1, "finding how the copy was moved")
     result = transfer_colors(
         dropped.image, copy.image, settings, progress=lambda done, _: job.step() if done else job.check()
@@ -309,7 +310,7 @@ def auto(models: Models, job: Job, picture: Path | None, chosen: Mapping[str, An
 
     if picture is None:
         raise ValueError("picture: found none; drop a gray picture first, or click one of the examples.")
-    begun, dropped = perf_counter(), read(picture)
+    begun, dropped = perf_counter(), job.read(picture)
     job.begin(1, "coloring")
     settings = AutoColorSettings.resolve(models.ddcolor.recommended, **chosen)
     image = auto_color(models.ddcolor, dropped.image, settings)

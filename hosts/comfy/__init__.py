@@ -6,7 +6,9 @@ find there in :mod:`.rows`, what is said of it in :mod:`.runs`, what guidance do
 and what they hold on the device in :mod:`.room`.
 :mod:`.managed` and :mod:`.folders` are what every network of the pack's own needs, :mod:`.recommended` what a MODEL
 says of itself, :mod:`.sampling` and :mod:`.gradients` how it is run. :mod:`.photographs` and :mod:`.embeddings` are
-ComfyUI's own folders of those, :mod:`.downloads` what the owner lets be fetched.
+ComfyUI's own folders of those, :mod:`.output` names in its output folder, :mod:`.changes` whether a file is still the
+one that was read, :mod:`.downloads` what the owner lets be fetched. :mod:`.doctor` and :mod:`.front_end` are what the
+doctor asks.
 
 :mod:`.color_memories` writes and asks color memories; :mod:`.encoders` says what gives them features: a MODEL, or a
 CLIP_VISION.

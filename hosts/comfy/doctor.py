@@ -33,6 +33,7 @@ from .attention import fused_attention
 from .ddcolor import ComfyDDColor
 from .deadiff import ComfyDEADiff, apply
 from .embedded import load_demo
+from .front_end import front_end
 from .host import ComfyHost
 from .lcad import ComfyLCADVAE, GrayPicture, LCADModel, load_file, with_gray
 from .lcad_instances import phrase_places
@@ -90,8 +91,8 @@ def environment() -> dict[str, str]:
     """What ComfyUI says of itself: versions, memory, attention and precision; none of other packs."""
     mm, there = comfy.model_management, device()
     found = {"host": "ComfyUI", "comfyui": _core_version()}
-    for name, package in (("front end", "comfyui-frontend-package"), ("comfy-aimdo", "comfy-aimdo")):
-        if version := version_of(package):
+    for name, version in (("front end", front_end()), ("comfy-aimdo", version_of("comfy-aimdo"))):
+        if version:
             found[name] = version
     chosen = optimized_attention.__name__
     found["attention"] = chosen if chosen == attention_name() else f"{chosen}, edits on a CPU {attention_name()}"

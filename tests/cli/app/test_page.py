@@ -58,6 +58,29 @@ def test_colors_by_a_reference(client, place):
     assert not list(place.glob("job-*")), "nothing of the job is left"
 
 
+def test_no_picture_is_written_over_one_that_a_browser_may_be_reading(client, monkeypatch):
+    """gradio writes arrays anew each time: the browser gets half a file, and h11 fails in the terminal."""
+    from gradio import processing_utils
+
+    def over(*_, **__):
+        raise AssertionError("an array was shown")
+
+    monkeypatch.setattr(processing_utils, "save_pil_to_cache", over)
+    asked = values(client, "/auto", _0=file("scene-gray.png"))
+    first, second = (client.predict(*asked, api_name="/auto")[0] for _ in range(2))
+    assert [Path(each).read_bytes() for each in first] == [Path(each).read_bytes() for each in second]
+
+
+def test_what_is_painted_on_is_a_file_until_the_page_has_it(models, tmp_path):
+    from comfyui_exemplar.cli.app.page import build
+
+    with quiet(tmp_path):
+        (loaded,) = [each.fn for each in build(models, Jobs(tmp_path)).fns.values() if each.name == "loaded"]
+        for update in loaded(str(PICTURES / "scene-gray.png")):
+            assert Path(update.value["background"]["path"]).is_file() and update.visible
+    assert not list(tmp_path.glob("shown-*"))
+
+
 def test_colors_by_strokes(client, tmp_path):
     from gradio_client import handle_file
     from PIL import Image, ImageDraw

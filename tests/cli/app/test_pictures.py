@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from comfyui_exemplar.cli.app.pictures import fitted, marks_of, read, shown, write_result
+from comfyui_exemplar.cli.app.pictures import KeptPictures, fitted, marks_of, read, shown, write_result, write_shown
 from comfyui_exemplar.files.pictures import read_photograph
 
 
@@ -64,7 +64,40 @@ def test_a_scan_keeps_depth_orientation_and_metadata(tmp_path):
     assert again.facts.resolution == pytest.approx((300, 300), abs=0.01) and b"Maker" in again.facts.exif
 
 
-def test_the_browser_sees_a_small_copy():
+def test_a_dropped_file_is_read_once(tmp_path):
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    kept = KeptPictures(most=2 * 8 * 8 * 3 * 4)
+    first, second = map(kept.read, paths[:2])
+    assert kept.read(paths[0]) is first and kept.read(str(paths[1])) is second
+    assert kept.read(paths[0]) is first
+    kept.read(paths[2])
+    assert kept.read(paths[0]) is first and kept.read(paths[1]) is not second, "those asked for last stay"
+
+
+def test_a_dropped_file_is_read_anew_where_it_changed_or_is_gone(tmp_path):
+    kept, path = KeptPictures(), tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    assert kept.read(path).image.sum() == 0
+    Image.new("RGB", (8, 8), "white").save(path)
+    assert kept.read(path).image.min() == 1
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        kept.read(path)
+
+
+def test_a_picture_that_is_too_large_is_not_kept(tmp_path):
+    kept, path = KeptPictures(most=1), tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    assert kept.read(path) is not kept.read(path)
+
+
+def test_the_browser_sees_a_small_copy(tmp_path):
     assert shown(torch.rand(1, 30, 60, 3), 20).shape == (10, 20, 3) and shown(torch.rand(1, 3, 6, 3)).dtype == np.uint8
     picture = torch.rand(1, 3, 6, 3)
+    written = write_shown(picture, tmp_path / "seen.png")
+    assert np.array_equal(np.asarray(Image.open(written)), shown(picture)) and list(tmp_path.iterdir()) == [
+        tmp_path / "seen.png"
+    ]
     assert fitted(picture, 6) is picture and fitted(torch.rand(1, 1, 900, 3), 30).shape == (1, 1, 30, 3)

@@ -9,6 +9,7 @@ from comfyui_exemplar.cli.app.jobs import Stopped
 from comfyui_exemplar.cli.app.pictures import write_result
 from comfyui_exemplar.cli.app.work import Colorize, auto, colorize, legend_of, recolor
 from comfyui_exemplar.files.pictures import load_picture, save_picture
+from comfyui_exemplar.pipelines import attention_map
 
 from .conftest import PICTURES
 
@@ -21,6 +22,15 @@ SMALL = {"resolution": 64}
 def job(jobs):
     with jobs.job("test") as made:
         yield made
+
+
+def test_what_the_page_has_read_is_not_read_again(models, jobs, monkeypatch):
+    from comfyui_exemplar.files import pictures
+
+    seen = [jobs.pictures.read(path) for path in (GRAY, REFERENCE)]
+    monkeypatch.setattr(pictures, "read_photograph", None)
+    with jobs.job("test") as job:
+        assert colorize(models, job, Colorize(GRAY, [REFERENCE], chosen=SMALL)).dropped is seen[0]
 
 
 def test_by_memory_it_is_the_command_lines_result(models, job, tmp_path):
@@ -66,6 +76,23 @@ def test_by_attention(models, job):
     two = colorize(models, job, Colorize(GRAY, [REFERENCE, OTHER], method="attention", chosen=few, weights=(1.0, 2.0)))
     assert "from 2 references" in two.made.said and two.made.origin is not None
     assert not torch.equal(two.made.image, outcome.made.image)
+
+
+@pytest.mark.parametrize("references", [[REFERENCE], [REFERENCE, OTHER]])
+def test_where_settings_keep_nothing_to_match_there_are_no_maps(models, job, caplog, references):
+    nothing = {**SMALL, "depth": 1, "gamma_shallow": 0.0, "gamma_deep": 0.0}
+    made = colorize(models, job, Colorize(GRAY, references, method="attention", chosen=nothing)).made
+    assert made.confidence is made.origin is None and made.image.shape == load_picture(GRAY).shape
+    assert "kept nothing to make them of" in caplog.text
+
+
+def test_what_else_fails_at_the_maps_is_told(models, job, monkeypatch):
+    def fails(*_):
+        raise ValueError("something else")
+
+    monkeypatch.setattr(attention_map, "attention_maps", fails)
+    with pytest.raises(ValueError, match="something else"):
+        colorize(models, job, Colorize(GRAY, [REFERENCE], method="attention", chosen={**SMALL, "depth": 1}))
 
 
 def test_automatic_colors_stand_in_where_the_memory_is_unsure(models, job):

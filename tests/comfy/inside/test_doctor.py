@@ -1,12 +1,18 @@
 """The doctor inside ComfyUI: good on the embedded model, a failed check is its own, nothing private in its JSON."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.model_management
 import folder_paths
 import pytest
 import torch
+
+from comfyui_exemplar.hosts.comfy import front_end
+from comfyui_exemplar.hosts.comfy.doctor import environment
+from comfyui_exemplar.pipelines.doctor.machine import version_of
 
 from .work import state_of
 
@@ -47,6 +53,28 @@ def test_every_system_gives_here_what_was_recorded_on_the_command_line(kit):
     facts = made["environment"]
     assert facts["host"] == "ComfyUI" and {"comfyui", "attention", "vram state", "torch", "pack"} <= set(facts)
     assert "exemplar colorization" in report and "good" in report
+
+
+def test_the_front_end_is_the_one_that_is_served(monkeypatch, tmp_path):
+    installed, folder = tmp_path / "comfyui_frontend_package" / "static", tmp_path / "build" / "web"
+    release = tmp_path / "web_custom_versions" / "Comfy-Org_ComfyUI_frontend" / "1.50.2"
+    about = tmp_path / "comfyui_frontend_package-1.58.1.dist-info"
+    for made in (installed, folder, release, about):
+        made.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: comfyui-frontend-package\nVersion: 1.58.1\n")
+    told = {
+        installed: "1.58.1",
+        release: "1.50.2 of Comfy-Org_ComfyUI_frontend",
+        folder: "a folder of its own (--front-end-root), which tells no version",
+        None: version_of("comfyui-frontend-package"),
+    }
+    assert told[None]
+    for place, version in told.items():
+        monkeypatch.setattr(front_end.args, "front_end_root", place and str(place))
+        assert environment()["front end"] == version
+    server = SimpleNamespace(PromptServer=SimpleNamespace(instance=SimpleNamespace(web_root=str(release))))
+    monkeypatch.setitem(sys.modules, "server", server)
+    assert environment()["front end"] == told[release]
 
 
 def test_a_checkpoint_and_all_other_weights(kit):

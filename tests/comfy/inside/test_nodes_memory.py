@@ -82,9 +82,9 @@ def test_features_of_another_picture_are_refused(nodes, look, scene):
     (memory,) = nodes("ExemplarColorMemory", references=scene[1], **look)
     (features,) = nodes("ExemplarColorFeatures", image=scene[0], **look)
     inputs = {"memory": memory, "features": features, **look}
-    with pytest.raises(ValueError, match=r"^Memory Colorize: features: found those of other pictures"):
+    with pytest.raises(ValueError, match=r"^Color by Memory: features: found those of other pictures"):
         nodes("ExemplarMemoryColorize", image=scene[0].flip(2), **inputs)
-    with pytest.raises(ValueError, match=r"^Memory Colorize: features: found those of 1 picture"):
+    with pytest.raises(ValueError, match=r"^Color by Memory: features: found those of 1 picture"):
         nodes("ExemplarMemoryColorize", image=scene[0].expand(2, -1, -1, -1), **inputs)
 
 
@@ -137,10 +137,10 @@ def test_a_clip_vision_looks_as_well_and_another_model_is_refused(nodes, look, s
     (memory,) = nodes("ExemplarColorMemory", references=scene[1], **encoder)
     image, *_ = nodes("ExemplarMemoryColorize", image=scene[0], memory=memory, **encoder)
     assert image.shape == scene[0].shape and rgb_to_lab(image)[..., 1:].norm(dim=-1).max() > 3
-    with pytest.raises(ValueError, match=r"^Memory Colorize: memory: found a memory of the model DINOv2"):
+    with pytest.raises(ValueError, match=r"^Color by Memory: memory: found a memory of the model DINOv2"):
         nodes("ExemplarMemoryColorize", image=scene[0], memory=memory, **look)
     (own,) = nodes("ExemplarColorMemory", references=scene[1], **look)
-    with pytest.raises(ValueError, match=r"^Memory Colorize: memory: found a memory of the model"):
+    with pytest.raises(ValueError, match=r"^Color by Memory: memory: found a memory of the model"):
         nodes("ExemplarMemoryColorize", image=scene[0], memory=own, **encoder)
     with pytest.raises(ValueError, match=r"^Merge Color Memories: memory_2: found a memory of the model"):
         nodes("ExemplarMergeMemories", memory_1=memory, memory_2=own)

@@ -16,7 +16,7 @@ def references(scene):
 
 @pytest.fixture
 def by_memory(embedded, nodes, scene):
-    """(Exemplar Colorize, Memory Colorize of a memory made of parts, a memory of references)."""
+    """(Exemplar Colorize, Color by Memory of a memory made of parts, a memory of references)."""
     look = {"model": embedded[0], "vae": embedded[2], "conditioning": embedded[3], "resolution": 64}
 
     def colorize(reference=None, image=scene[0], **settings):
