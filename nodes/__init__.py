@@ -32,6 +32,7 @@ from . import (
     vct_concept,
     vct_control,
     vct_pivot,
+    video,
 )
 from .guard import guarded
 
@@ -62,6 +63,7 @@ _ALL = [
     *photographs.NODES,
     *transfer.NODES,
     *match.NODES,
+    *video.NODES,
 ]
 
 NODES = [guarded(node) for node in _ALL]

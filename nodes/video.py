@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -12,24 +11,21 @@ from ..hosts.comfy import output
 from ..hosts.comfy.runs import stop_if_canceled
 from ..pipelines.film_settings import FilmSettings, ShotSettings, VideoFileSettings
 from ..pipelines.memory_settings import MemorySettings
-from ..settings import entries
-from .common import CATEGORY_VIDEO, ColorMemory, FrameProgress
-from .inputs import expect, optional_mask, optional_picture
+from .common import CATEGORY_VIDEO, ColorMemory
+from .inputs import expect
 from .memory_inputs import network_input, prompt_inputs
+from .video_inputs import FilmProgress, References, given_film, listed_keys, own, tell
 from .widgets import announce, later_widgets, resolved, title, widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..files.films import Film
     from ..hosts.comfy.color_memories import Looking
     from ..memory.entries import ColorMemory as Memory
     from ..memory.features import FeatureSource
-    from ..pipelines.film_memory import KeyFrame
-    from ..pipelines.film_thorough import ThoroughKeys
+    from ..pipelines.film import FilmReport
     from ..pipelines.shots import Shot
 
-_ALIASES = ["film", "movie", "footage", "clip"]
 _VIDEO = "It is read where it lies, a frame at a time, so that its length takes no memory."
 
 
@@ -41,7 +37,7 @@ class FindShots(io.ComfyNode):
             display_name="Find Shots",
             category=CATEGORY_VIDEO,
             description="Finds the frames at which the shots of a film begin, and which of them are in color already.",
-            search_aliases=["scene detection", "cut detection", "shot boundary", "split video", *_ALIASES],
+            search_aliases=["scene detection", "cut detection", "shot boundary", "split video", "cuts"],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Video.Input("video", tooltip=f"The film. {_VIDEO}"),
@@ -52,8 +48,8 @@ class FindShots(io.ComfyNode):
             outputs=[
                 io.String.Output(
                     display_name="cuts",
-                    tooltip="Numbers of the frames at which shots begin, counted from 0: for cuts of Colorize Video, "
-                    "as they are or corrected by hand.",
+                    tooltip="Numbers of the frames at which shots begin, counted from 0: for cuts of Exemplar Colorize "
+                    "Video, as they are or corrected by hand.",
                 ),
                 io.Int.Output(display_name="shots", tooltip="How many shots there are."),
                 io.Image.Output(
@@ -69,17 +65,35 @@ class FindShots(io.ComfyNode):
         from ..pipelines.film_strip import film_strip
 
         expect(cls, video=video)
-        settings = resolved(cls, ShotSettings, {}, values)
-        film = _film(cls, video, resolved(cls, VideoFileSettings, {}, values))
+        settings = resolved(cls, ShotSettings, {}, own(ShotSettings, values))
+        _ = settings.listed
+        files = resolved(cls, VideoFileSettings, {}, own(VideoFileSettings, values))
+        film = given_film(cls, video, files).film
         shots = _shots(film, settings)
         reports = []
         for shot in shots:
+            stop_if_canceled()
             middle = (shot.start + shot.stop) // 2
             shown = next((thumbnail(frame.picture) for frame in film.frames(middle, middle + 1)), None)
             reports.append(ShotReport(shot.start, shot.stop, shot.colored, thumbnail=shown))
-        _tell(cls, film)
+        tell(cls, film)
         announce(cls, f"{len(shots)} shot(s) in {shots[-1].stop} frames")
         return io.NodeOutput(", ".join(str(shot.start) for shot in shots), len(shots), *results(film_strip(reports)))
+
+
+def _shots(film: Any, settings: ShotSettings) -> list[Shot]:
+    from ..pipelines.shots import LOOKED_AT, find_shots
+
+    bar = FilmProgress(film.facts.frames or 0, colors=False)
+
+    def looked() -> Iterator[Any]:
+        for frame in film.small(LOOKED_AT):
+            bar.looked(frame.index)
+            yield frame
+
+    shots = find_shots(looked(), settings)
+    bar.finish()
+    return shots
 
 
 class ColorizeVideo(io.ComfyNode):
@@ -87,11 +101,20 @@ class ColorizeVideo(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ExemplarColorizeVideo",
-            display_name="Colorize Video",
+            display_name="Exemplar Colorize Video",
             category=CATEGORY_VIDEO,
             description="Colors a film by references and key frames: finds its shots, colors each by a color memory, "
             "and keeps colors steady along the motion. Frames have their own lightness; times and sound are kept.",
-            search_aliases=["video colorization", "color propagation", "keyframe", "deflicker", *_ALIASES],
+            search_aliases=[
+                "film",
+                "video",
+                "movie",
+                "footage",
+                "keyframe",
+                "key frames",
+                "video colorization",
+                "color propagation",
+            ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
             inputs=[
@@ -139,7 +162,7 @@ class ColorizeVideo(io.ComfyNode):
                 ),
                 *prompt_inputs(),
                 *widgets(VideoFileSettings, "key_frame_numbers"),
-                *later_widgets(FilmSettings, VideoFileSettings),
+                *later_widgets(FilmSettings, ShotSettings, MemorySettings, VideoFileSettings),
             ],
             outputs=[
                 io.Video.Output(
@@ -183,186 +206,80 @@ class ColorizeVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hosts.comfy.color_memories import looking
         from ..hosts.comfy.memory import out_of_memory, results
-        from ..hosts.comfy.videos import film_output, identity_of, shown_video, video_of
+        from ..hosts.comfy.videos import film_output, shown, video_of
         from ..pipelines.film import FilmColors, color_film
         from ..pipelines.film_identity import identity
+        from ..pipelines.film_memory import check_keys
 
         expect(cls, video=video, model=model, memory=memory, vae=vae, clip=clip)
-        files = resolved(cls, VideoFileSettings, {}, values)
-        keys = _key_frames(cls, key_frames, key_frame_mask, files)
-        references = _References.checked(cls, reference, reference_mask)
+        files = resolved(cls, VideoFileSettings, {}, own(VideoFileSettings, values))
+        references = References.checked(cls, reference, reference_mask)
+        keys = listed_keys(cls, key_frames, key_frame_mask, files)
+        if references.pictures is None and memory is None and not keys:
+            raise ValueError(
+                f"{title(cls)}: found no colors to take, expected a reference, a color memory or key frames; connect "
+                "one of them."
+            )
         network = looking(model, vae, conditioning, title(cls), clip)
         settings, source = _asked(cls, network, memory, values)
-        film = _film(cls, video, files)
-        bar = _Bar(film.facts.frames or 0)
-        colors = FilmColors(
-            references.beside(memory, source, settings), keys, references.thorough(cls, network, settings)
-        )
+        _ = settings.shots.listed
+        given = given_film(cls, video, files)
+        film, thorough = given.film, references.thorough(network, settings)
+        check_keys(keys, film.facts, film.facts.frames)
         made = {
-            **identity(source, settings, colors.memory, keys, identity_of(video)),
-            "thorough key frames": "no" if colors.thorough is None else str(settings.key_method),
-            "deinterlaced": str(files.deinterlace),
+            **identity(given.identity(), source, settings, memory, keys),
+            "reference": references.identity(),
+            "thorough key frames": "no" if thorough is None else "yes",
+            "deinterlace": str(files.deinterlace),
         }
         sink, inside = film_output(files.filename_prefix, files.codec, film, made)
+        sink.check()
+        for sentence in sink.notes:
+            announce(cls, sentence)
+        bar = FilmProgress(film.facts.frames or 0)
         report = color_film(
             film,
             source,
             settings,
-            colors,
+            FilmColors(references.beside(memory, source, settings), keys, thorough),
             sink,
             device=network.device,
             out_of_memory=out_of_memory,
             on_look=bar.looked,
             on_frame=bar.colored,
         )
-        _tell(cls, film)
+        bar.finish()
+        tell(cls, film)
+        strip = report.strip()
+        announce(cls, _summary(report))
         return io.NodeOutput(
             video_of(report.result),
-            *results(report.strip()),
+            *results(strip),
             [1.0 if shot.score is None else shot.score for shot in report.shots],
             -1 if report.suggestion is None else report.suggestion,
-            ui=shown_video(report.result, inside),
+            ui=shown(report.result, inside, strip),
         )
 
 
-@dataclass(frozen=True)
-class _References:
-    """Color pictures that serve every shot, checked.
-
-    :param pictures: (B, H, W, 3) in 0..1; None for none.
-    :param masks: (1 or B, H, W), or None.
-    """
-
-    pictures: Tensor | None
-    masks: Tensor | None
-
-    @classmethod
-    def checked(cls, node: type[io.ComfyNode], reference: Any, reference_mask: Any) -> _References:
-        """From the sockets.
-
-        :raises ValueError: not pictures or masks, or a mask without a picture.
-        """
-        pictures = optional_picture(node, reference, "reference")
-        if pictures is None and reference_mask is not None:
-            raise ValueError(
-                f"{title(node)}: reference_mask: found one, expected none without a reference; connect the reference, "
-                "or disconnect the mask."
-            )
-        masks = None if pictures is None else optional_mask(node, reference_mask, "reference_mask", len(pictures))
-        return cls(pictures, masks)
-
-    def beside(self, memory: Memory | None, source: FeatureSource, settings: FilmSettings) -> Memory | None:
-        """A memory of them and of another one; None where there is neither."""
-        from ..pipelines.memory import merged_memories, write_references
-        from ..pipelines.memory_settings import WritingSettings
-
-        if self.pictures is None:
-            return memory
-        writing = WritingSettings(settings.asking.features)
-        own = write_references(source, self.pictures, writing, masks=self.masks, beside_others=memory is not None)
-        return own if memory is None else merged_memories({"reference": own, "memory": memory})
-
-    def thorough(self, node: type[io.ComfyNode], network: Looking, settings: FilmSettings) -> ThoroughKeys | None:
-        """What colors a shot's surest frame by them; None where that is not wanted, or there is nothing to do it by."""
-        if self.pictures is None or network.host is None or settings.key_method != "thorough":
-            return None
-        from ..hosts.comfy.recommended import recommended
-        from ..pipelines.exemplar_references import References
-        from ..pipelines.exemplar_settings import ColorizeSettings
-        from ..pipelines.film_thorough import ThoroughKeys
-
-        chosen = ColorizeSettings.resolve(recommended(network.network, "exemplar"))
-        network.host.on_step = lambda _: stop_if_canceled()
-        return ThoroughKeys(network.host, References.of(self.pictures, self.masks, ()), chosen)
-
-
-def _key_frames(
-    node: type[io.ComfyNode], pictures: Any, masks: Any, files: VideoFileSettings
-) -> tuple[KeyFrame, ...]:
-    """Key frames from the sockets.
-
-    :raises ValueError: not pictures or masks, or another number of them than is listed.
-    """
-    from ..color.batches import part_of
-    from ..pipelines.film_memory import KeyFrame
-
-    numbers, asked = files.numbers, f"{title(node)}: key_frames"
-    frames = optional_picture(node, pictures, "key_frames")
-    found = 0 if frames is None else len(frames)
-    if len(numbers) != found:
-        raise ValueError(
-            f"{asked}: found {found} picture(s) and {len(numbers)} key_frame_numbers, expected as many; list one "
-            "number for each picture."
-        )
-    if frames is None:
-        return ()
-    given = optional_mask(node, masks, "key_frame_mask", found)
-    parts = [slice(i, i + 1) for i in range(found)]
-    return tuple(
-        KeyFrame(number, frames[part], part_of(given, part)) for number, part in zip(numbers, parts, strict=True)
-    )
+def _summary(report: FilmReport) -> str:
+    """What became of a film, in a line."""
+    scores = [shot.score for shot in report.shots if shot.score is not None]
+    said = f"{report.frames} frames in {len(report.shots)} shot(s)"
+    if scores:
+        said += f", matched {sum(scores) / len(scores):.2f} on average"
+    if report.suggestion is not None:
+        said += f"; frame {report.suggestion} would help most as a key frame"
+    return said
 
 
 def _asked(
     node: type[io.ComfyNode], network: Looking, memory: Memory | None, values: dict[str, Any]
 ) -> tuple[FilmSettings, FeatureSource]:
     """The settings, and what looks at frames, as a connected memory wants it."""
-    own = {entry.widget for entry in entries(MemorySettings).values()}
-    asking = resolved(node, MemorySettings, network.recommended, {k: v for k, v in values.items() if k in own})
+    asking = resolved(node, MemorySettings, network.recommended, own(MemorySettings, values))
     asked = network.asking(memory, asking)
-    rest = {name: value for name, value in values.items() if name not in own}
+    rest = {name: value for name, value in own(FilmSettings, values).items() if name not in own(MemorySettings, values)}
     return resolved(node, FilmSettings, {}, rest, asking=asked["asking"]), asked["network"]
-
-
-def _film(node: type[io.ComfyNode], video: Any, files: VideoFileSettings) -> Film:
-    from ..hosts.comfy.videos import film_of
-
-    try:
-        film = film_of(video, deinterlace=files.deinterlace)
-    except ValueError as error:
-        raise ValueError(f"{title(node)}: video: {error}") from error
-    for sentence in film.facts.assumed:
-        announce(node, sentence)
-    return film
-
-
-def _shots(film: Film, settings: ShotSettings) -> list[Shot]:
-    from ..pipelines.shots import LOOKED_AT, find_shots
-
-    bar = _Bar(film.facts.frames or 0)
-
-    def looked() -> Iterator[Any]:
-        for frame in film.small(LOOKED_AT):
-            bar.looked(frame.index, frame.picture)
-            yield frame
-
-    return find_shots(looked(), settings)
-
-
-class _Bar:
-    """Progress by frames of looking for cuts, then of coloring; ends the run when the user cancels.
-
-    :param frames: what the film's header promises; 0 where it does not say.
-    """
-
-    def __init__(self, frames: int) -> None:
-        self.total, self._bar = frames, FrameProgress(max(1, frames))
-
-    def looked(self, number: int, picture: Tensor | None = None) -> None:
-        """A frame was looked at for cuts."""
-        self._bar.total = max(self.total, number + 1)
-        self._bar(number + 1, picture)
-
-    def colored(self, done: int, total: int, picture: Tensor) -> None:
-        """So many frames are colored; the last one, (1, H, W, 3)."""
-        self._bar.total = total
-        self._bar(done, picture[0])
-
-
-def _tell(node: type[io.ComfyNode], film: Film) -> None:
-    """What went wrong in reading."""
-    for sentence in film.notes:
-        announce(node, sentence)
 
 
 NODES = [FindShots, ColorizeVideo]
