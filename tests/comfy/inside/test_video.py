@@ -18,7 +18,7 @@ from comfyui_exemplar.nodes.video import ColorizeVideo, FindShots
 from ...fixtures.film_files import RATE, moving, write_film
 
 mm = comfy.model_management
-QUICK = {"resolution": 64, "key_method": "none", "shortest": 2}
+QUICK = {"resolution": 64, "key_method": "none", "cuts": "6"}
 
 
 @pytest.fixture
@@ -110,3 +110,179 @@ def test_pictures_lose_nothing_and_keep_their_sound(colored):
         assert len(found) == 10 and float(luminance_error(found, pictures).max()) < bound
         (heard,) = [InputImpl.VideoFromFile(path).get_components().audio["waveform"]]
         assert abs(heard.shape[-1] - 40000) <= 2048, "as long as the pictures"
+
+
+def test_find_shots(gray, tmp_path):
+    path = write_film(tmp_path / "longer.mp4", moving(48, cut=24))
+    video = InputImpl.VideoFromFile(str(path))
+    cuts, shots, strip = FindShots.execute(video=video).result
+    assert cuts == "0, 24" and shots == 2 and strip.shape[0] == 1
+    assert FindShots.execute(video=video, cuts="10, 20").result[:2] == ("0, 10, 20", 3)
+
+
+def stop_at(monkeypatch, number):
+    """The user cancels while frame ``number`` is at work, counted over all shots; returns what is called since."""
+    from comfyui_exemplar.nodes.video_inputs import FilmProgress
+
+    seen, colored = [], FilmProgress.colored
+
+    def count(bar, done, *more):
+        seen.append(done)
+        if done == number:
+            mm.interrupt_current_processing()
+        colored(bar, done, *more)
+
+    monkeypatch.setattr(FilmProgress, "colored", count)
+    return seen
+
+
+@pytest.mark.parametrize("codec", ["h264", "ffv1"])
+def test_a_canceled_run_goes_on_and_is_the_same(gray, colored, output, monkeypatch, codec):
+    video = InputImpl.VideoFromFile(str(gray))
+    colored(video, codec=codec, filename_prefix="whole")
+    (expected,) = output.glob("whole*")
+    seen = stop_at(monkeypatch, 8)
+    with pytest.raises(mm.InterruptProcessingException):
+        colored(video, codec=codec)
+    assert seen == list(range(1, 9)), "within a frame"
+    (parts,) = (output / "video").iterdir()
+    assert parts.name == f"colored_00001_{expected.suffix}.parts" and len(files(parts)) == 2
+    with pytest.raises(mm.InterruptProcessingException):
+        colored(video, codec=codec, steadiness=0.5)
+    assert len(list((output / "video").iterdir())) == 2, "other work has a place of its own"
+    seen.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(folder_paths, "output_directory", str(output))
+    seen = stop_at(monkeypatch, 0)
+    made = colored(InputImpl.VideoFromFile(str(gray)), codec=codec)
+    assert seen == [7, 8, 9, 10], "the first shot is whole"
+    assert (output / "video" / f"colored_00001_{expected.suffix}").read_bytes() == expected.read_bytes()
+    assert len(made.result[2]) == 2 and not parts.exists()
+
+
+def test_memory_does_not_grow_with_the_film(colored, tmp_path, output, monkeypatch):
+    """Tensors that live, while frames of a film of 1,000 are colored."""
+    from comfyui_exemplar.nodes.video_inputs import FilmProgress
+
+    path = write_film(tmp_path / "long.mp4", desaturate(moving(1000, 24, 32, cut=500)))
+    held, told = {}, FilmProgress.colored
+
+    def count(bar, done, *more):
+        if done in (60, 440, 560, 940):
+            gc.collect()
+            living = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+            held[done] = sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in living}.values())
+        told(bar, done, *more)
+
+    monkeypatch.setattr(FilmProgress, "colored", count)
+    made = colored(InputImpl.VideoFromFile(str(path)), resolution=32, cuts="500", batch=8)
+    assert sum(len(each.match) for each in ()) == 0 and len(made.result[2]) == 2
+    least = min(held.values())
+    assert len(held) == 4 and max(held.values()) - least < 1_000_000, held
+    film = open_film(made.result[0].get_stream_source())
+    assert sum(1 for _ in film.small(8)) == 1000
+
+
+@pytest.fixture
+def video(gray):
+    return InputImpl.VideoFromFile(str(gray))
+
+
+def picture(height=48, width=64):
+    return moving(1, height, width)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"reference": None}, "found no colors to take, expected a reference"),
+        ({"key_frames": picture(), "key_frame_numbers": "99"}, "key frame 99: the film has no such frame"),
+        ({"key_frames": picture(), "key_frame_numbers": "1, 2"}, "key_frame_numbers: found 2 number"),
+        ({"key_frames": picture()}, r"key_frame_numbers: found 0 number\(s\) and 1 picture"),
+        ({"key_frame_numbers": "3"}, "key_frame_numbers: found 1 number"),
+        ({"key_frames": picture(), "key_frame_numbers": "x"}, "key_frame_numbers: found 'x', expected numbers"),
+        ({"key_frames": picture(48, 90), "key_frame_numbers": "1"}, "key frame 1: found 90 x 48 pixels"),
+        ({"key_frame_mask": torch.ones(1, 48, 64)}, "key_frame_mask: found one without key_frames"),
+        ({"reference": None, "reference_mask": torch.ones(1, 8, 8)}, "reference_mask: found one without"),
+        ({"cuts": "a"}, "cuts: found 'a', expected numbers"),
+        ({"codec": "dnxhr"}, "The film is 64 x 48; dnxhr takes no less than"),
+        ({"filename_prefix": "../out"}, "leads out of ComfyUI's output folder"),
+        ({"vae": None}, "vae: found nothing, expected the VAE"),
+        ({"video": None}, "video: found nothing, expected VIDEO; connect Load Video"),
+    ],
+)
+def test_refused_before_long_work(colored, video, output, monkeypatch, inputs, said):
+    from comfyui_exemplar.pipelines import memory
+
+    monkeypatch.setattr(memory, "write_references", lambda *_, **__: pytest.fail("long work began"))
+    with pytest.raises(ValueError, match=said) as refused:
+        colored(**{"video": video, **inputs})
+    assert str(refused.value).startswith("Exemplar Colorize Video: ") and "\n" not in str(refused.value)
+    assert not files(output)
+
+
+def test_files_that_are_no_film(colored, tmp_path):
+    import wave
+
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(b"\0" * 16000)
+    (tmp_path / "text.mp4").write_text("no film")
+    for name in ("sound.wav", "text.mp4", "missing.mp4"):
+        for node in (FindShots.execute, lambda video: colored(video)):
+            with pytest.raises(ValueError, match=f"video: {name} ") as refused:
+                node(video=InputImpl.VideoFromFile(str(tmp_path / name)))
+            assert "\n" not in str(refused.value)
+
+
+def test_an_interlaced_film(colored, tmp_path):
+    path = write_film(tmp_path / "half.mkv", desaturate(moving(10, 64, 64)), codec="ffv1", interlaced=True)
+    video = InputImpl.VideoFromFile(str(path))
+    with pytest.raises(ValueError, match=r"video: half.mkv is interlaced.*deinterlace"):
+        colored(video)
+    assert colored(video, deinterlace=True, codec="ffv1").result[0].get_dimensions() == (64, 64)
+
+
+def test_key_frames_are_given(colored, video):
+    """At their frames the film has their colors."""
+    truth = moving()
+    keys = truth[[2, 8]]
+    made = colored(video, reference=None, key_frames=keys, key_frame_numbers="2; 8", codec="ffv1").result
+    found = frames_of(made[0].get_stream_source())
+    apart = (rgb_to_lab(found)[..., 1:] - rgb_to_lab(truth)[..., 1:]).norm(dim=-1).mean((1, 2))
+    assert float(apart[[2, 8]].max()) < 2.5 and float(apart.max()) < 12, apart
+    half = torch.zeros(1, 48, 64)
+    half[..., :32] = 1
+    masked = colored(video, key_frames=keys, key_frame_numbers="2 8", key_frame_mask=half, codec="ffv1").result
+    assert not torch.equal(frames_of(masked[0].get_stream_source()), found)
+
+
+def test_a_surest_frame_is_colored_by_the_thorough_method(colored, video):
+    made = colored(video, key_method="thorough", codec="ffv1")
+    assert len(made.result[2]) == 2
+
+
+def test_a_memory_and_a_shot_in_color(nodes, embedded, scene, colored, tmp_path):
+    model, _, vae, empty = embedded
+    (memory,) = nodes("ExemplarColorMemory", model=model, vae=vae, conditioning=empty, references=scene[1], resolution=64)
+    pictures = moving()
+    pictures[:6] = desaturate(pictures[:6])
+    path = write_film(tmp_path / "half.mp4", pictures)
+    for reference in (None, scene[1]):
+        made = colored(InputImpl.VideoFromFile(str(path)), memory=memory, reference=reference, codec="ffv1").result
+        assert made[2][1] == 1.0 and made[2][0] < 1
+        assert float((frames_of(made[0].get_stream_source())[6:] - frames_of(path)[6:]).abs().max()) < 0.01
+
+
+def test_memory_that_runs_out(kit, colored, video, caplog, output):
+    """A shot begins anew with half as many frames at once."""
+    expected = frames_of(colored(video, codec="ffv1", batch=4).result[0].get_stream_source())
+
+    def scarce(rows):
+        if rows > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with caplog.at_level(logging.WARNING), kit.watched("unet", scarce):
+        made = colored(video, codec="ffv1", batch=4, filename_prefix="less").result
+    assert "Out of memory; going on with 2 frame(s) at once." in caplog.messages
+    assert float((frames_of(made[0].get_stream_source()) - expected).abs().max()) < 0.02

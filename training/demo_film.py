@@ -1,0 +1,96 @@
+"""The example film that comes with the pack: three shots of drawings in gray, a key frame of the last one in color, and
+a color reference of the other two by another hand.
+
+Run it as ``python -m training.demo_film FOLDER``; FOLDER holds what ``python -m training prepare`` leaves.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from comfyui_exemplar.color import desaturate
+from comfyui_exemplar.demo import FILM_KEY, film_color_paths, film_path
+
+from .clip_scenes import Scene, Stock, _graded, _premultiplied
+from .clips import Clip
+from .drawings import Drawings
+
+#: Who drew the film, and the reference.
+HANDS = ("noto", "fluent-3d")
+#: What each shot shows; later ones lie before earlier ones.
+THINGS = (
+    ("tangerine", "cactus", "sunflower", "blueberries"),
+    ("mushroom", "octopus", "lemon", "tropical-fish"),
+    ("balloon", "broccoli", "strawberry", "crab"),
+)
+#: Frames of a shot, frames a second, side of the square that is drawn, height that is kept, seed.
+SHOT, RATE, SIDE, HEIGHT, SEED = 24, 12, 192, 144, 5
+
+
+def clip(drawings: Drawings, hand: str) -> Clip:
+    """The film, drawn by one hand."""
+    found = {(name, whose): row for row, (name, whose) in enumerate(zip(drawings.names, drawings.hands, strict=True))}
+    random = np.random.default_rng(SEED)
+    made = Clip(Stock.demo(), SEED, frames=SHOT * len(THINGS), size=SIDE)
+    made.scenes = [
+        Scene(
+            i * SHOT,
+            (i + 1) * SHOT,
+            "drawings",
+            _graded(random),
+            [_premultiplied(drawings.pictures[found[name, hand]]) for name in names],
+        )
+        for i, names in enumerate(THINGS)
+    ]
+    return made
+
+
+def cropped(picture: Tensor) -> Tensor:
+    """The middle of a square picture."""
+    above = (SIDE - HEIGHT) // 2
+    return picture[above : above + HEIGHT]
+
+
+def write(folder: Path) -> None:
+    """The files, where they are installed."""
+    import av
+
+    drawings = Drawings.load(folder / "drawings.npz")
+    reference, key = film_color_paths()
+    film, other = (clip(drawings, hand) for hand in HANDS)
+    with av.open(str(film_path()), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as file:
+        stream = file.add_stream("libx264", rate=RATE, options={"crf": "20", "preset": "veryslow", "flags": "+bitexact"})
+        stream.width, stream.height, stream.pix_fmt = SIDE, HEIGHT, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = 6, 1
+        for frame in film.frames():
+            gray = desaturate(cropped(frame.clean)[None], "rec601_8bit")[0]
+            made = av.VideoFrame.from_ndarray(_bytes(gray), format="rgb24")
+            file.mux(stream.encode(made.reformat(format="yuv420p", dst_colorspace=6)))
+        file.mux(stream.encode(None))
+    Image.fromarray(_bytes(cropped(film.frame(FILM_KEY).clean))).save(key, optimize=True)
+    both = torch.cat([cropped(other.reference(shot, _whole(other, shot))[0]) for shot in (0, 1)], 1)
+    Image.fromarray(_bytes(both)).save(reference, quality=92)
+
+
+def _whole(film: Clip, shot: int) -> int:
+    """The rendering of a shot, among forty, whose middle frame shows most of the thing of which it shows least."""
+
+    def least(motion: int) -> int:
+        shown = cropped(film.again(motion).things(film.scenes[shot].middle))
+        return min(int((shown == thing).sum()) for thing in range(1, len(THINGS[shot]) + 1))
+
+    return max(range(1, 41), key=least)
+
+
+def _bytes(picture: Tensor) -> np.ndarray:
+    return (picture * 255).round().byte().numpy()
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
