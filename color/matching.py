@@ -80,14 +80,14 @@ class Grid:
 
     def counted(self, points: Tensor, weights: Tensor | None) -> Tensor:
         """(D * bins,): the points, or their weights, that fall into each bin; what lies outside counts at the ends."""
-        places = torch.empty(points.shape, dtype=torch.int64, device=points.device)
-        for channel, (values, place) in enumerate(zip(points, places, strict=True)):
-            at = (values - self.low[channel]).mul_(1 / self.step[channel]).add_(0.5).clamp_(0, self.bins - 1)
-            place.copy_(at).add_(channel * self.bins)
-        # not bincount, for which the host would wait
-        counts = points.new_zeros(len(points) * self.bins)
-        alike = torch.ones_like(points[0]) if weights is None else weights
-        return counts.scatter_add_(0, places.flatten(), alike.repeat(len(points)))
+        counts = points.new_zeros(len(points), self.bins)
+        for values, low, step, count in zip(points, self.low, self.step, counts, strict=True):
+            place = (values - low).mul_(1 / step).add_(0.5).clamp_(0, self.bins - 1).to(torch.int32)
+            if weights is None:
+                count.copy_(torch.bincount(place, minlength=self.bins))
+            else:  # bincount refuses weights on CUDA where results are to be repeatable
+                count.scatter_add_(0, place.long(), weights)
+        return counts.flatten()
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,9 @@ class Curves:
             step = self.grid.step[channel]
             at = (values - self.grid.low[channel]).mul_(1 / step)
             within = at.clamp(0, self.grid.bins - 1)
-            place = within.to(torch.int32)
+            beyond, place = at.sub_(within), within.to(torch.int32)
             line = torch.index_select(self.tables[channel], 0, place, out=made[channel])
-            line.addcmul_(within - place, self.rises[channel].index_select(0, place))
-            line.add_(at.sub_(within), alpha=step)
+            line.addcmul_(within.frac_(), self.rises[channel].index_select(0, place)).add_(beyond, alpha=step)
         return made if self.turn is None else matrixed(tuple(zip(*self.turn, strict=True)), made)
 
 

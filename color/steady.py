@@ -21,8 +21,9 @@ from torch import Tensor
 
 from .frame_flow import Link, Look, links_between
 
-#: Precision of chroma that is given, where a confidence of 1 is a precision of 1; and the least one.
-GIVEN, LEAST = 100.0, 1e-3
+#: Added to the doubt of a confidence, so that a full one has no endless precision; precision of chroma that is given:
+#: it is heard of for about a hundred frames; and the least one.
+DOUBT, GIVEN, LEAST = 0.05, 1e4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,12 @@ def _steadied(frames: Iterable[Colored], keep: float, ahead: int) -> Iterator[Te
 
 
 def _own(frame: Colored) -> Tensor:
-    """(3, h, w): precision of a frame's own chroma, and the two multiplied."""
-    precision = frame.confidence.clamp(LEAST, 1)
+    """(3, h, w): precision of a frame's own chroma, and the two multiplied.
+
+    A confidence is 1 / (1 + variance) in some unit (``pipelines.memory.confidence``), so its odds are the precision.
+    """
+    sure = frame.confidence.clamp(0, 1)
+    precision = (sure / (1 + DOUBT - sure)).clamp_min(LEAST)
     if frame.pinned is not None:
         precision = torch.lerp(precision, torch.full_like(precision, GIVEN), frame.pinned.clamp(0, 1))
     return torch.cat([precision[None], precision * frame.chroma.movedim(-1, 0)])

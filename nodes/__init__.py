@@ -27,6 +27,7 @@ from . import (
     memory_files,
     photographs,
     published_sampler,
+    steady,
     transfer,
     vct,
     vct_concept,
@@ -63,6 +64,7 @@ _ALL = [
     *photographs.NODES,
     *transfer.NODES,
     *match.NODES,
+    *steady.NODES,
     *video.NODES,
 ]
 

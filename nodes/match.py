@@ -42,7 +42,6 @@ class MatchColors(io.ComfyNode):
                 "histogram matching",
                 "optimal transport",
                 "sliced",
-                "deflicker",
                 "video",
             ],
             inputs=[

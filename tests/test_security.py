@@ -33,6 +33,7 @@ TEXTS = {
     "ExemplarMergeMemories": {"weights"},
     "ExemplarPromptControl": {"source", "target", "weights", "word_ratios", "blend_words"},
     "ExemplarReferringMask": {"phrases"},
+    "ExemplarSteadyColor": {"cuts"},
     "ExemplarTranslate": {"word"},
 }
 

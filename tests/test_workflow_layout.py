@@ -31,8 +31,13 @@ SHOW_LIVE = {
     "ExemplarTranslate",
 }
 
-#: What nodes say below their widgets: Transfer Colors three lines beside the preview, Color Memory two.
-WORDS = {"ExemplarTransferColors": 80, "ExemplarColorMemory": 60}
+#: What nodes say below their widgets: Transfer Colors three lines beside the preview, the others two.
+WORDS = {
+    "ExemplarTransferColors": 80,
+    "ExemplarColorMemory": 60,
+    "ExemplarSaveInversion": 60,
+    "ExemplarSaveMemory": 60,
+}
 
 #: Wires that cross each other, for each wire of the workflow.
 CROSSINGS = 1.2

@@ -87,8 +87,8 @@ SHORT = {
     "ExemplarStageSettings",
     "ExemplarWorkingSize",
 }
-#: What a node gives are times, and a file: test_doctor.py.
-ELSEWHERE = {"ExemplarDoctor"}
+#: What a node gives are times, and a file: test_doctor.py. It goes through no network, but takes long: test_steady.py.
+ELSEWHERE = {"ExemplarDoctor", "ExemplarSteadyColor"}
 MOMENTS = ("first", "middle", "last")
 
 

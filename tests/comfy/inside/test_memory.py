@@ -77,6 +77,7 @@ WITHOUT = {
     "ExemplarDesaturate",
     "ExemplarMergeLuminance",
     "ExemplarMatchColors",
+    "ExemplarSteadyColor",
     "ExemplarAttentionMap",
     "ExemplarLoadDDColor",
     "ExemplarConfidenceBlend",

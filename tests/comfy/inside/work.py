@@ -280,6 +280,9 @@ RUNS: dict[str, Run] = {
     "ExemplarSaveInversion": _save_inversion,
     "ExemplarLoadInversion": _load_inversion,
     "ExemplarTransferColors": _transfer,
+    "ExemplarSteadyColor": _plain(
+        "ExemplarSteadyColor", color_image=lambda kit, n: kit.colors(n), image=lambda kit, n: kit.grays(n)
+    ),
     "ExemplarMatchColors": _plain(
         "ExemplarMatchColors", image=lambda kit, n: kit.grays(n), reference=lambda kit, _: kit.colors(1)
     ),
