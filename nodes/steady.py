@@ -43,7 +43,7 @@ class SteadyColor(io.ComfyNode):
                 io.Mask.Input(
                     "confidence",
                     optional=True,
-                    tooltip="How sure each color is, white is sure, as Memory Colorize or Transfer Colors say: dark "
+                    tooltip="How sure each color is, white is sure, as Color by Memory or Transfer Colors say: dark "
                     "places take their color from other frames. One for all frames, or one for each. Left "
                     "unconnected, all are equally sure.",
                 ),
