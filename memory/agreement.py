@@ -47,6 +47,7 @@ def agreed(
     most: int = 0,
     device: torch.device | None = None,
     prior: Tensor | None = None,
+    step: int = 1,
 ) -> Found:
     """Ask a memory, and where it has several sources once more, with what they agree on.
 
@@ -54,15 +55,22 @@ def agreed(
     :param most: see ``lookup.shortlisted``.
     :param strength: see :func:`agreement`; 0 asks once.
     :param prior: (sources,), added to the logits of each source's entries; None adds nothing.
+    :param step: the first time only every so many places are asked, in both directions: what they agree on is a mean
+        over many of them.
     """
     chosen = shortlisted(queries, grid, memory, most, device, prior)
     before = None if prior is None else prior.expand(len(queries), -1)
-    found = look_up(queries, chosen, top, device, before)
     if strength <= 0 or len(memory.sources) < 2:
-        return found
+        return look_up(queries, chosen, top, device, before)
+    some = queries.unflatten(0, grid)[::step, ::step]
+    coarse = (some.shape[0], some.shape[1])
+    some = some.flatten(0, 1)
+    found = look_up(some, chosen, top, device, None if before is None else before[: len(some)])
     # of all entries: those on the shortlist were chosen by what they match
     mass = torch.zeros(len(memory.sources)).index_add(0, memory.source.cpu(), memory.weight.float().cpu())
     if prior is not None:  # a source that counts little here is no evidence against itself
         mass = mass * prior.cpu().exp()
-    spoken = agreement(found.shares, grid, strength, mass.clamp_min(1e-30))
+    spoken = agreement(found.shares, coarse, strength, mass.clamp_min(1e-30))
+    if coarse != grid:
+        spoken = F.interpolate(spoken.T.unflatten(1, coarse)[None], grid, mode="bilinear")[0].flatten(1).T
     return look_up(queries, chosen, top, device, spoken if before is None else spoken + before)

@@ -26,6 +26,8 @@ from .shots import Shot
 
 #: Longest side at which colors are followed from frame to frame, where the network sees frames at their own size.
 LONGEST = 512
+#: Of a frame's places, every so many tell in both directions which source a region takes its colors from.
+AGREED = 3
 #: Frames among which the surest is looked for.
 PROBES = 8
 
@@ -73,7 +75,7 @@ class Asking:
     def answer(self, features: Features, memory: ShotMemory, number: int) -> Answer:
         """What a memory says of one frame."""
         prior = memory.prior(number, self.settings.key_reach)
-        return answered(features, memory.memory, self.settings.asking, self.device, prior)
+        return answered(features, memory.memory, self.settings.asking, self.device, prior, AGREED)
 
 
 def size_to_follow(facts: FilmFacts, resolution: int) -> tuple[int, int]:

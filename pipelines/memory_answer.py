@@ -40,6 +40,7 @@ def answered(
     settings: MemorySettings,
     device: torch.device | None = None,
     prior: Tensor | None = None,
+    step: int = 1,
 ) -> Answer:
     """Ask a memory for one picture.
 
@@ -47,10 +48,11 @@ def answered(
     :param memory: with at least one entry.
     :param device: where the memory is asked; None is where the features are.
     :param prior: (sources,), added to the logits of each source's entries; None adds nothing.
+    :param step: see ``memory.agreement.agreed``.
     """
     context, grid = settings.features.context, features.grid
     queries = joined_queries(features, settings.temperature_coarse, settings.temperature_fine, context)[0]
-    found = agreed(queries, grid, memory, settings.agreement, settings.top, settings.most, device, prior)
+    found = agreed(queries, grid, memory, settings.agreement, settings.top, settings.most, device, prior, step)
     chroma = found.chroma
     if settings.coherence > 0:
         # the picture as a memory of its own answer: what attends to each other there belongs together

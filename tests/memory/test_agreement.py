@@ -82,3 +82,22 @@ def test_what_a_source_counts_counts_once(memory, queries, factor):
     plain, heavy = (agreed(queries, (H, W), each, 5.0) for each in (memory, replace(memory, weight=weight)))
     odds = [each.shares[:, 1] / each.shares[:, 0] for each in (heavy, plain)]
     torch.testing.assert_close(odds[0] / odds[1], torch.full((H * W,), factor), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("strength", [0.0, 5.0])
+def test_a_source_counts_by_its_prior_as_by_its_weight(memory, queries, strength):
+    prior = torch.tensor([0.0, math.log(0.3), math.log(2.0)])
+    weight = torch.tensor([1.0, 0.3, 2.0])[memory.source]
+    expected = agreed(queries, (H, W), replace(memory, weight=weight), strength)
+    found = agreed(queries, (H, W), memory, strength, prior=prior)
+    torch.testing.assert_close(found.chroma, expected.chroma, rtol=1e-4, atol=1e-3)
+
+
+def test_fewer_places_of_two_regions_agree_on_the_same(memory, queries):
+    """Two regions of one look each."""
+    left = (torch.arange(12 * 12) % 12) < 6
+    both = torch.where(left[:, None], queries[0], queries[1])
+    whole, fewer = (agreed(both, (12, 12), memory, 5.0, step=step).shares for step in (1, 3))
+    inside = (torch.arange(12 * 12) % 12 < 3) | (torch.arange(12 * 12) % 12 > 8)
+    torch.testing.assert_close(fewer[inside].argmax(-1), whole[inside].argmax(-1))
+    assert not torch.equal(fewer, whole)

@@ -1,0 +1,310 @@
+"""Color a film."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import names, sources
+from . import options as common
+from .film_sources import key_picture, memory_of, read_keys, together
+from .looking import add_looking, look, networks, placement
+from .terminal import note, say
+
+if TYPE_CHECKING:
+    from ..files.films import Film
+    from ..pipelines.film import FilmReport
+    from ..pipelines.film_settings import FilmSettings
+    from .looking import Looking
+
+log = logging.getLogger(__name__)
+
+NAME = "film"
+HELP = "color a film by references and key frames"
+DESCRIPTION = (
+    "Colors a film by references and key frames: finds its shots, colors each by a color memory, and keeps the colors "
+    "steady along the motion. It is written shot by shot; after an interruption the same command goes on where it was."
+)
+
+#: Rows in a model call, of which a processor has little use for more.
+DEFAULTS = {"batch": 4}
+#: Settings of color memories that a film has no use for.
+NOT_ASKED = ("reach", "fallback_below")
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    from ..files.films.codecs import CODECS
+    from ..pipelines.film_settings import FilmSettings
+
+    command.set_defaults(usage=command.error)
+    group = command.add_argument_group("input and output")
+    group.add_argument("input", type=common.path, metavar="INPUT", help="the film; sound and times are passed through")
+    group.add_argument(
+        "--output",
+        type=common.place,
+        metavar="PLACE",
+        help="file, or folder for numbered pictures. What is written of it already is gone on with (default: beside "
+        "the input)",
+    )
+    listed = "; ".join(f"{name}: {codec.help}" for name, codec in CODECS.items())
+    group.add_argument(
+        "--codec", choices=tuple(CODECS), default=next(iter(CODECS)), help=f"{listed} (default: {next(iter(CODECS))})"
+    )
+    group.add_argument(
+        "--reference",
+        action="append",
+        type=sources.reference,
+        metavar="A[@MASK][*WEIGHT]",
+        default=[],
+        help="color picture with the same kinds of things, for all shots. Of a mask what is white counts; a weight "
+        "says how much it counts beside others; may be given several times (this, --key-frame or --memory is required)",
+    )
+    group.add_argument(
+        "--key-frame",
+        action="append",
+        type=key_picture,
+        metavar="N=PICTURE[@MASK]",
+        default=[],
+        help="frame of the film in color; frames count from 0. Its shot takes its colors; where the mask is black they "
+        "are still to be found. May be given several times (default: none)",
+    )
+    add_looking(group, "color memory of this model that colorize --save-memory wrote; may be given several times")
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an older film of the output's name (default: it is refused)",
+    )
+    group.add_argument(
+        "--deinterlace",
+        action="store_true",
+        help="make whole frames of an interlaced film (default: it is refused)",
+    )
+    group.add_argument(
+        "--shots-only", action="store_true", help="find the shots, say where they begin and end, and color nothing"
+    )
+    group.add_argument(
+        "--json", type=common.path, metavar="FILE", help="write shots, scores and suggested key frames there"
+    )
+    group.add_argument(
+        "--strip",
+        type=common.path,
+        metavar="FILE",
+        help="write a picture of the shots there, with scores, key frames and suggested ones",
+    )
+    common.add_checkpoint(command)
+    for advanced in (False, True):
+        common.add_settings(command, FilmSettings, NOT_ASKED, defaults=DEFAULTS, advanced=advanced)
+
+
+def run(options: argparse.Namespace) -> int:
+    from ..files.films import open_film
+    from ..pipelines.film_settings import FilmSettings
+
+    if not (options.reference or options.key_frame or options.memory or options.shots_only):
+        options.usage("the following arguments are required: --reference (or --key-frame, --memory or --shots-only)")
+    chosen = {**DEFAULTS, **common.chosen(options, FilmSettings)}
+    settings = FilmSettings.resolve(**chosen)  # what is out of range is refused before anything is read
+    _ = settings.shots.listed
+    placed = None if options.shots_only else placement(options, chosen)
+    names.check_read("INPUT", options.input)
+    result = _check_places(options)
+    film = open_film(options.input, deinterlace=options.deinterlace)
+    for sentence in film.facts.assumed:
+        note(sentence)
+    if options.shots_only:
+        return _shots_only(options, film, settings)
+    assert placed is not None
+    _color(options, film, result, placed, chosen)
+    return 0
+
+
+def _check_places(options: argparse.Namespace) -> Path:
+    """Where the film goes, once nothing stands against what is read and written beside it."""
+    from ..files.output import check_destination
+    from ..files.pictures import WRITTEN, picture_size
+
+    pictures = sources.pictures(options.reference)
+    for key in options.key_frame:
+        called = f"--key-frame {key.number}"
+        pictures |= {called: key.source.path, f"the mask of {called}": key.source.mask}
+    for path in pictures.values():
+        if path is not None:
+            picture_size(path)
+    files: dict[str, Path] = {f"--memory {file}": file for file in options.memory}
+    if not options.shots_only:
+        files |= networks(options)
+    for option, path in files.items():
+        names.check_read(option, path, folders=option in ("--model", "--encoder", "--vae"))
+    result = _place(options)
+    writes = [] if options.shots_only else [("the film", result)]
+    if options.json is not None:
+        writes.append(("--json", check_destination(options.json, (".json",))))
+    if options.strip is not None:
+        writes.append(("--strip", check_destination(options.strip, WRITTEN)))
+    reads = [(name, path) for name, path in {**pictures, **files}.items() if path is not None]
+    names.check_collisions([options.input], reads, writes)
+    return result
+
+
+def _place(options: argparse.Namespace) -> Path:
+    """Where the film goes: beside the input, into a folder, or to the name that is given."""
+    from ..files.films.codecs import CODECS, codec_of
+
+    name = f"{options.input.stem}_colored{CODECS[options.codec].suffixes[0]}"
+    if options.output is None:
+        return options.input.with_name(name)
+    place = Path(options.output)
+    if CODECS[options.codec].is_folder:
+        return place
+    if options.output.endswith(("/", os.sep)) or place.is_dir():
+        return place / name
+    codec_of(options.codec, place)
+    return place
+
+
+def _color(
+    options: argparse.Namespace, film: Film, result: Path, placed: dict[str, Any], chosen: dict[str, Any]
+) -> None:
+    from ..files.films.output import FilmOutput
+    from ..files.memories import load_memory
+    from ..pipelines.film import FilmColors, color_film
+    from ..pipelines.film_identity import file_identity, identity
+    from ..pipelines.film_settings import FilmSettings
+    from ..pipelines.memory_settings import MemorySettings
+    from ..settings import entries
+
+    keys = read_keys(options.key_frame)
+    known = [load_memory(file) for file in options.memory]
+    asked = {name: value for name, value in chosen.items() if name in entries(MemorySettings)}
+    looking = look(options, placed, asked, known)
+    for file, memory in zip(options.memory, known, strict=True):
+        if memory.made is not None:
+            memory.made.check(looking.made, f"--memory {file}")
+    rest = {name: value for name, value in chosen.items() if name not in asked}
+    settings = FilmSettings.resolve(asking=looking.asking, **rest)
+    memory = memory_of(options.reference, known, looking)
+    thorough = _thorough(options, looking, settings)
+    made = {
+        **identity(file_identity(options.input), looking.network, settings, memory, keys),
+        "deinterlaced": str(options.deinterlace),
+        "device": f"{options.device} {options.dtype}",
+        "thorough key frames": "no" if thorough is None else str(thorough.settings),
+    }
+    sink = FilmOutput(result, options.codec, film, made, overwrite=options.overwrite)
+    with _bars(film, result) as (on_look, on_frame):
+        report = color_film(
+            film,
+            looking.network,
+            settings,
+            FilmColors(memory, keys, thorough),
+            sink,
+            device=placed["device"],
+            out_of_memory=looking.out_of_memory,
+            on_look=on_look,
+            on_frame=on_frame,
+        )
+    for sentence in film.notes:
+        log.warning("%s", sentence)
+    for sentence in sink.notes:
+        note(sentence)
+    say(report.result)
+    _tell(options, report)
+
+
+def _thorough(options: argparse.Namespace, looking: Looking, settings: FilmSettings) -> Any:
+    """What colors a shot's surest frame; None where there is nothing to color it by."""
+    if settings.key_method != "thorough" or options.encoder or not options.reference:
+        return None
+    from ..pipelines.exemplar_settings import ColorizeSettings
+    from ..pipelines.film_thorough import ThoroughKeys
+    from ..pipelines.memory_features import UNetFeatures
+
+    network = looking.network
+    assert isinstance(network, UNetFeatures)
+    host: Any = network.host
+    return ThoroughKeys(
+        host,
+        together(options.reference),
+        ColorizeSettings.resolve(host.model.recommended.get("exemplar", {})),
+    )
+
+
+@contextmanager
+def _bars(film: Film, result: Path | None) -> Iterator[tuple[Any, Any]]:
+    """Progress by frames: of looking for cuts, then of coloring. A user who stops is told how to go on."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm] = {}
+
+    def show(called: str, done: int, total: int | None) -> None:
+        if called not in bars:
+            for each in bars.values():
+                each.close()
+            bars[called] = tqdm(desc=called, total=total, unit="frame")
+        bars[called].update(done - bars[called].n)
+
+    def on_look(number: int) -> None:
+        show("shots", number + 1, film.facts.frames)
+
+    def on_frame(done: int, total: int, _: Any) -> None:
+        show("frames", done, total)
+
+    try:
+        yield on_look, on_frame
+    except KeyboardInterrupt:
+        if result is not None and "frames" in bars:
+            note(f"whole shots of {result} are kept; the same command goes on with the rest.")
+        raise
+    finally:
+        for each in bars.values():
+            each.close()
+
+
+def _shots_only(options: argparse.Namespace, film: Film, settings: FilmSettings) -> int:
+    from ..pipelines.film import FilmReport
+    from ..pipelines.film_scores import ShotReport, thumbnail
+    from ..pipelines.shots import LOOKED_AT, find_shots
+
+    with _bars(film, None) as (on_look, _):
+
+        def looked() -> Iterator[Any]:
+            for frame in film.small(LOOKED_AT):
+                on_look(frame.index)
+                yield frame
+
+        shots = find_shots(looked(), settings.shots)
+    for shot in shots:
+        say(f"{shot.start}-{shot.stop - 1}{' in color' if shot.colored else ''}")
+    shown = {}
+    if options.strip is not None:
+        for shot in shots:
+            number = (shot.start + shot.stop) // 2
+            shown[shot.start] = next((thumbnail(f.picture) for f in film.frames(number, number + 1)), None)
+    _tell(
+        options,
+        FilmReport(tuple(ShotReport(s.start, s.stop, s.colored, thumbnail=shown.get(s.start)) for s in shots)),
+    )
+    return 0
+
+
+def _tell(options: argparse.Namespace, report: FilmReport) -> None:
+    """Scores and the strip, where they are wanted."""
+    if options.json is not None:
+        from ..files.output import whole
+
+        with whole(options.json) as beside:
+            beside.write_text(json.dumps(report.listed(), indent=1) + "\n", "utf-8")
+        say(options.json)
+    if options.strip is not None:
+        from ..files.pictures import save_picture
+
+        save_picture(report.strip(), options.strip)
+        say(options.strip)
+    if report.suggestion is not None:
+        note(f"frame {report.suggestion} would help most as the next key frame.")
