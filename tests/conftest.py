@@ -15,6 +15,7 @@ SLOW = (
     "cli/test_describe.py",
     "cli/test_translate.py",
     "comfy/",
+    "files/films/",
     "hosts/test_checkpoint.py",
     "hosts/test_checkpoint_errors.py",
     "hosts/test_diffusers.py",

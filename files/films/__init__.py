@@ -5,7 +5,8 @@ journal beside the output, so that a run goes on after a kill). :mod:`.facts` sa
 where its file says nothing; :mod:`.containers` opens files and nothing but files; :mod:`.pixels` makes pictures of a
 decoder's frames; :mod:`.decoding` finds a frame by its number. :mod:`.codecs` is the table of what is written,
 :mod:`.encoding` gives pictures to an encoder, :mod:`.segments` keeps its packets, :mod:`.journal` knows which shots
-are whole, :mod:`.muxing` puts all of it into one file, with the film's sound.
+are whole, :mod:`.muxing` puts all of it into one file, with the film's sound; :mod:`.pictures` writes folders of
+pictures.
 """
 
 from .codecs import CODECS, FilmCodec

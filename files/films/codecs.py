@@ -31,6 +31,8 @@ class FilmCodec:
     #: FFmpeg's format of the samples, and that for a film with an odd side, where the usual one has none.
     pixels: str = ""
     odd: str = ""
+    #: Refuses an odd width: FFmpeg's ProRes 422 spoils the last column of one (measured).
+    even: bool = False
     #: The same for a film of more bits than ``bits``.
     deep: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +67,8 @@ class Encoding:
     tag: str
 
 
-_X264 = {"crf": "16", "preset": "medium"}
+#: x264's faster code for some processors gives other bytes in each run (seen with its macroblock tree, 8 bits).
+_X264 = {"crf": "16", "preset": "medium", "x264-params": "cpu-independent=1"}
 _X265 = {"crf": "17", "preset": "fast", "x265-params": f"log-level=error:pools={THREADS}:frame-threads=2:info=0"}
 _FFV1 = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
 _LOSSLESS = "lossless; for archives and for work that goes on"
@@ -90,6 +93,7 @@ _TABLE = (
         10,
         "prores_ks",
         "yuv422p10le",
+        even=True,
         options={"profile": "3", "vendor": "apl0"},
         full=False,
     ),
@@ -210,13 +214,18 @@ def encoding_of(codec: FilmCodec, facts: FilmFacts) -> Encoding:
             f"The film is {facts.width} x {facts.height}; {codec.name} takes no less than {codec.smallest[0]} x "
             f"{codec.smallest[1]}. Choose ffv1."
         )
+    if codec.even and facts.width % 2:
+        raise ValueError(
+            f"The film is {facts.width} x {facts.height}; {codec.name} takes even widths only. "
+            "Choose prores4444 or ffv1."
+        )
     pixels = codec.pixels
     if codec.odd and (facts.width % 2 or facts.height % 2):
         pixels = codec.odd
     if codec.deep and facts.bits > codec.bits:
         pixels = codec.deep
     if facts.matrix == "rgb" and codec.encoder == "ffv1":  # stays without loss as RGB
-        pixels = {"yuv444p10le": "gbrp10le", "yuv444p": "gbrp"}.get(pixels, pixels)
+        pixels = {"yuv444p10le": "gbrp10le"}.get(pixels, pixels)
     is_hd = facts.width >= 1280 or facts.height >= 720
     matrix = facts.matrix if facts.matrix in WEIGHTS else "bt709" if is_hd else "smpte170m"
     matrix = codec.matrix or matrix
@@ -230,7 +239,7 @@ def encoding_of(codec: FilmCodec, facts: FilmFacts) -> Encoding:
         full=pixels.startswith("gb") or (codec.full and facts.full_range and facts.matrix != "rgb"),
         # untagged films get what players assume, so that they look the same in all of them
         primaries=facts.primaries or (usual if usual != "fcc" else "smpte170m"),
-        transfer=facts.transfer or ("smpte170m" if matrix in ("fcc", "bt470bg", "smpte170m") else "bt709"),
+        transfer=facts.transfer or "bt709",
         options=tuple(codec.options.items()),
         tag=codec.tag,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import io
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .codecs import THREADS, WRITERS, Encoding
 from .encoding import configure
-from .facts import FilmFacts
+from .facts import FilmFacts, FilmFrame
 from .segments import read_packets, read_times
 
 if TYPE_CHECKING:
@@ -50,9 +50,44 @@ def mux(
     :raises ValueError: a container that needs equal times, and a film that has none.
     :raises OSError: it cannot be written.
     """
+    base, places = _clock(suffix, facts, segments)
+    remembering = _Remembering(file)
+    try:
+        _mux(remembering, suffix, encoding, facts, segments, film, base, places)
+    except Exception:
+        if remembering.error is not None:  # FFmpeg only says that it could not write
+            raise remembering.error from None
+        raise
+
+
+class _Remembering:
+    """A file for FFmpeg, which keeps the error that FFmpeg does not hand on."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.read, self.seek, self.tell, self.name = file.read, file.seek, file.tell, "film"
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+
+def _mux(
+    file: _Remembering,
+    suffix: str,
+    encoding: Encoding,
+    facts: FilmFacts,
+    segments: Sequence[Path],
+    film: Film | None,
+    base: Fraction,
+    places: dict[int, int] | None,
+) -> None:
     import av
 
-    base, places = _clock(suffix, facts, segments)
     options = {"fflags": "+bitexact"}
     if suffix in (".mov", ".mp4"):
         options["video_track_timescale"] = str(base.denominator)
@@ -85,21 +120,19 @@ def _clock(suffix: str, facts: FilmFacts, segments: Sequence[Path]) -> tuple[Fra
     return Fraction(1) / (facts.rate or 25), {time: number for number, time in enumerate(times)}
 
 
-def check_even(times: Iterable[int], facts: FilmFacts) -> None:
+def check_even(frame: FilmFrame, facts: FilmFacts) -> None:
     """Refuse times that MXF, which only numbers frames, cannot hold.
 
-    :raises ValueError: they are not those of a constant rate.
+    :raises ValueError: the frame does not last as long as all do at the film's rate.
     """
     rate = facts.rate or Fraction(25)
-    first: int | None = None
-    for number, time in enumerate(times):
-        first = time if first is None else first
-        off = abs((time - first) * facts.time_base * rate - number)
-        if off > Fraction(3, 4):
-            raise ValueError(
-                f"Frame {number} is not where a constant rate of {float(rate):.3f} frames a second has it, and MXF "
-                "knows no other; choose .mov or .mkv, which keep the film's own times."
-            )
+    place = frame.pts * facts.time_base * rate
+    # a container may round times to milliseconds
+    if abs(place - frame.index) > Fraction(1, 2) + Fraction(frame.index, 5000):
+        raise ValueError(
+            f"Frame {frame.index} is not where a constant rate of {float(rate):.3f} frames a second has it, and MXF "
+            "knows no other; choose .mov or .mkv, which keep the film's own times."
+        )
 
 
 def _own(

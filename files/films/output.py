@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from ..output import check_destination, whole
-from . import muxing
+from . import muxing, pictures
 from .codecs import Encoding, codec_of, encoding_of
 from .encoding import Encoder
 from .facts import FilmFacts, FilmFrame
@@ -71,6 +71,7 @@ class FilmOutput:
         self._film: Film | None = film if sound and hasattr(film, "opened") else None  # pyright: ignore[reportAttributeAccessIssue]
         self._overwrite, self._shots = overwrite, list[tuple[int, int]]()
         self._lines: dict[int, dict[str, Any]] = {}
+        self._even_facts = film.facts if self.path.suffix.lower() == ".mxf" else None
         self.journal = Journal(self.parts, {**made, **self._own()})
 
     def _own(self) -> dict[str, str]:
@@ -91,8 +92,13 @@ class FilmOutput:
         :raises ValueError: see the message.
         :raises OSError: the disk is full.
         """
-        check_destination(self.path, self.codec.suffixes)
         self.journal.check()
+        if self.codec.is_folder:
+            pictures.check_folder(
+                self.path, self.codec.encoder, replace=self._overwrite or bool(self.journal.finished())
+            )
+            return
+        check_destination(self.path, self.codec.suffixes)
         if self.path.exists() and not self._overwrite and not self._is_own():
             raise ValueError(
                 f"{self.path} is there already and is not replaced; choose another name, or say to overwrite."
@@ -102,6 +108,11 @@ class FilmOutput:
             self._note(
                 f"The film is {self.facts.width} x {self.facts.height}; {self.codec.name} halves chroma only of even "
                 "sizes, so all chroma is kept (4:4:4). Some players cannot show that."
+            )
+        if self.facts.aspect != 1 and (self.codec.encoder == "ffv1" or self._even_facts is not None):
+            self._note(
+                f"The film's pixels are not square ({self.facts.aspect}), and PyAV cannot say so in this file; set "
+                "it in the player, or choose prores4444 in .mov."
             )
         if self._film is not None:
             for note in muxing.check_sound(self.path.suffix.lower(), self._film):
@@ -120,22 +131,35 @@ class FilmOutput:
         return {number: line["scores"] for number, line in self._lines.items()}
 
     @contextmanager
-    def shot(self, number: int) -> Iterator[ShotWriter]:
+    def shot(self, number: int) -> Iterator[ShotWriter | pictures.PictureWriter]:
         """A shot's writer; when the block ends well the shot is whole, else nothing of it stays.
 
-        :raises ValueError: frames are missing at its end.
+        :raises ValueError: it has no frame, or MXF cannot hold its times.
         :raises OSError: the disk is full, or it cannot be written; shots that are whole stay, and a next run goes on.
         """
-        start, stop = self._shots[number]
         path = self._segment(number)
+        if self.codec.is_folder:
+            with pictures.written_folder(path) as folder:
+                pictured = pictures.PictureWriter(folder, self.codec.encoder, (self.facts.height, self.facts.width))
+                yield pictured
+                self._check_frames(number, pictured.frames)
+            line = {"shot": number, "frames": pictured.frames, "scores": pictured.scores}
+            self._add(number, {**line, "sizes": pictured.sizes, "times": pictured.times})
+            return
         with whole(path) as beside, beside.open("wb") as file:
             encoder = Encoder(self.encoding, self.facts.time_base, self.facts.rate, self.facts.aspect)
-            writer = ShotWriter(encoder, SegmentWriter(file, encoder.extradata))
+            writer = ShotWriter(encoder, SegmentWriter(file, encoder.extradata), self._even_facts)
             yield writer
-            if writer.frames < 1:
-                raise ValueError(f"Shot {number} (frames {start} to {stop - 1}) has no frame; the film ended before.")
+            self._check_frames(number, writer.frames)
             writer.finish()
-        line = {"shot": number, "frames": writer.frames, "scores": writer.scores, **_content(path)}
+        self._add(number, {"shot": number, "frames": writer.frames, "scores": writer.scores, **_content(path)})
+
+    def _check_frames(self, number: int, frames: int) -> None:
+        if frames < 1:
+            start, stop = self._shots[number]
+            raise ValueError(f"Shot {number} (frames {start} to {stop - 1}) has no frame; the film ended before.")
+
+    def _add(self, number: int, line: dict[str, Any]) -> None:
         self.journal.add(line)
         self._lines[number] = line
 
@@ -149,6 +173,12 @@ class FilmOutput:
         if missing := [number for number in range(len(self._shots)) if number not in self._lines]:
             raise ValueError(f"{len(missing)} shots are not written yet, the first is {missing[0]}.")
         segments = [self._segment(number) for number in range(len(self._shots))]
+        if self.codec.is_folder:
+            self.journal.add({"finished": True})
+            times = [time for number in range(len(segments)) for time in self._lines[number]["times"]]
+            pictures.put_together(segments, self.path, times, self.facts.time_base)
+            self._clean([])
+            return self.path
         replace = self._overwrite or self._is_own()
         try:
             with whole(self.path, new=not replace) as beside:
@@ -172,12 +202,14 @@ class FilmOutput:
             log.info("%s holds files of others and stays.", self.parts)
 
     def _segment(self, number: int) -> Path:
-        return self.parts / f"shot_{number:05}{SUFFIX}"
+        return self.parts / f"shot_{number:05}{'' if self.codec.is_folder else SUFFIX}"
 
     def _is_whole(self, number: int, line: Mapping[str, Any]) -> bool:
         if not 0 <= number < len(self._shots) or not isinstance(line.get("scores"), dict):
             return False
         path = self._segment(number)
+        if self.codec.is_folder:
+            return pictures.is_there(path, self.path, line.get("sizes") or {})
         return path.is_file() and path.stat().st_size == line.get("size") and _content(path) == _facts_of(line)
 
     def _is_own(self) -> bool:
@@ -193,8 +225,8 @@ class FilmOutput:
 class ShotWriter:
     """Frames of one shot, in order."""
 
-    def __init__(self, encoder: Encoder, segment: SegmentWriter) -> None:
-        self._encoder, self._segment = encoder, segment
+    def __init__(self, encoder: Encoder, segment: SegmentWriter, even: FilmFacts | None) -> None:
+        self._encoder, self._segment, self._even = encoder, segment, even
         #: What is journaled with the shot: anything that JSON holds.
         self.scores: dict[str, Any] = {}
         self.frames = 0
@@ -211,6 +243,8 @@ class ShotWriter:
             raise ValueError(
                 f"found a picture of shape {tuple(picture.shape)} for frame {frame.index}, expected {size}."
             )
+        if self._even is not None:
+            muxing.check_even(frame, self._even)
         for packet in self._encoder.encode(picture, frame.pts, frame.duration):
             self._segment.write(packet)
         self.frames += 1

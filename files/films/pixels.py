@@ -58,7 +58,7 @@ def picture_of(frame: VideoFrame, colors: Colors, siting: Siting = "left", *, tu
         if colors.matrix == "rgb":  # H.273's identity: planes in the order of G, B, R
             picture = torch.stack([_unit(each, bits, colors.full) for each in (cr, y, cb)], -1)
         else:
-            cb, cr = (chroma_up(each, *y.shape, siting) for each in (cb, cr))
+            cb, cr = (chroma_up(each, y.shape[0], y.shape[1], siting) for each in (cb, cr))
             picture = to_rgb(y, cb, cr, bits=bits, matrix=colors.matrix, full=colors.full)
     return torch.rot90(picture, turns).contiguous() if turns else picture
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from ...color.yuv import Siting
 from ..room import check_room
 from .containers import Source, video_stream
 from .decoding import Decoder
-from .facts import FilmFacts, FilmFrame, colors_of
+from .facts import Colors, FilmFacts, FilmFrame, colors_of
 from .pixels import bits_of, picture_of, shrunk, siting_of
 
 if TYPE_CHECKING:
@@ -46,13 +48,14 @@ def open_film(
             raise ValueError(f"{place.name} has no times of its frames; convert it to MKV or MP4 first.")
         window = _window(container, stream, start, duration)
         facts, colors, siting = _look(place, container, stream, deinterlace)
+        length = _length(container, stream)
     first, end, origin = window
     decoder = Decoder(place, first=first, end=end, deinterlace=deinterlace and facts.interlaced)
     if first is not None or end is not None:
-        facts = _cut(facts, start, duration)
+        facts, length = _cut(facts, start), None
     for sentence in facts.assumed:
         log.info("%s: %s", place.name, sentence)
-    return Film(place, facts, decoder, colors, siting, origin)
+    return Film(place, facts, decoder, (colors, siting), origin, length)
 
 
 class Film:
@@ -62,12 +65,20 @@ class Film:
     """
 
     def __init__(
-        self, source: Source, facts: FilmFacts, decoder: Decoder, colors: Any, siting: Any, origin: int
+        self,
+        source: Source,
+        facts: FilmFacts,
+        decoder: Decoder,
+        colors: tuple[Colors, Siting],
+        origin: int,
+        length: float | None,
     ) -> None:
         self.facts, self.name = facts, source.name
         #: Of the file's times, the one that is the film's 0, in the time base.
         self.origin = origin
-        self._source, self._decoder, self._colors, self._siting = source, decoder, colors, siting
+        self._source, self._decoder, self._length = source, decoder, length
+        self._colors = colors[0]
+        self._siting: Siting = colors[1]
 
     @property
     def notes(self) -> list[str]:
@@ -114,7 +125,7 @@ class Film:
             before = number, pts, frame
         if before is not None:
             yield self._made(before, before[2].duration or step, longest)
-        self._tell_end()
+        self._tell_end(float((before[1] + 2 * step - self.origin) * self.facts.time_base) if before else 0.0)
 
     def _made(self, found: tuple[int, int, VideoFrame], duration: int, longest: int) -> FilmFrame:
         number, pts, frame = found
@@ -128,13 +139,30 @@ class Film:
         rate = self.facts.rate
         return max(1, round(1 / (rate * self.facts.time_base))) if rate else 1
 
-    def _tell_end(self) -> None:
+    def _tell_end(self, end: float) -> None:
         count, expected = self._decoder.count, self.facts.frames
-        if count is not None and expected is not None and count < expected:
+        said = ""
+        if count is None:
+            return
+        if expected is not None and count < expected:
+            said = f"{count} of {expected} frames could be read"
+        elif expected is None and self._length is not None and 0 < end < self._length:
+            said = f"{count} frames could be read, and its header says that it lasts {self._length:.2f} seconds"
+        if said:
             self._decoder.note(
-                f"{self.name} ends early: {count} of {expected} frames could be read. These are used; the file was cut "
-                "off, or its header is wrong."
+                f"{self.name} ends early: {said}. These are used; the file was cut off, or its header is wrong."
             )
+
+
+def _length(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds that the film lasts by the file's header; none where that may be the sound's."""
+    for name, value in stream.metadata.items():
+        if name.upper() == "DURATION" and value.count(":") == 2:
+            hours, minutes, seconds = map(float, value.split(":"))
+            return hours * 3600 + minutes * 60 + seconds
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration and len(container.streams) == 1 else None
 
 
 def _window(
@@ -153,16 +181,14 @@ def _window(
     return None, end, int(begins / base) if stream.start_time is None else min(int(begins / base), stream.start_time)
 
 
-def _cut(facts: FilmFacts, start: float, duration: float) -> FilmFacts:
+def _cut(facts: FilmFacts, start: float) -> FilmFacts:
     """The facts of a part: how many frames it has is not known from the header."""
-    from dataclasses import replace
-
     return replace(facts, frames=None, timecode=facts.timecode if not start else None)
 
 
 def _look(
     place: Source, container: InputContainer, stream: VideoStream, deinterlace: bool
-) -> tuple[FilmFacts, Any, Any]:
+) -> tuple[FilmFacts, Colors, Siting]:
     """Facts, colors and siting, from the header and the first frames."""
     from av.error import FFmpegError
 

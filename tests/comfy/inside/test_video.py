@@ -15,7 +15,7 @@ from comfyui_exemplar.color import desaturate, luminance_error, rgb_to_lab
 from comfyui_exemplar.files.films import open_film
 from comfyui_exemplar.nodes.video import ColorizeVideo, FindShots
 
-from ...fixtures.film_files import RATE, moving, write_film
+from ...fixtures.tiny_films import RATE, moving, write_film
 
 mm = comfy.model_management
 QUICK = {"resolution": 64, "key_method": "none", "cuts": "6"}

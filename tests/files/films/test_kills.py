@@ -1,0 +1,60 @@
+"""Runs that are killed at random moments and begun again: the same bytes as those of a run that was left alone."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ...fixtures import killed_film
+from ...fixtures.film_files import picture, write_film
+
+pytest.importorskip("av")
+
+
+def begun(*arguments):
+    return subprocess.Popen(
+        [sys.executable, killed_film.__file__, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def shots(parts):
+    """How many are journaled."""
+    journal = parts / "journal.jsonl"
+    return journal.read_bytes().count(b'"scores"') if journal.is_file() else 0
+
+
+def content(path):
+    if path.is_dir():
+        return {each.name: each.read_bytes() for each in sorted(path.iterdir())}
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "ffv1"), ("a.mp4", "h264"), ("a", "png")])
+def test_killed_three_times(tmp_path, name, codec):
+    source = write_film(tmp_path / "source.mkv", [picture(time) for time in range(24)], codec="ffv1", sound="pcm")
+    (tmp_path / "alone").mkdir()
+    with begun(source, tmp_path / "alone" / name, codec, 0) as process:
+        assert process.wait(120) == 0 or process.stdout.read() is None
+    moments, resumed = random.Random(codec), []
+    for kill in range(3):
+        with begun(source, tmp_path / name, codec, 0.1) as process:
+            resumed.append(int(process.stdout.readline().split()[1]))
+            while shots(tmp_path / f"{name}.parts") <= kill:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.3))
+            assert process.poll() is None, kill
+            process.kill()
+            assert process.wait(60) == -9
+    assert not (tmp_path / name).exists()
+    with begun(source, tmp_path / name, codec, 0) as process:
+        resumed.append(int(process.stdout.readline().split()[1]))
+        assert process.wait(120) == 0
+    assert resumed == sorted(resumed) and resumed[-1] > 2, "it went on"
+    assert content(tmp_path / name) == content(tmp_path / "alone" / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"source.mkv", "alone", name}
