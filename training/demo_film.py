@@ -65,7 +65,8 @@ def write(folder: Path) -> None:
     reference, key = film_color_paths()
     film, other = (clip(drawings, hand) for hand in HANDS)
     with av.open(str(film_path()), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as file:
-        stream = file.add_stream("libx264", rate=RATE, options={"crf": "20", "preset": "veryslow", "flags": "+bitexact"})
+        options = {"crf": "20", "preset": "veryslow", "flags": "+bitexact"}
+        stream = file.add_stream("libx264", rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = SIDE, HEIGHT, "yuv420p"
         stream.codec_context.colorspace, stream.codec_context.color_range = 6, 1
         for frame in film.frames():

@@ -40,8 +40,10 @@ def film_of(video: Any, *, deinterlace: bool = False, codec: str = "h264") -> Gi
     :param codec: what it is to be written as, which its sound must suit where that is not encoded yet.
     :raises ValueError: no film in it, an interlaced one without ``deinterlace``, no PyAV.
     """
-    from comfy_api.latest import InputImpl
+    from comfy_api.latest import Input, InputImpl
 
+    if not isinstance(video, Input.Video):
+        raise ValueError(f"found {type(video).__name__}, expected VIDEO; connect Load Video.")
     if isinstance(video, InputImpl.VideoFromComponents):
         pictures = _of_pictures(video, codec)
         return GivenFilm(pictures, pictures.identity)

@@ -88,7 +88,7 @@ def test_the_page_shows_what_it_can_play(gray, colored, output):
 def test_a_trimmed_film_and_one_in_memory(gray, colored):
     whole = frames_of(gray)
     trimmed = InputImpl.VideoFromFile(str(gray), start_time=3 / RATE, duration=5 / RATE)
-    found = frames_of(colored(trimmed, codec="ffv1").result[0].get_stream_source())
+    found = frames_of(colored(trimmed, codec="ffv1", cuts="0").result[0].get_stream_source())
     assert len(found) == 5 and float(luminance_error(found, whole[3:8]).max()) < 0.6
     kept = io.BytesIO(gray.read_bytes())
     kept.seek(7)
@@ -171,14 +171,16 @@ def test_memory_does_not_grow_with_the_film(colored, tmp_path, output, monkeypat
         if done in (60, 440, 560, 940):
             gc.collect()
             living = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
-            held[done] = sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in living}.values())
+            storages = [each.untyped_storage() for each in living]
+            held[done] = sum({each.data_ptr(): each.nbytes() for each in storages}.values())
         told(bar, done, *more)
 
     monkeypatch.setattr(FilmProgress, "colored", count)
     made = colored(InputImpl.VideoFromFile(str(path)), resolution=32, cuts="500", batch=8)
-    assert sum(len(each.match) for each in ()) == 0 and len(made.result[2]) == 2
-    least = min(held.values())
-    assert len(held) == 4 and max(held.values()) - least < 1_000_000, held
+    assert len(made.result[2]) == 2
+    # of a shot up to sixteen candidates for the next key frame are kept as the network sees them
+    assert abs(held[940] - held[440]) < 20_000 and abs(held[560] - held[60]) < 20_000, held
+    assert held[440] - held[60] < 3_000_000, held
     film = open_film(made.result[0].get_stream_source())
     assert sum(1 for _ in film.small(8)) == 1000
 
@@ -230,15 +232,17 @@ def test_files_that_are_no_film(colored, tmp_path):
     (tmp_path / "text.mp4").write_text("no film")
     for name in ("sound.wav", "text.mp4", "missing.mp4"):
         for node in (FindShots.execute, lambda video: colored(video)):
-            with pytest.raises(ValueError, match=f"video: {name} ") as refused:
+            with pytest.raises(ValueError, match=f"video: .*{name} ") as refused:
                 node(video=InputImpl.VideoFromFile(str(tmp_path / name)))
             assert "\n" not in str(refused.value)
 
 
 def test_an_interlaced_film(colored, tmp_path):
-    path = write_film(tmp_path / "half.mkv", desaturate(moving(10, 64, 64)), codec="ffv1", interlaced=True)
+    path = write_film(
+        tmp_path / "half.ts", desaturate(moving(10, 64, 64)), rate=25, codec="mpeg2video", interlaced=True
+    )
     video = InputImpl.VideoFromFile(str(path))
-    with pytest.raises(ValueError, match=r"video: half.mkv is interlaced.*deinterlace"):
+    with pytest.raises(ValueError, match=r"video: half.ts is interlaced.*deinterlace"):
         colored(video)
     assert colored(video, deinterlace=True, codec="ffv1").result[0].get_dimensions() == (64, 64)
 
@@ -264,7 +268,8 @@ def test_a_surest_frame_is_colored_by_the_thorough_method(colored, video):
 
 def test_a_memory_and_a_shot_in_color(nodes, embedded, scene, colored, tmp_path):
     model, _, vae, empty = embedded
-    (memory,) = nodes("ExemplarColorMemory", model=model, vae=vae, conditioning=empty, references=scene[1], resolution=64)
+    look = {"model": model, "vae": vae, "conditioning": empty, "resolution": 64}
+    (memory,) = nodes("ExemplarColorMemory", references=scene[1], **look)
     pictures = moving()
     pictures[:6] = desaturate(pictures[:6])
     path = write_film(tmp_path / "half.mp4", pictures)
