@@ -90,8 +90,9 @@ SHORT = {
     "ExemplarStageSettings",
     "ExemplarWorkingSize",
 }
-#: What a node gives are times, and a file: test_doctor.py. It has no network: test_video.py. It goes through no network, but takes long: test_steady.py.
-ELSEWHERE = {"ExemplarDoctor", "ExemplarSteadyColor"}
+#: What a node gives are times, and a file: test_doctor.py. They go through no network, but take long: test_steady.py,
+#: test_video.py.
+ELSEWHERE = {"ExemplarDoctor", "ExemplarSteadyColor", "ExemplarFindShots"}
 MOMENTS = ("first", "middle", "last")
 
 
