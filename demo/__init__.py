@@ -66,8 +66,8 @@ def example_paths(settings: ExampleSettings) -> tuple[Path, Path]:
     return folder / f"{settings.pictures}-gray.png", folder / f"{settings.pictures}-reference.{suffix}"
 
 
-#: The frame of the example film that is given in color.
-FILM_KEY = 60
+#: The frames of the example film that are given in color, of its first and its last shot.
+FILM_KEYS = (12, 60)
 
 
 def film_path() -> Path:
@@ -75,6 +75,7 @@ def film_path() -> Path:
     return _FOLDER / "pictures" / "film-gray.mp4"
 
 
-def film_color_paths() -> tuple[Path, Path]:
-    """Where the example film's reference is installed, and its frame :data:`FILM_KEY` in color."""
-    return _FOLDER / "pictures" / "film-reference.jpg", _FOLDER / "pictures" / f"film-key-{FILM_KEY}.png"
+def film_color_paths() -> tuple[Path, ...]:
+    """Where a reference of the example film's second shot is installed, and its frames :data:`FILM_KEYS` in color."""
+    keys = (_FOLDER / "pictures" / f"film-key-{number}.png" for number in FILM_KEYS)
+    return _FOLDER / "pictures" / "film-reference.jpg", *keys

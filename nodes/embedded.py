@@ -85,28 +85,30 @@ class LoadDemoFilm(io.ComfyNode):
             node_id="ExemplarLoadDemoFilm",
             display_name="Load Example Film",
             category=CATEGORY_VIDEO,
-            description="A gray film of three shots that comes with the pack, with a color reference of the first two "
-            "and a key frame of the last. For a film of your own put Load Video in its place.",
+            description="A gray film of three shots that comes with the pack, with key frames of the first and the last "
+            "and a color reference of the other. For a film of your own put Load Video in its place.",
             search_aliases=["demo film", "example video", "sample video", "test video"],
             inputs=[],
             outputs=[
                 io.Video.Output(display_name="film", tooltip="72 frames of 192 x 144 pixels, 12 a second, in gray."),
                 io.Image.Output(
-                    display_name="reference",
-                    tooltip="What the first two shots show, in color and drawn by another hand.",
+                    display_name="reference", tooltip="The things of the second shot at other places, in color."
                 ),
                 io.Image.Output(
-                    display_name="key_frame",
-                    tooltip="A frame of the last shot in color: number 60, for key_frame_numbers.",
+                    display_name="key_frames",
+                    tooltip="A frame of the first shot and one of the last in color: 12, 60 for key_frame_numbers.",
                 ),
             ],
         )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
+        import torch
+
         from ..hosts.comfy.videos import video_of
 
-        return io.NodeOutput(video_of(demo.film_path()), *map(load_picture, demo.film_color_paths()))
+        reference, *keys = map(load_picture, demo.film_color_paths())
+        return io.NodeOutput(video_of(demo.film_path()), reference, torch.cat(keys))
 
 
 NODES = [LoadDemoModel, LoadDemoPictures, LoadDemoFilm]

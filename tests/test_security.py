@@ -28,7 +28,6 @@ TEXTS = {
     "ExemplarConfidenceBlend": {"weights"},
     "ExemplarDEADiffEncode": {"weights"},
     "ExemplarDualAttentionColor": {"layers", "weights"},
-    "ExemplarFindShots": {"cuts"},
     "ExemplarLCADInstances": {"prompt", "phrases"},
     "ExemplarMatchLatentStatistics": {"weights"},
     "ExemplarMergeLuminance": {"weights"},

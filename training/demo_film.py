@@ -1,5 +1,5 @@
-"""The example film that comes with the pack: three shots of drawings in gray, a key frame of the last one in color, and
-a color reference of the other two by another hand.
+"""The example film that comes with the pack: three shots of drawings in gray, a key frame in color of the first and the
+last, and a color reference of the other: the same things at other places.
 
 Run it as ``python -m training.demo_film FOLDER``; FOLDER holds what ``python -m training prepare`` leaves.
 """
@@ -14,27 +14,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from comfyui_exemplar.color import desaturate
-from comfyui_exemplar.demo import FILM_KEY, film_color_paths, film_path
+from comfyui_exemplar.color import desaturate, lab_to_rgb
+from comfyui_exemplar.demo import FILM_KEYS, film_color_paths, film_path
 
-from .clip_scenes import Scene, Stock, _graded, _premultiplied
+from .clip_scenes import GROUND, Scene, Stock, _premultiplied
 from .clips import Clip
 from .drawings import Drawings
 
-#: Who drew the film, and the reference.
-HANDS = ("noto", "fluent-3d")
+#: Who drew it.
+HAND = "noto"
 #: What each shot shows; later ones lie before earlier ones.
 THINGS = (
     ("tangerine", "cactus", "sunflower", "blueberries"),
     ("mushroom", "octopus", "lemon", "tropical-fish"),
     ("balloon", "broccoli", "strawberry", "crab"),
 )
+#: Color of each shot's ground, CIE Lab.
+GROUNDS = ((86, -8, -16), (38, -22, 12), (66, 10, 30))
+#: The shot that the reference is of.
+REFERENCE = 1
 #: Frames of a shot, frames a second, side of the square that is drawn, height that is kept, seed.
 SHOT, RATE, SIDE, HEIGHT, SEED = 24, 12, 192, 144, 5
 
 
-def clip(drawings: Drawings, hand: str) -> Clip:
-    """The film, drawn by one hand."""
+def clip(drawings: Drawings) -> Clip:
+    """The film."""
     found = {(name, whose): row for row, (name, whose) in enumerate(zip(drawings.names, drawings.hands, strict=True))}
     random = np.random.default_rng(SEED)
     made = Clip(Stock.demo(), SEED, frames=SHOT * len(THINGS), size=SIDE)
@@ -43,12 +47,23 @@ def clip(drawings: Drawings, hand: str) -> Clip:
             i * SHOT,
             (i + 1) * SHOT,
             "drawings",
-            _graded(random),
-            [_premultiplied(drawings.pictures[found[name, hand]]) for name in names],
+            _ground(color, random),
+            [_premultiplied(drawings.pictures[found[name, HAND]]) for name in names],
         )
-        for i, names in enumerate(THINGS)
+        for i, (names, color) in enumerate(zip(THINGS, GROUNDS, strict=True))
     ]
     return made
+
+
+def _ground(color: tuple[int, int, int], random: np.random.Generator) -> np.ndarray:
+    """Nearly even, as behind the drawings that the embedded model knows; a little uneven, so that it is seen to move."""
+    import cv2
+
+    lab = np.full((GROUND, GROUND, 3), color, dtype=np.float32)
+    for cells, strength in ((4, 5.0), (24, 2.0)):
+        noise = random.standard_normal((cells, cells)).astype(np.float32)
+        lab[..., 0] += strength * cv2.resize(noise, (GROUND, GROUND), interpolation=cv2.INTER_CUBIC)
+    return lab_to_rgb(torch.from_numpy(lab)[None])[0].clamp(0, 1).numpy()
 
 
 def cropped(picture: Tensor) -> Tensor:
@@ -62,8 +77,8 @@ def write(folder: Path) -> None:
     import av
 
     drawings = Drawings.load(folder / "drawings.npz")
-    reference, key = film_color_paths()
-    film, other = (clip(drawings, hand) for hand in HANDS)
+    reference, *keys = film_color_paths()
+    film = clip(drawings)
     with av.open(str(film_path()), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as file:
         options = {"crf": "20", "preset": "veryslow", "flags": "+bitexact"}
         stream = file.add_stream("libx264", rate=RATE, options=options)
@@ -74,9 +89,10 @@ def write(folder: Path) -> None:
             made = av.VideoFrame.from_ndarray(_bytes(gray), format="rgb24")
             file.mux(stream.encode(made.reformat(format="yuv420p", dst_colorspace=6)))
         file.mux(stream.encode(None))
-    Image.fromarray(_bytes(cropped(film.frame(FILM_KEY).clean))).save(key, optimize=True)
-    both = torch.cat([cropped(other.reference(shot, _whole(other, shot))[0]) for shot in (0, 1)], 1)
-    Image.fromarray(_bytes(both)).save(reference, quality=92)
+    for number, path in zip(FILM_KEYS, keys, strict=True):
+        Image.fromarray(_bytes(cropped(film.frame(number).clean))).save(path, optimize=True)
+    shown = film.reference(REFERENCE, _whole(film, REFERENCE))[0]
+    Image.fromarray(_bytes(cropped(shown))).save(reference, quality=92)
 
 
 def _whole(film: Clip, shot: int) -> int:
