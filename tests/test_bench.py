@@ -148,3 +148,14 @@ def test_bench_of_statistics_runs_on_small_pictures():
     found = report("bench.match", "--tiny")
     for line in ("| covariance, mkl_lab |", "| sliced transport |", "| ours, covariance, lightness kept | 0.00 |"):
         assert line in found
+
+
+def test_films():
+    pytest.importorskip("av")
+    pytest.importorskip("cv2")
+    found = rows(report("bench.film", "--tiny"))
+    assert [cells[0] for cells in found if cells[0].isdigit()] == ["24", "48"]
+    assert [cells[0] for cells in found if cells[0].startswith("film")] == [
+        "film, a key frame a shot",
+        "film, a reference",
+    ]

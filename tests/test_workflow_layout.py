@@ -27,6 +27,7 @@ SHOW_LIVE = {
     "ExemplarMatchColors",
     "ExemplarMemoryColorize",
     "ExemplarPivotInversion",
+    "ExemplarSteadyColor",
     "ExemplarTransferColors",
     "ExemplarTranslate",
 }

@@ -98,6 +98,14 @@ def main() -> int:
     made.add_argument(
         "--parts", nargs="+", choices=("strokes", "palettes", "two references", "confidence"), help="only these again"
     )
+    made = command("evaluate-film", _evaluate_film, "measure films on rendered clips with known color")
+    made.add_argument("--model", type=Path, default=Path("demo/model.safetensors"))
+    made.add_argument("--output", type=Path, default=Path("out/evaluate"))
+    made.add_argument("--split", choices=("dev", "test"), default="test")
+    made.add_argument("--clips", type=int, default=10)
+    made.add_argument("--frames", type=int, default=500, help="of each clip (default: %(default)s)")
+    made.add_argument("--processes", type=int, default=1, help="clips at once")
+    made.add_argument("--film-only", action="store_true", help="no other ways beside it")
     made = command("recipe-sheets", _recipe_sheets, "write the README's pictures")
     made.add_argument("--output", type=Path, default=Path("out/recipes"))
     options = parser.parse_args()
@@ -282,6 +290,21 @@ def _evaluate_transfer(options: argparse.Namespace) -> None:
         mixed=3 * count,
         ways=(PLAIN, BOUND, TRUE, OURS) if options.quick else tuple(WAYS),
         processes=options.processes,
+    )
+
+
+def _evaluate_film(options: argparse.Namespace) -> None:
+    from .film_evaluate import evaluate_film
+
+    evaluate_film(
+        options.folder,
+        options.model,
+        options.output,
+        options.split,
+        clips=options.clips,
+        frames=options.frames,
+        processes=options.processes,
+        **({"ways": ()} if options.film_only else {}),
     )
 
 

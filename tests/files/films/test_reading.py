@@ -291,3 +291,24 @@ def test_what_is_no_film(tmp_path):
         output.mux(stream.encode(None))
     with pytest.raises(ValueError, match=r"holds no film that can be decoded \(found: audio\)"):
         open_film(tmp_path / "sound.mp4")
+
+
+@pytest.mark.skipif(not hasattr(av.video.stream.VideoStream, "set_display_rotation"), reason="this PyAV marks none")
+@pytest.mark.parametrize(("degrees", "white"), [(90, "left"), (-90, "right"), (180, "bottom")])
+def test_upright(degrees, white):
+    """The upper half is white; counterclockwise by 90 degrees it comes to the left."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=25, options={"threads": "2", "qp": "4"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.set_display_rotation(float(degrees))
+        frame = av.VideoFrame.from_ndarray(
+            (np.arange(48) < 24)[:, None, None].repeat(64, 1).repeat(3, 2) * np.uint8(255)
+        )
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    file.seek(0)
+    found, shown = open_film(file), first(file)
+    assert (found.facts.height, found.facts.width, 3) == shown.shape == ((64, 48, 3) if degrees % 180 else (48, 64, 3))
+    part = {"left": shown[:, :20], "right": shown[:, -20:], "bottom": shown[-20:]}[white]
+    assert part.mean() > 0.97 and shown.mean() < 0.55
