@@ -85,7 +85,7 @@ class LoadDemoFilm(io.ComfyNode):
             node_id="ExemplarLoadDemoFilm",
             display_name="Load Example Film",
             category=CATEGORY_VIDEO,
-            description="A gray film of three shots that comes with the pack, with key frames of the first and the last "
+            description="A gray film of three shots that comes with the pack, with key frames of the first and last "
             "and a color reference of the other. For a film of your own put Load Video in its place.",
             search_aliases=["demo film", "example video", "sample video", "test video"],
             inputs=[],

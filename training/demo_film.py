@@ -56,7 +56,7 @@ def clip(drawings: Drawings) -> Clip:
 
 
 def _ground(color: tuple[int, int, int], random: np.random.Generator) -> np.ndarray:
-    """Nearly even, as behind the drawings that the embedded model knows; a little uneven, so that it is seen to move."""
+    """Nearly even, as behind the drawings that the embedded model knows; uneven enough to be seen moving."""
     import cv2
 
     lab = np.full((GROUND, GROUND, 3), color, dtype=np.float32)
