@@ -34,12 +34,14 @@ DESCRIPTION = (
 
 #: Rows in a model call, of which a processor has little use for more.
 DEFAULTS = {"batch": 4}
+#: Codec of an output that has no name: what plays everywhere.
+UNNAMED = "h264"
 #: Settings of color memories that a film has no use for.
 NOT_ASKED = ("reach", "fallback_below")
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    from ..files.films.codecs import CODECS
+    from ..files.films.codecs import CODECS, USUAL
     from ..pipelines.film_settings import FilmSettings
 
     command.set_defaults(usage=command.error)
@@ -53,8 +55,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "the input)",
     )
     listed = "; ".join(f"{name}: {codec.help}" for name, codec in CODECS.items())
+    usual = ", ".join(f"{name} for {suffix or 'a folder'}" for suffix, name in USUAL.items())
     group.add_argument(
-        "--codec", choices=tuple(CODECS), default=next(iter(CODECS)), help=f"{listed} (default: {next(iter(CODECS))})"
+        "--codec",
+        choices=tuple(CODECS),
+        help=f"{listed} (default: by the output's name, {usual}; {UNNAMED} without --output)",
     )
     group.add_argument(
         "--reference",
@@ -85,6 +90,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make whole frames of an interlaced film (default: it is refused)",
     )
+    group.add_argument("--no-sound", action="store_true", help="leave sound and subtitles out (default: they stay)")
     group.add_argument(
         "--shots-only", action="store_true", help="find the shots, say where they begin and end, and color nothing"
     )
@@ -113,19 +119,19 @@ def run(options: argparse.Namespace) -> int:
     _ = settings.shots.listed
     placed = None if options.shots_only else placement(options, chosen)
     names.check_read("INPUT", options.input)
-    result = _check_places(options)
+    result, codec = _check_places(options)
     film = open_film(options.input, deinterlace=options.deinterlace)
     for sentence in film.facts.assumed:
         note(sentence)
     if options.shots_only:
         return _shots_only(options, film, settings)
     assert placed is not None
-    _color(options, film, result, placed, chosen)
+    _color(options, film, (result, codec), placed, chosen)
     return 0
 
 
-def _check_places(options: argparse.Namespace) -> Path:
-    """Where the film goes, once nothing stands against what is read and written beside it."""
+def _check_places(options: argparse.Namespace) -> tuple[Path, str]:
+    """Where the film goes, and its codec, once nothing stands against what is read and written beside it."""
     from ..files.output import check_destination
     from ..files.pictures import WRITTEN, picture_size
 
@@ -141,7 +147,7 @@ def _check_places(options: argparse.Namespace) -> Path:
         files |= networks(options)
     for option, path in files.items():
         names.check_read(option, path, folders=option in ("--model", "--encoder", "--vae"))
-    result = _place(options)
+    result, codec = _place(options)
     writes = [] if options.shots_only else [("the film", result)]
     if options.json is not None:
         writes.append(("--json", check_destination(options.json, (".json",))))
@@ -149,27 +155,36 @@ def _check_places(options: argparse.Namespace) -> Path:
         writes.append(("--strip", check_destination(options.strip, WRITTEN)))
     reads = [(name, path) for name, path in {**pictures, **files}.items() if path is not None]
     names.check_collisions([options.input], reads, writes)
-    return result
+    return result, codec
 
 
-def _place(options: argparse.Namespace) -> Path:
-    """Where the film goes: beside the input, into a folder, or to the name that is given."""
-    from ..files.films.codecs import CODECS, codec_of
+def _place(options: argparse.Namespace) -> tuple[Path, str]:
+    """Where the film goes, beside the input, into a folder, or to the name that is given; and the codec's name.
 
-    name = f"{options.input.stem}_colored{CODECS[options.codec].suffixes[0]}"
-    if options.output is None:
-        return options.input.with_name(name)
-    place = Path(options.output)
-    if CODECS[options.codec].is_folder:
-        return place
-    if options.output.endswith(("/", os.sep)) or place.is_dir():
-        return place / name
-    codec_of(options.codec, place)
-    return place
+    :raises ValueError: a codec that does not fit the name.
+    """
+    from ..files.films.codecs import CODECS, USUAL, codec_of, usual_codec
+
+    output, codec = options.output, options.codec
+    place = None if output is None else Path(output)
+    is_folder = place is not None and (str(output).endswith(("/", os.sep)) or place.is_dir())
+    if codec is None:
+        codec = UNNAMED if place is None else USUAL[""] if is_folder else usual_codec(place)
+    name = f"{options.input.stem}_colored{CODECS[codec].suffixes[0]}"
+    if place is None:
+        return options.input.with_name(name), codec
+    if is_folder and not CODECS[codec].is_folder:
+        return place / name, codec
+    codec_of(codec, place)
+    return place, codec
 
 
 def _color(
-    options: argparse.Namespace, film: Film, result: Path, placed: dict[str, Any], chosen: dict[str, Any]
+    options: argparse.Namespace,
+    film: Film,
+    place: tuple[Path, str],
+    placed: dict[str, Any],
+    chosen: dict[str, Any],
 ) -> None:
     from ..files.films.output import FilmOutput
     from ..files.memories import load_memory
@@ -196,8 +211,8 @@ def _color(
         "device": f"{options.device} {options.dtype}",
         "thorough key frames": "no" if thorough is None else str(thorough.settings),
     }
-    sink = FilmOutput(result, options.codec, film, made, overwrite=options.overwrite)
-    with _bars(film, result) as (on_look, on_frame):
+    sink = FilmOutput(*place, film, made, overwrite=options.overwrite, sound=not options.no_sound)
+    with _bars(film, place[0]) as (on_look, on_step, on_frame):
         report = color_film(
             film,
             looking.network,
@@ -207,6 +222,7 @@ def _color(
             device=placed["device"],
             out_of_memory=looking.out_of_memory,
             on_look=on_look,
+            on_step=on_step,
             on_frame=on_frame,
         )
     for sentence in film.notes:
@@ -236,34 +252,45 @@ def _thorough(options: argparse.Namespace, looking: Looking, settings: FilmSetti
 
 
 @contextmanager
-def _bars(film: Film, result: Path | None) -> Iterator[tuple[Any, Any]]:
-    """Progress by frames: of looking for cuts, then of coloring. A user who stops is told how to go on."""
+def _bars(film: Film, result: Path | None) -> Iterator[tuple[Any, Any, Any]]:
+    """Progress by frames: of looking for cuts, then of coloring, and what is done before a shot's first frame.
+
+    A user who stops is told how to go on.
+    """
     from tqdm import tqdm
 
     bars: dict[str, tqdm] = {}
 
     def show(called: str, done: int, total: int | None) -> None:
         if called not in bars:
-            for each in bars.values():
-                each.close()
+            _closed(bars)
             bars[called] = tqdm(desc=called, total=total, unit="frame")
+        bars[called].total = total or bars[called].total
         bars[called].update(done - bars[called].n)
 
     def on_look(number: int) -> None:
         show("shots", number + 1, film.facts.frames)
 
+    def on_step(number: int, shots: int, what: str) -> None:
+        show("frames", bars["frames"].n if "frames" in bars else 0, film.facts.frames)
+        bars["frames"].set_postfix_str(f"shot {number + 1} of {shots}{what and ': '}{what}")
+
     def on_frame(done: int, total: int, _: Any) -> None:
         show("frames", done, total)
 
     try:
-        yield on_look, on_frame
+        yield on_look, on_step, on_frame
     except KeyboardInterrupt:
         if result is not None and "frames" in bars:
             note(f"whole shots of {result} are kept; the same command goes on with the rest.")
         raise
     finally:
-        for each in bars.values():
-            each.close()
+        _closed(bars)
+
+
+def _closed(bars: dict[str, Any]) -> None:
+    for each in bars.values():
+        each.close()
 
 
 def _shots_only(options: argparse.Namespace, film: Film, settings: FilmSettings) -> int:
@@ -271,7 +298,7 @@ def _shots_only(options: argparse.Namespace, film: Film, settings: FilmSettings)
     from ..pipelines.film_scores import ShotReport, thumbnail
     from ..pipelines.shots import LOOKED_AT, find_shots
 
-    with _bars(film, None) as (on_look, _):
+    with _bars(film, None) as (on_look, *_):
 
         def looked() -> Iterator[Any]:
             for frame in film.small(LOOKED_AT):

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from .frame_flow import Link, Look, links_between
 
-#: Added to the doubt of a confidence, so that a full one has no endless precision; precision of chroma that is given:
-#: it is heard of for about a hundred frames; and the least one.
-DOUBT, GIVEN, LEAST = 0.05, 1e4, 1e-3
+#: Added to the doubt of a confidence, so that a full one has no endless precision; and the least precision.
+DOUBT, LEAST = 0.05, 1e-3
+#: Precision of chroma that is given, in the most that can be found in all frames together. It is heard of for about
+#: sixty frames. With more, what the flow has laid on wrong places outweighs for too long what is found there.
+GIVEN = 3.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _steadied(frames: Iterable[Colored], keep: float, ahead: int) -> Iterator[Te
     for frame in frames:
         frame.check(waiting[0].frame.lightness.shape if waiting else frame.lightness.shape)
         look = Look.of(frame.lightness)
-        own = _own(frame)
+        own = _own(frame, keep)
         known = torch.zeros_like(own)
         if waiting and before is not None:
             last = waiting[-1]
@@ -108,7 +110,7 @@ def _steadied(frames: Iterable[Colored], keep: float, ahead: int) -> Iterator[Te
     yield from _results(waiting, len(waiting), keep)
 
 
-def _own(frame: Colored) -> Tensor:
+def _own(frame: Colored, keep: float) -> Tensor:
     """(3, h, w): precision of a frame's own chroma, and the two multiplied.
 
     A confidence is 1 / (1 + variance) in some unit (``pipelines.memory.confidence``), so its odds are the precision.
@@ -116,7 +118,8 @@ def _own(frame: Colored) -> Tensor:
     sure = frame.confidence.clamp(0, 1)
     precision = (sure / (1 + DOUBT - sure)).clamp_min(LEAST)
     if frame.pinned is not None:
-        precision = torch.lerp(precision, torch.full_like(precision, GIVEN), frame.pinned.clamp(0, 1))
+        given = GIVEN / DOUBT / (1 - keep)
+        precision = torch.lerp(precision, torch.full_like(precision, given), frame.pinned.clamp(0, 1))
     return torch.cat([precision[None], precision * frame.chroma.movedim(-1, 0)])
 
 

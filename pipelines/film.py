@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from .film_scores import CANDIDATES, ShotReport, ShotScores, packed, thumbnail
 from .film_settings import FilmSettings
 from .film_shot import Asking, FewerAtOnce, color_shot, spread_over, surest
 from .shots import LOOKED_AT, Shot, find_shots
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # typing has it from Python 3.11 on
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +99,22 @@ class FilmColors:
     thorough: Thorough | None = None
 
 
+class Told(TypedDict, total=False):
+    """What is called as the work goes on."""
+
+    #: With the number of each frame that was looked at for cuts.
+    on_look: Callable[[int], None]
+    #: With a shot's number, how many there are, and in a few words what is done before its first frame; "" is the
+    #: frames themselves.
+    on_step: Callable[[int, int, str], None]
+    #: With how many frames are done, of how many, and the last one's picture, (1, H, W, 3).
+    on_frame: Callable[[int, int, Tensor], None]
+
+
+def _nothing(*_: Any) -> None:
+    """For who is not told."""
+
+
 def color_film(
     film: FilmSource,
     network: FeatureSource,
@@ -106,26 +125,25 @@ def color_film(
     shots: Sequence[Shot] | None = None,
     device: torch.device | None = None,
     out_of_memory: Callable[[Exception], bool] = freed,
-    on_look: Callable[[int], None] = lambda _: None,
-    on_frame: Callable[[int, int, Tensor], None] = lambda *_: None,
+    **told: Unpack[Told],
 ) -> FilmReport:
     """Color a film.
 
     :param shots: of the film; None looks for them.
     :param device: where memories are asked; None is where features are.
-    :param on_look: called with the number of each frame that was looked at for cuts.
-    :param on_frame: called with how many frames are done, of how many, and the last one's picture, (1, H, W, 3). What
-        either raises ends the work within a frame; whole shots stay.
+    :param told: see :class:`Told`. What one of them raises ends the work within a frame; whole shots stay.
     :raises ValueError: key frames, memory or settings that do not fit, before long work.
     """
     keys = check_film(film, network, settings, colors)
     sink.check()
-    shots = tuple(find_shots(_looked(film.small(LOOKED_AT), on_look), settings.shots) if shots is None else shots)
+    if shots is None:
+        shots = find_shots(_looked(film.small(LOOKED_AT), told.get("on_look", _nothing)), settings.shots)
     total = shots[-1].stop
     check_keys(keys, film.facts, total)
     whole = sink.begin([(shot.start, shot.stop) for shot in shots])
     asking = Asking(film, network, settings, out_of_memory, device)
-    worker = _Worker(asking, sink, colors, keys, total, on_frame)
+    steps, each = told.get("on_step", _nothing), told.get("on_frame", _nothing)
+    worker = _Worker(asking, sink, colors, keys, total, len(shots), steps, each)
     reports = []
     for number, shot in enumerate(shots):
         scores = whole[number] if number in whole else worker.colored(number, shot)
@@ -167,6 +185,8 @@ class _Worker:
     colors: FilmColors
     keys: tuple[KeyFrame, ...]
     total: int
+    shots: int
+    on_step: Callable[[int, int, str], None]
     on_frame: Callable[[int, int, Tensor], None]
     _foreign: ColorMemory | None = None
 
@@ -175,18 +195,19 @@ class _Worker:
         while True:
             try:
                 with self.sink.shot(number) as writer:
-                    scores = self._written(shot, writer)
+                    scores = self._written(number, shot, writer)
                     writer.scores.update(scores)
                 return scores
             except FewerAtOnce:
                 log.warning("Out of memory; going on with %d frame(s) at once.", self.asking.batch)
 
-    def _written(self, shot: Shot, writer: Any) -> dict[str, Any]:
+    def _written(self, number: int, shot: Shot, writer: Any) -> dict[str, Any]:
         asking, settings = self.asking, self.asking.settings
         keys = tuple(key for key in self.keys if shot.start <= key.number < shot.stop)
         if shot.colored and settings.in_color == "keep":
             return self._left_alone(shot, writer)
-        memory = self._memory(shot, keys)
+        memory = self._memory(shot, keys, lambda what: self.on_step(number, self.shots, what))
+        self.on_step(number, self.shots, "")
         scores = ShotScores(
             spread_over(shot, CANDIDATES),
             settings.asking.features.context,
@@ -207,16 +228,18 @@ class _Worker:
             self.on_frame(frame.index + 1, self.total, frame.picture[None])
         return {"match": [], "key_frames": [], "suggestion": None, "thumbnail": shown}
 
-    def _memory(self, shot: Shot, keys: Sequence[KeyFrame]) -> ShotMemory:
+    def _memory(self, shot: Shot, keys: Sequence[KeyFrame], on_step: Callable[[str], None]) -> ShotMemory:
         """What the shot is colored by; where nothing else is known of it, its surest frame is colored first."""
         asking = self.asking
+        on_step("memory")
         references = self.colors.memory if keys else self._references()
         memory = shot_memory(references, keys, asking.film, asking.network, asking.settings)
         assert memory is not None  # without references there are key frames, and all serve who has none
         thorough = self.colors.thorough if asking.settings.key_method == "thorough" else None
         if keys or thorough is None or self.colors.memory is None:
             return memory
-        number, gray = surest(asking, shot, memory)
+        number, gray = surest(asking, shot, memory, lambda: on_step("surest frame"))
+        on_step(f"key frame {number}")
         made = KeyFrame(number, thorough(gray).cpu().float())
         both = shot_memory(references, (made,), asking.film, asking.network, asking.settings)
         assert both is not None

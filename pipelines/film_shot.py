@@ -85,10 +85,16 @@ def size_to_follow(facts: FilmFacts, resolution: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def surest(asking: Asking, shot: Shot, memory: ShotMemory) -> tuple[int, Tensor]:
-    """The frame of a shot, among :data:`PROBES`, that a memory is surest of: number, and gray picture (1, H, W, 3)."""
+def surest(
+    asking: Asking, shot: Shot, memory: ShotMemory, on_probe: Callable[[], None] = lambda: None
+) -> tuple[int, Tensor]:
+    """The frame of a shot, among :data:`PROBES`, that a memory is surest of: number, and gray picture (1, H, W, 3).
+
+    :param on_probe: called before each of them; what it raises ends the work.
+    """
     best: tuple[float, int, Tensor] | None = None
     for number in spread_over(shot, PROBES):
+        on_probe()
         frame = next(iter(asking.film.frames(number, number + 1)))
         gray = desaturate(frame.picture[None].float())
         found = asking.answer(asking.features(gray), memory, number).found

@@ -183,6 +183,24 @@ _TABLE = (
 )
 #: Every way by its name.
 CODECS: Mapping[str, FilmCodec] = MappingProxyType({each.name: each for each in _TABLE})
+#: What a film of that suffix is written as where nothing else is said; "" is a folder of pictures.
+USUAL: Mapping[str, str] = MappingProxyType(
+    {".mp4": "h264", ".mov": "prores", ".mkv": "ffv1", ".mxf": "dnxhr", "": "png"}
+)
+
+
+def usual_codec(path: Path) -> str:
+    """The name of the codec that a film of that name usually has; a name without a suffix is a folder's.
+
+    :raises ValueError: a container that is not written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in USUAL:
+        films = ", ".join(each for each in USUAL if each)
+        raise ValueError(
+            f"{path}: films are not written as {path.suffix}; choose {films}, or a folder for numbered pictures."
+        )
+    return USUAL[suffix]
 
 
 def codec_of(codec: str, path: Path) -> FilmCodec:

@@ -196,7 +196,7 @@ def deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[
     from av.filter import Graph
 
     graph: Any = None
-    waiting = deque[tuple[int | None, Any, bool, bool]]()
+    waiting = deque[tuple[int | None, Any, int]]()
     for frame in frames:
         frame = planar(frame)
         if graph is None:
@@ -211,7 +211,7 @@ def deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[
             for one, next_one in pairwise(nodes):
                 one.link_to(next_one)
             graph.configure()
-        waiting.append((frame.pts, frame.time_base, bool(frame.key_frame), frame.is_corrupt))
+        waiting.append((frame.pts, frame.time_base, frame.duration))
         graph.push(frame)
         yield from _pulled(graph, waiting)
     if graph is not None:
@@ -219,11 +219,12 @@ def deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[
         yield from _pulled(graph, waiting)
 
 
-def _pulled(graph: Any, waiting: deque[tuple[int | None, Any, bool, bool]]) -> Iterator[VideoFrame]:
+def _pulled(graph: Any, waiting: deque[tuple[int | None, Any, int]]) -> Iterator[VideoFrame]:
+    """What a filter that counts in half frames has ready, with the times that went in."""
     while True:
         try:
             frame = graph.pull()
         except (BlockingIOError, EOFError):  # FFmpeg's are kinds of these
             return
-        frame.pts, frame.time_base, _, _ = waiting.popleft()
+        frame.pts, frame.time_base, frame.duration = waiting.popleft()
         yield frame

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from av.packet import Packet as AvPacket
     from av.video.codeccontext import VideoCodecContext
 
+#: What an encoder may take from its frames in place of its settings: ProRes does.
+_NAMED_BY_FRAMES = ("colorspace", "color_range", "color_primaries", "color_trc")
+
 
 class Packet(NamedTuple):
     """What an encoder made of a frame, in the order in which it is decoded."""
@@ -64,7 +67,9 @@ class Encoder:
         """Give it a picture, (H, W, 3) in 0..1; packets come later than their pictures."""
         made = frame_of(picture, self.encoding.pixels, matrix=self.encoding.matrix, full=self.encoding.full)
         made.pts, made.time_base = pts, self._time_base
-        made.colorspace, made.color_range = self._context.colorspace, self._context.color_range
+        for name in _NAMED_BY_FRAMES:
+            if hasattr(made, name):  # the last two since PyAV 17
+                setattr(made, name, getattr(self._context, name))
         self._durations[pts] = duration
         for packet in self._context.encode(made):
             yield self._kept(packet)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...color.yuv import WEIGHTS
 
 if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
 
 #: FFmpeg's numbers of color matrices, primaries and transfers -> its names (H.273, tables 2 to 4).
@@ -121,12 +122,13 @@ class Colors:
     assumed: tuple[str, ...]
 
 
-def colors_of(frame: VideoFrame) -> Colors:
+def colors_of(frame: VideoFrame, codec: VideoCodecContext) -> Colors:
     """How the codes of a film are to be read, by its first frame.
 
     Where the file does not name a matrix, high definition is BT.709 and the rest BT.601, as players take it: FFmpeg's
     own conversion takes BT.601 for all.
 
+    :param codec: the decoder, which is asked what frames of PyAV before 17 do not tell.
     :raises ValueError: a matrix that is not read.
     """
     said, assumed = MATRICES.get(int(frame.colorspace)), list[str]()
@@ -150,12 +152,13 @@ def colors_of(frame: VideoFrame) -> Colors:
                 f"The film's color matrix is {matrix}, which is not read; convert it to BT.709 or BT.2020 "
                 "(non-constant luminance) first."
             )
-    transfer = TRANSFERS.get(int(frame.color_trc))
+    transfer = TRANSFERS.get(int(getattr(frame, "color_trc", codec.color_trc)))
     if transfer in ("smpte2084", "arib-std-b67", "linear"):
         assumed.append(
             f"The film's transfer is {transfer}: its values are taken as they are and written under that name."
         )
-    return Colors(matrix, full, PRIMARIES.get(int(frame.color_primaries)), transfer, tuple(assumed))
+    primaries = PRIMARIES.get(int(getattr(frame, "color_primaries", codec.color_primaries)))
+    return Colors(matrix, full, primaries, transfer, tuple(assumed))
 
 
 def _usual(width: int, height: int) -> str:

@@ -9,22 +9,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from .codecs import THREADS, WRITERS, Encoding
-from .encoding import configure
+from .encoding import Packet, configure
 from .facts import FilmFacts, FilmFrame
 from .segments import read_packets, read_times
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
-    from av.packet import Packet
+    from av.packet import Packet as AvPacket
     from av.stream import Stream
 
     from .reading import Film
 
 log = logging.getLogger(__name__)
 
+#: Steps of a second, at least, of times that are made even.
+_FINE = 10_000
 #: What is said of a file or stream that is not taken along: the writer's own marks, and what says when.
 _LEFT = {
     "encoder",
@@ -50,10 +52,9 @@ def mux(
     :raises ValueError: a container that needs equal times, and a film that has none.
     :raises OSError: it cannot be written.
     """
-    base, places = _clock(suffix, facts, segments)
     remembering = _Remembering(file)
     try:
-        _mux(remembering, suffix, encoding, facts, segments, film, base, places)
+        _mux(remembering, suffix, encoding, facts, segments, film)
     except Exception:
         if remembering.error is not None:  # FFmpeg only says that it could not write
             raise remembering.error from None
@@ -83,11 +84,11 @@ def _mux(
     facts: FilmFacts,
     segments: Sequence[Path],
     film: Film | None,
-    base: Fraction,
-    places: dict[int, int] | None,
 ) -> None:
     import av
 
+    clock = _clock(suffix, facts, segments)
+    base = facts.time_base if clock is None else clock.base
     options = {"fflags": "+bitexact"}
     if suffix in (".mov", ".mp4"):
         options["video_track_timescale"] = str(base.denominator)
@@ -102,22 +103,46 @@ def _mux(
         stream.time_base = base
         if facts.timecode:
             container.metadata["timecode"] = facts.timecode
-        others: Iterator[tuple[Fraction, Packet]] = iter(())
+        others: Iterator[tuple[Fraction, AvPacket]] = iter(())
         if film is not None:
             source = stack.enter_context(film.opened())
             others = _others(source, container, film)
         container.start_encoding()
-        own = _own(segments, places, base, stream)
+        own = _own(segments, clock, base, stream)
         for _, packet in heapq.merge(own, others, key=lambda each: each[0]):
             container.mux_one(packet)
 
 
-def _clock(suffix: str, facts: FilmFacts, segments: Sequence[Path]) -> tuple[Fraction, dict[int, int] | None]:
-    """The time base of the file, and new times by the old ones where they are frames' numbers."""
-    if suffix != ".mxf":
-        return facts.time_base, None
+class _Clock(NamedTuple):
+    """Times of a file that has its own: the time base, a frame's duration, and new times by the film's."""
+
+    base: Fraction
+    step: int
+    places: dict[int, int]
+
+    def of(self, packet: Packet) -> Packet:
+        return packet._replace(pts=self.places[packet.pts], duration=self.step)
+
+
+def _clock(suffix: str, facts: FilmFacts, segments: Sequence[Path]) -> _Clock | None:
+    """How frames are timed where the film's own times are not taken.
+
+    MXF numbers frames. And times of an even rate that the film's file could only round (Matroska to milliseconds) are
+    made even again for MOV and MP4, which editing programs would take for a film of a variable rate.
+    """
+    rate = facts.rate or Fraction(25)
+    if suffix == ".mkv" or (suffix != ".mxf" and (1 / rate / facts.time_base).denominator == 1):
+        return None
     times = sorted(time for path in segments for time in read_times(path))
-    return Fraction(1) / (facts.rate or 25), {time: number for number, time in enumerate(times)}
+    if suffix == ".mxf":
+        return _Clock(1 / rate, 1, {time: number for number, time in enumerate(times)})
+    even = 1 / rate / facts.time_base
+    if any(abs(time - times[0] - number * even) > 1 for number, time in enumerate(times)):
+        return None
+    finer = -(-_FINE // rate.numerator)
+    base, step = Fraction(1, rate.numerator * finer), rate.denominator * finer
+    first = round(times[0] * facts.time_base / base)
+    return _Clock(base, step, {time: first + number * step for number, time in enumerate(times)})
 
 
 def check_even(frame: FilmFrame, facts: FilmFacts) -> None:
@@ -136,8 +161,8 @@ def check_even(frame: FilmFrame, facts: FilmFacts) -> None:
 
 
 def _own(
-    segments: Sequence[Path], places: dict[int, int] | None, base: Fraction, stream: Stream
-) -> Iterator[tuple[Fraction, Packet]]:
+    segments: Sequence[Path], clock: _Clock | None, base: Fraction, stream: Stream
+) -> Iterator[tuple[Fraction, AvPacket]]:
     """The film's packets. Decoding times are made anew for the whole: each encoder began with its own.
 
     With frames in the order of decoding, packet i is decoded at the time at which frame i - d is shown, d being how
@@ -145,7 +170,7 @@ def _own(
     """
     import av
 
-    decoded = [places[time] if places else time for path in segments for time in read_times(path)]
+    decoded = [clock.places[time] if clock else time for path in segments for time in read_times(path)]
     shown = sorted(decoded)
     rank = {time: number for number, time in enumerate(shown)}
     delay = max((number - rank[time] for number, time in enumerate(decoded)), default=0)
@@ -153,19 +178,19 @@ def _own(
     number = 0
     for path in segments:
         for found in read_packets(path):
-            packet = av.Packet(found.data)
-            packet.pts = places[found.pts] if places else found.pts
+            timed = clock.of(found) if clock else found
+            packet = av.Packet(timed.data)
             early = number - delay
+            packet.pts, packet.duration = timed.pts, timed.duration
             packet.dts = shown[early] if early >= 0 else shown[0] + early * step
-            packet.duration = 1 if places else found.duration
             packet.time_base = base
-            packet.is_keyframe = found.key
+            packet.is_keyframe = timed.key
             packet.stream = stream
             yield packet.dts * base, packet
             number += 1
 
 
-def _others(source: InputContainer, container: OutputContainer, film: Film) -> Iterator[tuple[Fraction, Packet]]:
+def _others(source: InputContainer, container: OutputContainer, film: Film) -> Iterator[tuple[Fraction, AvPacket]]:
     """Packets of sound and subtitles, as they are, at the film's own times."""
     taken = {}
     for stream in kept_streams(source, container.supported_codecs):
@@ -180,7 +205,7 @@ def _others(source: InputContainer, container: OutputContainer, film: Film) -> I
     return _copied(source, taken, film) if taken else iter(())
 
 
-def _copied(source: InputContainer, taken: dict[int, Stream], film: Film) -> Iterator[tuple[Fraction, Packet]]:
+def _copied(source: InputContainer, taken: dict[int, Stream], film: Film) -> Iterator[tuple[Fraction, AvPacket]]:
     base = film.facts.time_base
     origin = film.origin * base
     begin, end = film.window
@@ -224,7 +249,7 @@ def check_sound(suffix: str, film: Film) -> list[str]:
             if stream.type == "audio":
                 raise ValueError(
                     f"{suffix} does not take the film's sound ({codec}) as it is; choose .mkv or .mov, or leave "
-                    "the sound out."
+                    "the sound out (--no-sound on the command line)."
                 )
             notes.append(f"The subtitles ({codec}) are left out: {suffix} does not take them.")
     return notes

@@ -210,7 +210,7 @@ def _look(
             f"{place.name} is interlaced: two half frames lie in every frame. Deinterlace it first, or have it done "
             "here with the option deinterlace."
         )
-    colors = colors_of(first)
+    colors = colors_of(first, codec)
     turns = round(int(first.rotation) / 90) % 4
     width, height = (first.width, first.height) if turns % 2 == 0 else (first.height, first.width)
     aspect = stream.sample_aspect_ratio or codec.sample_aspect_ratio or Fraction(1)

@@ -10,6 +10,8 @@ from comfyui_exemplar.demo import model_path
 from comfyui_exemplar.files.films import open_film
 from comfyui_exemplar.files.pictures import load_picture, save_picture
 
+from ..fixtures.film_files import write_film
+
 pytest.importorskip("av")
 
 PICTURES = model_path().parent / "pictures"
@@ -53,6 +55,7 @@ def test_a_film_is_colored_and_what_is_known_of_it_written(place, tmp_path, caps
     said = capsys.readouterr()
     assert said.out.splitlines() == [str(out), str(tmp_path / "a.json"), str(tmp_path / "a.png")]
     assert "frames: 100%" in said.err and f"{FRAMES}/{FRAMES}" in said.err
+    assert "shot 1 of 2" in said.err and "shot 2 of 2" in said.err
     known = json.loads((tmp_path / "a.json").read_text())
     assert [(shot["start"], shot["stop"], shot["key_frames"]) for shot in known["shots"]] == [
         (0, CUT, [2]),
@@ -98,6 +101,17 @@ def test_a_stopped_run_says_how_to_go_on_and_does(place, tmp_path, capsys, monke
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_sound_that_a_container_does_not_take_can_be_left_out(place, tmp_path, capsys):
+    frames = [desaturate(truth(number))[0] for number in range(3)]
+    write_film(tmp_path / "in.mkv", frames, codec="ffv1", rate=24, sound="aac")
+    named = ["film", tmp_path / "in.mkv", "--codec", "prores", "--output", tmp_path / "out.mxf", *QUICK]
+    named = [str(each) for each in (*named, "--key-frame", f"2={place / 'key.png'}")]
+    assert cli.main(named) == 1
+    assert "--no-sound" in capsys.readouterr().err
+    assert cli.main([*named, "--no-sound"]) == 0
+    assert open_film(tmp_path / "in.mkv").facts.audio == 1 and open_film(tmp_path / "out.mxf").facts.audio == 0
+
+
 def test_shots_alone_need_no_color(place, tmp_path, capsys):
     assert (
         cli.main(["film", str(place / "in.mkv"), "--shots-only", "--shortest", "2", "--json", str(tmp_path / "s.json")])
@@ -114,6 +128,11 @@ def test_shots_alone_need_no_color(place, tmp_path, capsys):
         (("--key-frame", "2=missing.png"), "missing.png"),
         (("--key-frame", "2=key.png", "--output", "key.png"), "key.png"),
         (("--key-frame", "2=key.png", "--steadiness", "2"), "--steadiness is 2"),
+        (("--key-frame", "2=key.png", "--output", "a.avi"), "a.avi: films are not written as .avi; choose .mp4, .mov"),
+        (
+            ("--key-frame", "2=key.png", "--output", "a.mp4", "--codec", "prores"),
+            "ends in .mov or .mxf. For .mp4",
+        ),
         (("--key-frame", "2=key.png", "--cuts", "soon"), "cuts: found 'soon'"),
     ],
 )
@@ -122,7 +141,7 @@ def test_what_does_not_fit_is_one_line(place, capsys, monkeypatch, named, said):
     assert film(place, *named) == 1
     (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("error: ")]
     assert said in line
-    assert not (place / "in_colored.mkv").exists()
+    assert not [*place.glob("in_colored*")]
 
 
 @pytest.mark.parametrize("named", [(), ("--key-frame", "key.png"), ("--key-frame", "x=key.png")])
@@ -130,3 +149,33 @@ def test_what_is_not_understood(place, named):
     with pytest.raises(SystemExit) as ended:
         film(place, *named)
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "output, codec, expected",
+    [
+        (None, None, ("in_colored.mp4", "h264")),
+        (None, "prores", ("in_colored.mov", "prores")),
+        (None, "tiff", ("in_colored", "tiff")),
+        ("a.mp4", None, ("a.mp4", "h264")),
+        ("a.MOV", None, ("a.MOV", "prores")),
+        ("a.mkv", None, ("a.mkv", "ffv1")),
+        ("a.mxf", None, ("a.mxf", "dnxhr")),
+        ("a.mkv", "hevc-10", ("a.mkv", "hevc-10")),
+        ("frames", None, ("frames", "png")),
+        ("there", None, ("there", "png")),
+        ("new/", None, ("new", "png")),
+        ("there", "h264", ("there/in_colored.mp4", "h264")),
+        ("new/", "exr", ("new", "exr")),
+    ],
+)
+def test_the_codec_is_that_of_the_outputs_name(tmp_path, monkeypatch, output, codec, expected):
+    from argparse import Namespace
+    from pathlib import Path
+
+    from comfyui_exemplar.cli.film import _place
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    place, name = _place(Namespace(input=Path("in.mkv"), output=output, codec=codec))
+    assert (str(place), name) == expected

@@ -6,7 +6,7 @@ import torch
 from comfyui_exemplar.color import frame_flow
 from comfyui_exemplar.color.frame_flow import Link, Look, links_between
 from comfyui_exemplar.color.registration import boxed
-from comfyui_exemplar.color.steady import DOUBT, GIVEN, Colored, steadied_along
+from comfyui_exemplar.color.steady import Colored, steadied_along
 
 SIDE = 64
 #: A red thing on a blue ground.
@@ -226,8 +226,16 @@ def test_a_change_of_light_is_no_other_thing(either):
     assert back.reliability.mean() > 0.9
 
 
-def test_what_is_given_counts_more_than_all_that_is_found():
-    assert GIVEN > 1 / DOUBT / (1 - 0.99)
+@pytest.mark.parametrize("keep", [0.5, 0.94, 0.99])
+def test_what_is_given_counts_more_than_all_that_is_found(keep, monkeypatch):
+    monkeypatch.setattr(frame_flow, "opencv", lambda: None)
+    light, sure, color = 50 + 10 * texture(1), torch.ones_like(texture(1)), torch.full((*texture(1).shape, 2), 30.0)
+    found = [Colored(light, torch.zeros_like(color), sure)] * 100
+    given = Colored(light, color, sure, pinned=sure)
+    steady = list(steadied_along([*found, given, *found], keep=keep, ahead=100))
+    assert torch.equal(steady[100], color)
+    for near in (steady[99], steady[101]):
+        assert near.mean() > 0.5 * 30
 
 
 def test_without_motion_a_neighbor_stays_in_place():

@@ -188,11 +188,18 @@ def test_the_surest_frame_is_colored_thoroughly_first(network, memory):
         seen.append(gray)
         return (gray * torch.tensor([1.2, 0.9, 0.8])).clamp(0, 1)
 
-    report = color_film(film(), network, SETTINGS, FilmColors(memory, (), thorough), TensorSink())
+    told = []
+    report = color_film(
+        film(), network, SETTINGS, FilmColors(memory, (), thorough), TensorSink(), on_step=lambda *all: told.append(all)
+    )
     assert len(seen) == 2 and all(gray.shape == (1, *SIZE, 3) for gray in seen)
     assert all(len(shot.key_frames) == 1 for shot in report.shots)
     assert float(chroma(report.result)[..., 0].mean()) > 2
     keys = (KeyFrame(3, colored()[3:4]),)
+    assert told[0] == (0, 2, "memory") and told[1] == (0, 2, "surest frame")
+    made = [key for shot in report.shots for key in shot.key_frames]
+    assert [all for all in told if "key frame" in all[2]] == [(i, 2, f"key frame {made[i]}") for i in range(2)]
+    assert [all[0] for all in told if not all[2]] == [0, 1]
     color_film(film(), network, SETTINGS, FilmColors(memory, keys, thorough), TensorSink())
     assert len(seen) == 3, "only for the shot without one"
     color_film(film(), network, changed(key_method="none"), FilmColors(memory, (), thorough), TensorSink())

@@ -4,12 +4,14 @@ import io
 import logging
 from fractions import Fraction
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from comfyui_exemplar.files.films import open_film
+from comfyui_exemplar.files.films.facts import colors_of
 
 from ...fixtures.film_files import filled, picture, write_film
 
@@ -222,9 +224,23 @@ def test_interlaced_is_named():
     found = open_film(file, deinterlace=True)
     frames = list(found.frames())
     assert found.facts.interlaced and len(frames) == 8
+    assert {frame.duration for frame in frames} == {3600}, "of the last one, too"
     for start in (3, 6):
         assert next(iter(found.frames(start))).picture.equal(frames[start].picture)
     assert (frames[4].picture - picture(4, 96, 64)).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_what_frames_of_an_older_pyav_do_not_tell_the_decoder_does(newer):
+    """``color_primaries`` and ``color_trc`` of frames came with PyAV 17; ComfyUI asks for 16."""
+    codec = SimpleNamespace(color_primaries=9, color_trc=16)
+    frame = SimpleNamespace(
+        colorspace=9, color_range=1, width=64, height=48, format=av.VideoFormat("yuv420p10le", 64, 48)
+    )
+    if newer:
+        frame.color_primaries, frame.color_trc = 1, 13
+    colors = colors_of(frame, codec)
+    assert (colors.primaries, colors.transfer) == (("bt709", "iec61966-2-1") if newer else ("bt2020", "smpte2084"))
 
 
 def test_progressive_stays_when_deinterlacing_is_asked_for():
@@ -274,7 +290,7 @@ def test_what_is_no_film(tmp_path):
         open_film(tmp_path)
     with pytest.raises(ValueError, match="is an address"):
         open_film("https://example.org/a.mp4")
-    av.VideoFrame.from_ndarray(np.zeros((8, 8, 3), "u1"), "rgb24").save(tmp_path / "a.png")
+    av.VideoFrame.from_ndarray(np.zeros((8, 8, 3), "u1"), "rgb24").save(str(tmp_path / "a.png"))
     (tmp_path / "list.ffconcat").write_text("ffconcat version 1.0\nfile 'a.mkv'\n")
     write_film(tmp_path / "a.mkv", [picture(0)], **FFV1)
     (tmp_path / "a.m3u8").write_text("#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\na.mkv\n#EXT-X-ENDLIST\n")
