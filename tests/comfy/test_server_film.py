@@ -63,7 +63,7 @@ def test_what_the_page_is_told(server):
     prompt[node]["inputs"]["codec"] = "prores"
     history = json.loads(server.raw(f"/history/{wait_for(server, prompt)}"))
     (told,) = [found["outputs"][node] for found in history.values()]
-    assert told["videos"][0]["filename"] == "told_00001_.mov" and told["images"][0]["type"] == "temp"
+    assert told["videos"][0]["filename"] == "told_00002_.mov" and told["images"][0]["type"] == "temp"
 
 
 def wait_for(server, prompt):

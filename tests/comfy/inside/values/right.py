@@ -55,7 +55,6 @@ QUICK = {
         "filename_prefix": "odd/film",
         "cuts": "0",
         "key_method": "none",
-        "codec": "ffv1",
     },
 }
 
