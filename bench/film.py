@@ -2,6 +2,7 @@
 
     python -m bench.film                        500 and 5,000 frames, then a frame's time at the embedded model's size
     python -m bench.film --frames 100 1000      other lengths
+    python -m bench.film --light                memory without the UNet, in a fifth of the time
     python -m bench.film --tiny                 short and small, to see that it works
 
 Rendered clips of three shots (training/clips.py) go through the whole flow: cuts, key frames, lookup, steadiness,
@@ -25,17 +26,22 @@ from fractions import Fraction
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from comfyui_exemplar.color import desaturate
+from comfyui_exemplar.color import desaturate, luminance
 from comfyui_exemplar.demo import model_path
 from comfyui_exemplar.files.films import FilmFacts, FilmFrame, FilmOutput, open_film
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
+from comfyui_exemplar.memory.features import Features, FeatureSource, Space
 from comfyui_exemplar.pipelines.exemplar import colorize
+from comfyui_exemplar.pipelines.exemplar_references import References
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.film import FilmColors, color_film
 from comfyui_exemplar.pipelines.film_memory import KeyFrame
 from comfyui_exemplar.pipelines.film_settings import FilmSettings
+from comfyui_exemplar.pipelines.film_thorough import ThoroughKeys
 from comfyui_exemplar.pipelines.memory import write_references
 from comfyui_exemplar.pipelines.memory_features import UNetFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
@@ -51,6 +57,20 @@ SMALL, EMBEDDED = 64, 128
 #: Frames that are timed of a film, and of exemplar colorization.
 TIMED, TIMED_EACH = 96, 16
 _RATE = Fraction(24)
+
+
+class Light:
+    """In place of a UNet: places are alike where they are as light. What grows with a film is not the network's."""
+
+    fingerprint = name = "light"
+    spaces = (Space("light", 0.0, 2, 1, True),)
+
+    def features(self, pictures: Tensor) -> Features:
+        """Of squares of 4 x 4 pixels."""
+        side = pictures.shape[1] // 4
+        angle = F.adaptive_avg_pool2d(luminance(pictures)[:, None], side)[:, 0].flatten(1) / 100 * torch.pi
+        tokens = 100 * torch.stack([angle.cos(), angle.sin()], -1)
+        return Features(self.fingerprint, self.spaces, (tokens,), (tokens,), ((side, side),))
 
 
 class Rendered:
@@ -72,6 +92,7 @@ def main() -> int:
     )
     parser.add_argument("--frames", type=int, nargs=2, default=(500, 5000), metavar=("SHORT", "LONG"))
     parser.add_argument("--tiny", action="store_true", help="short and small")
+    parser.add_argument("--light", action="store_true", help="memory without the UNet")
     parser.add_argument("--only", choices=("memory", "time"), help="one of the two")
     parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -79,30 +100,30 @@ def main() -> int:
         options.frames = (24, 48)
     torch.set_num_threads(1)
     if options.side:
-        print(json.dumps(length(Path(options.side[0]), int(options.side[1]), SMALL)))
+        print(json.dumps(length(Path(options.side[0]), int(options.side[1]), SMALL, options.light)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         if options.only != "time":
-            _memory(Path(folder), options.frames)
+            _memory(Path(folder), options.frames, options.light)
         if options.only != "memory":
             frames, each, size = (24, 2, SMALL) if options.tiny else (TIMED, TIMED_EACH, EMBEDDED)
             _time(Path(folder), frames, each, size)
     return 0
 
 
-def _memory(folder: Path, frames: Sequence[int]) -> None:
+def _memory(folder: Path, frames: Sequence[int], light: bool) -> None:
     found = []
     for count in frames:
         print(f"measuring {count} frames ...", file=sys.stderr, flush=True)
         written(folder, count, SMALL)
         done = subprocess.run(
-            [sys.executable, "-m", "bench.film", "--side", str(folder), str(count)],
+            [sys.executable, "-m", "bench.film", *["--light"] * light, "--side", str(folder), str(count)],
             stdout=subprocess.PIPE,
             text=True,
             check=True,
         )
         found.append(json.loads(done.stdout.splitlines()[-1]))
-    print(f"\nA film of {SMALL} x {SMALL} pixels in three shots, from FFV1 to FFV1\n")
+    print(f"\nA film of {SMALL} x {SMALL} pixels in three shots, from FFV1 to FFV1{', without the UNet' * light}\n")
     print("| frames | peak of the process, MiB | of it above what was there before, MiB | seconds a frame |")
     print("| --- | --- | --- | --- |")
     for count, row in zip(frames, found, strict=True):
@@ -129,9 +150,9 @@ def written(folder: Path, count: int, size: int) -> Path:
     return output.finish()
 
 
-def length(folder: Path, count: int, size: int) -> dict[str, float]:
+def length(folder: Path, count: int, size: int, light: bool = False) -> dict[str, float]:
     """A film of so many frames, which lies there: its resident peak and what was there before, MiB, and seconds."""
-    host = _host()
+    host = Light() if light else _host()
     # a short film before, so that libraries are loaded and buffers are there
     _colored(host, written(folder, 24, size), clip_of(24, size))
     before, start = _peak(), time.process_time()
@@ -147,21 +168,17 @@ def _host() -> DiffusersHost:
     return DiffusersHost(load_standalone(model_path()))
 
 
-def _colored(host: DiffusersHost, path: Path, clip: Clip, references: bool = False) -> None:
+def _colored(host: DiffusersHost | Light, path: Path, clip: Clip, references: bool = False) -> None:
     """The whole flow, with a key frame a shot, or with a reference alone."""
-    chosen = host.model.recommended
+    chosen = {} if isinstance(host, Light) else host.model.recommended
     asking = MemorySettings.resolve(chosen.get("memory", {}), resolution=clip.size)
     settings = FilmSettings.resolve(chosen.get("film", {}), asking=asking)
-    network = UNetFeatures(host, asking.features)
-    if references:
+    network: FeatureSource = host if isinstance(host, Light) else UNetFeatures(host, asking.features)
+    if references and not isinstance(host, Light):
         writing = WritingSettings.resolve(chosen.get("memory", {}), resolution=clip.size)
-        exemplar = ColorizeSettings.resolve(chosen.get("exemplar", {}))
-        reference = clip.reference(0)
-        colors = FilmColors(
-            write_references(network, reference, writing),
-            (),
-            lambda gray: colorize(host, gray, reference, exemplar).images,
-        )
+        exemplar, reference = ColorizeSettings.resolve(chosen.get("exemplar", {})), clip.reference(0)
+        thorough = ThoroughKeys(host, References((reference,)), exemplar)
+        colors = FilmColors(write_references(network, reference, writing), (), thorough)
     else:
         keys = [KeyFrame(scene.middle, clip.frame(scene.middle).color[None]) for scene in clip.scenes]
         colors = FilmColors(None, keys)

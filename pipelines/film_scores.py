@@ -1,12 +1,13 @@
 """How well a film's frames are matched, and which frame would help most as the next key frame.
 
 Kept of a frame are a few numbers. Of each shot a few candidates are kept as they look to the network: one helps where
-the unsure places of the others look like places of its own.
+places of the others look like its own and are not covered yet, by a key frame or a reference.
 """
 
 from __future__ import annotations
 
 import base64
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +28,14 @@ HALF = 12.0
 #: Share of a found color that is off where it comes from something unlike; and how far below that of the place itself
 #: the logit of its best match is where it is so to 63 %. Chosen on the development clips of ``training.clips``.
 OFF, UNLIKE = 0.4, 8.0
-#: By how much logits are divided that say which places a key frame would help.
-SOFT = 2.0
+#: How far below a place's logit with itself the best match is where it covers the place to 37 %.
+COVERED = 8.0
 #: Share of the difference from what the motion carried that is taken for an error.
 CARRIED = 0.5
 #: Frames of a shot that are candidates for the next key frame.
 CANDIDATES = 16
-#: Most places of a candidate, along its longer side. Of the others every second one, in both directions, is looked at.
-PLACES, STEP = 32, 2
+#: Most places of a candidate, along its longer side. Of the others every third one, in both directions, is looked at.
+PLACES, STEP = 32, 3
 #: Longest side of a thumbnail.
 THUMBNAIL = 48
 
@@ -43,15 +44,16 @@ THUMBNAIL = 48
 class _Candidate:
     """A frame as it looks to the network, float16.
 
-    :param keys: (n, C), of its places.
-    :param queries: (m, C), of some of them; ``own`` (m,) their logits with themselves, ``doubt`` (m,) their doubt.
+    :param keys: (n, C), of its places; of a key frame those whose colors are given.
+    :param queries: (m, C), of some of them; ``own`` (m,) their logits with themselves, ``known`` (m,) in 0..1, how far
+        references cover them.
     """
 
     number: int
     keys: Tensor
     queries: Tensor
     own: Tensor
-    doubt: Tensor
+    known: Tensor
 
 
 @dataclass
@@ -59,25 +61,31 @@ class ShotScores:
     """What is known of one shot. Lifetime: until its scores are written.
 
     :param candidates: numbers of the frames that may be suggested.
+    :param keys: numbers of the key frames, whose entries count ``weight`` times as much as those of references.
     """
 
     candidates: Sequence[int]
     context: float = 0.0
     middle: int = 0
     keys: tuple[int, ...] = ()
+    weight: float = 1.0
     match: list[float] = field(default_factory=list)
     _doubt: list[float] = field(default_factory=list)
     _looks: list[_Candidate] = field(default_factory=list)
     _thumbnail: Tensor | None = None
 
-    def asked(self, number: int, features: Features, answer: Answer) -> None:
-        """A frame was asked; called in order."""
+    def asked(self, number: int, features: Features, answer: Answer, mask: Tensor | None = None) -> None:
+        """A frame was asked; called in order.
+
+        :param mask: (1, H, W) of a key frame, where its colors are given; None for all of it.
+        """
         keys = joined_keys(features, self.context)[0].to(answer.queries)
         own = (answer.queries * keys).sum(-1).cpu()
         doubt = _doubt(answer, own)
         self._doubt.append(float(doubt.mean()))
-        if number in self.candidates:
-            self._looks.append(_candidate(number, features.grid, answer.queries, keys, doubt))
+        if number in self.candidates or number in self.keys:
+            known = answer.found.match.cpu() - own - (math.log(self.weight) if self.keys else 0.0)
+            self._looks.append(_candidate(number, features.grid, answer.queries, keys, _covered(known), mask))
 
     def followed(self, own: Colored, chroma: Tensor) -> None:
         """A frame is steady, with so much chroma (h, w, 2); called in order."""
@@ -91,12 +99,17 @@ class ShotScores:
             self._thumbnail = thumbnail(picture)
 
     def suggestion(self) -> int | None:
-        """The frame that would help most as a key frame; None where there is none that is not one already."""
+        """The frame that would help most as a key frame; None where there is none that is not one already.
+
+        What counts is how far it covers places of the others beyond what key frames and references do.
+        """
+        given = [each for each in self._looks if each.number in self.keys]
+        others = [each for each in self._looks if each.number not in self.keys]
+        known = [torch.stack([each.known, *(_cover(key, each) for key in given)]).amax(0) for each in others]
         best: tuple[float, int] | None = None
-        for one in self._looks:
-            if one.number in self.keys:
-                continue
-            gain = sum(_gain(one, other) for other in self._looks if other is not one)
+        for one in others:
+            pairs = zip(others, known, strict=True)
+            gain = sum(float((_cover(one, each) - had).clamp(min=0).sum()) for each, had in pairs if each is not one)
             if best is None or gain > best[0]:
                 best = (gain, one.number)
         return None if best is None else best[1]
@@ -123,15 +136,19 @@ def _doubt(answer: Answer, own: Tensor) -> Tensor:
     return found.spread + OFF * found.chroma.norm(dim=-1) * unlike
 
 
-def _candidate(number: int, grid: tuple[int, int], queries: Tensor, keys: Tensor, doubt: Tensor) -> _Candidate:
+def _candidate(
+    number: int, grid: tuple[int, int], queries: Tensor, keys: Tensor, known: Tensor, mask: Tensor | None
+) -> _Candidate:
     """A frame, from what is known of its places, (h · w, ...) on a grid."""
     height, width = (min(side, max(1, round(side * PLACES / max(grid)))) for side in grid)
-    queries, keys, unsure = (
-        _pooled(each.float().cpu(), grid, (height, width)) for each in (queries, keys, doubt[:, None])
+    queries, keys, known = (
+        _pooled(each.float().cpu(), grid, (height, width)) for each in (queries, keys, known[:, None])
     )
     some = torch.arange(height * width).view(height, width)[::STEP, ::STEP].flatten()
     own = (queries[some] * keys[some]).sum(-1)
-    return _Candidate(number, keys.half(), queries[some].half(), own, unsure[some, 0])
+    if mask is not None:
+        keys = keys[F.adaptive_avg_pool2d(mask[:, None].float(), (height, width)).flatten() > 0.5]
+    return _Candidate(number, keys.half(), queries[some].half(), own, known[some, 0])
 
 
 def _pooled(values: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -139,10 +156,16 @@ def _pooled(values: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Ten
     return F.adaptive_avg_pool2d(values.T.unflatten(1, grid)[None], size)[0].flatten(1).T
 
 
-def _gain(one: _Candidate, other: _Candidate) -> float:
-    """How much of a frame's doubt another one as key frame would take away: by how much alike places look."""
-    logits = (other.queries.float() @ one.keys.float().T).amax(-1)
-    return float((other.doubt * ((logits - other.own) / SOFT).clamp(max=0).exp()).sum())
+def _cover(one: _Candidate, other: _Candidate) -> Tensor:
+    """(m,) in 0..1, how far a frame has what some places of another one look like."""
+    if not len(one.keys):
+        return torch.zeros_like(other.own)
+    return _covered((other.queries.float() @ one.keys.float().T).amax(-1) - other.own)
+
+
+def _covered(below: Tensor) -> Tensor:
+    """In 0..1, from how far the best match's logit is above (or below) that of the place itself."""
+    return (below.clamp(max=0) / COVERED).exp()
 
 
 def thumbnail(picture: Tensor) -> Tensor:

@@ -92,11 +92,11 @@ class FilmSettings(Settings):
         round=0.01,
         advanced=True,
     )
-    key_method: Literal["thorough", "none"] = setting(
-        "thorough",
-        "For shots without a key frame, beside references: thorough colors the shot's surest frame by the thorough "
-        "method first and carries its colors over the shot; none colors all frames by the references alone, which is "
-        "faster.",
+    key_method: Literal["none", "thorough"] = setting(
+        "none",
+        "For shots without a key frame, beside references: none colors all frames by the references alone, which is "
+        "fastest and kept more color where measured. thorough first colors the shot's surest frame by the thorough "
+        "method and carries its colors over the shot, which takes that method's time once a shot, and is often paler.",
     )
     in_color: Literal["keep", "recolor"] = setting(
         "keep",

@@ -153,10 +153,9 @@ def _asked(
             lightness = luminance(resize(gray, asking.size))
             chroma = at_size_of(lightness[..., None], answer.chroma * asking.settings.asking.saturation, "guided")[0]
             sure = confidence(answer.found.spread).view(1, *own.grid)
-            scores.asked(frame.index, own, answer)
-            colored = _pinned(
-                Colored(lightness[0], chroma, full_size(sure, asking.size)[0].clamp(0, 1)), keys.get(frame.index)
-            )
+            key = keys.get(frame.index)
+            scores.asked(frame.index, own, answer, None if key is None else key.mask)
+            colored = _pinned(Colored(lightness[0], chroma, full_size(sure, asking.size)[0].clamp(0, 1)), key)
             waiting.append(colored)
             yield colored
 

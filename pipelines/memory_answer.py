@@ -18,6 +18,8 @@ from .memory_settings import MemorySettings
 #: of places whose color is within 15 of the true one: on held-out pairs 0.97, 0.74, 0.61, 0.39, 0.20 and 0.11 of the
 #: places with a spread of 1, 4, 12, 25, 35 and 50.
 HALF_SURE = 20.0
+#: Shorter side of a grid from which on every second place, in both directions, stands for those beside it.
+FEWEST = 16
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def answered(
     :param memory: with at least one entry.
     :param device: where the memory is asked; None is where the features are.
     :param prior: (sources,), added to the logits of each source's entries; None adds nothing.
-    :param step: see ``memory.agreement.agreed``.
+    :param step: see ``memory.agreement.agreed``; above 1 the picture's own places are a quarter as many, too.
     """
     context, grid = settings.features.context, features.grid
     queries = joined_queries(features, settings.temperature_coarse, settings.temperature_fine, context)[0]
@@ -57,6 +59,8 @@ def answered(
     if settings.coherence > 0:
         # the picture as a memory of its own answer: what attends to each other there belongs together
         itself = from_references(features, chroma.view(1, *grid, 2), context=context, precision="float32")
+        if step > 1 and min(grid) >= FEWEST:
+            itself = itself.take(torch.arange(len(itself)).view(grid)[::2, ::2].flatten())
         chroma = torch.lerp(chroma, look_up(queries, itself, device=device).chroma, settings.coherence)
     return Answer(chroma.view(1, *grid, 2), found, queries)
 

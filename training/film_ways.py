@@ -2,7 +2,7 @@
 
 Two protocols. *A key frame a shot*: the middle frame of each shot is given in its true colors, as a person would color
 it. *References alone*: another rendering of each scene is given (the same things, moved and lit otherwise), all of them
-in one memory; the film's key frames are then made by the thorough method at each shot's surest frame.
+in one memory, and no key frame, as is the default (``key_method``).
 """
 
 from __future__ import annotations

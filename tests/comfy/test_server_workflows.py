@@ -7,7 +7,18 @@ from comfyui_exemplar.color import ab_error, psnr, rgb_to_lab
 from comfyui_exemplar.files.pictures import load_picture
 
 from .server import load_workflow, needs_comfyui, only, to_prompt
-from .workflows import AUTOMATIC, COLORING, TEXT_TO_IMAGE, WORDS, chroma, demo_picture, message, saved
+from .workflows import (
+    AUTOMATIC,
+    COLORING,
+    STEADY,
+    TEXT_TO_IMAGE,
+    WORDS,
+    chroma,
+    demo_picture,
+    message,
+    pictures_of,
+    saved,
+)
 
 needs_comfyui()
 
@@ -94,3 +105,20 @@ def test_words_without_the_gray_picture(server):
         if body["class_type"] == "KSampler":
             body["inputs"]["positive"] = plain
     assert "expected those of L-CAD Condition; put it between" in message(server, prompt)
+
+
+def test_steady_frames_change_about_half_as_much(server):
+    """As the template's note says, whether OpenCV is there or not; and 0 shows them as they came."""
+    prompt = to_prompt(load_workflow(STEADY))
+    steady = pictures_of(server, prompt)
+    prompt[only(prompt, "ExemplarSteadyColor")]["inputs"]["steadiness"] = 0
+    unsteady = pictures_of(server, prompt)
+    assert steady.shape == unsteady.shape == (12, *demo_picture("scene-gray").shape[1:])
+    lab, before = rgb_to_lab(steady), rgb_to_lab(unsteady)
+    assert float((lab[..., 0] - before[..., 0]).abs().mean()) < 0.5  # the grain stays
+
+    def change(frames: torch.Tensor) -> float:
+        return float(frames[..., 1:].diff(dim=0).norm(dim=-1).mean())
+
+    assert change(before) > 1 and change(lab) < 0.6 * change(before)
+    assert chroma(steady) > 0.9 * chroma(unsteady)  # not by fading

@@ -17,6 +17,7 @@ STYLE, THING = "Style of a reference (DEADiff)", "Thing of a reference (DEADiff)
 STYLE_AND_COLOR = "Style of one picture, colors of another"
 MEMORY, PALETTE = "Color memory, two references and strokes", "A page in the colors of a palette"
 TWO_REFERENCES = "Color by two references, with masks"
+STEADY = "Steady color over frames"
 
 COLORING = (ONE_NODE, STAGES)
 QUICK = (*COLORING, TEXT_TO_IMAGE, AUTOMATIC, WORDS, PROMPTS, STYLE, THING, MEMORY, PALETTE, TWO_REFERENCES)

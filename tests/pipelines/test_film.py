@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import desaturate, luminance_error, rgb_to_lab
+from comfyui_exemplar.memory.features import Features, Space
+from comfyui_exemplar.memory.lookup import Found
 from comfyui_exemplar.pipelines.film import FilmColors, color_film
 from comfyui_exemplar.pipelines.film_memory import KeyFrame
+from comfyui_exemplar.pipelines.film_scores import ShotScores
 from comfyui_exemplar.pipelines.film_settings import FilmSettings, ShotSettings
 from comfyui_exemplar.pipelines.memory import write_references
+from comfyui_exemplar.pipelines.memory_answer import Answer
 from comfyui_exemplar.pipelines.memory_features import UNetFeatures
 from comfyui_exemplar.pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 from comfyui_exemplar.pipelines.shots import Shot
@@ -20,6 +24,7 @@ from ..fixtures.films import TensorFilm, TensorSink
 
 FEATURES = FeatureSettings(resolution=32, context=0.5)
 SETTINGS = FilmSettings(ShotSettings(cuts="7"), MemorySettings(FEATURES, batch=3), ahead=2)
+THOROUGH = dataclasses.replace(SETTINGS, key_method="thorough")
 SIZE = (24, 40)
 #: A random network's features are much alike; so it tells places apart.
 SHARP = dataclasses.replace(SETTINGS, asking=dataclasses.replace(SETTINGS.asking, temperature_fine=0.05))
@@ -190,7 +195,7 @@ def test_the_surest_frame_is_colored_thoroughly_first(network, memory):
 
     told = []
     report = color_film(
-        film(), network, SETTINGS, FilmColors(memory, (), thorough), TensorSink(), on_step=lambda *all: told.append(all)
+        film(), network, THOROUGH, FilmColors(memory, (), thorough), TensorSink(), on_step=lambda *all: told.append(all)
     )
     assert len(seen) == 2 and all(gray.shape == (1, *SIZE, 3) for gray in seen)
     assert all(len(shot.key_frames) == 1 for shot in report.shots)
@@ -200,10 +205,31 @@ def test_the_surest_frame_is_colored_thoroughly_first(network, memory):
     made = [key for shot in report.shots for key in shot.key_frames]
     assert [all for all in told if "key frame" in all[2]] == [(i, 2, f"key frame {made[i]}") for i in range(2)]
     assert [all[0] for all in told if not all[2]] == [0, 1]
-    color_film(film(), network, SETTINGS, FilmColors(memory, keys, thorough), TensorSink())
+    color_film(film(), network, THOROUGH, FilmColors(memory, keys, thorough), TensorSink())
     assert len(seen) == 3, "only for the shot without one"
-    color_film(film(), network, changed(key_method="none"), FilmColors(memory, (), thorough), TensorSink())
+    color_film(film(), network, SETTINGS, FilmColors(memory, (), thorough), TensorSink())
     assert len(seen) == 3
+
+
+def test_a_key_frame_is_suggested_where_none_covers_yet():
+    """Frames 0 and 1 look alike, and so do 2 and 3: what is like a key frame is no help beside it."""
+    looks, grid, colors = 6 * torch.eye(4)[[0, 0, 1, 1]], (4, 4), torch.zeros(16, 2)
+
+    def suggested(keys, mask=None):
+        scores = ShotScores(range(4), keys=keys, weight=4.0)
+        for number, look in enumerate(looks):
+            plane = look.expand(1, 16, 4)
+            features = Features("f", (Space("s", 0.0, 4, 1, True),), (plane,), (plane,), (grid,))
+            one, best = torch.ones(16), torch.zeros(16, dtype=torch.long)
+            found = Found(colors, one, one, best, torch.zeros(16), one[:, None])
+            answer = Answer(colors.view(1, *grid, 2), found, plane[0])
+            scores.asked(number, features, answer, mask if number in keys else None)
+        return scores.suggestion()
+
+    assert suggested((0,)) in (2, 3)
+    assert suggested((2,)) in (0, 1)
+    assert suggested((0, 1, 2, 3)) is None
+    assert suggested((3,), torch.zeros(1, 8, 8)) in (0, 1, 2)
 
 
 def test_what_is_in_color_is_left_alone_unless_asked(network, memory):
