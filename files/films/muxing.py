@@ -280,8 +280,9 @@ def check_sound(suffix: str, film: Film) -> list[str]:
             if codec in known and _begins(suffix, stream):
                 continue
             if stream.type == "audio":
+                others = " or ".join(each for each in (".mkv", ".mov") if each != suffix)
                 raise ValueError(
-                    f"{suffix} does not take the film's sound ({codec}) as it is; choose .mkv or .mov, or leave "
+                    f"{suffix} does not take the film's sound ({codec}) as it is; choose {others}, or leave "
                     "the sound out (--no-sound on the command line)."
                 )
             notes.append(f"The subtitles ({codec}) are left out: {suffix} does not take them.")
