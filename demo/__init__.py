@@ -1,4 +1,4 @@
-"""The embedded models and example pictures: where their files are.
+"""The embedded models, example pictures and the example film: where their files are.
 
 ``model.safetensors`` is a diffusion model, ``lcad.safetensors`` one for color from words; the headers of both carry
 their configuration (``files.headers``, ``networks.embedded``). ``ddcolor.safetensors`` and ``deadiff.safetensors`` are
@@ -64,3 +64,18 @@ def example_paths(settings: ExampleSettings) -> tuple[Path, Path]:
     suffix = "jpg" if settings.pictures == "photo" else "png"
     folder = _FOLDER / "pictures"
     return folder / f"{settings.pictures}-gray.png", folder / f"{settings.pictures}-reference.{suffix}"
+
+
+#: The frames of the example film that are given in color, of its first and its last shot.
+FILM_KEYS = (12, 60)
+
+
+def film_path() -> Path:
+    """Where the example film is installed: three shots in gray."""
+    return _FOLDER / "pictures" / "film-gray.mp4"
+
+
+def film_color_paths() -> tuple[Path, ...]:
+    """Where a reference of the example film's second shot is installed, and its frames :data:`FILM_KEYS` in color."""
+    keys = (_FOLDER / "pictures" / f"film-key-{number}.png" for number in FILM_KEYS)
+    return _FOLDER / "pictures" / "film-reference.jpg", *keys

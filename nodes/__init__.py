@@ -33,6 +33,7 @@ from . import (
     vct_concept,
     vct_control,
     vct_pivot,
+    video,
 )
 from .guard import guarded
 
@@ -64,6 +65,7 @@ _ALL = [
     *transfer.NODES,
     *match.NODES,
     *steady.NODES,
+    *video.NODES,
 ]
 
 NODES = [guarded(node) for node in _ALL]

@@ -37,6 +37,7 @@ CATEGORY = "exemplar"
 CATEGORY_COLOR = "exemplar/color"
 CATEGORY_TRANSLATE = "exemplar/translate"
 CATEGORY_MEMORY = "exemplar/memory"
+CATEGORY_VIDEO = "exemplar/video"
 CATEGORY_STAGES = "exemplar/stages"
 
 

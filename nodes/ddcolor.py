@@ -86,8 +86,6 @@ class DDColor(io.ComfyNode):
                 "ddcolor",
                 "auto color",
                 "automatic color",
-                "film",
-                "movie",
                 "recolor",
                 "deoldify",
             ],

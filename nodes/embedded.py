@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from .. import demo
 from ..files.pictures import load_picture
-from .common import CATEGORY
+from .common import CATEGORY, CATEGORY_VIDEO
 from .widgets import resolved, widgets
 
 
@@ -78,4 +78,37 @@ class LoadDemoPictures(io.ComfyNode):
         return io.NodeOutput(*map(load_picture, demo.example_paths(resolved(cls, demo.ExampleSettings, {}, values))))
 
 
-NODES = [LoadDemoModel, LoadDemoPictures]
+class LoadDemoFilm(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExemplarLoadDemoFilm",
+            display_name="Load Example Film",
+            category=CATEGORY_VIDEO,
+            description="A gray film of three shots that comes with the pack, with key frames of the first and last "
+            "and a color reference of the other. For a film of your own put Load Video in its place.",
+            search_aliases=["demo film", "example video", "sample video", "test video"],
+            inputs=[],
+            outputs=[
+                io.Video.Output(display_name="film", tooltip="72 frames of 192 x 144 pixels, 12 a second, in gray."),
+                io.Image.Output(
+                    display_name="reference", tooltip="The things of the second shot at other places, in color."
+                ),
+                io.Image.Output(
+                    display_name="key_frames",
+                    tooltip="A frame of the first shot and one of the last in color: 12, 60 for key_frame_numbers.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        import torch
+
+        from ..hosts.comfy.videos import video_of
+
+        reference, *keys = map(load_picture, demo.film_color_paths())
+        return io.NodeOutput(video_of(demo.film_path()), reference, torch.cat(keys))
+
+
+NODES = [LoadDemoModel, LoadDemoPictures, LoadDemoFilm]

@@ -23,6 +23,7 @@ _WHAT_TO_DO = {
     "ExemplarColorMemory": _LOWER,
     "ExemplarColorStrokes": _LOWER,
     "ExemplarMemoryColorize": _LOWER,
+    "ExemplarColorizeVideo": _LOWER,
     "ExemplarDDIMInversion": "use a smaller picture, or keep fewer layers, on the cpu, in Attention Capture",
     "ExemplarConceptInversion": _LOWER,  # gradient_checkpointing has turned itself on
     "ExemplarPivotInversion": "invert a smaller picture, or close what else needs memory",

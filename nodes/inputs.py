@@ -24,6 +24,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     "INVERSION": ("Inversion", "DDIM Inversion"),
     "COLOR_MEMORY": ("ColorMemory", "Color Memory"),
     "COLOR_FEATURES": ("PictureFeatures", "Color Features"),
+    "VIDEO": ("get_stream_source", "Load Video"),
     "PIVOTS": ("Pivots", "Pivot Inversion"),
     "DDCOLOR": ("ComfyDDColor", "Load DDColor"),
     "DEADIFF": ("ComfyDEADiff", "Load DEADiff"),

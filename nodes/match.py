@@ -42,7 +42,6 @@ class MatchColors(io.ComfyNode):
                 "histogram matching",
                 "optimal transport",
                 "sliced",
-                "video",
             ],
             inputs=[
                 io.Image.Input("image", tooltip="The pictures or frames to change. The result has their size."),

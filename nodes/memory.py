@@ -86,8 +86,6 @@ class WriteMemory(io.ComfyNode):
                 "several references",
                 "multiple references",
                 "reference colors",
-                "keyframe",
-                "key frames",
                 *ALIASES,
             ],
             hidden=[io.Hidden.unique_id],

@@ -29,7 +29,7 @@ class MemoryColorize(io.ComfyNode):
             category=CATEGORY_MEMORY,
             description="Colors gray pictures by a color memory, in one model call a picture and without sampling. The "
             "result has the picture's own size and lightness; how sure each color is comes with it.",
-            search_aliases=["fast colorization", "colorize by strokes", "colorize by palette", "video", *ALIASES],
+            search_aliases=["fast colorization", "colorize by strokes", "colorize by palette", *ALIASES],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 network_input(),

@@ -55,11 +55,8 @@ class ShotSettings(Settings):
 
         :raises ValueError: something else than numbers of frames.
         """
-        words = [word for word in re.split(r"[\s,;]+", self.cuts) if word]
-        for word in words:
-            if not re.fullmatch(r"[0-9]{1,12}", word):
-                raise ValueError(f"cuts: found {shown(word)}, expected numbers of frames, such as 120, 388.")
-        return tuple(sorted({0, *map(int, words)})) if words else ()
+        numbers = _numbers(self.cuts, "cuts")
+        return tuple(sorted({0, *numbers})) if numbers else ()
 
 
 @dataclass(frozen=True)
@@ -111,3 +108,45 @@ class FilmSettings(Settings):
         high=500,
         advanced=True,
     )
+
+
+@dataclass(frozen=True)
+class VideoFileSettings(Settings):
+    """How a film is read and where it goes, for nodes."""
+
+    filename_prefix: str = setting(
+        "video/colored",
+        "Name of the film within ComfyUI's output folder; a number is put behind it, so that no file is replaced. A "
+        "run that was canceled is gone on with at the first shot that is not whole.",
+    )
+    codec: Literal["h264", "h264-10", "hevc", "hevc-10", "prores", "prores4444", "dnxhr", "ffv1"] = setting(
+        "h264",
+        "What the film is written as. h264 plays everywhere and has 8 bits; h264-10 and hevc-10 have 10. prores and "
+        "dnxhr are for cutting; ffv1 loses nothing and is for archives.",
+    )
+    deinterlace: bool = setting(
+        False,
+        "On, whole frames are made of the half frames of an interlaced film. Off, such a film is refused.",
+        advanced=True,
+    )
+    key_frame_numbers: str = setting(
+        "",
+        "The frames that key_frames show, counted from 0 and separated by commas, such as 0, 120. One for each picture "
+        "of the batch; empty without key frames.",
+    )
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The frames of the key frames, in the order of their pictures.
+
+        :raises ValueError: something else than numbers of frames.
+        """
+        return _numbers(self.key_frame_numbers, "key_frame_numbers")
+
+
+def _numbers(text: str, called: str) -> tuple[int, ...]:
+    words = [word for word in re.split(r"[\s,;]+", text) if word]
+    for word in words:
+        if not re.fullmatch(r"[0-9]{1,12}", word):
+            raise ValueError(f"{called}: found {shown(word)}, expected numbers of frames, such as 120, 388.")
+    return tuple(map(int, words))

@@ -51,7 +51,7 @@ def film_strip(shots: Sequence[ShotReport]) -> Tensor:
                 (left + (WIDTH - size[0]) // 2, top + (PICTURE - size[1]) // 2),
             )
         _bars(draw, shot, left, top + PICTURE)
-        score = "in color" if shot.score is None else f"{shot.score:.2f}"
+        score = f"{shot.score:.2f}" if shot.score is not None else "in color" if shot.colored else ""
         said = f"{number + 1}: {shot.start}-{shot.stop - 1}  {score}"
         draw.text((left + 2, top + PICTURE + BARS + 2), said, fill="black")
     return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255)[None]

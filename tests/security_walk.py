@@ -37,7 +37,9 @@ def main(folder: Path) -> dict:
     doors["ExemplarLoadPhotograph"] = photographs.path_of
     doors["ExemplarLoadPhotographFolder"] = photographs.files_of
     writers = {"ExemplarConceptInversion": embeddings.place, "ExemplarSavePhotograph": output._check_place}
-    writers |= dict.fromkeys(("ExemplarSaveMemory", "ExemplarSaveInversion"), output._check_place)
+    writers |= dict.fromkeys(
+        ("ExemplarSaveMemory", "ExemplarSaveInversion", "ExemplarColorizeVideo"), output._check_place
+    )
     inputs = {
         **dict.fromkeys(LOADERS, "model_name"),
         "ExemplarLoadMemory": "memory_name",
@@ -48,6 +50,7 @@ def main(folder: Path) -> dict:
         "ExemplarSavePhotograph": "filename_prefix",
         "ExemplarSaveMemory": "filename_prefix",
         "ExemplarSaveInversion": "filename_prefix",
+        "ExemplarColorizeVideo": "filename_prefix",
     }
     right = {"ExemplarLoadPhotograph": "secret.png", "ExemplarLoadPhotographFolder": "scans"}
     for node, find in doors.items():  # what is listed is found; all that is imported late is imported now

@@ -23,6 +23,7 @@ TEXTS = {
     "ExemplarColorPalette": {"colors"},
     "ExemplarColorStrokes": {"layers"},
     "ExemplarColorize": {"layers", "weights"},
+    "ExemplarColorizeVideo": {"cuts", "key_frame_numbers"},
     "ExemplarConceptInversion": {"word"},
     "ExemplarConfidenceBlend": {"weights"},
     "ExemplarDEADiffEncode": {"weights"},

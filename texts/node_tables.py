@@ -21,6 +21,7 @@ SYSTEMS = {
     "Color memory": ("memory", ("memory", "memory_colorize", "memory_files")),
     "Colors of an edit": ("transfer", ("transfer",)),
     "Colors by statistics": ("match", ("match",)),
+    "Films": ("film", ("video",)),
     "Steady colors over frames": ("steady", ("steady",)),
     "Automatic color": ("ddcolor", ("ddcolor",)),
     "Color from words": ("lcad", ("lcad", "lcad_instances", "clipseg")),

@@ -77,13 +77,14 @@ class Looking:
             settings = as_written(settings, memory, self.host)
         return UNetFeatures(self.host, settings, file_name(self.network))
 
-    def asking(self, memory: ColorMemory | None = None) -> dict[str, Any]:
-        """``network``, ``asking`` and ``device`` for a flow that asks a memory, as the network recommends.
+    def asking(self, memory: ColorMemory | None = None, settings: MemorySettings | None = None) -> dict[str, Any]:
+        """``network``, ``asking`` and ``device`` for a flow that asks a memory.
 
         :param memory: that is to be asked, see :meth:`features`.
+        :param settings: None is as the network recommends.
         :raises ValueError: a memory of another model.
         """
-        settings = MemorySettings.resolve(self.recommended)
+        settings = settings or MemorySettings.resolve(self.recommended)
         source = self.features(settings.features, memory)
         return {"network": source, "asking": _as_written(settings, memory), "device": self.device}
 

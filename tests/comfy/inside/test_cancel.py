@@ -43,6 +43,8 @@ OWN = [
     ("ExemplarMemoryColorize", "unet", 3, {"batch": 1}),
     ("ExemplarMemoryColorize", "vae encode", 3, {"batch": 1}),
     ("ExemplarTransferColors", "unet", 2, {}),
+    ("ExemplarColorizeVideo", "unet", 3, {"batch": 1}),
+    ("ExemplarColorizeVideo", "unet", 2, {"batch": 1, "key_method": "thorough"}),
     ("ExemplarReferringMask", "referring", 2, {}),
     ("ExemplarLCADCondition", "lcad encode", 3, {}),
     ("ExemplarLCADDecode", "lcad decode", 3, {}),
@@ -75,6 +77,7 @@ SHORT = {
     "ExemplarLoadDEADiff",
     "ExemplarLoadDemoModel",
     "ExemplarLoadDemoPictures",
+    "ExemplarLoadDemoFilm",
     "ExemplarLoadPhotograph",
     "ExemplarLoadPhotographFolder",
     "ExemplarSavePhotograph",
@@ -87,8 +90,9 @@ SHORT = {
     "ExemplarStageSettings",
     "ExemplarWorkingSize",
 }
-#: What a node gives are times, and a file: test_doctor.py. It goes through no network, but takes long: test_steady.py.
-ELSEWHERE = {"ExemplarDoctor", "ExemplarSteadyColor"}
+#: What a node gives are times, and a file: test_doctor.py. They go through no network, but take long: test_steady.py,
+#: test_video.py.
+ELSEWHERE = {"ExemplarDoctor", "ExemplarSteadyColor", "ExemplarFindShots"}
 MOMENTS = ("first", "middle", "last")
 
 
@@ -151,10 +155,10 @@ def canceled(kit, undisturbed, case, network, work, moment):
 
 
 def check_files(kit):
-    """What was learned so far is whole, and nothing half-written lies beside it."""
+    """What was learned so far is whole, and nothing half-written lies beside it. A film keeps its whole shots."""
     for path in kit.folder.iterdir():
         assert path.name == "thing.safetensors" and read_concept(path).state.updates > 0
-    assert not list((kit.folder.parent / "output").iterdir())
+    assert not [path for path in (kit.folder.parent / "output").iterdir() if path.suffix != ".parts"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

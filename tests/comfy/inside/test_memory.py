@@ -52,6 +52,7 @@ HALVED = [
     ("ExemplarColorMemory", "unet", 5, 2, {"keys": "float32"}, "CPU"),
     ("ExemplarMemoryColorize", "unet", 5, 2, {}, "CUDA"),
     ("ExemplarMemoryColorize", "vae encode", 3, 1, {}, "cuBLAS"),
+    ("ExemplarColorizeVideo", "unet", 5, 2, {"batch": 4}, "CUDA"),
     ("ExemplarReferringMask", "referring", 5, 2, {}, "CUDA"),
     ("ExemplarReferringMask", "referring", 3, 1, {"threshold": 0.4}, "Python"),
 ]
@@ -90,6 +91,8 @@ WITHOUT = {
     "ExemplarApplyDEADiff",
     "ExemplarLoadDemoModel",
     "ExemplarLoadDemoPictures",
+    "ExemplarLoadDemoFilm",
+    "ExemplarFindShots",
     "ExemplarLoadPhotograph",
     "ExemplarLoadPhotographFolder",
     "ExemplarSavePhotograph",
@@ -106,6 +109,7 @@ WITHOUT = {
 #: Loaders that have no settings, and what they call.
 WITHOUT_SETTINGS = {
     "ExemplarLoadDemoModel": ("comfyui_exemplar.hosts.comfy.embedded", "load_demo"),
+    "ExemplarLoadDemoFilm": ("comfyui_exemplar.hosts.comfy.videos", "video_of"),
     "ExemplarLoadMemory": ("comfyui_exemplar.files.memories", "load_memory"),
     "ExemplarLoadInversion": ("comfyui_exemplar.files.inversions", "load_inversions"),
 }

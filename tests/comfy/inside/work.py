@@ -1,6 +1,8 @@
 """Every node of the pack at work on tiny models: how it is run."""
 
 from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 
 import comfy.model_management
 import comfy.samplers
@@ -177,6 +179,27 @@ def _load_inversion(kit, _, **settings):
     return kit.nodes("ExemplarLoadInversion", **inputs, **settings)
 
 
+def _film(kit, pictures):
+    """A VIDEO of so many frames, gray."""
+    from comfy_api.latest import InputImpl, Types
+
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=kit.grays(pictures), frame_rate=Fraction(12)))
+
+
+def _color_film(kit, pictures, **settings):
+    """The film's frames, read again, and what else the node gives; the file goes."""
+    from comfyui_exemplar.files.films import open_film
+
+    model, _, vae, empty = kit.embedded
+    inputs = {"model": model, "vae": vae, "conditioning": empty, "video": _film(kit, pictures)}
+    few = {"resolution": 64, "cuts": "0", "key_method": "none", "codec": "ffv1", "filename_prefix": "film"}
+    video, *more = kit.nodes("ExemplarColorizeVideo", **inputs, **{"reference": kit.scene[1], **few, **settings})
+    path = Path(video.get_stream_source())
+    frames = torch.stack([frame.picture for frame in open_film(path).frames()])
+    path.unlink()
+    return frames, *more
+
+
 def _save(kit, pictures, **settings):
     return kit.nodes("ExemplarSavePhotograph", images=kit.colors(pictures), **settings) or ()
 
@@ -259,6 +282,9 @@ RUNS: dict[str, Run] = {
     "ExemplarApplyDEADiff": _plain("ExemplarApplyDEADiff", model=_as(0), tokens=lambda kit, _: kit.tokens),
     "ExemplarLoadDemoModel": _plain("ExemplarLoadDemoModel"),
     "ExemplarLoadDemoPictures": _plain("ExemplarLoadDemoPictures"),
+    "ExemplarLoadDemoFilm": _plain("ExemplarLoadDemoFilm"),
+    "ExemplarFindShots": _plain("ExemplarFindShots", video=_film),
+    "ExemplarColorizeVideo": _color_film,
     "ExemplarLoadPhotograph": lambda kit, _, **settings: kit.nodes("ExemplarLoadPhotograph", image="a.png", **settings),
     "ExemplarLoadPhotographFolder": lambda kit, _, **settings: kit.nodes(
         "ExemplarLoadPhotographFolder", folder="scans", **settings

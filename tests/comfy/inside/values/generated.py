@@ -47,6 +47,8 @@ SAYINGS = {
     "blend_words": ("zebra",),
     ("ExemplarLCADInstances", "phrases"): ("a zebra", "a red apple\na zebra"),
     "name": ("", " ", "..", "../x", "a/../../x", "/x", "a\0b", "x" * 300, "two words"),
+    "cuts": ("x", "nan", "1.5", "-1"),
+    "key_frame_numbers": ("x", "1.5", "-1", "0, 1"),
     "filename_prefix": ("", "../x", "/etc/x", "a/../../x", "a/"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import folder_paths
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import InputImpl, io
 
 from comfyui_exemplar.files.inversions import Inversions, save_inversions
 from comfyui_exemplar.files.memories import save_memory
@@ -13,6 +13,7 @@ from comfyui_exemplar.hosts.comfy.folders import CLIPSEG, COLOR_MEMORIES, INVERS
 from comfyui_exemplar.nodes import NODES
 
 from ....fixtures.clipseg import save
+from ....fixtures.tiny_films import write_film
 
 SIZE = 64
 
@@ -49,10 +50,22 @@ QUICK = {
     "ExemplarLoadMemory": {"memory_name": "right.safetensors"},
     "ExemplarSaveInversion": {"filename_prefix": "inversions/odd"},
     "ExemplarLoadInversion": {"inversion_name": "right.safetensors"},
+    "ExemplarColorizeVideo": {
+        "resolution": SIZE,
+        "filename_prefix": "odd/film",
+        "cuts": "0",
+        "key_method": "none",
+    },
 }
 
 #: Nodes that look at pictures with a MODEL, for which they need its VAE.
-_LOOKING = ("ExemplarColorFeatures", "ExemplarColorMemory", "ExemplarColorStrokes", "ExemplarMemoryColorize")
+_LOOKING = (
+    "ExemplarColorFeatures",
+    "ExemplarColorMemory",
+    "ExemplarColorStrokes",
+    "ExemplarMemoryColorize",
+    "ExemplarColorizeVideo",
+)
 
 #: Inputs of which either may be given.
 INSTEAD = {("ExemplarTranslate", "concept"): "reference"}
@@ -66,6 +79,7 @@ BESIDE = {
     ("ExemplarPromptControl", "pivots"): ("inversion",),
     **{(node, name): ("vae",) for node in _LOOKING for name in ("conditioning", "clip")},
     ("ExemplarTransferColors", "model"): ("vae",),
+    ("ExemplarColorizeVideo", "key_frame_mask"): ("key_frames",),
     **{("ExemplarDoctor", name): ("model", "vae", "clip") for name in ("model", "vae", "clip")},
     **{
         ("ExemplarDoctor", name): ("lcad_model", "lcad_clip", "lcad_vae")
@@ -133,6 +147,9 @@ class Right:
             "PHOTOGRAPH_FACTS": run("ExemplarLoadPhotograph", image="right.png")[2],
         }
         self.sockets["MODEL,CLIP_VISION"] = model
+        self.sockets["VIDEO"] = InputImpl.VideoFromFile(
+            str(write_film(folder / "input" / "right.mp4", gray.repeat(3, 1, 1, 1)))
+        )
         marks = color.clone()
         marks[:, :8, :8] = torch.tensor([0.1, 0.2, 0.8])
         self.special["ExemplarColorStrokes", "marks"] = marks
@@ -201,6 +218,8 @@ class Right:
             wanted.add("reference")
         if node_id in _LOOKING:
             wanted.add("vae")
+        if node_id == "ExemplarColorizeVideo":
+            wanted.add("reference")
         if node_id == "ExemplarLatentLuminance" and not wanted & {"latent", "model"}:
             wanted.add("latent")
         made = {}
@@ -211,6 +230,8 @@ class Right:
                 made[item.id] = QUICK.get(node_id, {}).get(item.id, item.default)
             elif not item.optional or item.id in wanted:
                 made[item.id] = self.special.get((node_id, item.id), self.sockets[item.get_io_type()])
+        if "key_frames" in made:
+            made["key_frame_numbers"] = "1"
         statistics = node_id in ("ExemplarMatchLatentStatistics", "ExemplarMergeLuminance")
         if "reference_inversion_2" in made or (statistics and "reference_mask" in made):
             made["references"] = "all for every image"

@@ -98,6 +98,7 @@ Noise = Custom("NOISE")
 Sampler = Custom("SAMPLER")
 Sigmas = Custom("SIGMAS")
 Vae = Custom("VAE")
+Video = Custom("VIDEO")
 
 
 class MultiType:
