@@ -6,15 +6,18 @@ over: its shot counts as not written.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .. import plain_json
 
 NAME = "journal.jsonl"
+#: Held by the run that writes; gone with its process, however that ends.
+LOCK = ".writing-lock"
 _MAKER = "exemplar.film"
 _VERSION = 1
 #: Bytes of a line: one of a shot with thumbnail and sizes of ten thousand frames has less.
@@ -29,11 +32,12 @@ class Journal:
 
     def __init__(self, folder: Path, made: Mapping[str, str]) -> None:
         self.folder, self.path, self.made = folder, folder / NAME, dict(made)
+        self._lock: BinaryIO | None = None
 
     def check(self) -> None:
         """Whether the folder of parts is not there yet, or is of this very work.
 
-        :raises ValueError: it is somebody else's, or of other work; the message says what differs.
+        :raises ValueError: it is somebody else's, of other work (the message says what differs), or being written now.
         """
         if not self.folder.exists():
             return
@@ -48,6 +52,34 @@ class Journal:
                 )
             return
         self._compare(head["made"], self.made)
+        self._claim()
+
+    def _claim(self) -> None:
+        """Keep other processes out, which would throw away what this one writes.
+
+        A process may claim again what it holds: a run that it stopped may not be forgotten yet. Windows and some
+        network drives have no such lock; there two runs are not told apart.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            return
+        if self._lock is None:
+            self._lock = (self.folder / LOCK).open("wb")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise ValueError(
+                    f"{self.folder} is being written by another run; wait until that has ended, or choose another "
+                    "output."
+                ) from None
+
+    def release(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def begin(self, shots: Sequence[tuple[int, int]]) -> dict[int, dict[str, Any]]:
         """Begin, or go on.
@@ -58,6 +90,7 @@ class Journal:
         """
         self.check()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._claim()
         head = self._head()
         if head is None:
             from ..output import whole

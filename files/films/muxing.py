@@ -107,6 +107,7 @@ def _mux(
         if film is not None:
             source = stack.enter_context(film.opened())
             others = _others(source, container, film)
+            _take_chapters(source, container, film)
         container.start_encoding()
         own = _own(segments, clock, base, stream)
         for _, packet in heapq.merge(own, others, key=lambda each: each[0]):
@@ -224,10 +225,42 @@ def _copied(source: InputContainer, taken: dict[int, Stream], film: Film) -> Ite
         yield packet.dts * packet.time_base, packet
 
 
+def _take_chapters(source: InputContainer, container: OutputContainer, film: Film) -> None:
+    """Chapters, at the film's own times; not those of a part, nor into MXF, which has none."""
+    if film.is_cut or container.format.name == "mxf" or not hasattr(container, "set_chapters"):
+        return
+    origin = film.origin * film.facts.time_base
+    taken = []
+    for number, each in enumerate(source.chapters(), 1):
+        base = each["time_base"]
+        if base is None:
+            continue
+        shift = round(origin / base)
+        taken.append({**each, "id": number, "start": each["start"] - shift, "end": each["end"] - shift})
+    if taken:
+        container.set_chapters(taken)
+
+
 def kept_streams(source: InputContainer, known: set[str]) -> list[Stream]:
     """Streams of sound and subtitles that a container takes."""
     found: list[Any] = [*source.streams.audio, *source.streams.subtitles]
     return [each for each in found if each.codec_context is not None and each.codec_context.name in known]
+
+
+def _begins(suffix: str, stream: Stream) -> bool:
+    """Whether a container's writer begins a file with a stream; of some that it lists it does not."""
+    import av
+    from av.error import FFmpegError
+
+    if suffix == ".mxf" or stream.type != "audio":  # MXF begins no file without a picture
+        return True
+    try:
+        with av.open(io.BytesIO(), "w", format=WRITERS[suffix]) as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+    except (FFmpegError, ValueError):
+        return False
+    return True
 
 
 def check_sound(suffix: str, film: Film) -> list[str]:
@@ -244,11 +277,12 @@ def check_sound(suffix: str, film: Film) -> list[str]:
     with film.opened() as source:
         for stream in [*source.streams.audio, *source.streams.subtitles]:
             codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
-            if codec in known:
+            if codec in known and _begins(suffix, stream):
                 continue
             if stream.type == "audio":
+                others = " or ".join(each for each in (".mkv", ".mov") if each != suffix)
                 raise ValueError(
-                    f"{suffix} does not take the film's sound ({codec}) as it is; choose .mkv or .mov, or leave "
+                    f"{suffix} does not take the film's sound ({codec}) as it is; choose {others}, or leave "
                     "the sound out (--no-sound on the command line)."
                 )
             notes.append(f"The subtitles ({codec}) are left out: {suffix} does not take them.")

@@ -20,7 +20,7 @@ from . import muxing, pictures
 from .codecs import Encoding, codec_of, encoding_of
 from .encoding import Encoder
 from .facts import FilmFacts, FilmFrame
-from .journal import NAME, Journal
+from .journal import LOCK, NAME, Journal
 from .segments import SUFFIX, SegmentWriter
 
 if TYPE_CHECKING:
@@ -194,8 +194,9 @@ class FilmOutput:
         return self.path
 
     def _clean(self, segments: list[Path]) -> None:
-        for path in [*segments, self.parts / NAME]:
+        for path in [*segments, self.parts / NAME, self.parts / LOCK]:
             path.unlink(missing_ok=True)
+        self.journal.release()
         try:
             self.parts.rmdir()
         except OSError:

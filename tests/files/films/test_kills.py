@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from comfyui_exemplar.files.films import FilmOutput, open_film
+
 from ...fixtures import killed_film
 from ...fixtures.film_files import picture, write_film
 
@@ -58,3 +60,18 @@ def test_killed_three_times(tmp_path, name, codec):
     assert resumed == sorted(resumed) and resumed[-1] > 2, "it went on"
     assert content(tmp_path / name) == content(tmp_path / "alone" / name)
     assert {path.name for path in tmp_path.iterdir()} == {"source.mkv", "alone", name}
+
+
+def test_two_runs_at_once_are_told_apart(tmp_path):
+    """The second would throw away what the first writes; a run that was killed is in nobody's way."""
+    pytest.importorskip("fcntl")
+    source = write_film(tmp_path / "source.mkv", [picture(time) for time in range(24)], codec="ffv1")
+    film = open_film(source)
+    output = FilmOutput(tmp_path / "a.mkv", "ffv1", film, {"input": "a"})
+    with begun(source, tmp_path / "a.mkv", "ffv1", 5) as process:
+        process.stdout.readline()
+        for refused in (output.check, lambda: output.begin([(0, 24)])):
+            with pytest.raises(ValueError, match="is being written by another run; wait until that has ended"):
+                refused()
+        process.kill()
+    output.check()

@@ -310,7 +310,11 @@ def test_full_disk(films, tmp_path, monkeypatch):
         patched.setattr(SegmentWriter, "write", full)
         with pytest.raises(OSError, match="the disk is full; make room"):
             write(path, "ffv1", film)
-    assert sorted(each.name for each in (tmp_path / "a.mkv.parts").iterdir()) == ["journal.jsonl", "shot_00000.segment"]
+    assert sorted(each.name for each in (tmp_path / "a.mkv.parts").iterdir()) == [
+        ".writing-lock",
+        "journal.jsonl",
+        "shot_00000.segment",
+    ]
 
     class Full:
         def __init__(self, file):
@@ -377,5 +381,9 @@ def test_pictures_are_written_whole(films, tmp_path, monkeypatch):
         patched.setattr(saving, "_write_png", full)
         with pytest.raises(OSError, match="the disk is full"):
             write(tmp_path / "a", "png", film)
-    assert sorted(each.name for each in (tmp_path / "a.parts").iterdir()) == ["journal.jsonl", "shot_00000"]
+    assert sorted(each.name for each in (tmp_path / "a.parts").iterdir()) == [
+        ".writing-lock",
+        "journal.jsonl",
+        "shot_00000",
+    ]
     assert len(list(write(tmp_path / "a", "png", film).finish().glob("*.png"))) == 12
