@@ -13,7 +13,7 @@ LARGEST, MODELS = 2_000_000, ("demo/", "tests/parity/data/")
 #: Written by other programs, and kept as they were.
 RECORDED = "tests/parity/data/"
 
-BINARY = {".jpg", ".png", ".safetensors", ".npz", ".tif", ".ckpt"}
+BINARY = {".jpg", ".png", ".mp4", ".safetensors", ".npz", ".tif", ".ckpt"}
 
 
 def faults(path: Path) -> list[str]:
