@@ -79,7 +79,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help="frame of the film in color; frames count from 0. Its shot takes its colors; where the mask is black they "
         "are still to be found. May be given several times (default: none)",
     )
-    add_looking(group, "color memory of this model that colorize --save-memory wrote; may be given several times")
+    add_looking(
+        group,
+        "color memory of this model that colorize --save-memory wrote; may be given several times (default: none)",
+    )
     group.add_argument(
         "--overwrite",
         action="store_true",
@@ -92,16 +95,21 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--no-sound", action="store_true", help="leave sound and subtitles out (default: they stay)")
     group.add_argument(
-        "--shots-only", action="store_true", help="find the shots, say where they begin and end, and color nothing"
+        "--shots-only",
+        action="store_true",
+        help="find the shots, say where they begin and end, and color nothing (default: the film is colored)",
     )
     group.add_argument(
-        "--json", type=common.path, metavar="FILE", help="write shots, scores and suggested key frames there"
+        "--json",
+        type=common.path,
+        metavar="FILE",
+        help="write shots, scores and suggested key frames there (default: nowhere)",
     )
     group.add_argument(
         "--strip",
         type=common.path,
         metavar="FILE",
-        help="write a picture of the shots there, with scores, key frames and suggested ones",
+        help="write a picture of the shots there, with scores, key frames and suggested ones (default: none)",
     )
     common.add_checkpoint(command)
     for advanced in (False, True):
@@ -116,7 +124,10 @@ def run(options: argparse.Namespace) -> int:
         options.usage("the following arguments are required: --reference (or --key-frame, --memory or --shots-only)")
     chosen = {**DEFAULTS, **common.chosen(options, FilmSettings)}
     settings = FilmSettings.resolve(**chosen)  # what is out of range is refused before anything is read
-    _ = settings.shots.listed
+    try:
+        _ = settings.shots.listed
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
     placed = None if options.shots_only else placement(options, chosen)
     names.check_read("INPUT", options.input)
     result, codec = _check_places(options)

@@ -119,9 +119,13 @@ class References:
 
     def beside(self, memory: Memory | None, source: FeatureSource, settings: FilmSettings) -> Memory | None:
         """A memory of them and of another one; None where there is neither."""
+        from ..memory.entries import Made
         from ..pipelines.memory import merged_memories, write_references
         from ..pipelines.memory_settings import WritingSettings
 
+        if memory is not None and memory.made is not None:
+            context = settings.asking.features.context
+            memory.made.check(Made(source.fingerprint, source.spaces, context, source.name))
         if self.pictures is None:
             return memory
         writing = WritingSettings(settings.asking.features)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..memory.entries import ColorMemory
@@ -46,7 +47,8 @@ def digest(tensors: Sequence[Tensor]) -> str:
     made = hashlib.sha256()
     for tensor in tensors:
         made.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        made.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+        flat = tensor.detach().contiguous().cpu().reshape(-1)
+        made.update(flat.view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return made.hexdigest()[:16]
 
 

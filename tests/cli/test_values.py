@@ -13,6 +13,7 @@ NEEDED = {
     "auto": ["missing.png"],
     "colorize": ["missing.png", "--reference", "missing-too.png"],
     "describe": ["missing.png"],
+    "film": ["missing.mkv", "--reference", "missing-too.png"],
     "match": ["missing.png", "--reference", "missing-too.png"],
     "recolor": ["missing.png", "--from", "missing-too.png"],
     "translate": ["missing.png", "--reference", "missing-too.png"],
