@@ -203,6 +203,7 @@ def _color(
     from ..pipelines.film_identity import file_identity, identity
     from ..pipelines.film_settings import FilmSettings
     from ..pipelines.memory_settings import MemorySettings
+    from ..pipelines.steady import notes
     from ..settings import entries
 
     keys = read_keys(options.key_frame)
@@ -222,6 +223,8 @@ def _color(
         "device": f"{options.device} {options.dtype}",
         "thorough key frames": "no" if thorough is None else str(thorough.settings),
     }
+    for sentence in notes():
+        note(sentence)
     sink = FilmOutput(*place, film, made, overwrite=options.overwrite, sound=not options.no_sound)
     with _bars(film, place[0]) as (on_look, on_step, on_frame):
         report = color_film(
@@ -305,29 +308,13 @@ def _closed(bars: dict[str, Any]) -> None:
 
 
 def _shots_only(options: argparse.Namespace, film: Film, settings: FilmSettings) -> int:
-    from ..pipelines.film import FilmReport
-    from ..pipelines.film_scores import ShotReport, thumbnail
-    from ..pipelines.shots import LOOKED_AT, find_shots
+    from ..pipelines.film import report_of_shots, shots_of
 
     with _bars(film, None) as (on_look, *_):
-
-        def looked() -> Iterator[Any]:
-            for frame in film.small(LOOKED_AT):
-                on_look(frame.index)
-                yield frame
-
-        shots = find_shots(looked(), settings.shots)
+        shots = shots_of(film, settings.shots, on_look)
     for shot in shots:
         say(f"{shot.start}-{shot.stop - 1}{' in color' if shot.colored else ''}")
-    shown = {}
-    if options.strip is not None:
-        for shot in shots:
-            number = (shot.start + shot.stop) // 2
-            shown[shot.start] = next((thumbnail(f.picture) for f in film.frames(number, number + 1)), None)
-    _tell(
-        options,
-        FilmReport(tuple(ShotReport(s.start, s.stop, s.colored, thumbnail=shown.get(s.start)) for s in shots)),
-    )
+    _tell(options, report_of_shots(film, shots, thumbnails=options.strip is not None))
     return 0
 
 

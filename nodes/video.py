@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..hosts.comfy import output
-from ..hosts.comfy.runs import stop_if_canceled
+from ..hosts.comfy.runs import say, stop_if_canceled
 from ..pipelines.film_settings import FilmSettings, ShotSettings, VideoFileSettings
 from ..pipelines.memory_settings import MemorySettings
 from .common import CATEGORY_VIDEO, ColorMemory
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from ..memory.entries import ColorMemory as Memory
     from ..memory.features import FeatureSource
     from ..pipelines.film import FilmReport
-    from ..pipelines.shots import Shot
 
 _VIDEO = "It is read where it lies, a frame at a time, so that its length takes no memory."
 
@@ -61,39 +59,20 @@ class FindShots(io.ComfyNode):
     @classmethod
     def execute(cls, video: Any, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.memory import results
-        from ..pipelines.film_scores import ShotReport, thumbnail
-        from ..pipelines.film_strip import film_strip
+        from ..pipelines.film import report_of_shots, shots_of
 
         expect(cls, video=video)
         settings = resolved(cls, ShotSettings, {}, own(ShotSettings, values))
         _ = settings.listed
         files = resolved(cls, VideoFileSettings, {}, own(VideoFileSettings, values))
         film = given_film(cls, video, files).film
-        shots = _shots(film, settings)
-        reports = []
-        for shot in shots:
-            stop_if_canceled()
-            middle = (shot.start + shot.stop) // 2
-            shown = next((thumbnail(frame.picture) for frame in film.frames(middle, middle + 1)), None)
-            reports.append(ShotReport(shot.start, shot.stop, shot.colored, thumbnail=shown))
+        bar = FilmProgress(film.facts.frames or 0, colors=False)
+        shots = shots_of(film, settings, bar.looked)
+        bar.finish()
+        report = report_of_shots(film, shots, stop_if_canceled)
         tell(cls, film)
         announce(cls, f"{len(shots)} shot(s) in {shots[-1].stop} frames")
-        return io.NodeOutput(", ".join(str(shot.start) for shot in shots), len(shots), *results(film_strip(reports)))
-
-
-def _shots(film: Any, settings: ShotSettings) -> list[Shot]:
-    from ..pipelines.shots import LOOKED_AT, find_shots
-
-    bar = FilmProgress(film.facts.frames or 0, colors=False)
-
-    def looked() -> Iterator[Any]:
-        for frame in film.small(LOOKED_AT):
-            bar.looked(frame.index)
-            yield frame
-
-    shots = find_shots(looked(), settings)
-    bar.finish()
-    return shots
+        return io.NodeOutput(", ".join(str(shot.start) for shot in shots), len(shots), *results(report.strip()))
 
 
 class ColorizeVideo(io.ComfyNode):
@@ -210,6 +189,7 @@ class ColorizeVideo(io.ComfyNode):
         from ..pipelines.film import FilmColors, color_film
         from ..pipelines.film_identity import identity
         from ..pipelines.film_memory import check_keys
+        from ..pipelines.steady import notes
 
         expect(cls, video=video, model=model, memory=memory, vae=vae, clip=clip)
         files = resolved(cls, VideoFileSettings, {}, own(VideoFileSettings, values))
@@ -236,6 +216,8 @@ class ColorizeVideo(io.ComfyNode):
         sink.check()
         for sentence in sink.notes:
             announce(cls, sentence)
+        for note in notes():
+            say(f"{title(cls)}: {note}")
         bar = FilmProgress(film.facts.frames or 0)
         report = color_film(
             film,

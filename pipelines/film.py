@@ -25,7 +25,7 @@ from ..memory.features import FeatureSource
 from .film_host import FilmSink, FilmSource
 from .film_memory import KeyFrame, ShotMemory, check_keys, key_entries, shot_memory
 from .film_scores import CANDIDATES, ShotReport, ShotScores, packed, thumbnail
-from .film_settings import FilmSettings
+from .film_settings import FilmSettings, ShotSettings
 from .film_shot import Asking, FewerAtOnce, color_shot, spread_over, surest
 from .shots import LOOKED_AT, Shot, find_shots
 
@@ -137,7 +137,7 @@ def color_film(
     keys = check_film(film, network, settings, colors)
     sink.check()
     if shots is None:
-        shots = find_shots(_looked(film.small(LOOKED_AT), told.get("on_look", _nothing)), settings.shots)
+        shots = shots_of(film, settings.shots, told.get("on_look", _nothing))
     total = shots[-1].stop
     check_keys(keys, film.facts, total)
     whole = sink.begin([(shot.start, shot.stop) for shot in shots])
@@ -168,6 +168,33 @@ def check_film(
         )
     _ = settings.shots.listed
     return check_keys(colors.key_frames, film.facts, film.facts.frames)
+
+
+def shots_of(film: FilmSource, settings: ShotSettings, on_look: Callable[[int], None] = _nothing) -> list[Shot]:
+    """The shots of a film.
+
+    :param on_look: called with the number of each frame that was looked at; what it raises ends the work.
+    :raises ValueError: no frame at all, or a listed cut beyond the end.
+    """
+    return find_shots(_looked(film.small(LOOKED_AT), on_look), settings)
+
+
+def report_of_shots(
+    film: FilmSource, shots: Sequence[Shot], on_shot: Callable[[], None] = _nothing, *, thumbnails: bool = True
+) -> FilmReport:
+    """Shots that were found and not colored, each with the frame in its middle.
+
+    :param on_shot: called before that of each is read; what it raises ends the work.
+    """
+    reports = []
+    for shot in shots:
+        shown = None
+        if thumbnails:
+            on_shot()
+            middle = (shot.start + shot.stop) // 2
+            shown = next((thumbnail(frame.picture) for frame in film.frames(middle, middle + 1)), None)
+        reports.append(ShotReport(shot.start, shot.stop, shot.colored, thumbnail=shown))
+    return FilmReport(tuple(reports))
 
 
 def _looked(frames: Iterable[Any], on_look: Callable[[int], None]) -> Iterator[Any]:

@@ -36,6 +36,7 @@ def identity(
     return {
         "input": film,
         "model": network.fingerprint,
+        "torch": torch.__version__,  # of another version the last bits may differ
         "settings": json.dumps(values, sort_keys=True),
         "references": "none" if memory is None else digest(_tensors(memory)),
         "key frames": ", ".join(f"{key.number} {digest(_of_key(key))}" for key in keys) or "none",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..color import as_picture, check_masks, desaturate, resize, rgb_to_lab
+from ..color.registration import frame_of
 from ..memory.entries import ColorMemory, merged
 from ..memory.features import FeatureSource
 from ..memory.palette import GRAY
@@ -58,17 +59,13 @@ def check_keys(keys: Sequence[KeyFrame], facts: FilmFacts, frames: int | None) -
                 f"{called}: found {width} x {height} pixels, expected the proportions of the film, {facts.width} x "
                 f"{facts.height}; crop it to the frame that it shows."
             )
-        if not float(rgb_to_lab(resize(picture.cpu(), _small(height, width)))[..., 1:].norm(dim=-1).max()) >= GRAY:
+        small = resize(picture.cpu(), frame_of(height, width, 512))
+        if not float(rgb_to_lab(small)[..., 1:].norm(dim=-1).max()) >= GRAY:
             raise ValueError(f"{called}: found no color in it, expected a colored frame; color it, or leave it out.")
         mask = check_masks(key.mask, 1, f"mask of {called}")
         check_cover(mask)
         checked[key.number] = KeyFrame(key.number, picture.cpu().float(), mask)
     return tuple(checked[number] for number in sorted(checked))
-
-
-def _small(height: int, width: int) -> tuple[int, int]:
-    scale = min(1.0, 512 / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color.registration import frame_of
 from ..memory.features import Features, joined_keys
 from .memory_answer import Answer
 
@@ -170,9 +171,7 @@ def _covered(below: Tensor) -> Tensor:
 
 def thumbnail(picture: Tensor) -> Tensor:
     """(H, W, 3) in 0..1 -> uint8, (h, w, 3)."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, THUMBNAIL / max(height, width))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    size = frame_of(picture.shape[0], picture.shape[1], THUMBNAIL)
     small = F.interpolate(picture.movedim(-1, 0)[None].float().cpu(), size, mode="area")[0].movedim(0, -1)
     return (small.clamp(0, 1) * 255).round().to(torch.uint8)
 

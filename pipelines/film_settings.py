@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..settings import Settings, setting, share, shown
+from ..settings import Settings, setting, share
+from .frame_numbers import listed_frames, listed_starts
 from .memory_settings import MemorySettings
 
 
@@ -55,8 +55,7 @@ class ShotSettings(Settings):
 
         :raises ValueError: something else than numbers of frames.
         """
-        numbers = _numbers(self.cuts, "cuts")
-        return tuple(sorted({0, *numbers})) if numbers else ()
+        return listed_starts(self.cuts)
 
 
 @dataclass(frozen=True)
@@ -141,12 +140,4 @@ class VideoFileSettings(Settings):
 
         :raises ValueError: something else than numbers of frames.
         """
-        return _numbers(self.key_frame_numbers, "key_frame_numbers")
-
-
-def _numbers(text: str, called: str) -> tuple[int, ...]:
-    words = [word for word in re.split(r"[\s,;]+", text) if word]
-    for word in words:
-        if not re.fullmatch(r"[0-9]{1,12}", word):
-            raise ValueError(f"{called}: found {shown(word)}, expected numbers of frames, such as 120, 388.")
-    return tuple(map(int, words))
+        return listed_frames(self.key_frame_numbers, "key_frame_numbers")

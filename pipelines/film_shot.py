@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from .film_scores import ShotScores
 from .film_settings import FilmSettings
 from .memory_answer import Answer, answered, confidence
 from .shots import Shot
+
+Part = TypeVar("Part")
 
 #: Longest side at which colors are followed from frame to frame, where the network sees frames at their own size.
 LONGEST = 512
@@ -93,14 +95,18 @@ def surest(
     :param on_probe: called before each of them; what it raises ends the work.
     """
     best: tuple[float, int, Tensor] | None = None
-    for number in spread_over(shot, PROBES):
-        on_probe()
-        frame = next(iter(asking.film.frames(number, number + 1)))
-        gray = desaturate(frame.picture[None].float())
-        found = asking.answer(asking.features(gray), memory, number).found
-        sure = float(confidence(found.spread).mean())
-        if best is None or sure > best[0]:
-            best = (sure, number, gray)
+    for numbers in _parts(iter(spread_over(shot, PROBES)), asking.batch):
+        grays = []
+        for number in numbers:
+            on_probe()
+            frame = next(iter(asking.film.frames(number, number + 1)))
+            grays.append(desaturate(frame.picture[None].float()))
+        features = asking.features(torch.cat(grays))
+        for place, (number, gray) in enumerate(zip(numbers, grays, strict=True)):
+            found = asking.answer(features.take(slice(place, place + 1)), memory, number).found
+            sure = float(confidence(found.spread).mean())
+            if best is None or sure > best[0]:
+                best = (sure, number, gray)
     assert best is not None
     return best[1], best[2]
 
@@ -170,11 +176,11 @@ def _pinned(colored: Colored, key: KeyFrame | None) -> Colored:
     )
 
 
-def _parts(frames: Iterator[Any], most: int) -> Iterator[list[Any]]:
-    """Frames, so many at once, counted from the first."""
+def _parts(each: Iterator[Part], most: int) -> Iterator[list[Part]]:
+    """Frames or their numbers, so many at once, counted from the first."""
     part = []
-    for frame in frames:
-        part.append(frame)
+    for one in each:
+        part.append(one)
         if len(part) == most:
             yield part
             part = []

@@ -9,7 +9,6 @@ what it was. Nothing is carried over a cut.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +22,8 @@ from ..color.lab import luminance
 from ..color.merge import at_size_of
 from ..color.registration import frame_of, lightness_at, opencv
 from ..color.steady import Colored, steadied_along
-from ..settings import Settings, setting, share, shown
+from ..settings import Settings, setting, share
+from .frame_numbers import listed_starts
 
 #: A cut by lightness: the side at which two frames are compared; the correlation below which they show other things;
 #: and the part of their histograms that they have in common at least where the camera went fast, or a thing passed by.
@@ -76,11 +76,7 @@ class SteadyColorSettings(Settings):
 
         :raises ValueError: something else than numbers of frames.
         """
-        words = [word for word in re.split(r"[\s,;]+", self.cuts) if word]
-        for word in words:
-            if not re.fullmatch(r"[0-9]{1,12}", word):
-                raise ValueError(f"cuts: found {shown(word)}, expected numbers of frames, such as 120, 388.")
-        return tuple(sorted({0, *map(int, words)})) if words else ()
+        return listed_starts(self.cuts)
 
 
 def steady_color(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...color import resize
+from ...color.registration import frame_of
 from ...files.films.facts import FilmFacts, FilmFrame
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ class PicturesFilm:
 
     def small(self, longest: int) -> Iterator[FilmFrame]:
         """All frames with the longest side at most that long."""
-        height, width = self.facts.height, self.facts.width
-        scale = min(1.0, longest / max(height, width))
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        size = frame_of(self.facts.height, self.facts.width, longest)
         for number in range(len(self.images)):
             yield FilmFrame(number, number, 1, resize(self._picture(number)[None], size)[0])
 
