@@ -13,7 +13,7 @@ number of planes waits, however long the shot is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +26,8 @@ DOUBT, LEAST = 0.05, 1e-3
 #: Precision of chroma that is given, in the most that can be found in all frames together. It is heard of for about
 #: sixty frames. With more, what the flow has laid on wrong places outweighs for too long what is found there.
 GIVEN = 3.0
+#: Frames before a given one that know of it; what it is worth so far from it is little beside what is found there.
+REACH = 60
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,19 @@ class _Waiting:
     on: Link | None = field(default=None)
 
 
-def steadied_along(frames: Iterable[Colored], *, keep: float = 0.94, ahead: int = 20) -> Iterator[Tensor]:
+def steadied_along(
+    frames: Iterable[Colored], *, keep: float = 0.94, ahead: int = 20, pins: Sequence[int] = ()
+) -> Iterator[Tensor]:
     """Steady chroma of one shot's frames, which come one after another.
 
     A frame's result comes when ``ahead`` later ones are there, or when there are no more; it depends on no frame but
-    those before and at most ``ahead`` after. At most ``ahead + 1`` frames are kept.
+    those before and at most ``ahead`` after. At most ``ahead + 1`` frames are kept; before a frame whose chroma is
+    given, so many that those :data:`REACH` frames before it know of it.
 
     :param frames: of one size, in order.
     :param keep: 0..1, below 1: the share of what is known that is left after each frame. 0 leaves chroma as it is.
     :param ahead: frames that are looked ahead, at least three quarters of them from every frame; 0 uses the past alone.
+    :param pins: places of the frames whose chroma is given, counted from 0, ascending, as far as they are known.
     :returns: (h, w, 2) for each frame, in order.
     :raises ValueError: for values or frames that do not fit.
     """
@@ -87,12 +93,13 @@ def steadied_along(frames: Iterable[Colored], *, keep: float = 0.94, ahead: int 
         raise ValueError(f"steadied_along: found keep {keep}, expected 0 or more and below 1.")
     if ahead < 0:
         raise ValueError(f"steadied_along: found {ahead} frames ahead, expected 0 or more.")
-    return _steadied(frames, keep, ahead)
+    return _steadied(frames, keep, ahead, pins if ahead else ())
 
 
-def _steadied(frames: Iterable[Colored], keep: float, ahead: int) -> Iterator[Tensor]:
+def _steadied(frames: Iterable[Colored], keep: float, ahead: int, pins: Sequence[int]) -> Iterator[Tensor]:
     waiting: deque[_Waiting] = deque()
-    at_once = ahead // 4 + 1
+    most = max(ahead, REACH) if pins else ahead
+    first, wanted = 0, _ahead_of(0, ahead, pins)
     before: Look | None = None
     for frame in frames:
         frame.check(waiting[0].frame.lightness.shape if waiting else frame.lightness.shape)
@@ -103,11 +110,19 @@ def _steadied(frames: Iterable[Colored], keep: float, ahead: int) -> Iterator[Te
             last = waiting[-1]
             back, last.on = links_between(before, look)
             known = _carried(last.before + last.own, back, keep)
-            if len(waiting) > ahead:
-                yield from _results(waiting, at_once, keep)
+            if len(waiting) > wanted:
+                done = wanted // 4 + 1
+                yield from _results(waiting, done, keep, most)
+                first += done
+                wanted = _ahead_of(first, ahead, pins)
         waiting.append(_Waiting(frame, known, own))
         before = look
-    yield from _results(waiting, len(waiting), keep)
+    yield from _results(waiting, len(waiting), keep, most)
+
+
+def _ahead_of(place: int, ahead: int, pins: Sequence[int]) -> int:
+    """How many frames after one count for it: more than usual if one of them is given."""
+    return max([ahead, *(pin - place for pin in pins if place < pin <= place + REACH)])
 
 
 def _own(frame: Colored, keep: float) -> Tensor:
@@ -128,18 +143,25 @@ def _carried(known: Tensor, link: Link, keep: float) -> Tensor:
     return link.carried(known) * (link.reliability * keep)
 
 
-def _results(waiting: deque[_Waiting], count: int, keep: float) -> Iterator[Tensor]:
-    """(h, w, 2) of the first frames that wait, which then wait no more."""
+def _results(waiting: deque[_Waiting], count: int, keep: float, most: int) -> Iterator[Tensor]:
+    """(h, w, 2) of the first frames that wait, which then wait no more.
+
+    :param most: frames ahead that are ever seen. A frame that is given counts the less the nearer it is to them, so
+        that the first one that knows of it does not differ from the one before.
+    """
     after = None
     means: list[Tensor] = []
     for place in range(len(waiting) - 1, -1, -1):
         each = waiting[place]
         total = each.before + each.own
+        own = each.own
+        if each.frame.pinned is not None and 2 * place > most:
+            own = own * torch.lerp(torch.ones_like(own[0]), torch.tensor(2 - 2 * place / most), each.frame.pinned)
         if after is not None and each.on is not None:
             later = _carried(after, each.on, keep)
-            total, after = total + later, each.own + later
+            total, after = total + later, own + later
         else:
-            after = each.own
+            after = own
         if place < count:
             means.append(_mean(total, each.frame))
     for _ in range(count):

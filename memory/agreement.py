@@ -59,13 +59,13 @@ def agreed(
         over many of them.
     """
     chosen = shortlisted(queries, grid, memory, most, device, prior)
-    before = None if prior is None else prior.expand(len(queries), -1)
+    before = None if prior is None else prior[None]
     if strength <= 0 or len(memory.sources) < 2:
         return look_up(queries, chosen, top, device, before)
     some = queries.unflatten(0, grid)[::step, ::step]
     coarse = (some.shape[0], some.shape[1])
     some = some.flatten(0, 1)
-    found = look_up(some, chosen, top, device, None if before is None else before[: len(some)])
+    found = look_up(some, chosen, top, device, before)
     # of all entries: those on the shortlist were chosen by what they match
     mass = torch.zeros(len(memory.sources)).index_add(0, memory.source.cpu(), memory.weight.float().cpu())
     if prior is not None:  # a source that counts little here is no evidence against itself
@@ -73,4 +73,4 @@ def agreed(
     spoken = agreement(found.shares, coarse, strength, mass.clamp_min(1e-30))
     if coarse != grid:
         spoken = F.interpolate(spoken.T.unflatten(1, coarse)[None], grid, mode="bilinear")[0].flatten(1).T
-    return look_up(queries, chosen, top, device, spoken if before is None else spoken + before)
+    return look_up(queries, chosen, top, device, spoken if before is None else spoken + before.to(spoken))

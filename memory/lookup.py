@@ -68,7 +68,7 @@ def look_up(
     :param memory: with at least one entry.
     :param top: how many of the best entries each place attends to; 0 for all. Exact, at the price of a second pass.
     :param device: where it is computed; None is where the queries are.
-    :param prior: (N, sources), added to the logits of each source's entries; None adds nothing.
+    :param prior: (1 or N, sources), added to the logits of each source's entries; None adds nothing.
     :returns: on the CPU.
     :raises ValueError: a memory without entries, or keys of another width.
     """
@@ -86,7 +86,7 @@ def look_up(
     parts = []
     for first in range(0, len(queries), QUERIES):
         some = slice(first, first + QUERIES)
-        more = None if prior is None else prior[some].to(device).float()
+        more = None if prior is None else (prior[some] if len(prior) > 1 else prior).to(device).float()
         parts.append(_asked(queries[some].to(device).float(), memory, sources, top, more))
     return Found(*(torch.cat(each).cpu() for each in zip(*parts, strict=True)))
 
@@ -144,10 +144,12 @@ def _tiles(queries: Tensor, memory: ColorMemory, prior: Tensor | None = None):
     for first in range(0, len(memory), ENTRIES):
         rows = slice(first, first + ENTRIES)
         keys = memory.keys[rows].to(queries.device).floats()
-        logits = torch.addmm(memory.weight[rows].to(queries).log(), queries, keys.T)
-        if prior is not None:
-            logits += prior[:, memory.source[rows].to(prior.device)]
-        yield first, logits
+        bias = memory.weight[rows].to(queries).log()
+        more = None if prior is None else prior[:, memory.source[rows].to(prior.device)]
+        if more is not None and len(more) == 1:
+            bias, more = bias + more[0], None
+        logits = torch.addmm(bias, queries, keys.T)
+        yield first, logits if more is None else logits.add_(more)
 
 
 def _values(memory: ColorMemory, rows: slice | Tensor, sources: int, device: torch.device) -> Tensor:

@@ -35,8 +35,9 @@ COVERED = 8.0
 CARRIED = 0.5
 #: Frames of a shot that are candidates for the next key frame.
 CANDIDATES = 16
-#: Most places of a candidate, along its longer side. Of the others every third one, in both directions, is looked at.
-PLACES, STEP = 32, 3
+#: Most places of a frame along its longer side, of which every third, in both directions, is looked for; and most
+#: places of a candidate, among which they are.
+PLACES, STEP, KEPT = 32, 3, 16
 #: Longest side of a thumbnail.
 THUMBNAIL = 48
 
@@ -141,20 +142,28 @@ def _candidate(
     number: int, grid: tuple[int, int], queries: Tensor, keys: Tensor, known: Tensor, mask: Tensor | None
 ) -> _Candidate:
     """A frame, from what is known of its places, (h · w, ...) on a grid."""
-    height, width = (min(side, max(1, round(side * PLACES / max(grid)))) for side in grid)
+    height, width = _at_most(PLACES, grid)
     queries, keys, known = (
         _pooled(each.float().cpu(), grid, (height, width)) for each in (queries, keys, known[:, None])
     )
     some = torch.arange(height * width).view(height, width)[::STEP, ::STEP].flatten()
     own = (queries[some] * keys[some]).sum(-1)
+    kept = _at_most(KEPT, grid)
+    keys = _pooled(keys, (height, width), kept)
     if mask is not None:
-        keys = keys[F.adaptive_avg_pool2d(mask[:, None].float(), (height, width)).flatten() > 0.5]
+        keys = keys[F.adaptive_avg_pool2d(mask[:, None].float(), kept).flatten() > 0.5]
     return _Candidate(number, keys.half(), queries[some].half(), own, known[some, 0])
+
+
+def _at_most(places: int, grid: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a grid with so many places along its longer side, if it has more."""
+    height, width = (min(side, max(1, round(side * places / max(grid)))) for side in grid)
+    return height, width
 
 
 def _pooled(values: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """(h · w, C) on a grid -> means, (n, C), on a coarser one."""
-    return F.adaptive_avg_pool2d(values.T.unflatten(1, grid)[None], size)[0].flatten(1).T
+    return values if size == grid else F.adaptive_avg_pool2d(values.T.unflatten(1, grid)[None], size)[0].flatten(1).T
 
 
 def _cover(one: _Candidate, other: _Candidate) -> Tensor:

@@ -56,8 +56,8 @@ BLOCK, EVERY = 8, 40
 THOROUGH_EVERY = 25
 #: Frames of the windows around frame 10 and at the end, whose errors are compared.
 WINDOW = 11
-#: To try a key frame: frames of the shot that are colored with it, and key frames at random beside it.
-TRIED, RANDOM = 8, 4
+#: Key frames at random that are tried beside the suggested one, each by coloring the whole shot.
+RANDOM = 3
 
 
 @dataclass
@@ -131,52 +131,36 @@ def _shots(bench: Bench, protocol: str, report: FilmReport, measured: Measured) 
             "suggestion": shot.suggestion,
         }
         if shot.suggestion is not None:
-            row["tried"] = try_suggestion(bench, protocol, shot)
+            row["tried"] = try_suggestion(bench, protocol, shot, row["error"])
         found.append(row)
     return found
 
 
-def try_suggestion(bench: Bench, protocol: str, shot: Any) -> dict[str, Any]:
-    """The shot's error on some frames with no further key frame, with the suggested one, and with random ones.
+def try_suggestion(bench: Bench, protocol: str, shot: Any, without: float) -> dict[str, Any]:
+    """The shot's error as a film, with no further key frame, with the suggested one, and with random ones.
 
-    Lookup alone, without steadiness: what a key frame brings is what is asked.
+    :param without: the first of them, which has been measured.
     """
-    tried = [shot.start + (2 * i + 1) * (shot.stop - shot.start) // (2 * TRIED) for i in range(TRIED)]
-    given = [each for each in bench.truth.middles if shot.start <= each < shot.stop] if protocol == KEYS else []
+    middles, numbers = bench.truth.middles, range(shot.start, shot.stop)
+    given = [each for each in middles if each in numbers] if protocol == KEYS else []
     random = np.random.default_rng((5, bench.truth.clip.seed, shot.start))
-    others = [each for each in range(shot.start, shot.stop) if each not in given]
+    others = [each for each in numbers if each not in given]
     drawn = random.choice(others, min(RANDOM, len(others)), replace=False).tolist()
 
-    def error(further: Sequence[int]) -> float | None:
-        keys = [*given, *further]
-        if not keys and protocol == KEYS:
-            return None
-        return _lookup_error(bench, protocol, keys, tried)
+    def error(further: int) -> float:
+        return _shot_error(bench, protocol, sorted({*given, further}), numbers)
 
-    return {
-        "without": error([]),
-        "suggested": error([shot.suggestion]),
-        "random": [error([each]) for each in drawn],
-    }
+    return {"without": without, "suggested": error(shot.suggestion), "random": [error(each) for each in drawn]}
 
 
-def _lookup_error(bench: Bench, protocol: str, keys: Sequence[int], tried: Sequence[int]) -> float:
-    numbers = sorted({*tried, *keys})
-    # distances on the shortened film are smaller, so its key frames reach less far
-    reach = max(1, round(bench.film.key_reach * len(numbers) / (numbers[-1] - numbers[0] + 1)))
-    settings = replace(bench.film, steadiness=0.0, key_reach=reach, key_method="none")
-    given = tuple(KeyFrame(numbers.index(key), bench.truth.key(key)) for key in keys)
+def _shot_error(bench: Bench, protocol: str, keys: Sequence[int], numbers: range) -> float:
+    """Mean error of one shot's frames with these key frames."""
+    given = tuple(replace(bench.key(key), number=key - numbers.start) for key in keys)
     colors = FilmColors(None if protocol == KEYS else bench.memory(), given)
     measured = Measured(bench.truth)
-    color_film(
-        ClipFilm(bench.truth, numbers),
-        bench.network,
-        settings,
-        colors,
-        MeasuringSink(measured, numbers),
-        shots=[Shot(0, len(numbers), False)],
-    )
-    return float(np.mean([measured.error[number] for number in tried]))
+    sink, shots = MeasuringSink(measured, numbers), [Shot(0, len(numbers), False)]
+    color_film(ClipFilm(bench.truth, numbers), bench.network, bench.film, colors, sink, shots=shots)
+    return float(np.mean([measured.error[number] for number in numbers]))
 
 
 def _by_references(bench: Bench) -> Callable[[Tensor], Tensor]:
