@@ -12,6 +12,7 @@ number of planes waits, however long the shot is.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ def steadied_along(
 
 def _steadied(frames: Iterable[Colored], keep: float, ahead: int, pins: Sequence[int]) -> Iterator[Tensor]:
     waiting: deque[_Waiting] = deque()
-    most = max(ahead, REACH) if pins else ahead
+    sight = (max(ahead, REACH) if pins else ahead) - ahead // 4
     first, wanted = 0, _ahead_of(0, ahead, pins)
     before: Look | None = None
     for frame in frames:
@@ -112,12 +113,12 @@ def _steadied(frames: Iterable[Colored], keep: float, ahead: int, pins: Sequence
             known = _carried(last.before + last.own, back, keep)
             if len(waiting) > wanted:
                 done = wanted // 4 + 1
-                yield from _results(waiting, done, keep, most)
+                yield from _results(waiting, done, keep, sight)
                 first += done
                 wanted = _ahead_of(first, ahead, pins)
         waiting.append(_Waiting(frame, known, own))
         before = look
-    yield from _results(waiting, len(waiting), keep, most)
+    yield from _results(waiting, len(waiting), keep, sight)
 
 
 def _ahead_of(place: int, ahead: int, pins: Sequence[int]) -> int:
@@ -143,30 +144,42 @@ def _carried(known: Tensor, link: Link, keep: float) -> Tensor:
     return link.carried(known) * (link.reliability * keep)
 
 
-def _results(waiting: deque[_Waiting], count: int, keep: float, most: int) -> Iterator[Tensor]:
+def _results(waiting: deque[_Waiting], count: int, keep: float, sight: float) -> Iterator[Tensor]:
     """(h, w, 2) of the first frames that wait, which then wait no more.
 
-    :param most: frames ahead that are ever seen. A frame that is given counts the less the nearer it is to them, so
-        that the first one that knows of it does not differ from the one before.
+    What is given in a later frame comes apart from what was found there, and counts the less the farther away it is:
+    else the first frame that knows of it would differ from the one before, which did not.
+
+    :param sight: frames before a given one that all know of it.
     """
-    after = None
+    after = given = None
+    away = 0
     means: list[Tensor] = []
     for place in range(len(waiting) - 1, -1, -1):
-        each = waiting[place]
-        total = each.before + each.own
-        own = each.own
-        if each.frame.pinned is not None and 2 * place > most:
-            own = own * torch.lerp(torch.ones_like(own[0]), torch.tensor(2 - 2 * place / most), each.frame.pinned)
-        if after is not None and each.on is not None:
-            later = _carried(after, each.on, keep)
-            total, after = total + later, own + later
-        else:
-            after = own
+        each, own, pinned = waiting[place], waiting[place].own, waiting[place].frame.pinned
+        total, away = each.before + own, away + 1
+        if each.on is not None:
+            after = None if after is None else _carried(after, each.on, keep)
+            given = None if given is None else _carried(given, each.on, keep)
+        total = total if after is None else total + after
         if place < count:
-            means.append(_mean(total, each.frame))
+            mean = total if given is None else total + given
+            chroma = _mean(mean, each.frame)
+            if given is not None and (near := _near(away, sight)) < 1:
+                chroma = torch.lerp(_mean(total, each.frame), chroma, near)
+            means.append(chroma)
+        if pinned is not None:
+            part = own * pinned
+            own, given, away = own - part, part if given is None else part + given * (1 - pinned), 0
+        after = own if after is None else own + after
     for _ in range(count):
         waiting.popleft()
     yield from reversed(means)
+
+
+def _near(away: int, sight: float) -> float:
+    """How much counts what is given so many frames later: all of it up to half of sight, then smoothly less."""
+    return 0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, 2 * away / max(sight, 1) - 1)))
 
 
 def _mean(total: Tensor, frame: Colored) -> Tensor:

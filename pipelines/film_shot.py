@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ..color import desaturate, luminance, merge_chroma, resize
+from ..color.guided import follow_edges
 from ..color.merge import at_size_of
+from ..color.registration import boxed
 from ..color.steady import Colored, steadied_along
 from ..memory.features import Features, FeatureSource
 from ..memory.palette import bounded
@@ -132,8 +134,11 @@ def color_shot(
     waiting: deque[Colored] = deque()
     asked = _asked(asking, shot, memory, {key.number: key for key in keys}, waiting, scores)
     later = iter(asking.film.frames(shot.start, shot.stop))
-    for chroma in steadied_along(asked, keep=settings.steadiness, ahead=settings.ahead):
+    pins = [key.number - shot.start for key in keys]
+    for chroma in steadied_along(asked, keep=settings.steadiness, ahead=settings.ahead, pins=pins):
         frame, own = next(later), waiting.popleft()
+        if settings.steadiness > 0:
+            chroma = _along_edges(chroma, own)
         scores.followed(own, chroma)
         chroma = bounded(chroma, own.lightness, memory.memory.palettes)
         picture = merge_chroma(chroma[None], frame.picture[None].float())[0]
@@ -164,6 +169,12 @@ def _asked(
             colored = _pinned(Colored(lightness[0], chroma, full_size(sure, asking.size)[0].clamp(0, 1)), key)
             waiting.append(colored)
             yield colored
+
+
+def _along_edges(chroma: Tensor, own: Colored) -> Tensor:
+    """Steady chroma (h, w, 2) put right by the frame's edges, but where it is given."""
+    followed = follow_edges(chroma, boxed(own.lightness, 1, 2))
+    return followed if own.pinned is None else torch.lerp(followed, chroma, own.pinned.clamp(0, 1)[..., None])
 
 
 def _pinned(colored: Colored, key: KeyFrame | None) -> Colored:

@@ -32,13 +32,16 @@ from .report import rounded
 CLIPS, FRAMES, SIZE = 10, 500, 128
 #: Frames a bin of the distance from the key frame.
 DISTANCE = 10
-#: What films depend on beside what all ways do, below the pack's root.
-_FILM_ONLY = ("pipelines/film", "pipelines/shots", "color/steady", "color/frame_flow", "color/flow")
-_SHARED = (
-    *(f"pipelines/{name}" for name in ("memory", "exemplar", "ddcolor")),
-    *(f"color/{name}" for name in ("lab", "gray", "guided", "merge", "temporal", "film_metrics")),
-    "memory/",
-)
+#: What each way's numbers depend on, below the pack's root; and what all depend on.
+_FILM = ("pipelines/film", "pipelines/shots", "color/steady", "color/frame_flow", "color/flow")
+_MEMORY = ("pipelines/memory", "memory/", "attention/")
+_OF_WAY = {
+    FILM: (*_FILM, *_MEMORY),
+    MEMORY: _MEMORY,
+    AUTOMATIC: ("pipelines/ddcolor", "networks/ddcolor/", "color/temporal"),
+    THOROUGH: ("pipelines/exemplar", "attention/", "diffusion/"),
+}
+_ALL = tuple(f"color/{name}" for name in ("lab", "gray", "guided", "merge", "film_metrics"))
 
 Row = dict[str, Any]
 
@@ -241,11 +244,10 @@ def state(way: str, model: Path) -> str:
     """What a way's numbers depend on, in a few letters: the model, and the code that makes, colors and measures."""
     root, here = Path(merge.__file__).parents[1], Path(__file__).parent
     digest = hashlib.sha256(model.read_bytes())
-    for file in sorted(root.glob("*/*.py")):
-        name = file.relative_to(root).as_posix()
-        film = name.startswith(_FILM_ONLY)
-        if (film and way == FILM) or (not film and name.startswith(_SHARED)):
-            digest.update(file.read_bytes())
+    for room in sorted({name.partition("/")[0] for name in (*_OF_WAY[way], *_ALL)}):
+        for file in sorted((root / room).rglob("*.py")):
+            if file.relative_to(root).as_posix().startswith((*_OF_WAY[way], *_ALL)):
+                digest.update(file.read_bytes())
     for name in ("clips", "clip_scenes", "film_clips", "film_ways"):
         digest.update((here / f"{name}.py").read_bytes())
     return digest.hexdigest()[:12]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.color import ab_error, desaturate, luminance, merge_luminance, rgb_to_lab
-from comfyui_exemplar.color.guided import upsample_guided
+from comfyui_exemplar.color.guided import follow_edges, upsample_guided
 
 
 def drawing(size=64):
@@ -63,3 +63,28 @@ def test_tiny_sizes(size):
 def test_unknown_word():
     with pytest.raises(ValueError, match="guided, smooth"):
         merge_luminance(torch.rand(1, 2, 2, 3), torch.rand(1, 4, 4, 3), upsampling="cubic")
+
+
+def test_grain_goes_and_edges_stay():
+    columns = torch.arange(40)
+    lightness = torch.where(columns < 20, 70.0, 40.0).expand(40, 40)
+    true = torch.where(columns < 20, 30.0, -30.0)[None, :, None].expand(40, 40, 2)
+    noise = 6 * torch.randn(40, 40, 2, generator=torch.Generator().manual_seed(0))
+    followed = follow_edges(true + noise, lightness)
+    assert float((followed - true).std()) < 0.35 * float(noise.std())
+    torch.testing.assert_close(follow_edges(true, lightness), true, atol=1.5, rtol=0)
+
+
+def test_chroma_across_an_edge_takes_the_side_that_its_lightness_has():
+    """Of a pixel along the edge, and where lightness has no edge chroma is only smoothed."""
+    columns = torch.arange(40)
+    chroma = torch.where(columns < 19, 30.0, -30.0)[None, :, None].expand(40, 40, 2)
+    edge, flat = torch.where(columns < 20, 70.0, 40.0).expand(40, 40), torch.full((40, 40), 60.0)
+    followed, smoothed = follow_edges(chroma, edge), follow_edges(chroma, flat)
+    assert float(followed[20, 19, 0]) > float(smoothed[20, 19, 0]) + 5 > float(chroma[20, 19, 0])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 2)])
+def test_edges_of_tiny_frames_are_followed(size):
+    followed = follow_edges(torch.ones(*size, 2), torch.rand(size) * 100)
+    torch.testing.assert_close(followed, torch.ones(*size, 2), atol=1e-4, rtol=0)

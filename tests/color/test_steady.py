@@ -6,7 +6,7 @@ import torch
 from comfyui_exemplar.color import frame_flow
 from comfyui_exemplar.color.frame_flow import Link, Look, links_between
 from comfyui_exemplar.color.registration import boxed
-from comfyui_exemplar.color.steady import Colored, steadied_along
+from comfyui_exemplar.color.steady import REACH, Colored, steadied_along
 
 SIDE = 64
 #: A red thing on a blue ground.
@@ -241,3 +241,37 @@ def test_what_is_given_counts_more_than_all_that_is_found(keep, monkeypatch):
 def test_without_motion_a_neighbor_stays_in_place():
     planes = torch.rand(3, 2, 2)
     assert Link(None, torch.ones(2, 2)).carried(planes) is planes
+
+
+def given_at(place, frames=80):
+    """A ground that does not move, found gray in every frame and given in color in one of them."""
+    lightness = 65 + 6 * texture(5)[:SIDE, :SIDE]
+    gray, color = torch.zeros(SIDE, SIDE, 2), GROUND.expand(SIDE, SIDE, 2)
+    sure, whole = torch.full((SIDE, SIDE), 0.5), torch.ones(SIDE, SIDE)
+    for number in range(frames):
+        given = number == place
+        yield Colored(lightness, color if given else gray, sure, whole if given else None)
+
+
+def test_frames_long_before_a_given_one_know_of_it_and_none_jumps():
+    place = 70
+    far = torch.stack([chroma.norm(dim=-1).mean() for chroma in steadied_along(given_at(place), pins=[place])])
+    near = torch.stack([chroma.norm(dim=-1).mean() for chroma in steadied_along(given_at(place))])
+    strong = float(GROUND.norm())
+    assert float(far[place]) == pytest.approx(strong, rel=1e-5)
+    assert float(far[place - 30]) > 0.3 * strong and float(near[place - 30]) < 0.01 * strong
+    assert float(far[: place - REACH].max()) < 1e-4
+    for found in (far, near):
+        assert float(found[: place + 1].diff().max()) < 0.2 * strong
+
+
+def test_no_more_frames_wait_than_know_of_a_given_one():
+    read = []
+
+    def counted():
+        for number, frame in enumerate(given_at(70)):
+            read.append(number)
+            yield frame
+
+    waits = [read[-1] - number for number, _ in enumerate(steadied_along(counted(), pins=[70]))]
+    assert max(waits) <= REACH + 1 and waits[0] <= 22

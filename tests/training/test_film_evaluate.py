@@ -131,7 +131,7 @@ def _thorough(gray):
 
 @pytest.mark.parametrize("protocol", ["a key frame a shot", "references alone"])
 def test_a_film_beside_each_frame_by_itself(bench, truth, protocol):
-    from training.film_ways import FILM, MEMORY, measure
+    from training.film_ways import FILM, MEMORY, RANDOM, measure
 
     film, each = measure(bench, FILM, protocol), measure(bench, MEMORY, protocol)
     assert len(film["error"]) == FRAMES and set(each["error"]) <= set(film["error"])
@@ -142,7 +142,7 @@ def test_a_film_beside_each_frame_by_itself(bench, truth, protocol):
         assert bool(shot["keys"]) == (protocol == "a key frame a shot")
         if shot["suggestion"] is not None:
             assert shot["start"] <= shot["suggestion"] < shot["stop"]
-            assert shot["tried"]["suggested"] > 0 and len(shot["tried"]["random"]) == 4
+            assert shot["tried"]["suggested"] > 0 and len(shot["tried"]["random"]) == RANDOM
     if protocol == "a key frame a shot":
         middles = [film["error"][str(number)] for number in truth.middles]
         assert max(middles) < 2  # grain alone
