@@ -294,7 +294,7 @@ def _bars(film: Film, result: Path | None) -> Iterator[tuple[Any, Any, Any]]:
 
     try:
         yield on_look, on_step, on_frame
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError):  # stopped, or no room on the disk
         if result is not None and "frames" in bars:
             note(f"whole shots of {result} are kept; the same command goes on with the rest.")
         raise

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "float16", "bfloat16")
+#: What a group of settings is called in help, where its name in the code says less.
+_WORDS = {"asking": "color memory"}
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -56,7 +58,8 @@ def add_settings(
     known = [(name, entry) for name, entry in entries(settings).items() if name not in skip]
     known = [each for each in known if advanced in (None, each[1].about.advanced)]
     for name, entry in sorted(known, key=lambda each: each[1].about.advanced):  # otherwise in their order
-        called = ", ".join(["advanced " * entry.about.advanced + title, *entry.path])
+        path = [_WORDS.get(each, each) for each in entry.path]
+        called = ", ".join(["advanced " * entry.about.advanced + title, *path])
         if called not in groups:
             groups[called] = command.add_argument_group(called, about)
         known_of = entry.about

@@ -23,7 +23,7 @@ class SteadyColor(io.ComfyNode):
             node_id="ExemplarSteadyColor",
             display_name="Steady Color",
             category=CATEGORY_COLOR,
-            description="Takes the flicker out of colored frames, whatever colored them: color is carried along the "
+            description="Calms the flicker of colored frames, whatever colored them: color is carried along the "
             "motion, from the frames before and after, and stops at cuts and where things hide each other. Every frame "
             "keeps its own lightness.",
             search_aliases=["deflicker", "temporal consistency", "video color flicker", "stabilize color", "flicker"],

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..memory.entries import ColorMemory
 from ..memory.features import FeatureSource
 from ..settings import entries, value_of
+from .doctor.machine import pack_version
 from .film_memory import KeyFrame
 from .film_settings import FilmSettings
 
@@ -36,7 +37,8 @@ def identity(
     return {
         "input": film,
         "model": network.fingerprint,
-        "torch": torch.__version__,  # of another version the last bits may differ
+        "torch": torch.__version__,  # of another version the last bits may differ, and of another pack's all of them
+        "exemplar": pack_version(),
         "settings": json.dumps(values, sort_keys=True),
         "references": "none" if memory is None else digest(_tensors(memory)),
         "key frames": ", ".join(f"{key.number} {digest(_of_key(key))}" for key in keys) or "none",

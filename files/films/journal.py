@@ -10,6 +10,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,8 +21,49 @@ NAME = "journal.jsonl"
 LOCK = ".writing-lock"
 _MAKER = "exemplar.film"
 _VERSION = 1
+#: What a lock says that another process has.
+_TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+#: The byte that is locked on Windows, behind all that is read.
+_LOCKED = 2**20
+#: Letters of what is told of a difference; a digest of that many tells as much as all of it.
+_TOLD = 40
 #: Bytes of a line: one of a shot with thumbnail and sizes of ten thousand frames has less.
 _LONGEST = 4_000_000
+
+
+def is_locked(file: BinaryIO) -> bool:
+    """Lock an open file for this process, until it is closed; False where another one has it.
+
+    What cannot be locked at all counts as locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return _is_locked_on_windows(file)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _TAKEN
+    return True
+
+
+def _is_locked_on_windows(file: BinaryIO) -> bool:
+    """There a lock keeps out the process itself, too, so the file says whose it is, before the byte that is locked."""
+    msvcrt: Any = import_module("msvcrt")
+    own = str(os.getpid()).encode()
+    try:
+        file.seek(_LOCKED)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            return True
+        file.seek(0)
+        return file.read(len(own) + 1) == own
+    file.truncate(0)
+    file.seek(0)
+    file.write(own)
+    file.flush()
+    return True
 
 
 class Journal:
@@ -57,23 +99,18 @@ class Journal:
     def _claim(self) -> None:
         """Keep other processes out, which would throw away what this one writes.
 
-        A process may claim again what it holds: a run that it stopped may not be forgotten yet. Windows and some
-        network drives have no such lock; there two runs are not told apart.
+        A process may claim again what it holds: a run that it stopped may not be forgotten yet. Some network drives
+        have no locks; there two runs are not told apart.
         """
-        try:
-            import fcntl
-        except ImportError:
+        if self._lock is not None:
             return
-        if self._lock is None:
-            self._lock = (self.folder / LOCK).open("wb")
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise ValueError(
-                    f"{self.folder} is being written by another run; wait until that has ended, or choose another "
-                    "output."
-                ) from None
+        lock = (self.folder / LOCK).open("a+b")
+        if not is_locked(lock):
+            lock.close()
+            raise ValueError(
+                f"{self.folder} is being written by another run; wait until that has ended, or choose another output."
+            )
+        self._lock = lock
 
     def release(self) -> None:
         """Let others in."""
@@ -160,10 +197,16 @@ class Journal:
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, str]) -> None:
         names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         if names:
-            raise ValueError(self._other(", ".join(names)))
+            raise ValueError(self._other(", ".join(_apart(name, before.get(name), now.get(name)) for name in names)))
 
     def _other(self, names: str) -> str:
         return (
             f"{self.folder} holds shots of other work: {names} differ. Run it with what it was begun with, choose "
             "another output, or remove that folder."
         )
+
+
+def _apart(name: str, before: object, now: str | None) -> str:
+    """What differs, with both values where they are short enough to be read."""
+    both = [str(each or "none") for each in (before, now)]
+    return f"{name} ({both[0]}, now {both[1]})" if max(map(len, both)) <= _TOLD else name

@@ -1,14 +1,17 @@
 """Runs that are killed at random moments and begun again: the same bytes as those of a run that was left alone."""
 
+import errno
 import os
 import random
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from comfyui_exemplar.files.films import FilmOutput, open_film
+from comfyui_exemplar.files.films.journal import is_locked
 
 from ...fixtures import killed_film
 from ...fixtures.film_files import picture, write_film
@@ -75,3 +78,40 @@ def test_two_runs_at_once_are_told_apart(tmp_path):
                 refused()
         process.kill()
     output.check()
+
+
+def on_windows(monkeypatch, taken):
+    """Locks as msvcrt has them: of the byte at the file's place, refused also within one process."""
+
+    def locking(_number, mode, count):
+        assert (mode, count) == (2, 1)
+        if taken:
+            raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
+
+
+def test_two_runs_at_once_are_told_apart_on_windows(tmp_path, monkeypatch):
+    place = tmp_path / ".writing-lock"
+    taken = []
+    on_windows(monkeypatch, taken)
+    with place.open("a+b") as mine:
+        assert is_locked(mine)
+        taken.append(1)
+        with place.open("a+b") as again:
+            assert is_locked(again), "a run that this process stopped is in nobody's way"
+        place.write_bytes(b"%d0" % os.getpid())
+        with place.open("a+b") as other:
+            assert not is_locked(other)
+
+
+def test_a_drive_without_locks_is_written_to(tmp_path, monkeypatch):
+    def without(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    for name, module in (("fcntl", SimpleNamespace(LOCK_EX=2, LOCK_NB=4, lockf=without)), ("fcntl", None)):
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=without))
+        with (tmp_path / "lock").open("a+b") as file:
+            assert is_locked(file)
