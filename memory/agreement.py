@@ -6,6 +6,8 @@ thing.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,6 +57,7 @@ def agreed(
     :param most: see ``lookup.shortlisted``.
     :param strength: see :func:`agreement`; 0 asks once.
     :param prior: (sources,), added to the logits of each source's entries; None adds nothing.
+    :returns: of which ``match`` says how alike the best entry is, without what its source was spoken for.
     :param step: the first time only every so many places are asked, in both directions: what they agree on is a mean
         over many of them.
     """
@@ -73,4 +76,7 @@ def agreed(
     spoken = agreement(found.shares, coarse, strength, mass.clamp_min(1e-30))
     if coarse != grid:
         spoken = F.interpolate(spoken.T.unflatten(1, coarse)[None], grid, mode="bilinear")[0].flatten(1).T
-    return look_up(queries, chosen, top, device, spoken if before is None else spoken + before.to(spoken))
+    added = spoken if before is None else spoken + before.to(spoken)
+    found = look_up(queries, chosen, top, device, added)
+    source = chosen.source.cpu()[found.best]
+    return replace(found, match=found.match - spoken.cpu().gather(-1, source[:, None])[:, 0])

@@ -240,7 +240,6 @@ class _Worker:
             settings.asking.features.context,
             (shot.start + shot.stop) // 2,
             memory.keys,
-            settings.key_weight,
         )
         for frame, picture in color_shot(asking, shot, memory, keys, scores):
             writer.write(frame, picture)

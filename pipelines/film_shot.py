@@ -139,7 +139,6 @@ def color_shot(
         frame, own = next(later), waiting.popleft()
         if settings.steadiness > 0:
             chroma = _along_edges(chroma, own)
-        scores.followed(own, chroma)
         chroma = bounded(chroma, own.lightness, memory.memory.palettes)
         picture = merge_chroma(chroma[None], frame.picture[None].float())[0]
         scores.shown(frame.index, picture)
@@ -165,7 +164,7 @@ def _asked(
             chroma = at_size_of(lightness[..., None], answer.chroma * asking.settings.asking.saturation, "guided")[0]
             sure = confidence(answer.found.spread).view(1, *own.grid)
             key = keys.get(frame.index)
-            scores.asked(frame.index, own, answer, None if key is None else key.mask)
+            scores.asked(frame.index, own, answer, None if key is None else key.mask, key is not None)
             colored = _pinned(Colored(lightness[0], chroma, full_size(sure, asking.size)[0].clamp(0, 1)), key)
             waiting.append(colored)
             yield colored

@@ -101,3 +101,10 @@ def test_fewer_places_of_two_regions_agree_on_the_same(memory, queries):
     inside = (torch.arange(12 * 12) % 12 < 3) | (torch.arange(12 * 12) % 12 > 8)
     torch.testing.assert_close(fewer[inside].argmax(-1), whole[inside].argmax(-1))
     assert not torch.equal(fewer, whole)
+
+
+def test_what_is_agreed_on_does_not_make_the_best_entry_more_alike(memory, queries):
+    """Which source a region speaks for decides between entries; how alike the best one is, is its own."""
+    found = agreed(queries, (H, W), memory, 5.0)
+    logits = queries @ memory.keys.floats().T + memory.weight.log()
+    torch.testing.assert_close(found.match, logits.gather(1, found.best[:, None])[:, 0], rtol=1e-4, atol=1e-3)

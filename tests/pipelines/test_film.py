@@ -215,13 +215,13 @@ def test_a_key_frame_is_suggested_where_none_covers_yet():
     """Frames 0 and 1 look alike, and so do 2 and 3: what is like a key frame is no help beside it."""
     looks, grid, colors = 6 * torch.eye(4)[[0, 0, 1, 1]], (4, 4), torch.zeros(16, 2)
 
-    def suggested(keys, mask=None):
-        scores = ShotScores(range(4), keys=keys, weight=4.0)
+    def suggested(keys, mask=None, spread=(1.0, 1.0, 1.0, 1.0)):
+        scores = ShotScores(range(4), keys=keys)
         for number, look in enumerate(looks):
             plane = look.expand(1, 16, 4)
             features = Features("f", (Space("s", 0.0, 4, 1, True),), (plane,), (plane,), (grid,))
             one, best = torch.ones(16), torch.zeros(16, dtype=torch.long)
-            found = Found(colors, one, one, best, torch.zeros(16), one[:, None])
+            found = Found(colors, spread[number] * one, one, best, torch.zeros(16), one[:, None])
             answer = Answer(colors.view(1, *grid, 2), found, plane[0])
             scores.asked(number, features, answer, mask if number in keys else None)
         return scores.suggestion()
@@ -230,6 +230,8 @@ def test_a_key_frame_is_suggested_where_none_covers_yet():
     assert suggested((2,)) in (0, 1)
     assert suggested((0, 1, 2, 3)) is None
     assert suggested((3,), torch.zeros(1, 8, 8)) in (0, 1, 2)
+    assert suggested((), spread=(1.0, 1.0, 9.0, 9.0)) in (2, 3), "where doubt is"
+    assert suggested((), spread=(9.0, 9.0, 1.0, 1.0)) in (0, 1)
 
 
 def test_what_is_in_color_is_left_alone_unless_asked(network, memory):
