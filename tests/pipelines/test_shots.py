@@ -153,3 +153,20 @@ def test_what_is_kept_does_not_grow(monkeypatch):
 
     find_shots(frames(), ShotSettings())
     assert most <= 3
+
+
+def test_a_cut_to_something_half_alike_stands_out_of_calm_frames():
+    """Less of a change than a cut must have, many times that of the frames around it."""
+    one, other = take(0, 60), take(1, 60)
+    half = [torch.lerp(a, b, 0.6) for a, b in zip(one[30:], other[30:], strict=True)]
+    assert starts(one[:30] + half) == [30]
+
+
+def test_a_large_thing_that_comes_is_no_dissolve():
+    """Detail goes as it covers more and more, and no frame has less than both ends."""
+    pictures = take(0, 80)
+    for number in range(30, 80):
+        edge = round(SIZE[1] * 0.7 * min(1.0, (number - 30) / 24))
+        pictures[number] = pictures[number].clone()
+        pictures[number][:, :edge] = 0.2 + 0.02 * torch.randn(SIZE[0], edge, 1).expand(-1, -1, 3)
+    assert starts(pictures) == []
