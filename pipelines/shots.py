@@ -47,8 +47,8 @@ UNMIXED = 0.3
 UNEVEN = 0.17
 #: Least contrast of one end of a dissolve beside the other.
 DIM = 0.3
-#: Most detail of a dissolve's middle beside its ends': a half of each of two unlike pictures has 0.71. It is 0.65 to 0.82 in
-#: the middles of dissolves that were measured, and 0.87 to 0.92 where a large thing only came or went.
+#: Most detail of a dissolve's middle beside its ends': a half of each of two unlike pictures has 0.71. It is 0.65 to
+#: 0.82 in the middles of dissolves that were measured, and 0.87 to 0.92 where a large thing only came or went.
 MIXED_DETAIL = 0.85
 #: Share of the places that may be less colored than what a frame is judged by.
 _QUANTILE = 0.9
