@@ -57,9 +57,9 @@ def agreed(
     :param most: see ``lookup.shortlisted``.
     :param strength: see :func:`agreement`; 0 asks once.
     :param prior: (sources,), added to the logits of each source's entries; None adds nothing.
-    :returns: of which ``match`` says how alike the best entry is, without what its source was spoken for.
     :param step: the first time only every so many places are asked, in both directions: what they agree on is a mean
         over many of them.
+    :returns: ``match`` says how alike the best entry is, without what speaks for its source.
     """
     chosen = shortlisted(queries, grid, memory, most, device, prior)
     before = None if prior is None else prior[None]
