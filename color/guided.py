@@ -23,9 +23,10 @@ REACH = 2
 
 
 def follow_edges(chroma: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
-    """Chroma whose edges lie where those of the picture are: the guided filter at one size.
+    """Chroma without grain, with its edges where those of the picture are: the guided filter at one size.
 
-    Optical flow is smooth, so a thing takes a seam of its ground along, and the ground a seam of the thing.
+    What was carried brings the grain of where it comes from, and a seam along things, since optical flow is smooth. A
+    seam of about a pixel is put right; a wider one only becomes softer.
 
     :param chroma: (h, w, 2), a and b.
     :param lightness: (h, w), CIE L without grain, or the grain comes into the chroma.

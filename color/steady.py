@@ -6,8 +6,8 @@ a share, and all of it where the flow is not believed (:mod:`.frame_flow`), so t
 cut. A frame's own chroma counts by its confidence. What is given (pinned) is very precise: it holds on its frame and
 is carried on from there.
 
-The recursion forward sees all frames before. The one backward begins at most ``ahead`` frames later, so a bounded
-number of planes waits, however long the shot is.
+The recursion forward sees all frames before. The one backward begins at most ``ahead`` frames later, or three times as
+many where chroma is given there, so a bounded number of planes waits, however long the shot is.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ DOUBT, LEAST = 0.05, 1e-3
 #: Precision of chroma that is given, in the most that can be found in all frames together. It is heard of for about
 #: sixty frames. With more, what the flow has laid on wrong places outweighs for too long what is found there.
 GIVEN = 3.0
-#: Frames before a given one that know of it; what it is worth so far from it is little beside what is found there.
-REACH = 60
+#: How many times as far ahead what is given is looked for as what is found. So far from it, it is worth little.
+FARTHER = 3
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def steadied_along(
     """Steady chroma of one shot's frames, which come one after another.
 
     A frame's result comes when ``ahead`` later ones are there, or when there are no more; it depends on no frame but
-    those before and at most ``ahead`` after. At most ``ahead + 1`` frames are kept; before a frame whose chroma is
-    given, so many that those :data:`REACH` frames before it know of it.
+    those before, at most ``ahead`` after, and those up to :data:`FARTHER` times as many after whose chroma is given. At
+    most so many and one are kept.
 
     :param frames: of one size, in order.
     :param keep: 0..1, below 1: the share of what is known that is left after each frame. 0 leaves chroma as it is.
@@ -94,12 +94,12 @@ def steadied_along(
         raise ValueError(f"steadied_along: found keep {keep}, expected 0 or more and below 1.")
     if ahead < 0:
         raise ValueError(f"steadied_along: found {ahead} frames ahead, expected 0 or more.")
-    return _steadied(frames, keep, ahead, pins if ahead else ())
+    return _steadied(frames, keep, ahead, pins)
 
 
 def _steadied(frames: Iterable[Colored], keep: float, ahead: int, pins: Sequence[int]) -> Iterator[Tensor]:
     waiting: deque[_Waiting] = deque()
-    sight = (max(ahead, REACH) if pins else ahead) - ahead // 4
+    sight = (FARTHER * ahead if pins else ahead) - ahead // 4
     first, wanted = 0, _ahead_of(0, ahead, pins)
     before: Look | None = None
     for frame in frames:
@@ -123,7 +123,7 @@ def _steadied(frames: Iterable[Colored], keep: float, ahead: int, pins: Sequence
 
 def _ahead_of(place: int, ahead: int, pins: Sequence[int]) -> int:
     """How many frames after one count for it: more than usual if one of them is given."""
-    return max([ahead, *(pin - place for pin in pins if place < pin <= place + REACH)])
+    return max([ahead, *(pin - place for pin in pins if place < pin <= place + FARTHER * ahead)])
 
 
 def _own(frame: Colored, keep: float) -> Tensor:

@@ -194,14 +194,14 @@ def _of_shots(clips: Sequence[Row]) -> Row:
     tried = [shot["tried"] for shot in shots if "tried" in shot]
     found["tried"] = len(tried)
     if tried:
-        found["without"] = float(np.mean([each["without"] for each in tried if each["without"] is not None]))
+        found["without"] = float(np.mean([each["without"] for each in tried]))
         found["suggested"] = float(np.mean([each["suggested"] for each in tried]))
         found["random"] = float(np.mean([np.mean(each["random"]) for each in tried]))
         better = [[each["suggested"] < other for other in each["random"]] for each in tried]
         found["better than a random one"] = float(np.mean([np.mean(each) for each in better]))
         mean = [each["suggested"] < np.mean(each["random"]) for each in tried]
         found["better than random ones' mean"] = float(np.mean(mean))
-        found["helps"] = float(np.mean([each["suggested"] < each["without"] for each in tried if each["without"]]))
+        found["helps"] = float(np.mean([each["suggested"] < each["without"] for each in tried]))
     return found
 
 

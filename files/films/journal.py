@@ -25,21 +25,21 @@ _VERSION = 1
 _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 #: The byte that is locked on Windows, behind all that is read.
 _LOCKED = 2**20
-#: Letters of what is told of a difference; a digest of that many tells as much as all of it.
+#: Letters up to which values that differ are told, and not only their name.
 _TOLD = 40
 #: Bytes of a line: one of a shot with thumbnail and sizes of ten thousand frames has less.
 _LONGEST = 4_000_000
 
 
-def is_locked(file: BinaryIO) -> bool:
-    """Lock an open file for this process, until it is closed; False where another one has it.
+def take_lock(file: BinaryIO) -> bool:
+    """Lock an open file for this process, until it is closed.
 
-    What cannot be locked at all counts as locked.
+    :returns: False where another process has the lock. Where there are no locks at all, nobody is kept out.
     """
     try:
         import fcntl
     except ImportError:
-        return _is_locked_on_windows(file)
+        return _take_lock_on_windows(file)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -47,7 +47,7 @@ def is_locked(file: BinaryIO) -> bool:
     return True
 
 
-def _is_locked_on_windows(file: BinaryIO) -> bool:
+def _take_lock_on_windows(file: BinaryIO) -> bool:
     """There a lock keeps out the process itself, too, so the file says whose it is, before the byte that is locked."""
     msvcrt: Any = import_module("msvcrt")
     own = str(os.getpid()).encode()
@@ -105,7 +105,7 @@ class Journal:
         if self._lock is not None:
             return
         lock = (self.folder / LOCK).open("a+b")
-        if not is_locked(lock):
+        if not take_lock(lock):
             lock.close()
             raise ValueError(
                 f"{self.folder} is being written by another run; wait until that has ended, or choose another output."

@@ -1,5 +1,6 @@
 """The command ``film``: from a file to a file, what it says, and what it refuses before any work."""
 
+import errno
 import json
 
 import pytest
@@ -99,6 +100,18 @@ def test_a_stopped_run_says_how_to_go_on_and_does(place, tmp_path, capsys, monke
     assert film(place, *named, "--output", out) == 0
     assert written == [4, 5, 6, 7], "the first shot is kept"
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_full_disk_says_how_to_go_on(place, tmp_path, capsys, monkeypatch):
+    from comfyui_exemplar.files.films.output import ShotWriter
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ShotWriter, "write", full)
+    assert film(place, "--key-frame", f"2={place / 'key.png'}", "--output", tmp_path / "out.mkv") == 1
+    said = capsys.readouterr().err
+    assert "the disk is full" in said and "the same command goes on with the rest" in said
 
 
 def test_sound_that_a_container_does_not_take_can_be_left_out(place, tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from comfyui_exemplar import cli
-from comfyui_exemplar.color import desaturate, rgb_to_lab
+from comfyui_exemplar.color import ab_error, desaturate
 from comfyui_exemplar.files.films import open_film
 from comfyui_exemplar.files.pictures import save_picture
 
@@ -26,10 +26,6 @@ def frames_of(path):
     return torch.stack([frame.picture for frame in open_film(path).frames()])
 
 
-def chroma_apart(one, other):
-    return float((rgb_to_lab(one)[..., 1:] - rgb_to_lab(other)[..., 1:]).norm(dim=-1).mean())
-
-
 def test_a_shot_in_color_is_found_and_left_alone(tmp_path):
     """Twelve gray frames, then twelve of another scene in color."""
     truth = [picture(time) for time in range(12)]
@@ -43,7 +39,7 @@ def test_a_shot_in_color_is_found_and_left_alone(tmp_path):
     assert [(shot["start"], shot["stop"], shot["colored"]) for shot in shots] == [(0, 12, False), (12, 24, True)]
     before, after = frames_of(source), frames_of(out)
     assert float((after[12:] - before[12:]).abs().max()) < 0.5 / 255
-    assert chroma_apart(after[:1], truth[0][None]) < 3 < chroma_apart(before[:1], truth[0][None])
+    assert ab_error(after[:1], truth[0][None]) < 3 < ab_error(before[:1], truth[0][None])
 
 
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
@@ -54,7 +50,7 @@ def test_odd_sizes_stay(tmp_path, name):
     assert film(source, tmp_path / "key.png", tmp_path / name, "--cuts", "0") == 0
     made = frames_of(tmp_path / name)
     assert made.shape == (3, 77, 101, 3)
-    assert chroma_apart(made[:1], truth[0][None]) < 3
+    assert ab_error(made[:1], truth[0][None]) < 3
 
 
 def test_high_definition_without_tags_is_read_and_written_as_bt709(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from comfyui_exemplar.color import frame_flow
 from comfyui_exemplar.color.frame_flow import Link, Look, links_between
 from comfyui_exemplar.color.registration import boxed
-from comfyui_exemplar.color.steady import REACH, Colored, steadied_along
+from comfyui_exemplar.color.steady import FARTHER, Colored, steadied_along
 
 SIDE = 64
 #: A red thing on a blue ground.
@@ -260,7 +260,7 @@ def test_frames_long_before_a_given_one_know_of_it_and_none_jumps():
     strong = float(GROUND.norm())
     assert float(far[place]) == pytest.approx(strong, rel=1e-5)
     assert float(far[place - 30]) > 0.3 * strong and float(near[place - 30]) < 0.01 * strong
-    assert float(far[: place - REACH].max()) < 1e-4
+    assert float(far[: place - FARTHER * 20].max()) < 1e-4
     for found in (far, near):
         assert float(found[: place + 1].diff().max()) < 0.2 * strong
 
@@ -274,4 +274,4 @@ def test_no_more_frames_wait_than_know_of_a_given_one():
             yield frame
 
     waits = [read[-1] - number for number, _ in enumerate(steadied_along(counted(), pins=[70]))]
-    assert max(waits) <= REACH + 1 and waits[0] <= 22
+    assert max(waits) <= FARTHER * 20 + 1 and waits[0] <= 22

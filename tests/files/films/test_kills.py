@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from comfyui_exemplar.files.films import FilmOutput, open_film
-from comfyui_exemplar.files.films.journal import is_locked
+from comfyui_exemplar.files.films.journal import take_lock
 
 from ...fixtures import killed_film
 from ...fixtures.film_files import picture, write_film
@@ -97,13 +97,13 @@ def test_two_runs_at_once_are_told_apart_on_windows(tmp_path, monkeypatch):
     taken = []
     on_windows(monkeypatch, taken)
     with place.open("a+b") as mine:
-        assert is_locked(mine)
+        assert take_lock(mine)
         taken.append(1)
         with place.open("a+b") as again:
-            assert is_locked(again), "a run that this process stopped is in nobody's way"
+            assert take_lock(again), "a run that this process stopped is in nobody's way"
         place.write_bytes(b"%d0" % os.getpid())
         with place.open("a+b") as other:
-            assert not is_locked(other)
+            assert not take_lock(other)
 
 
 def test_a_drive_without_locks_is_written_to(tmp_path, monkeypatch):
@@ -114,4 +114,4 @@ def test_a_drive_without_locks_is_written_to(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
         monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=without))
         with (tmp_path / "lock").open("a+b") as file:
-            assert is_locked(file)
+            assert take_lock(file)
