@@ -185,7 +185,7 @@ class ColorizeVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hosts.comfy.color_memories import looking
         from ..hosts.comfy.memory import out_of_memory, results
-        from ..hosts.comfy.videos import film_output, shown, video_of
+        from ..hosts.comfy.videos import film_output, listed, video_of
         from ..pipelines.film import FilmColors, color_film
         from ..pipelines.film_identity import identity
         from ..pipelines.film_memory import check_keys
@@ -232,14 +232,13 @@ class ColorizeVideo(io.ComfyNode):
         )
         bar.finish()
         tell(cls, film)
-        strip = report.strip()
         announce(cls, _summary(report))
         return io.NodeOutput(
             video_of(report.result),
-            *results(strip),
+            *results(report.strip()),
             [1.0 if shot.score is None else shot.score for shot in report.shots],
             -1 if report.suggestion is None else report.suggestion,
-            ui=shown(report.result, inside, strip),
+            ui=listed(report.result, inside),
         )
 
 

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ...files.films import Film, FilmOutput
     from .video_pictures import PicturesFilm
 
-#: What a browser shows.
-_SHOWN = (".mp4",)
-
 
 @dataclass(frozen=True)
 class GivenFilm:
@@ -107,17 +104,14 @@ def _is_begun(output: FilmOutput) -> bool:
     return output.journal.path.is_file()
 
 
-def shown(path: Path, inside: str, otherwise: Any) -> dict[str, Any]:
-    """What the page shows of a film in the output folder.
+def listed(path: Path, inside: str) -> dict[str, Any]:
+    """A film in the output folder, for the page's list of outputs.
 
-    :param otherwise: (1, H, W, 3) in its place, where no browser shows such a film.
+    The node itself shows its last live preview: that stands before what a node ends with until it runs again, and the
+    page takes it for a film, and fails, where the end of a node with a VIDEO socket has ``images``. Save Video behind
+    it plays the film.
     """
-    from comfy_api.latest import ui
-
-    file = {"filename": path.name, "subfolder": inside, "type": "output"}
-    if path.suffix in _SHOWN:
-        return {"images": [file], "animated": (True,)}
-    return {"images": ui.PreviewImage(otherwise).as_dict()["images"], "videos": [file]}
+    return {"video": [{"filename": path.name, "subfolder": inside, "type": "output"}]}
 
 
 def video_of(path: Path) -> Any:

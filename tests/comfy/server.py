@@ -291,6 +291,7 @@ class Server:
 VIRTUAL = {"Note", "MarkdownNote"}
 UPLOAD = "IMAGEUPLOAD"  # a button of the page, which no prompt has
 LIST = "COMFY_AUTOGROW_V3"  # sockets that grow, each named after the input
+NESTED = "COMFY_DYNAMICCOMBO_V3"  # a choice with inputs of its own, named behind a dot
 MUTED = 2  # a node that the page leaves out of the prompt
 
 
@@ -334,12 +335,14 @@ def check_inputs(object_info: dict, node_id: str, body: dict) -> None:
     where = f"node {node_id} ({body['class_type']})"
     named = {key: key if key in specs else key.split(".")[0] for key in body["inputs"]}  # a list's are masks.mask0 ...
     assert set(named.values()) <= set(specs), where
-    assert all(key == whole or specs[whole][0] == LIST for key, whole in named.items()), where
+    assert all(key == whole or specs[whole][0] in (LIST, NESTED) for key, whole in named.items()), where
     assert set(info["input"].get("required", {})) <= set(named.values()), where
     for key, value in body["inputs"].items():
         kind, options = (*specs[named[key]], {})[:2]
         if isinstance(value, list) or key == "ckpt_name":  # checkpoints are the user's own
             continue
+        if kind == NESTED:  # its choices have inputs of their own
+            options = {"options": [option["key"] for option in options["options"]]}
         choices = kind if isinstance(kind, list) else options.get("options")
         assert choices is None or value in choices, f"{where}.{key}"
         if "min" in options:

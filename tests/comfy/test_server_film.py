@@ -56,14 +56,14 @@ def check_film(path):
 def test_what_the_page_is_told(server):
     prompt = to_prompt(load_workflow(FILM))
     node = only(prompt, "ExemplarColorizeVideo")
+    del prompt[only(prompt, "SaveVideo")]  # which takes no ProRes
     prompt[node]["inputs"] |= {"key_method": "none", "cuts": "0", "resolution": 64, "filename_prefix": "exemplar/told"}
-    history = json.loads(server.raw(f"/history/{wait_for(server, prompt)}"))
-    (told,) = [found["outputs"][node] for found in history.values()]
-    assert told["animated"] == [True] and told["images"][0]["filename"] == "told_00001_.mp4"
-    prompt[node]["inputs"]["codec"] = "prores"
-    history = json.loads(server.raw(f"/history/{wait_for(server, prompt)}"))
-    (told,) = [found["outputs"][node] for found in history.values()]
-    assert told["videos"][0]["filename"] == "told_00002_.mov" and told["images"][0]["type"] == "temp"
+    for codec, name in (("h264", "told_00001_.mp4"), ("prores", "told_00002_.mov")):
+        prompt[node]["inputs"]["codec"] = codec
+        history = json.loads(server.raw(f"/history/{wait_for(server, prompt)}"))
+        (told,) = [found["outputs"][node] for found in history.values()]
+        assert told["video"] == [{"filename": name, "subfolder": "exemplar", "type": "output"}]
+        assert "animated" not in told and "images" not in told
 
 
 def wait_for(server, prompt):

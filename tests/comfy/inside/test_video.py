@@ -70,15 +70,12 @@ def test_a_file_gets_color_and_keeps_lightness_times_and_sound(gray, colored, ou
     assert facts.audio == 1 and facts.rate == RATE
     assert len(scores) == 2 and all(0 < each <= 1 for each in scores) and suggestion in range(10)
     assert strip.ndim == 4 and strip.shape[0] == 1 and strip.shape[-1] == 3
-    assert made.ui["videos"] == [{"filename": "colored_00001_.mkv", "subfolder": "video", "type": "output"}]
+    assert made.ui["video"] == [{"filename": "colored_00001_.mkv", "subfolder": "video", "type": "output"}]
 
 
-def test_the_page_shows_what_it_can_play(gray, colored, output):
+def test_the_page_lists_the_film(gray, colored, output):
     made = colored(InputImpl.VideoFromFile(str(gray)))
-    assert made.ui == {
-        "images": [{"filename": "colored_00001_.mp4", "subfolder": "video", "type": "output"}],
-        "animated": (True,),
-    }
+    assert made.ui == {"video": [{"filename": "colored_00001_.mp4", "subfolder": "video", "type": "output"}]}
     second = colored(InputImpl.VideoFromFile(str(gray)))
     assert files(output) == ["colored_00001_.mp4", "colored_00002_.mp4"]
     one, two = ((output / "video" / name).read_bytes() for name in files(output))
