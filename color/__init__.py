@@ -5,10 +5,11 @@ and give back the caller's dtype, device and batch. What pictures, masks and any
 :mod:`.pictures`, :mod:`.gray`, :mod:`.masks` and :mod:`.tensors`; :mod:`.batches` says how many fit together, in number
 and in memory. Where a picture's places lie in a drifted copy of it is found by :mod:`.registration` (one fit for all),
 :mod:`.flow` (what moved within it; start there) and :mod:`.evidence` (how sure it is); :mod:`.transfer` carries the
-copy's chroma over. Of the frames of a film :mod:`.frame_flow` lays neighbors on each other, :mod:`.steady`
-averages along that, and :mod:`.temporal` in place. What every room needs stands here too: :mod:`.devices` says what
-torch can be asked of a device, :mod:`.held` makes values that count as the tensors in them. OpenCV is imported
-when it is called for: :mod:`.official` needs it, registration and what follows motion are better with it.
+copy's chroma over. Of the frames of a film :mod:`.frame_flow` lays neighbors on each other, :mod:`.steady` averages
+along that, and :mod:`.temporal` in place. :mod:`.measures` are what papers report. What every room needs stands here
+too: :mod:`.devices` says what torch can be asked of a device, :mod:`.held` makes values that count as the tensors in
+them. OpenCV is imported when it is called for: :mod:`.official` needs it, registration and what follows motion are
+better with it.
 """
 
 from .batches import check_batch, check_count, check_masks, in_batches, part_of

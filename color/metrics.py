@@ -16,7 +16,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     :returns: ``(B,)`` float32, dB; infinite for equal pictures.
     :raises ValueError: when sizes or batches do not fit.
     """
-    _check_pair(a, b, (1, 3, 4))
+    check_pair(a, b, (1, 3, 4))
     return -10 * (a.float() - b.float().to(a.device)).square().mean((1, 2, 3)).log10()
 
 
@@ -28,7 +28,7 @@ def ab_error(a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor | None = None)
     :returns: ``(B,)`` float32, Lab units.
     :raises ValueError: when sizes or batches do not fit, or a mask is empty.
     """
-    _check_pair(a, b, (3,))
+    check_pair(a, b, (3,))
     difference = rgb_to_lab(a.float())[..., 1:] - rgb_to_lab(b.float())[..., 1:].to(a.device)
     distance = difference.norm(dim=-1)
     if mask is None:
@@ -53,7 +53,7 @@ def luminance_error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     :returns: ``(B,)`` float32, 0..100.
     :raises ValueError: when sizes or batches do not fit.
     """
-    _check_pair(a, b, (3,))
+    check_pair(a, b, (3,))
     return (luminance(a.float()) - luminance(b.float()).to(a.device)).abs().mean((1, 2))
 
 
@@ -70,7 +70,7 @@ def color_ghosting(picture: torch.Tensor, gray: torch.Tensor, edge: float = 4.0,
     :returns: ``(B,)`` float32, Lab units a pixel; 0 where every pixel is near an edge.
     :raises ValueError: when sizes or batches do not fit.
     """
-    _check_pair(picture, gray, (3,))
+    check_pair(picture, gray, (3,))
     chroma = _steps(rgb_to_lab(picture.float())[..., 1:].movedim(-1, 1))
     lightness = _steps(luminance(gray.float())[:, None].to(chroma.device))
     edges = torch.nn.functional.max_pool2d((lightness > edge).float(), 2 * reach + 1, 1, reach)
@@ -85,7 +85,12 @@ def _steps(maps: torch.Tensor) -> torch.Tensor:
     return (right.square() + down.square()).sum(1, keepdim=True).sqrt()
 
 
-def _check_pair(a: torch.Tensor, b: torch.Tensor, channels: tuple[int, ...]) -> None:
+def check_pair(a: torch.Tensor, b: torch.Tensor, channels: tuple[int, ...]) -> None:
+    """Refuse two pictures, or batches, that cannot be compared place by place.
+
+    :param channels: the channel counts that are accepted.
+    :raises ValueError: no pictures, or sizes or batches that do not fit.
+    """
     check_picture(a, "first picture", channels)
     check_picture(b, "second picture", channels)
     if a.shape[1:] != b.shape[1:]:
