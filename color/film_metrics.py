@@ -34,22 +34,30 @@ def cdc(frames: Iterable[Tensor]) -> float:
     :returns: 0 to log 2.
     :raises ValueError: for fewer than five frames.
     """
+    return cdc_of_shares(map(channel_shares, frames))
+
+
+def cdc_of_shares(shares: Iterable[Tensor]) -> float:
+    """:func:`cdc` of frames that were looked at before.
+
+    :param shares: each (3, 256), as :func:`channel_shares` gives it.
+    :raises ValueError: for fewer than five frames.
+    """
     last: deque[Tensor] = deque(maxlen=max(STEPS))
     sums, counts = dict.fromkeys(STEPS, 0.0), dict.fromkeys(STEPS, 0)
-    for frame in frames:
-        shares = _histograms(frame)
+    for each in shares:
         for step in STEPS:
             if len(last) >= step:
-                sums[step] += _divergence(last[-step], shares)
+                sums[step] += _divergence(last[-step], each)
                 counts[step] += 1
-        last.append(shares)
+        last.append(each)
     if not all(counts.values()):
         raise ValueError(f"cdc: found {len(last)} frames, expected at least {max(STEPS) + 1}; take a longer shot.")
     return sum(sums[step] / counts[step] for step in STEPS) / len(STEPS)
 
 
-def _histograms(frame: Tensor) -> Tensor:
-    """(3, 256) float64: shares of the 8-bit levels of each channel."""
+def channel_shares(frame: Tensor) -> Tensor:
+    """(3, 256) float64 of a frame, (H, W, 3) in 0..1: shares of the 8-bit levels of each channel."""
     levels = (frame.detach().cpu().float().clamp(0, 1) * 255).round().long().flatten(0, 1)
     return torch.stack([torch.bincount(channel, minlength=256) for channel in levels.T]).double() / len(levels)
 

@@ -27,6 +27,7 @@ SLOW = (
     "parity/test_exemplar.py",
     "parity/test_lcad_instances.py",
     "parity/test_lcad_sampling.py",
+    "parity/test_measure.py",
     "parity/test_vct_concept.py",
     "parity/test_vct_control.py",
     "parity/test_vct_pivot.py",

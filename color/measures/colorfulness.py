@@ -25,10 +25,11 @@ def colorfulness(picture: Tensor) -> Tensor:
 
 
 def colorfulness_as_ddcolor(picture: Tensor) -> Tensor:
-    """:func:`colorfulness` as the programs of DDColor (Kang et al. 2023) and ColorMNet compute it.
+    """:func:`colorfulness` as the program of DDColor (Kang et al. 2023) computes it.
 
-    They take absolute values of rg and yb first, which moves the means away from 0 and makes the deviations smaller.
-    The picture is taken in 8 bits, as they have it.
+    It takes absolute values of rg and yb first, which moves the means away from 0 and makes the deviations smaller. The
+    picture is taken in 8 bits, as the program has it. ColorMNet's has the same lines for pictures in the other order,
+    so that red and blue are exchanged there: hand over ``picture.flip(-1)`` for its number.
 
     :param picture: ``(B, H, W, 3)``, sRGB in 0..1.
     :returns: ``(B,)`` float64 on the CPU, in levels of 0..255.

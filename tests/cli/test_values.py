@@ -8,6 +8,7 @@ from comfyui_exemplar import cli
 
 #: What a command needs beside the option that is tried; its inputs are missing, so that nothing is ever worked on.
 NEEDED = {
+    "measure": ["missing"],
     "app": ["--model", "missing.safetensors"],
     "doctor": ["--model", "missing.safetensors"],
     "auto": ["missing.png"],

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from .ddcolor_set import DDColorSet
 from .deadiff_set import DEADiffSet
 from .lcad_set import LCADSet
+from .measure_set import MeasureSet
 from .vct_set import VCTSet
 
 
@@ -52,6 +53,11 @@ def exemplar_set() -> ParitySet:
 @pytest.fixture(scope="session")
 def ddcolor_set() -> DDColorSet:
     return DDColorSet(parity_folder("ddcolor"))
+
+
+@pytest.fixture(scope="session")
+def measure_set() -> MeasureSet:
+    return MeasureSet(parity_folder("measure"))
 
 
 @pytest.fixture(scope="session")
