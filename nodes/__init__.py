@@ -22,6 +22,7 @@ from . import (
     lcad,
     lcad_instances,
     match,
+    measure,
     memory,
     memory_colorize,
     memory_files,
@@ -64,6 +65,7 @@ _ALL = [
     *photographs.NODES,
     *transfer.NODES,
     *match.NODES,
+    *measure.NODES,
     *steady.NODES,
     *video.NODES,
 ]

@@ -105,6 +105,11 @@ def _plain(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else number(value)
 
 
+def as_json(measured: Measured) -> str:
+    """:func:`content` as text."""
+    return json.dumps(content(measured), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def check_place(path: Path) -> None:
     """Whether numbers may go to a place: older ones of this kind are replaced, nothing else.
 
@@ -126,9 +131,8 @@ def save(measured: Measured, path: Path) -> None:
 
     :raises OSError: it cannot be written; an older file is as it was.
     """
-    text = json.dumps(content(measured), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with whole(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(as_json(measured), encoding="utf-8")
 
 
 def picture(measured: Measured) -> Tensor:

@@ -28,6 +28,7 @@ SYSTEMS = {
     "Style or thing of a reference": ("deadiff", ("deadiff",)),
     "Translation, prompt-to-prompt": ("vct", ("vct", "vct_concept", "vct_pivot", "vct_control")),
     "Lightness and chroma": ("nodes", ("color",)),
+    "How good colors are": ("measure", ("measure",)),
     "Whether all is as it should be": ("doctor", ("doctor",)),
     "Pictures, embedded model": ("photographs", ("photographs", "embedded", "published_sampler")),
 }

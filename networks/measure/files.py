@@ -101,10 +101,13 @@ class MeasureNetworks:
     missing: Sequence[str] = ()
 
 
-def load_networks(folder: Path | None, *, device: str | torch.device = "cpu") -> MeasureNetworks:
+def load_networks(
+    folder: Path | None, *, device: str | torch.device = "cpu", called: str | None = None
+) -> MeasureNetworks:
     """All networks whose files a folder has.
 
     :param folder: None for none of them.
+    :param called: what the user calls the folder, where that is not its path.
     :raises FileNotFoundError: no such folder.
     :raises ValueError: no folder, or a file that is damaged or another one.
     """
@@ -113,7 +116,7 @@ def load_networks(folder: Path | None, *, device: str | torch.device = "cpu") ->
             raise ValueError(f"{folder} is a file, expected a folder with files of weights; name the folder it is in.")
         raise FileNotFoundError(f"{folder} does not exist; name a folder with files of weights.")
     fid, torchvision, alexnet, heads = (each.find(folder) for each in (FID, TORCHVISION, ALEXNET, HEADS))
-    where = "no folder of weights is named" if folder is None else f"{folder} lacks what it needs"
+    where = f"{called or folder} lacks what it needs" if called or folder else "no folder of weights is named"
     missing = []
     if fid is None:
         missing.append(f"FID and SI-FID are left out, {where}: get {FID.advice}.")

@@ -218,3 +218,9 @@ class Inception(nn.Module):
         for name in names:
             x = self.get_submodule(name)(x)
         return x
+
+
+def working_bytes(height: int, width: int, *, resize: bool = True) -> int:
+    """What :meth:`Inception.look` of a picture needs beside the weights, in bytes, at its peak: a rough upper bound."""
+    # Three maps of the stem's 64 channels at half the size, and what a convolution lays out beside them.
+    return 4 * (3 * 64 // 4 + 9 * 64 // 4) * (SIDE * SIDE if resize else height * width)

@@ -61,3 +61,10 @@ class Perceptual(nn.Module):
             x = F.relu(self.features[name](x))
             found.append(x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + _EPS))
         return found
+
+
+def working_bytes(height: int, width: int) -> int:
+    """What a pair of pictures needs beside the weights, in bytes, at its peak: a rough upper bound."""
+    # Both pictures and their scaled copies, and five layers that together have fewer numbers than four of 64 channels
+    # at a quarter of the size.
+    return 4 * (4 * 3 + 2 * 4 * 64 // 16 + 121 * 3 // 16) * height * width

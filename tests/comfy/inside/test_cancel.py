@@ -91,8 +91,8 @@ SHORT = {
     "ExemplarWorkingSize",
 }
 #: What a node gives are times, and a file: test_doctor.py. They go through no network, but take long: test_steady.py,
-#: test_video.py.
-ELSEWHERE = {"ExemplarDoctor", "ExemplarSteadyColor", "ExemplarFindShots"}
+#: test_video.py, test_measure.py.
+ELSEWHERE = {"ExemplarDoctor", "ExemplarSteadyColor", "ExemplarFindShots", "ExemplarMeasure"}
 MOMENTS = ("first", "middle", "last")
 
 

@@ -79,6 +79,7 @@ WITHOUT = {
     "ExemplarMergeLuminance",
     "ExemplarMatchColors",
     "ExemplarSteadyColor",
+    "ExemplarMeasure",  # with files of networks: test_measure.py
     "ExemplarAttentionMap",
     "ExemplarLoadDDColor",
     "ExemplarConfidenceBlend",

@@ -309,6 +309,7 @@ RUNS: dict[str, Run] = {
     "ExemplarSteadyColor": _plain(
         "ExemplarSteadyColor", color_image=lambda kit, n: kit.colors(n), image=lambda kit, n: kit.grays(n)
     ),
+    "ExemplarMeasure": _plain("ExemplarMeasure", color_image=lambda kit, n: kit.colors(n)),
     "ExemplarMatchColors": _plain(
         "ExemplarMatchColors", image=lambda kit, n: kit.grays(n), reference=lambda kit, _: kit.colors(1)
     ),

@@ -48,6 +48,8 @@ class Outcome:
         for output, value in zip(schema.outputs, made.result or (), strict=True):
             self._take(output.display_name, value, output.get_io_type())
         for shown in (made.ui or {}).get("images", ()) if isinstance(made.ui, dict) else ():
+            if shown["type"] == "temp":  # a preview of what it gave
+                continue
             path = pathlib.Path(folder_paths.get_output_directory()) / shown["subfolder"] / shown["filename"]
             # the number in a name counts up
             self.parts[f"file {len(self.parts)}"] = _content(path)

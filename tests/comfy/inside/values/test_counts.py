@@ -21,8 +21,9 @@ PAIRS = [
         [item for item in node.define_schema().inputs if item.get_io_type() in KINDS], 2
     )
 ]
-#: Charts of numbers, whose bars may end a pixel higher where a number's last digits differ.
-CHARTS = ("strip",)
+#: Charts of numbers, whose bars may end a pixel higher where a number's last digits differ, or which have a point for
+#: each picture.
+CHARTS = ("strip", "plot")
 #: What may be named where a number is wrong: the other one of two that do not go together.
 ALSO = ("image", "input_inversion", "reference_inversion", "inversion", "reference", "color_image")
 
