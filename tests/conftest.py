@@ -13,6 +13,7 @@ SLOW = (
     "cli/test_colorize.py",
     "cli/test_colorize_memory.py",
     "cli/test_describe.py",
+    "cli/test_reproduce.py",
     "cli/test_translate.py",
     "comfy/",
     "files/films/",
