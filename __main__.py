@@ -4,6 +4,7 @@ python -m comfyui_exemplar colorize photo.png --reference example.png --model sd
 python -m comfyui_exemplar auto photo.png --model ddcolor_modelscope.pth
 python -m comfyui_exemplar translate photo.png --reference painting.png --model sd15.safetensors
 python -m comfyui_exemplar describe photo.png --prompt "a green apple" --model lcad.ckpt
+python -m comfyui_exemplar measure results --reference references --truth originals
 python -m comfyui_exemplar doctor --json report.json
 python -m comfyui_exemplar extract-deadiff deadiff.ckpt deadiff-adapter.safetensors
 """

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     from ..files.pictures import load_picture
     from ..files.saving import save_picture
     from ..networks.measure.files import load_networks
-    from ..pipelines.measure import MeasureSettings, Measuring, Pair
+    from ..pipelines.measure import MeasureSettings, Measuring, Pair, check_frames
     from ..pipelines.measure_report import SUFFIX, check_place, picture, save, table
 
     settings = MeasureSettings.resolve(**common.chosen(options, MeasureSettings))
@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
         for option, name in _AGAINST.items()
         if (place := getattr(options, option)) is not None
     }
-    _check(outputs, against, settings.frames)
+    check_frames(settings, len(outputs), "--frames")
+    _check(outputs, against)
     for place, suffixes in ((options.json, (SUFFIX,)), (options.plot, (".png", ".jpg"))):
         if place is not None:
             check_destination(place, suffixes)
@@ -101,12 +102,11 @@ def say_table(text: str) -> None:
         say(line)
 
 
-def _check(outputs: list[Path], against: dict[str, dict[Path, Path]], frames: bool) -> None:
+def _check(outputs: list[Path], against: dict[str, dict[Path, Path]]) -> None:
     """Whether sizes fit, before any work.
 
-    :raises ValueError: a truth or an input of another size, or frames that are too few or of several sizes.
+    :raises ValueError: a truth or an input of another size.
     """
-    from ..color.film_metrics import STEPS
     from ..files.pictures import picture_size
 
     for path in outputs:
@@ -121,8 +121,3 @@ def _check(outputs: list[Path], against: dict[str, dict[Path, Path]], frames: bo
                     f"--{option} {other}: found {found[1]} x {found[0]} pixels, expected {width} x {height}, as {path} "
                     "has; scale one of them, all by the same program."
                 )
-    if frames and len(outputs) <= max(STEPS):
-        raise ValueError(
-            f"--frames: found {len(outputs)} pictures, expected at least {max(STEPS) + 1} frames of one shot; leave it "
-            "out."
-        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..color import check_batch
-from ..pipelines.measure import MeasureSettings, Measuring, Pair
+from ..pipelines.measure import MeasureSettings, Measuring, Pair, check_frames
 from ..settings import setting
 from .common import CATEGORY, FrameProgress
 from .inputs import optional_picture, picture
@@ -112,6 +112,7 @@ class Measure(io.ComfyNode):
         against = {"reference": reference, "truth": truth, "image": image}
         checked = {name: optional_picture(cls, each, name) for name, each in against.items()}
         count = check_batch(color_image=color_image, **checked)
+        check_frames(settings, count)
         known = {_PARTS[name]: each for name, each in checked.items() if each is not None}
         measuring = Measuring(settings, host.load() if settings.networks else None)
         progress = FrameProgress(count)

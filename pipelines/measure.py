@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..color import ab_error, as_picture, color_ghosting, luminance_error, psnr
-from ..color.film_metrics import cdc_of_shares, channel_shares
+from ..color.film_metrics import STEPS, cdc_of_shares, channel_shares
 from ..color.measures import (
     colorfulness,
     colorfulness_as_ddcolor,
@@ -43,6 +43,19 @@ class MeasureSettings(Settings):
         "On, the pictures are the frames of one shot, in order, and how steady their colors are is measured, too "
         "(CDC). Off for pictures that have nothing to do with each other.",
     )
+
+
+def check_frames(settings: MeasureSettings, count: int, name: str = "frames") -> None:
+    """Whether there are as many pictures as steadiness is measured of, before any work.
+
+    :param name: what the user calls the setting.
+    :raises ValueError: too few.
+    """
+    if settings.frames and count <= max(STEPS):
+        raise ValueError(
+            f"{name}: found {count} picture(s), expected at least {max(STEPS) + 1}, the frames of one shot; leave it "
+            "off, or take a longer shot."
+        )
 
 
 class Seen(Protocol):

@@ -66,7 +66,7 @@ def test_frames(folder, capsys):
         (("out", "--truth", "twice"), "expected one picture of a name"),
         (("out", "--truth", "small"), "found 24 x 20 pixels, expected 48 x 40"),
         (("out", "--input", "small"), "--input small/000.png: found 24 x 20"),
-        (("out", "--frames"), "--frames: found 3 pictures, expected at least 5"),
+        (("out", "--frames"), "--frames: found 3 picture(s), expected at least 5"),
         (("out", "--weights", "nothing"), "nothing does not exist; name a folder with files of weights"),
         (("out", "--json", "gt/000.png"), ".json"),
         (("out", "--json", "mine.json"), "mine.json holds no measures of ours"),

@@ -111,7 +111,7 @@ def test_it_stops_at_any_picture(nodes, folder, monkeypatch):
         ({"truth": blobs(2, 2)}, "Batch sizes do not fit"),
         ({"truth": blobs(2, 3, 30, 80)}, "picture 1: found a truth of 80 x 30 pixels for 80 x 64, expected the same"),
         ({"image": blobs(2) * 255}, "image: found values from"),
-        ({"frames": True}, "found 3 frames, expected at least 5"),
+        ({"frames": True}, r"frames: found 3 picture\(s\), expected at least 5"),
     ],
 )
 def test_refusals(nodes, folder, inputs, said):
