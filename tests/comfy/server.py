@@ -115,7 +115,7 @@ class Run:
     :param error: message of the node that failed.
     :param node: id of the node that failed or was interrupted.
     :param cached: ids of nodes that did not run because their result was there.
-    :param files: files that output nodes wrote, by node id.
+    :param files: files that output nodes wrote, by node id. ``texts``: what they show as text.
     """
 
     status: str
@@ -123,6 +123,7 @@ class Run:
     node: str | None
     cached: set[str]
     files: dict[str, list[Path]]
+    texts: dict[str, list[str]]
 
 
 class Server:
@@ -285,6 +286,7 @@ class Server:
             failure.get("node_id"),
             set(messages.get("execution_cached", {}).get("nodes", ())),
             files,
+            {node: output.get("text", []) for node, output in found["outputs"].items()},
         )
 
 
