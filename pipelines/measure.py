@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -112,8 +112,8 @@ class Networks(Protocol):
         ...
 
     @property
-    def missing(self) -> Sequence[str]:
-        """A line for each measure that has to be left out."""
+    def missing(self) -> Mapping[str, str]:
+        """By the names above, which measures have to be left out, and why."""
         ...
 
 
@@ -137,6 +137,9 @@ class Pair:
 _LEAST = 35
 
 Measure = Callable[[Tensor, Tensor], Tensor]
+
+#: Against what pictures are measured through each network.
+_NEEDING = {"inception": {"reference", "truth"}, "torchvision": {"truth"}, "perceptual": {"reference", "truth"}}
 
 #: Of a picture and what it is measured against: as published, as defined.
 _OF_PAIRS: dict[str, tuple[Measure | None, Measure]] = {
@@ -166,6 +169,7 @@ class Measuring:
     _features: dict[str, list[Tensor]] = field(default_factory=dict)
     _shares: list[Tensor] = field(default_factory=list)
     _refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    _needed: set[str] = field(default_factory=set)
 
     def add(self, pair: Pair) -> None:
         """Measure a picture.
@@ -184,6 +188,7 @@ class Measuring:
         if "gray" not in known and "truth" in known:
             known["gray"] = known["truth"]
         self.names.append(pair.name)
+        self._needed |= known.keys()
         for metric in METRICS:
             if metric.key in _OF_PAIRS and metric.needs in known:
                 measures = _OF_PAIRS[metric.key]
@@ -206,12 +211,13 @@ class Measuring:
         try:
             return float(measure(output, other))
         except ValueError as error:
-            self._refuse(metric, measure.__name__, str(error))
+            how = "as published" if measure is _OF_PAIRS[metric.key][0] else "as defined"
+            self._refuse(metric, measure.__name__, f"{how}: {error}")
             return None
 
     def _refuse(self, metric: Metric, what: str, said: str) -> None:
         """Remember why a measure has no number for a picture: the first reason, and of how many."""
-        count, first = self._refused.get(what, (0, f"{metric.name}: {said}"))
+        count, first = self._refused.get(what, (0, f"{metric.name}, {said}"))
         self._refused[what] = (count + 1, first)
 
     @torch.no_grad()
@@ -243,7 +249,7 @@ class Measuring:
         published = single_image_distance_as_exemplar(seen["output"].first[0], seen["reference"].first[0])
         small = min((output, reference), key=lambda picture: min(picture.shape[1:3]))
         if min(small.shape[1:3]) < _LEAST:
-            self._refuse(metric, "places", f"found {_size(small)} pixels, expected at least {_LEAST} a side.")
+            self._refuse(metric, "places", f"as defined: found {_size(small)} pixels, expected at least {_LEAST}.")
         else:
             looks = (network.look(each.to(self.device), resize=False, whole=False) for each in (output, reference))
             defined = single_image_distance(*(look.second[0] for look in looks))
@@ -261,10 +267,8 @@ class Measuring:
                 continue
             metric, other = METRIC[f"lpips_{name}"], known[name]
             if other.shape != output.shape or min(output.shape[1:3]) < _LEAST:
-                said = (
-                    f"found {_size(other)} for {_size(output)} pixels, expected the same and at least {_LEAST} a side."
-                )
-                self._refuse(metric, metric.key, said)
+                said = f"found {_size(other)} for {_size(output)} pixels"
+                self._refuse(metric, metric.key, f"{said}, expected the same and at least {_LEAST} a side.")
                 self._note(metric.key, None, None)
                 continue
             defined = distance(other, 2, -1)
@@ -282,7 +286,7 @@ class Measuring:
         if any(row.metric.key.startswith("fid") for row in rows):
             notes.append(f"FID of {len(self.names)} pictures: it falls with their number; compare sets of one number.")
         if self.networks is not None:
-            notes += self.networks.missing
+            notes += [said for name, said in self.networks.missing.items() if self._needed & _NEEDING[name]]
         return Measured(tuple(rows), tuple(self.names), tuple(notes))
 
     def _row(self, metric: Metric) -> Row | None:

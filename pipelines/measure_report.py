@@ -176,9 +176,12 @@ def _plot(pen: Any, row: Row, left: int, top: int, font: Any) -> None:
         return
     low, high = min(finite), max(finite)
     if high == low:
+        marks = [(low, (box[1] + box[3]) / 2 - 7)]
         low, high = low - 0.5, high + 0.5
-    for value, y in ((high, box[1]), (low, box[3] - 12)):
-        pen.text((left + 6, y), f"{value:.4g}", fill="gray", font=font)
+    else:
+        marks = [(high, box[1]), (low, box[3] - 14)]
+    for value, y in marks:
+        pen.text((left + 4, y), f"{value:.3g}", fill="gray", font=font)
 
     def at(index: int, value: float) -> tuple[float, float]:
         x = box[0] + (box[2] - box[0]) * (index + 0.5) / len(row.each)

@@ -48,12 +48,12 @@ def histogram_intersection_as_exemplar(picture: Tensor, reference: Tensor) -> Te
     if tuple(picture.shape[1:3]) != (_SIDE, _SIDE):
         raise ValueError(
             f"picture: found {picture.shape[2]} x {picture.shape[1]} pixels, expected {_SIDE} x {_SIDE}, which is all "
-            "that the published program takes; scale it, or take histogram_intersection."
+            "that the published program takes; scale it."
         )
     if min(reference.shape[1:3]) < _SMALL:
         raise ValueError(
             f"reference: found {reference.shape[2]} x {reference.shape[1]} pixels, expected at least {_SMALL} a side; "
-            "take a larger one, or histogram_intersection."
+            "take a larger one."
         )
     check_batch(picture=picture, reference=reference)
     shrunk = enlarged_in_8_bits(shrunk_in_8_bits(levels(reference)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -92,13 +92,13 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 class MeasureNetworks:
     """What a folder of weights gives measures to look through; None for what it lacks.
 
-    :param missing: a line for each measure that has to be left out, with the file to get.
+    :param missing: by a network's name here, which measures have to be left out, and which file to get.
     """
 
     inception: Inception | None = None
     torchvision: Inception | None = None
     perceptual: Perceptual | None = None
-    missing: Sequence[str] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_networks(
@@ -116,17 +116,17 @@ def load_networks(
             raise ValueError(f"{folder} is a file, expected a folder with files of weights; name the folder it is in.")
         raise FileNotFoundError(f"{folder} does not exist; name a folder with files of weights.")
     fid, torchvision, alexnet, heads = (each.find(folder) for each in (FID, TORCHVISION, ALEXNET, HEADS))
-    where = f"{called or folder} lacks what it needs" if called or folder else "no folder of weights is named"
-    missing = []
+    where = f"{called or folder} lacks a file" if called or folder else "no folder of weights is named"
+    missing = {}
     if fid is None:
-        missing.append(f"FID and SI-FID are left out, {where}: get {FID.advice}.")
+        missing["inception"] = f"FID and SI-FID are left out: {where}; get {FID.advice}."
     if torchvision is None:
-        missing.append(f"FID as DDColor publishes it is left out, {where}: get {TORCHVISION.advice}.")
+        missing["torchvision"] = f"FID as DDColor publishes it is left out: {where}; get {TORCHVISION.advice}."
     if lacking := [file.advice for file, path in ((ALEXNET, alexnet), (HEADS, heads)) if path is None]:
-        missing.append(f"LPIPS is left out, {where}: get {' and '.join(lacking)}.")
+        missing["perceptual"] = f"LPIPS is left out: {where}; get {' and '.join(lacking)}."
     return MeasureNetworks(
         None if fid is None else load_inception(fid, device=device),
         None if torchvision is None else load_inception(torchvision, "torchvision", device=device),
         None if alexnet is None or heads is None else load_perceptual(alexnet, heads, device=device),
-        tuple(missing),
+        missing,
     )

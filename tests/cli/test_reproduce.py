@@ -39,7 +39,7 @@ def test_both_methods_and_going_on(data, capsys):
         "The paper's are of 335 pairs, ours of 2.",
         "FID falls with the number of pictures: of another number it does not compare.",
     ]
-    assert "FID and SI-FID are left out, no folder of weights is named: get " in said.out
+    assert "FID and SI-FID are left out: no folder of weights is named; get " in said.out
     made = json.loads((data / "output" / MADE).read_text("utf-8"))["made"]
     assert made["method"] == "attention" and made["settings"]["postprocess"] == "official"
     first = {path: path.stat().st_mtime_ns for path in data.glob("output*/*.png")}

@@ -16,5 +16,5 @@ def test_the_table_and_the_plot_are_shown(server):
     (plot,) = run.files["2"]
     assert Image.open(plot).size[0] == 900
     (text,) = run.texts["2"]
-    assert text.startswith("1 picture\nmeasure") and "models/measure lacks what it needs" in text
+    assert text.startswith("1 picture\nmeasure") and "models/measure lacks a file" in text
     assert "PSNR, dB             infinite    infinite  higher  ColorMNet" in text

@@ -22,23 +22,23 @@ def perceptual(tmp_path):
 def test_without_a_folder_all_is_missing():
     found = load_networks(None)
     assert found.inception is None and found.torchvision is None and found.perceptual is None
-    assert len(found.missing) == 3 and all("no folder of weights is named: get " in line for line in found.missing)
+    assert len(found.missing) == 3 and all(
+        "no folder of weights is named; get " in line for line in found.missing.values()
+    )
 
 
 def test_what_a_folder_has(perceptual):
     found = load_networks(perceptual)
     assert found.inception is None and found.perceptual is not None
-    assert [line.split(" are left out")[0].split(" is left out")[0] for line in found.missing] == [
-        "FID and SI-FID",
-        "FID as DDColor publishes it",
-    ]
+    assert found.missing.keys() == {"inception", "torchvision"}
+    assert found.missing["inception"].startswith(f"FID and SI-FID are left out: {perceptual} lacks a file; get pt_")
     one, other = (torch.rand(2, 3, 40, 50) * 2 - 1 for _ in range(2))
     assert (found.perceptual(one, other) != 0).all() and (found.perceptual(one, one) == 0).all()
 
 
 def test_alexnet_alone_is_not_taken_for_the_heads(perceptual):
     (perceptual / "alex.pth").unlink()
-    (line,) = [line for line in load_networks(perceptual).missing if line.startswith("LPIPS")]
+    line = load_networks(perceptual).missing["perceptual"]
     assert "get alex.pth" in line and "alexnet" not in line.split("get")[1]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ class Networks:
     inception: Look | None = None
     torchvision: Look | None = None
     perceptual: object = None
-    missing: tuple[str, ...] = ()
+    missing: dict = field(default_factory=dict)
 
 
 def distance(one, other):
@@ -150,8 +150,12 @@ class TestNetworks:
         assert found.row("lpips_reference").published == found.row("lpips_reference").defined
 
     def test_what_networks_are_missing_is_told(self):
-        found = measured([full(1)], Networks(missing=("LPIPS is left out, ...: get ...",)))
-        assert found.notes[-1].startswith("LPIPS is left out")
+        networks = Networks(missing={"torchvision": "FID as ...", "perceptual": "LPIPS is left out: ...; get ..."})
+        found = measured([full(1)], networks)
+        assert [note.split()[0] for note in found.notes[-2:]] == ["FID", "LPIPS"]
+        without = {name: each for name, each in full(1).items() if name != "truth"}
+        assert not any(note.startswith("FID as") for note in measured([without], networks).notes), "none needs it"
+        assert not measured([{"output": blobs(1)}], networks).notes
         assert not {"si_fid", "lpips_truth"} & set(keys(found))
 
     def test_references_of_another_size(self):
@@ -160,7 +164,7 @@ class TestNetworks:
         assert row.published is None and row.defined is None
         told = [note for note in found.notes if note.startswith("LPIPS, to references")]
         assert told == [
-            "LPIPS, to references: found 48 x 60 for 48 x 40 pixels, expected the same and at least 35 a side. "
+            "LPIPS, to references, found 48 x 60 for 48 x 40 pixels, expected the same and at least 35 a side. "
             "(3 of 3 pictures)"
         ]
 
@@ -178,7 +182,8 @@ class TestWhatIsLeftOut:
         found = measured([full(1)])
         row = found.row("his")
         assert row.published is None and row.defined is not None
-        assert "expected 512 x 512" in found.notes[0] and found.notes[0].endswith("(1 of 1 pictures)")
+        assert found.notes[0].startswith("HIS, as published: picture: found 48 x 40 pixels, expected 512 x 512")
+        assert found.notes[0].endswith("(1 of 1 pictures)")
 
     def test_no_mean_over_some(self):
         large = {"output": blobs(1, 512, 512), "reference": blobs(2, 512, 512)}

@@ -55,7 +55,10 @@ def test_the_numbers_of_the_flow(nodes, folder):
     pictures, truth, reference = blobs(1), blobs(2), blobs(3, 1, 90, 60)
     table, plot, text = nodes("ExemplarMeasure", color_image=pictures, truth=truth, reference=reference)
     assert numbers(text) == expected(pictures, truth=truth, reference=reference)
-    assert table.startswith("3 pictures\nmeasure") and "models/measure lacks what it needs: get alexnet" in table
+    assert (
+        table.startswith("3 pictures\nmeasure")
+        and "LPIPS is left out: models/measure lacks a file; get alexnet" in table
+    )
     assert str(folder) not in table + text
     assert plot.ndim == 4 and plot.shape[3] == 3 and plot.min() >= 0 and plot.max() <= 1
     quiet = nodes("ExemplarMeasure", color_image=pictures, truth=truth, reference=reference, networks=False)[0]
