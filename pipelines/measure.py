@@ -135,6 +135,8 @@ class Pair:
 
 #: Smallest side that leaves networks something to see, pixels.
 _LEAST = 35
+#: Largest side that features of all places are taken of, whose number grows with the area: gigabytes beyond.
+_MOST = 2048
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 
@@ -248,7 +250,10 @@ class Measuring:
         metric, defined = METRIC["si_fid"], None
         published = single_image_distance_as_exemplar(seen["output"].first[0], seen["reference"].first[0])
         small = min((output, reference), key=lambda picture: min(picture.shape[1:3]))
-        if min(small.shape[1:3]) < _LEAST:
+        large = max((output, reference), key=lambda picture: max(picture.shape[1:3]))
+        if max(large.shape[1:3]) > _MOST:
+            self._refuse(metric, "places", f"as defined: found {_size(large)} pixels, expected at most {_MOST} a side.")
+        elif min(small.shape[1:3]) < _LEAST:
             self._refuse(metric, "places", f"as defined: found {_size(small)} pixels, expected at least {_LEAST}.")
         else:
             looks = (network.look(each.to(self.device), resize=False, whole=False) for each in (output, reference))

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+#: Rows of features that are in float64 at once.
+_ROWS = 2**14
+
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
     """FID of two sets of features.
@@ -31,16 +34,26 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
             f"frechet_distance: found {one.shape[1]} and {other.shape[1]} features a picture, expected as many; take "
             "them from the same layer."
         )
+    if min(len(one), len(other)) >= one.shape[1]:
+        return moments_distance(*_moments(one), *_moments(other))
     means, centered = [], []
     for features in (one, other):
         values = features.detach().cpu().double()
         means.append(values.mean(0))
         centered.append((values - means[-1]) / (len(values) - 1) ** 0.5)
-    if min(len(one), len(other)) >= one.shape[1]:
-        return moments_distance(means[0], centered[0].T @ centered[0], means[1], centered[1].T @ centered[1])
     root = torch.linalg.svdvals(centered[0] @ centered[1].T).sum()
     traces = centered[0].square().sum() + centered[1].square().sum()
     return max(0.0, float((means[0] - means[1]).square().sum() + traces - 2 * root))
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean ``(d,)`` and covariance ``(d, d)`` in float64, some rows at a time, since there is one for each place."""
+    mean = torch.stack([part.cpu().double().sum(0) for part in features.detach().split(_ROWS)]).sum(0) / len(features)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in features.detach().split(_ROWS):
+        centered = part.cpu().double() - mean
+        covariance += centered.T @ centered
+    return mean, covariance / (len(features) - 1)
 
 
 def moments_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor) -> float:

@@ -192,6 +192,13 @@ class TestDistances:
         expected = step + sum(each.square().sum() / 49 for each in centered) - 2 * root
         assert measures.frechet_distance(one, other) == pytest.approx(expected.item(), rel=1e-9)
 
+    def test_many_rows(self, monkeypatch):
+        """In parts, as of a large picture's places."""
+        one, other = (torch.from_numpy(self.features(500, 8, seed)) for seed in range(2))
+        whole = measures.frechet_distance(one, other)
+        monkeypatch.setattr("comfyui_exemplar.color.measures.distances._ROWS", 37)
+        assert measures.frechet_distance(one, other) == pytest.approx(whole, rel=1e-9)
+
     def test_a_picture_with_itself_in_other_places(self):
         features = torch.rand(6, 5, 7)
         turned = features.flip(1, 2)

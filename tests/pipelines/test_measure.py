@@ -168,6 +168,13 @@ class TestNetworks:
             "(3 of 3 pictures)"
         ]
 
+    def test_large_pictures(self):
+        """Features of all their places would be gigabytes."""
+        wide = {"output": blobs(1, 40, 2100), "reference": blobs(2)}
+        found = measured([wide], self.networks())
+        assert found.row("si_fid").published is not None and found.row("si_fid").defined is None
+        assert any("SI-FID, as defined: found 2100 x 40 pixels, expected at most 2048" in note for note in found.notes)
+
     def test_small_pictures(self):
         """Nothing is left of them at the networks' last layers."""
         pair = {name: each[:, :20, :20] for name, each in full(1).items()}
