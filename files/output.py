@@ -90,6 +90,16 @@ def _name(beside: Path, path: Path, new: bool) -> None:
             os.replace(beside, path)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or what it came from, says that the disk is full: then no other file can be written either."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _FULL:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 def _reason(error: Exception) -> str:
     """Why a file could not be written; "" where the error says something else."""
     if isinstance(error, OSError) and error.errno in _FULL:

@@ -12,6 +12,7 @@ NEEDED = {
     "reproduce": ["exemplar", "--data", "missing"],
     "app": ["--model", "missing.safetensors"],
     "doctor": ["--model", "missing.safetensors"],
+    "archive": ["missing", "--output", "out"],
     "auto": ["missing.png"],
     "colorize": ["missing.png", "--reference", "missing-too.png"],
     "describe": ["missing.png"],
