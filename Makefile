@@ -50,6 +50,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m bench.transfer
 	$(RUN) -m bench.match
 	$(RUN) -m bench.film
+	$(RUN) -m bench.archive
 	$(RUN) -m bench.memory
 
 ## Write the English locale, the tables of help pages and the README's table of nodes from the nodes' schemas.

@@ -8,13 +8,34 @@ given out again (:class:`.archive.Run`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from ..files.archive.receipts import Outcome
 from .archive import Item, Worker, Writing
 from .archive_pools import Build, broken
+
+#: How long an address is tried, as Ray reads it when it is imported and begun: else it is ten minutes.
+_PATIENCE = {
+    "RAY_NUM_REDIS_GET_RETRIES": "3",
+    "RAY_py_gcs_connect_timeout_s": "10",
+    "RAY_gcs_rpc_server_connect_timeout_s": "5",
+}
+
+
+@contextmanager
+def _patience(address: str) -> Iterator[None]:
+    """Give up on a cluster that does not answer within about a minute; what a user set in the environment counts."""
+    own = {} if address == "local" else {name: value for name, value in _PATIENCE.items() if name not in os.environ}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            os.environ.pop(name, None)
 
 
 class Actor:
@@ -35,8 +56,6 @@ class Actor:
 
     def process_id(self) -> int:
         """Of the actor's process."""
-        import os
-
         return os.getpid()
 
 
@@ -51,14 +70,16 @@ class Cluster:
 
     def __init__(self, address: str, size: int, build: Build, writing: Writing, *, gpus: bool = False) -> None:
         try:
-            self._ray: Any = import_module("ray")
+            with _patience(address):
+                self._ray: Any = import_module("ray")
         except ImportError as error:
             raise ValueError(
                 'Ray is not installed, which --address asks; pip install "exemplar[cluster]", or leave --address out.'
             ) from error
         ray = self._ray
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=None)
+            with _patience(address):
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=None)
         except Exception as error:
             raise ValueError(
                 f"No Ray cluster can be reached at {address} ({' '.join(str(error).split())[:200]}); look whether it "

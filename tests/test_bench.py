@@ -159,3 +159,9 @@ def test_films():
         "film, a key frame a shot",
         "film, a reference",
     ]
+
+
+def test_archives():
+    found = report("bench.archive", "--pictures", "40", "--only", "journal", "--only", "added")
+    assert re.search(r"64 simulated workers, .*: \d+ files a second", found)
+    assert "25 pictures added to 4: the second run did 25" in found

@@ -3,6 +3,8 @@
 import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -57,7 +59,7 @@ def test_actors_give_the_same_bytes_and_a_dead_one_loses_nothing(local, tmp_path
     assert {name: row.output for name, row in other.run().items()} == {name: row.output for name, row in rows.items()}
 
 
-def test_no_model_and_no_cluster(local, tmp_path):
+def test_no_model(local, tmp_path):
     place = filled(tmp_path / "in", 1)
     journal = place.journal()
     try:
@@ -65,7 +67,15 @@ def test_no_model_and_no_cluster(local, tmp_path):
         with pytest.raises(ValueError, match="A worker cannot begin: there is no model"):
             Run(journal, pool, place.item).work()
         pool.close()
-        with pytest.raises(ValueError, match=r"No Ray cluster can be reached at 127\.0\.0\.1:1"):
-            Cluster("127.0.0.1:1", 1, methods.tinted, place.writing(journal))
     finally:
         journal.close()
+
+
+def test_a_cluster_that_does_not_answer(tmp_path):
+    """In a process of its own: how long Ray tries is read when it is imported."""
+    place = filled(tmp_path / "in", 1)
+    arguments = ["archive", str(place.root), "--output", str(tmp_path / "out"), "--address", "127.0.0.1:1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "comfyui_exemplar", *arguments], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 1 and "No Ray cluster can be reached at 127.0.0.1:1 (" in done.stderr
