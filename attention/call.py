@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from .layers import Layer
+from .rotary import Rotation
 from .rows import put, taken
 
 
@@ -79,6 +80,9 @@ class AttentionCall:
         empty where each has one.
     :param text: how many of the keys, from the first, are the prompt's, where a patch may have appended others; 0 for
         all.
+    :param beside: keys and values, (rows, T, heads · d), of tokens that stand in the same attention and are not the
+        picture's: the prompt's, other pictures'. None for none.
+    :param rotation: how q and k were turned by place, None where they were not.
     """
 
     layer: Layer
@@ -98,6 +102,8 @@ class AttentionCall:
     whole: bool = True
     ranks: tuple[int, ...] = ()
     text: int = 0
+    beside: tuple[Tensor, Tensor] | None = None
+    rotation: Rotation | None = None
 
     @property
     def text_keys(self) -> int:
@@ -121,11 +127,23 @@ class AttentionCall:
             pictures=tuple(self.pictures[i] for i in positions),
             rows=tuple(self.rows[i] for i in positions),
             ranks=tuple(self.ranks[i] for i in positions) if self.ranks else (),
+            beside=None if self.beside is None else tuple(taken(t, positions) for t in self.beside),
+            rotation=None if self.rotation is None else self.rotation.of_rows(list(positions)),
         )
+
+    def unturned(self) -> AttentionCall:
+        """The same call with q and k as they were before they were turned by place."""
+        rotation = self.rotation
+        if rotation is None:
+            return self
+        return replace(self, q=rotation.back(self.q, self.heads), k=rotation.back(self.k, self.heads), rotation=None)
 
     def plain(self) -> Tensor:
         """Ordinary attention of this call, (rows, N, heads · d)."""
-        return self.attend(self.q, self.k, self.v, self.heads)
+        if self.beside is None:
+            return self.attend(self.q, self.k, self.v, self.heads)
+        keys, values = (torch.cat(pair, 1) for pair in zip(self.beside, (self.k, self.v), strict=True))
+        return self.attend(self.q, keys, values, self.heads)
 
 
 class Edit(Protocol):

@@ -141,10 +141,16 @@ class Capture:
 
     :param targets: banks to fill.
     :param sigmas: the levels worth keeping (None: all); others pass by, which saves the memory of unused ones.
+    :param turned: queries and keys are kept as they are turned by place; else as they were before.
     """
 
-    def __init__(self, targets: Sequence[CaptureTarget], sigmas: Sequence[float] | None = None) -> None:
-        self.targets = tuple(targets)
+    #: It changes nothing, so that what stands on a layer need not be of its kind.
+    reads = True
+
+    def __init__(
+        self, targets: Sequence[CaptureTarget], sigmas: Sequence[float] | None = None, *, turned: bool = True
+    ) -> None:
+        self.targets, self.turned = tuple(targets), turned
         self.sigmas = None if sigmas is None else tuple(sigmas)
         self._kept: dict[tuple[float, Layer], tuple[int, int]] = {}
         # of one level, by target and layer
@@ -220,6 +226,8 @@ class Capture:
         positions = call.rows_of(CONDITIONAL)
         if positions:
             conditional = call.select(positions)
+            if not self.turned:
+                conditional = conditional.unturned()
             if self._is_first(level, conditional):
                 for number in range(len(self.targets)):
                     self._store(number, level, conditional)

@@ -28,6 +28,8 @@ class ReadUpTo:
     :param capture: of which nothing but what it keeps is wanted, for every picture of the batch.
     """
 
+    reads = True
+
     def __init__(self, capture: Capture) -> None:
         self.capture, self.last = capture, max(capture.layers)
 

@@ -17,21 +17,31 @@ Layers are chosen by what they are (encoder, middle, decoder; how coarse), so th
                 attention, the middle, and the coarsest decoder resolution but for its last block, from which the
                 picture grows. On SD 1.x ``input.7-8``, ``middle.0`` and ``output.3-4``
 ==============  =====================================================================================================
+
+Transformers have one resolution: ``double.7`` is the eighth block whose prompt and picture have weights of their own,
+``single.3`` the fourth of those where they share them (Flux's two kinds), ``block.5`` one where the prompt is attended
+to apart. Their presets go by depth, in network order:
+
+==============  =====================================================================================================
+``match``       three layers around the middle, where meaning is and the picture is not yet drawn
+``color``       the middle half
+``early``       the first third; likewise ``middle``, ``late`` and ``all``
+==============  =====================================================================================================
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-BLOCKS = ("input", "middle", "output")
+BLOCKS = ("input", "middle", "output", "double", "single", "block")
 
 
 @dataclass(frozen=True, order=True)
 class Layer:
-    """One transformer: its block (``input``, ``middle``, ``output``), the block's index, its place in the stack."""
+    """One transformer: its block (one of ``BLOCKS``), the block's index, its place in the stack."""
 
     block: str
     index: int
@@ -48,7 +58,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer of a loaded model: width in channels, heads, downscale relative to the latent (1, 2, 4, ...)."""
+    """A layer of a loaded model: width in channels, heads, downscale relative to the latent (1, 2, 4, ...).
+
+    A transformer's downscale is the side of its patches.
+    """
 
     layer: Layer
     channels: int
@@ -86,21 +99,22 @@ def select_layers(expression: str, infos: Sequence[LayerInfo]) -> tuple[LayerInf
     :param infos: the model's layers.
     :raises ValueError: an unknown word, or a term that matches no layer; the message lists the layers there are.
     """
+    presets = _PRESETS if any(info.layer.block == "output" for info in infos) else _TRANSFORMER_PRESETS
     chosen: set[Layer] = set()
     block = None
     terms = [term for term in re.split(r"[,\s]+", expression.strip().lower()) if term]
     if not terms:
         raise ValueError(f"No layers named. Use a preset such as 'color', or {_available(infos)}.")
     for term in terms:
-        if term in _PRESETS:
-            matches, block = _PRESETS[term](infos), None
+        if term in presets:
+            matches, block = presets[term](infos), None
         else:
-            match = re.fullmatch(r"(?:(input|middle|output)\.)?(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?", term)
+            match = re.fullmatch(rf"(?:({'|'.join(BLOCKS)})\.)?(\d+)(?:-(\d+))?(?:\.(\d+)(?:-(\d+))?)?", term)
             block = match and (match[1] or block)
             if match is None or block is None:
                 raise ValueError(
-                    f"'{term}' names no layers. Use {', '.join(_PRESETS)}, or ranges such as 'output.6-11'; this model "
-                    f"has {_available(infos)}."
+                    f"'{term}' names no layers. Use {', '.join(presets)}, or ranges such as {_example(infos)}; this "
+                    f"model has {_available(infos)}."
                 )
             matches = _in_range(infos, block, *match.groups()[1:])
         if not matches:
@@ -161,6 +175,31 @@ _PRESETS = {
     "match": _match,
     "semantic": _semantic,
 }
+
+
+def _by_depth(first: float, last: float) -> Callable[[Sequence[LayerInfo]], list[LayerInfo]]:
+    """Layers between two shares of the depth."""
+    return lambda infos: list(infos[round(first * len(infos)) : round(last * len(infos))])
+
+
+def _around_middle(infos: Sequence[LayerInfo]) -> list[LayerInfo]:
+    return [infos[at] for at in sorted({int(share * (len(infos) - 1) + 0.5) for share in (0.4, 0.5, 0.6)})]
+
+
+_TRANSFORMER_PRESETS = {
+    "match": _around_middle,
+    "color": _by_depth(0.25, 0.75),
+    "early": _by_depth(0.0, 1 / 3),
+    "middle": _by_depth(1 / 3, 2 / 3),
+    "late": _by_depth(2 / 3, 1.0),
+    "all": lambda infos: list(infos),
+}
+
+
+def _example(infos: Sequence[LayerInfo]) -> str:
+    """A range as the messages show it."""
+    block = infos[-1].layer.block if infos else "output"
+    return "'output.6-11'" if block == "output" else f"'{block}.2-3'"
 
 
 def _available(infos: Sequence[LayerInfo]) -> str:

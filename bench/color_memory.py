@@ -32,7 +32,7 @@ from comfyui_exemplar.memory.features import Features, Space
 from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
-from comfyui_exemplar.pipelines.memory_features import ReadBeside, UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures, ReadBeside
 from comfyui_exemplar.pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 
 from . import machine as machines
@@ -171,7 +171,7 @@ def by_memory(host: ClockedHost, options: argparse.Namespace) -> tuple[Cost, Cos
     """A first and a further picture by a color memory."""
     asking = MemorySettings.resolve(host.model.recommended.get("memory"), resolution=options.size)
     features = asking.features
-    network = UNetFeatures(host, features)
+    network = ModelFeatures(host, features)
     image, reference = pictures(options)
 
     def start():
@@ -230,7 +230,7 @@ def by_shapes(options: argparse.Namespace) -> tuple[Numbers, int, int, int]:
     side = options.size // 8
     with counted() as counter, torch.inference_mode():
         flow = Flow(Shape("toy" if options.tiny else "sd15", options.size, 1), counter)
-        network = UNetFeatures(flow.host, FeatureSettings(resolution=options.size))
+        network = ModelFeatures(flow.host, FeatureSettings(resolution=options.size))
         flow.denoiser.levels = (network.spaces[0].level,)
         counter.forget()
         flow.denoiser(flow.latents(1), torch.ones(1))

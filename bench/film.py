@@ -43,7 +43,7 @@ from comfyui_exemplar.pipelines.film_memory import KeyFrame
 from comfyui_exemplar.pipelines.film_settings import FilmSettings
 from comfyui_exemplar.pipelines.film_thorough import ThoroughKeys
 from comfyui_exemplar.pipelines.memory import write_references
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 from training.clip_scenes import Stock
 from training.clips import Clip
@@ -173,7 +173,7 @@ def _colored(host: DiffusersHost | Light, path: Path, clip: Clip, references: bo
     chosen = {} if isinstance(host, Light) else host.model.recommended
     asking = MemorySettings.resolve(chosen.get("memory", {}), resolution=clip.size)
     settings = FilmSettings.resolve(chosen.get("film", {}), asking=asking)
-    network: FeatureSource = host if isinstance(host, Light) else UNetFeatures(host, asking.features)
+    network: FeatureSource = host if isinstance(host, Light) else ModelFeatures(host, asking.features)
     if references and not isinstance(host, Light):
         writing = WritingSettings.resolve(chosen.get("memory", {}), resolution=clip.size)
         exemplar, reference = ColorizeSettings.resolve(chosen.get("exemplar", {})), clip.reference(0)

@@ -253,10 +253,10 @@ def _thorough(options: argparse.Namespace, looking: Looking, settings: FilmSetti
         return None
     from ..pipelines.exemplar_settings import ColorizeSettings
     from ..pipelines.film_thorough import ThoroughKeys
-    from ..pipelines.memory_features import UNetFeatures
+    from ..pipelines.memory_features import ModelFeatures
 
     network = looking.network
-    assert isinstance(network, UNetFeatures)
+    assert isinstance(network, ModelFeatures)
     host: Any = network.host
     return ThoroughKeys(
         host,

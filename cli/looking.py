@@ -100,7 +100,7 @@ def _model(
     """The diffusion model. A memory is asked with the layers, level and context that it was written with."""
     from ..hosts.diffusers.checkpoint import load_standalone
     from ..hosts.diffusers.host import DiffusersHost
-    from ..pipelines.memory_features import UNetFeatures, as_written
+    from ..pipelines.memory_features import ModelFeatures, as_written
     from ..pipelines.memory_settings import MemorySettings
 
     model = load_standalone(networks(options)["--model"], **placed)
@@ -108,7 +108,7 @@ def _model(
     asking = MemorySettings.resolve(recommended, **chosen)
     for memory in _own(known, host.fingerprint):
         asking = MemorySettings.resolve(recommended, features=as_written(asking.features, memory, host), **chosen)
-    return Looking(UNetFeatures(host, asking.features), model.name, asking, recommended, host.out_of_memory)
+    return Looking(ModelFeatures(host, asking.features), model.name, asking, recommended, host.out_of_memory)
 
 
 def _encoder(

@@ -21,7 +21,7 @@ from ..memory.features import Space
 from ..memory.keys import Keys
 from ..memory.palette import Palette
 from ..memory.strokes import Marks
-from .fields import Fields, array, boolean, check_fields, integer, number, string
+from .fields import Fields, array, boolean, check_fields, integer, number, optional, string
 from .headers import read_metadata, read_object
 from .output import whole
 from .owned import OwnPlace, Write, write_new
@@ -43,6 +43,7 @@ _FIELDS: Fields = {
     "widths": array(integer(1, 1 << 20), 0, 256),
     "heads": array(integer(1, 4096), 0, 256),
     "fine": array(boolean(), 0, 256),
+    "turned": optional(array(boolean(), 0, 256)),
     "sources": array(string(), 0, _MOST),
     "marks": array(integer(0, _MOST), 0, _MOST),
     "palettes": integer(0, _MOST),
@@ -71,6 +72,7 @@ def _writer(memory: ColorMemory) -> Write:
         "widths": [space.width for space in made.spaces],
         "heads": [space.heads for space in made.spaces],
         "fine": [space.fine for space in made.spaces],
+        "turned": [space.turned for space in made.spaces],
         "sources": list(memory.sources),
         "marks": [mark.source for mark in memory.marks],
         "palettes": len(memory.palettes),
@@ -120,10 +122,11 @@ def load_memory(path: Path, made: Made | None = None) -> ColorMemory:
         raise ValueError(
             f"{path} is a color memory of form {header['format']}, this version reads {FORMAT}: update the pack."
         )
-    if len({len(header[name]) for name in ("spaces", "levels", "widths", "heads", "fine")}) > 1:
+    columns = [header[name] for name in ("spaces", "levels", "widths", "heads", "fine")]
+    columns.append(header.get("turned") or [False] * len(columns[0]))  # files of 0.2.0 before transformers had none
+    if len({len(column) for column in columns}) > 1:
         raise ValueError(f"{called}: found lists of several lengths for its spaces. {_ADVICE}")
-    columns = zip(*(header[name] for name in ("spaces", "levels", "widths", "heads", "fine")), strict=True)
-    spaces = tuple(Space(*column) for column in columns)
+    spaces = tuple(Space(*values) for values in zip(*columns, strict=True))
     own = Made(header["fingerprint"], spaces, float(header["context"]), header["name"]) if spaces else None
     if made is not None and own is not None:
         own.check(made, str(path))

@@ -35,6 +35,7 @@ class Space:
     :param width: channels of a query or key, all heads together.
     :param heads: into which they are split.
     :param fine: whether it is of the finest resolution; others are coarse.
+    :param turned: queries and keys are turned by place (RoPE), so that equal places match.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Space:
     width: int
     heads: int
     fine: bool
+    turned: bool = False
 
 
 @dataclass(frozen=True)

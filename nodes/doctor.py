@@ -91,9 +91,9 @@ class Doctor(io.ComfyNode):
 
         from ..hosts.comfy import doctor as host
         from ..hosts.comfy import output
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.memory import out_of_memory, results
-        from ..hosts.comfy.model import require_unet
         from ..pipelines.doctor.machine import environment
         from ..pipelines.doctor.report import Report, save_new
 
@@ -103,7 +103,7 @@ class Doctor(io.ComfyNode):
         _together(cls, model=model, vae=vae, clip=clip)
         _together(cls, lcad_model=lcad_model, lcad_clip=lcad_clip, lcad_vae=lcad_vae)
         if model is not None:
-            require_unet(model, title(cls))
+            require_network(model, title(cls))
             host.check_kind(model, "model", title(cls))
             check_vae(vae, model, title(cls))
         if lcad_model is not None:

@@ -182,12 +182,12 @@ class Colorize(io.ComfyNode):
             raise ValueError("memory: found one, expected none with method attention; set method to memory.")
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.empty_prompt import need_prompt
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_inversion, check_vae
         from ..hosts.comfy.host import ComfyHost
-        from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         expect(cls, reference_inversion=reference_inversion, gray_inversion=gray_inversion)
         check_vae(vae, model, title(cls))
         for name, inversion in (("reference_inversion", reference_inversion), ("gray_inversion", gray_inversion)):
@@ -263,8 +263,8 @@ def _by_memory(node: type[io.ComfyNode], looks: _Looks, given: _Given, chosen: d
     from ..hosts.comfy.color_memories import NO_INVERSION, colored_by_references, looking
     from ..hosts.comfy.conditioning import check_conditioning
     from ..hosts.comfy.empty_prompt import need_prompt
+    from ..hosts.comfy.families.found import require_network
     from ..hosts.comfy.memory import results
-    from ..hosts.comfy.model import require_unet
 
     model, memory = looks.model, given.memory
     expect(node, memory=memory)
@@ -277,7 +277,7 @@ def _by_memory(node: type[io.ComfyNode], looks: _Looks, given: _Given, chosen: d
     if reference is None:
         _without_references(given.weights, given.reference_mask)
     reference_mask = optional_mask(node, given.reference_mask, "reference_mask")
-    require_unet(model, title(node))
+    require_network(model, title(node))
     conditioning = need_prompt(looks.conditioning, looks.clip, model, title(node))
     check_conditioning(conditioning, title(node), model=model, pictures=1)
     warn_if_colored(image, "image")

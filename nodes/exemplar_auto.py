@@ -66,11 +66,11 @@ class StageSettings(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, **values: Any) -> io.NodeOutput:
-        from ..hosts.comfy.model import require_unet
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.recommended import recommended
 
         expect(cls, model=model)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         # the stages are one pass
         settings = resolved(cls, ColorizeSettings, recommended(model, "exemplar"), {**values, "passes": 1})
         known = entries(ColorizeSettings)
@@ -101,14 +101,14 @@ class WorkingSize(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, model: Any, vae: Any, **values: Any) -> io.NodeOutput:
         from ..color import resize
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_vae
         from ..hosts.comfy.host import ComfyHost
-        from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
         from ..pipelines.exemplar_inversion import size_to_work_at
 
         expect(cls, model=model, vae=vae)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         check_vae(vae, model, title(cls))
         settings = resolved(cls, WorkingSizeSettings, recommended(model, "exemplar"), values)
         image = picture(cls, image, "image")

@@ -104,8 +104,8 @@ class DualAttentionColorInjection(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.exemplar import Several, with_color_injection
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_inversion
-        from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
         inversions = {
@@ -116,7 +116,7 @@ class DualAttentionColorInjection(io.ComfyNode):
             "gray_inversion_2": gray_inversion_2,
         }
         expect(cls, model=model, **inversions)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         for name, inversion in inversions.items():
             if inversion is not None:
                 check_inversion(inversion, model, title(cls), name)

@@ -41,10 +41,10 @@ class AttentionCapture(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy.exemplar import with_capture
-        from ..hosts.comfy.model import require_unet
+        from ..hosts.comfy.families.found import require_network
 
         expect(cls, model=model)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         return io.NodeOutput(with_capture(model, resolved(cls, CaptureSettings, {}, values)))
 
 
@@ -105,12 +105,12 @@ class DDIMInversion(io.ComfyNode):
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
         from ..hosts.comfy.empty_prompt import need_prompt
         from ..hosts.comfy.exemplar import invert
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_latent
-        from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
 
         expect(cls, model=model, clip=clip)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         settings = resolved(cls, InversionSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
         samples = latent_samples(cls, latent, "latent")

@@ -124,13 +124,13 @@ class LoadInversion(io.ComfyNode):
     @classmethod
     def execute(cls, inversion_name: str, model: Any = None) -> io.NodeOutput:
         from ..files.inversions import load_inversions
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.inversions import NO_GRAY, NO_MODEL, check_model, noised, only_size, way_back
-        from ..hosts.comfy.model import require_unet
 
         path = choice(cls, "inversion_name", inversion_name, INVERSIONS.path)
         if model is not None:
             expect(cls, model=model)
-            require_unet(model, title(cls))
+            require_network(model, title(cls))
         found = load_inversions(path)
         if model is not None:
             check_model(found, model, title(cls), "inversion_name")

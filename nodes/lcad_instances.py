@@ -75,11 +75,11 @@ class LCADInstances(io.ComfyNode):
     def execute(
         cls, model: Any, clip: Any, masks: Tensor, prompt: str, phrases: str = "", **values: Any
     ) -> io.NodeOutput:
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.lcad_instances import draw_phrases
-        from ..hosts.comfy.model import require_unet
 
         expect(cls, model=model, clip=clip)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         settings = resolved(cls, InstanceSettings, {}, values)
         masks, prompt = mask(cls, masks, "masks"), text(cls, prompt, "prompt")
         lines = text(cls, phrases, "phrases").splitlines()

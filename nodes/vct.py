@@ -111,13 +111,13 @@ class Translate(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning, inversion_levels
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_vae
-        from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct import ComfyTranslator
 
         expect(cls, model=model, clip=clip, vae=vae)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         check_vae(vae, model, title(cls))
         if (reference is None) == (concept is None):
             raise ValueError(

@@ -90,13 +90,14 @@ class ConceptInversion(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any, reference: Tensor, **values: Any) -> io.NodeOutput:
         from ..hosts.comfy import embeddings
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_vae
-        from ..hosts.comfy.model import fingerprint, require_unet
+        from ..hosts.comfy.model import fingerprint
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_concept import encode_pictures, learning
 
         expect(cls, model=model, clip=clip, vae=vae)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         check_vae(vae, model, title(cls))
         settings = resolved(cls, ConceptInversionSettings, recommended(model, "vct"), values)
         reference = picture(cls, reference, "reference")

@@ -86,14 +86,15 @@ class ConceptFusion(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_inversion, check_pivots
-        from ..hosts.comfy.model import attention_layers, fingerprint, require_unet
+        from ..hosts.comfy.model import attention_layers, fingerprint
         from ..hosts.comfy.prompts import first_column, text_columns
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_control import pair_guider
 
         expect(cls, model=model, inversion=inversion, pivots=pivots)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         settings = resolved(cls, ConceptFusionSettings, recommended(model, "vct"), values)
         check_inversion(inversion, model, title(cls))
         if pivots is not None:
@@ -182,12 +183,13 @@ class PromptControlNode(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning, checked_when_sampled
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_inversion, check_pivots
-        from ..hosts.comfy.model import fingerprint, require_unet
+        from ..hosts.comfy.model import fingerprint
         from ..hosts.comfy.vct_control import pair_guider, prompts_fusion
 
         expect(cls, model=model, clip=clip, inversion=inversion, pivots=pivots)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         if pivots is not None and inversion is None:
             raise ValueError(
                 f"{title(cls)}: inversion: found nothing beside pivots, expected the inverted picture that they belong "

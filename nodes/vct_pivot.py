@@ -86,13 +86,13 @@ class PivotInversion(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..hosts.comfy.conditioning import check_conditioning
         from ..hosts.comfy.empty_prompt import need_prompt
+        from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_inversion
-        from ..hosts.comfy.model import require_unet
         from ..hosts.comfy.recommended import recommended
         from ..hosts.comfy.vct_pivot import find_pivots, unconditional_schedule
 
         expect(cls, model=model, inversion=inversion, clip=clip)
-        require_unet(model, title(cls))
+        require_network(model, title(cls))
         settings = resolved(cls, PivotSettings, recommended(model, "vct"), values)
         check_inversion(inversion, model, title(cls))
         conditioning = need_prompt(conditioning, clip, model, title(cls))

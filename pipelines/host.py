@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..attention.call import Attend, Edit
 from ..attention.capture import Capture
+from ..attention.families import Family
 from ..attention.layers import Layer, LayerInfo
 from ..diffusion.schedule import InversionPlan
 
@@ -17,8 +18,13 @@ from ..diffusion.schedule import InversionPlan
 class Host(Protocol):
     """A loaded model with its autoencoder and one prompt.
 
-    Latents are in the model's own scale (unit variance at sigma 0), noised ones variance-exploding.
+    Latents are in the model's own scale (unit variance at sigma 0), noised ones as the model's family has them.
     """
+
+    @property
+    def family(self) -> Family:
+        """Which the model is of."""
+        ...
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:

@@ -1,4 +1,4 @@
-"""A UNet as a source of features: its decoder's self-attention at one small noise level, in one forward pass."""
+"""A model as a source of features: its attention among a picture's places at one small noise level, in one pass."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _OTHER = 1.0
 
 
 @dataclass(frozen=True)
-class UNetFeatures:
-    """What a host's UNet gives of pictures (see ``memory.features.FeatureSource``).
+class ModelFeatures:
+    """What a host's model gives of pictures (see ``memory.features.FeatureSource``).
 
     :param settings: which layers, at which noise level and resolution.
     :param name: the model's, for messages.
@@ -41,10 +41,11 @@ class UNetFeatures:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if self.settings.timestep >= len(self.host.sigma_table):
+        known = self.host.family.timesteps(self.host.sigma_table)
+        if self.settings.timestep >= known:
             raise ValueError(
-                f"timestep is {self.settings.timestep}; it must be below {len(self.host.sigma_table)}, the number of "
-                "this model's training timesteps."
+                f"timestep is {self.settings.timestep}; it must be below {known}, the number of this model's training "
+                "timesteps."
             )
         _ = self._layers
 
@@ -59,13 +60,25 @@ class UNetFeatures:
 
     @cached_property
     def _level(self) -> float:
-        return float(self.host.sigma_table[self.settings.timestep])
+        return self.host.family.level(self.host.sigma_table, self.settings.timestep)
+
+    @property
+    def _turned(self) -> bool:
+        """Whether places take part."""
+        return self.host.family.rotary and self.settings.positions == "with"
 
     @property
     def spaces(self) -> tuple[Space, ...]:
         """One a layer, in network order."""
         return tuple(
-            Space(info.layer.name, self._level, info.channels, info.heads, is_shallow(info, self.host.layers))
+            Space(
+                info.layer.name,
+                self._level,
+                info.channels,
+                info.heads,
+                is_shallow(info, self.host.layers),
+                self._turned,
+            )
             for info in self._layers
         )
 
@@ -96,7 +109,7 @@ class UNetFeatures:
     def _read(self, seen: Tensor) -> Features:
         """Features of pictures, (B, H, W, 3), that have the size at which the model sees them."""
         target = CaptureTarget(CaptureSpec({info.layer: "qk" for info in self._layers}))
-        capture = Capture([target], [self._level])
+        capture = Capture([target], [self._level], turned=self._turned)
         self.host.read(self.host.encode(seen), self._level, capture)
         capture.check(len(seen))
         bank = target.bank
@@ -113,12 +126,12 @@ def as_written(settings: FeatureSettings, memory: ColorMemory, host: Host) -> Fe
     if memory.made is None or not memory.made.spaces:
         return settings
     spaces = memory.made.spaces
-    apart = (host.sigma_table - spaces[0].level).abs()
     return replace(
         settings,
         layers=", ".join(space.name for space in spaces),
-        timestep=int(apart.argmin()),
+        timestep=host.family.timestep(host.sigma_table, spaces[0].level),
         context=memory.made.context,
+        positions="with" if spaces[0].turned else "without",
     )
 
 
@@ -194,7 +207,7 @@ class ReadBeside(_Asks):
         """(B, H, W, 3) in 0..1, without color -> features."""
         network = self.network
         if (
-            isinstance(network, UNetFeatures)
+            isinstance(network, ModelFeatures)
             and len(pictures) + len(self.others) <= self.at_once
             and network.size(pictures) == network.size(self.others)
         ):
@@ -284,4 +297,4 @@ def _on_grid(gray: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 if TYPE_CHECKING:  # the protocol, checked
-    _: tuple[type[FeatureSource], ...] = (UNetFeatures, BatchedFeatures, ReadBeside, PictureFeatures)
+    _: tuple[type[FeatureSource], ...] = (ModelFeatures, BatchedFeatures, ReadBeside, PictureFeatures)

@@ -32,10 +32,10 @@ class FeatureSettings(Settings):
 
     layers: str = setting(
         "match",
-        "Decoder layers whose attention matches places. match is one coarse and two fine ones; others are presets "
-        "(color, fine, coarse, decoder) or ranges such as output.8-10. More layers make a memory larger; coarser ones "
-        "go more by meaning and less by place. Of a vision encoder match is the last block but one; others are ranges "
-        "such as block.18-20.",
+        "Layers whose attention matches places. Of a UNet match is one coarse and two fine ones of the decoder; others "
+        "are presets (color, fine, coarse, decoder) or ranges such as output.8-10. Of a transformer it is three around "
+        "the middle; others are early, middle, late, or ranges such as double.8-10, single.3. Of a vision encoder it is "
+        "the last block but one; others are ranges such as block.18-20.",
         advanced=True,
     )
     timestep: int = setting(
@@ -63,6 +63,14 @@ class FeatureSettings(Settings):
         high=4096,
         step=8,
         auto=True,
+    )
+    positions: Literal["without", "with"] = setting(
+        "without",
+        "Of transformers whose attention is turned by place (Flux, Qwen-Image, Z-Image, Anima). without matches by what "
+        "places look like; with also by where they are, which suits pictures of one scene in one pose. Other models "
+        "have no such places.",
+        advanced=True,
+        later=True,
     )
 
 

@@ -28,7 +28,7 @@ from comfyui_exemplar.pipelines.film import FilmColors, FilmReport, color_film
 from comfyui_exemplar.pipelines.film_memory import KeyFrame
 from comfyui_exemplar.pipelines.film_settings import FilmSettings
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 from comfyui_exemplar.pipelines.recommended import SYSTEMS
 from comfyui_exemplar.pipelines.shots import Shot
@@ -73,7 +73,7 @@ class Bench:
         self.writing = WritingSettings.resolve(chosen.get("memory", {}))
         self.thorough = ColorizeSettings.resolve(chosen.get("exemplar", {}))
         self.film = FilmSettings.resolve(chosen.get("film", {}), asking=self.asking)
-        self.network = KnownFeatures(UNetFeatures(self.host, self.asking.features))
+        self.network = KnownFeatures(ModelFeatures(self.host, self.asking.features))
         clip = self.truth.clip
         self.references = [clip.reference(shot) for shot in range(len(clip.scenes))]
         self._memory: ColorMemory | None = None

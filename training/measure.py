@@ -18,7 +18,7 @@ from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_inversion import ReferencePair
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 
 from .baselines import texture_features
@@ -64,7 +64,7 @@ def color_pairs_by_memory(host: DiffusersHost, pairs: EvaluationPairs) -> tuple[
     own settings."""
     chosen = host.model.recommended.get("memory", {})
     asking, writing = MemorySettings.resolve(chosen), WritingSettings.resolve(chosen)
-    network = UNetFeatures(host, asking.features)
+    network = ModelFeatures(host, asking.features)
     pictures, sure = [], []
     for i in tqdm(range(len(pairs.names)), desc="color memory", leave=False):
         part = pairs.take(slice(i, i + 1))

@@ -14,7 +14,7 @@ from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 
 from . import memory_report as report
@@ -57,7 +57,7 @@ class _Bench:
     def __post_init__(self) -> None:
         chosen = self.host.model.recommended.get("memory", {})
         self.asking, self.writing = MemorySettings.resolve(chosen), WritingSettings.resolve(chosen)
-        self.network = UNetFeatures(self.host, self.asking.features)
+        self.network = ModelFeatures(self.host, self.asking.features)
 
     def crops(self, count: int, seed: int) -> EvaluationPairs:
         photographs = load_photographs(self.folder, "test" if self.split == "test" else "train")

@@ -160,14 +160,14 @@ def _by_memory(
     from ...color import desaturate
     from ...color.heat import over_picture
     from ...pipelines.memory import color_in_batches, source_picture
-    from ...pipelines.memory_features import UNetFeatures
+    from ...pipelines.memory_features import ModelFeatures
     from ...pipelines.memory_settings import MemorySettings
 
     recommended = models.recommended("memory")
     settings = MemorySettings.resolve(recommended, **asked.chosen)
     job.begin(len(pictures) + (strokes is not None) + 1, "looking at the pictures")
     host = models.host(job.step)
-    network = UNetFeatures(host, settings.features, models.model.name)
+    network = ModelFeatures(host, settings.features, models.model.name)
     memory = _memory(network, asked, settings, image, pictures, strokes)
     (result,) = color_in_batches(network, image, memory, settings, host.out_of_memory, fallback=fallback)
     gray = desaturate(image)

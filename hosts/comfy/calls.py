@@ -107,7 +107,7 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     twins = are_twins(call)
     sigma, alike = call.read(None if twins or not may_share(executor, call, placed) else are_alike(call))
     rows = None if sigma is None else call.rows
-    placed = _acting(call, placed, sigma, rows)
+    placed = acting(call, placed, sigma, rows)
     if not placed or sigma is None or rows is None:
         return call.handed_to(executor)
     text = call.context.shape[1] if isinstance(call.context, Tensor) else 0
@@ -120,7 +120,7 @@ def _edited(executor: Callable, call: UNetCall) -> Tensor:
     return share_branches(executor, call, options, first)
 
 
-def _acting(call: UNetCall, placed: Sequence[PlacedEdit], sigma: float | None, rows: Rows | None) -> list[PlacedEdit]:
+def acting(call: UNetCall, placed: Sequence[PlacedEdit], sigma: float | None, rows: Rows | None) -> list[PlacedEdit]:
     """The edits that act on a call; those that can't are told why.
 
     :param sigma: the call's noise level, None where it has none; ``rows`` are None where they are not the sampler's.

@@ -11,6 +11,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...attention.dual import check_reference_mask
+from ...attention.families import EVERY, UNET
 from ...attention.union import leaves_any
 from ...color import check_count, check_masks, desaturate
 from ...color.batches import part_of
@@ -24,15 +25,16 @@ from ...pipelines.memory import (
     merged_memories,
     write_references,
 )
-from ...pipelines.memory_features import BatchedFeatures, PictureFeatures, ReadBeside, UNetFeatures, as_written
+from ...pipelines.memory_features import BatchedFeatures, ModelFeatures, PictureFeatures, ReadBeside, as_written
 from ...pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 from .conditioning import check_conditioning
-from .empty_prompt import prompt_or_empty
+from .empty_prompt import need_prompt, prompt_or_empty
 from .encoders import features_of, memory_recommended
+from .families.found import require_network
 from .fits import check_vae
 from .host import ComfyHost
 from .memory import out_of_memory
-from .model import context_width, file_name, require_unet
+from .model import context_width, file_name
 
 #: What stands where an inversion would be; ComfyUI tells it where something waits for one.
 NO_INVERSION = ExecutionBlocker("Exemplar Colorize makes no inversions with method memory; set method to attention.")
@@ -75,7 +77,7 @@ class Looking:
             own = Made(self.host.fingerprint, memory.made.spaces, memory.made.context, file_name(self.network))
             memory.made.check(own)
             settings = as_written(settings, memory, self.host)
-        return UNetFeatures(self.host, settings, file_name(self.network))
+        return ModelFeatures(self.host, settings, file_name(self.network))
 
     def asking(self, memory: ColorMemory | None = None, settings: MemorySettings | None = None) -> dict[str, Any]:
         """``network``, ``asking`` and ``device`` for a flow that asks a memory.
@@ -107,10 +109,12 @@ def looking(network: Any, vae: Any, conditioning: list | None, node: str, clip: 
     if hasattr(network, "encode_image"):
         memory_recommended(network, node)  # of a kind that is known
         return Looking(network, None, node)
-    require_unet(network, node)
+    known = require_network(network, node, EVERY)
     if vae is None:
         raise ValueError("vae: found nothing, expected the VAE of the MODEL; connect it from the same loader.")
     check_vae(vae, network, node)
+    if known.family is not UNET:
+        conditioning = need_prompt(conditioning, clip, network, node)
     conditioning = prompt_or_empty(conditioning, clip, network)
     if conditioning is None:
         width = context_width(network) or 1

@@ -14,7 +14,8 @@ from ...attention.image_tokens import ImageTokens
 from ...attention.layers import Layer
 from ...diffusion.schedule import fractional_timestep
 from .edits import PlacedEdit, Sampling, add_edit, layer_widths
-from .model import attention_layers, require_unet
+from .families.found import require_network
+from .model import attention_layers
 
 
 def check_model(model: Any, widths: dict[Layer, int], token_width: int, node: str) -> None:
@@ -24,7 +25,8 @@ def check_model(model: Any, widths: dict[Layer, int], token_width: int, node: st
     :param token_width: of the tokens, which is that of prompts.
     :raises ValueError: another family.
     """
-    unet = require_unet(model, node)
+    require_network(model, node)
+    unet = model.get_model_object("diffusion_model")
     found = {info.layer: info.channels for info in attention_layers(model)}
     prompts = {
         module.attn2.to_k.in_features

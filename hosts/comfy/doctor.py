@@ -33,11 +33,12 @@ from .attention import fused_attention
 from .ddcolor import ComfyDDColor
 from .deadiff import ComfyDEADiff, apply
 from .embedded import load_demo
+from .families.found import require_network
 from .front_end import front_end
 from .host import ComfyHost
 from .lcad import ComfyLCADVAE, GrayPicture, LCADModel, load_file, with_gray
 from .lcad_instances import phrase_places
-from .model import context_width, file_name, require_unet, sigma_table
+from .model import context_width, file_name, sigma_table
 from .recommended import recommended
 from .vct import ComfyTranslator
 
@@ -130,7 +131,7 @@ def checkpoint_of(model: Any, vae: Any, clip: Any, node: str) -> Checkpoint:
     :param node: display name of the asking node.
     :raises ValueError: a MODEL of another family, named.
     """
-    require_unet(model, node)
+    require_network(model, node)
 
     def other() -> Model:
         return _model(ComfyTranslator(in_other_precision(model), clip, vae), _family(model))

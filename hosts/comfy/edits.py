@@ -17,11 +17,13 @@ from torch import Tensor
 from ...attention.call import SELF, Edit
 from ...attention.layers import Layer
 from . import calls
+from .families.found import is_transformer
 from .model import EDITS, KEY, PART, PREDICTION, RUN, attention_layers
 from .room import Holds, make_room
 from .rows import Part, Prediction, guider_branches, guider_ranks, guider_twins, list_places
 from .runs import Run
 from .sampling_checks import check_run
+from .transformer_calls import run_transformer
 
 if TYPE_CHECKING:
     from .calls import UNetCall
@@ -135,11 +137,22 @@ def add_edit(model: Any, placed: PlacedEdit, instead_of: PlacedEdit | None = Non
         (_Wrappers.PREPARE_SAMPLING, make_room),
         (_Wrappers.PREDICT_NOISE, _predicting),
         (_Wrappers.CALC_COND_BATCH, _asking),
-        (_Wrappers.DIFFUSION_MODEL, calls.run_unet),
+        _around_model(model),
     ):
         if wrapper not in patched.get_wrappers(kind, KEY):
             patched.add_wrapper_with_key(kind, KEY, wrapper)
     return patched
+
+
+def _around_model(model: Any) -> tuple[str, Callable]:
+    """Where edits stand around a MODEL's calls, and what does.
+
+    Not every transformer runs wrappers of its network (Stable Diffusion 3's does not), and each is called with other
+    arguments; what ComfyUI makes these of has the same for all.
+    """
+    if is_transformer(model):
+        return _Wrappers.APPLY_MODEL, run_transformer
+    return _Wrappers.DIFFUSION_MODEL, calls.run_unet
 
 
 def for_pictures(model: Any, part: Part) -> Any:
@@ -225,12 +238,12 @@ def _innermost(options: dict[str, Any]) -> None:
 
     A cache of model calls (EasyCache) that stood between would take two passes of an edit for two steps.
     """
-    kind = _Wrappers.DIFFUSION_MODEL
-    wrappers = options.get("wrappers", {})
-    here = wrappers.get(kind, {})
-    if KEY in here:
-        ordered = {**{key: group for key, group in here.items() if key != KEY}, KEY: here[KEY]}
-        options["wrappers"] = {**wrappers, kind: ordered}
+    wrappers = dict(options.get("wrappers", {}))
+    for kind in (_Wrappers.DIFFUSION_MODEL, _Wrappers.APPLY_MODEL):
+        here = wrappers.get(kind, {})
+        if KEY in here:
+            wrappers[kind] = {**{key: group for key, group in here.items() if key != KEY}, KEY: here[KEY]}
+            options["wrappers"] = wrappers
 
 
 def _predicting(

@@ -22,7 +22,7 @@ from ...pipelines.encoder_features import (
     recommended_for,
     watched,
 )
-from ...pipelines.memory_features import UNetFeatures
+from ...pipelines.memory_features import ModelFeatures
 from ...pipelines.memory_settings import FeatureSettings
 from .host import ComfyHost
 from .model import file_name
@@ -64,7 +64,7 @@ def features_of(
     :raises ValueError: neither of both, or layers that it does not have.
     """
     if hasattr(network, "get_model_object"):
-        return UNetFeatures(ComfyHost(network, conditioning or [], vae, name=node), settings, file_name(network))
+        return ModelFeatures(ComfyHost(network, conditioning or [], vae, name=node), settings, file_name(network))
     check_encoder(network, node)
     encoder = ComfyEncoder(network)
     return EncoderFeatures(encoder, settings if memory is None else as_written(settings, memory, encoder.fingerprint))

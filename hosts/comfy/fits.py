@@ -45,11 +45,11 @@ def check_whole(vae: Any, node: str, name: str = "vae") -> None:
 def check_latent(samples: Tensor, model: Any, node: str, name: str = "latent") -> None:
     """Whether a LATENT has the channels that a MODEL reads.
 
-    :param samples: (B, C, h, w).
+    :param samples: (B, C, h, w), with an axis of frames where the MODEL's latents have one.
     :raises ValueError: it has others.
     """
     latents = model.model.latent_format
-    if latents.latent_dimensions != 2 or samples.shape[1] != latents.latent_channels:
+    if latents.latent_dimensions != samples.ndim - 2 or samples.shape[1] != latents.latent_channels:
         raise ValueError(
             f"{node}: {name}: found a latent of {samples.shape[1]} channels, expected {latents.latent_channels} for "
             f"this MODEL ({type(model.model).__name__}); encode the picture with the VAE that comes with the model."

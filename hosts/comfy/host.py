@@ -12,11 +12,13 @@ from torch import Tensor
 from ...attention.call import CONDITIONAL, Edit
 from ...attention.capture import Capture
 from ...attention.ending import Enough, ReadUpTo
+from ...attention.families import UNET
 from ...attention.layers import Layer, LayerInfo
 from ...diffusion.sampling import invert_ddim, sample_ddim
-from ...diffusion.schedule import InversionPlan, rescale
+from ...diffusion.schedule import InversionPlan
 from . import edits, sampling
 from .attention import fused_attention
+from .families.found import network_of
 from .memory import out_of_memory, resting_place
 from .model import attention_layers, fingerprint, sigma_table
 from .prompt_rows import for_part
@@ -81,6 +83,8 @@ class ComfyHost:
         name: str = "Exemplar Colorize",
     ) -> None:
         self.model, self.conditioning, self.vae, self.on_step, self.name = model, conditioning, vae, on_step, name
+        known = network_of(model)
+        self.family = UNET if known is None else known.family
         self.layers: tuple[LayerInfo, ...] = attention_layers(model)
         self.sigma_table = sigma_table(model)
         self.fingerprint = fingerprint(model)
@@ -90,9 +94,8 @@ class ComfyHost:
     @property
     def size_multiple(self) -> int:
         """Pixels that a picture's sides should be multiples of, so that no level of the UNet has to round."""
-        unet = self.model.get_model_object("diffusion_model")
-        halvings = sum(type(module).__name__ == "Downsample" for block in unet.input_blocks for module in block)
-        return self.factor * 2**halvings
+        known = network_of(self.model)
+        return self.factor * (1 if known is None else known.multiple)
 
     @property
     def factor(self) -> int:
@@ -102,7 +105,10 @@ class ComfyHost:
     def encode(self, image: Tensor) -> Tensor:
         """(B, H, W, 3) in 0..1 -> (B, C, h, w) in the model's latent scale."""
         stop_if_canceled()
-        return self.model.model.process_latent_in(self.vae.encode(image[..., :3]))
+        pictures = [image[..., :3]]
+        if getattr(self.vae, "latent_dim", 2) == 3:
+            pictures = pictures[0].split(1)  # a batch would be the frames of one film
+        return self.model.model.process_latent_in(torch.cat([self.vae.encode(one) for one in pictures]))
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, H, W, 3) in 0..1."""
@@ -158,7 +164,7 @@ class ComfyHost:
         model = with_captured(self.model, capture, self.name, ends=True)
 
         def once(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
-            hat = rescale(x, 0.0, sigma)
+            hat = self.family.at_level(x, sigma)
             denoised = denoiser(hat, sigma * x.new_ones([len(x)]), **(extra_args or {}))
             if callback is not None:
                 callback({"x": x, "i": 0, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})

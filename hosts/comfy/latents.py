@@ -12,11 +12,12 @@ from ...color import as_mask
 from ...color.tensors import FLOATS, check_finite, check_tensor
 
 
-def as_latents(latent: Any, name: str) -> Tensor:
+def as_latents(latent: Any, name: str, *, frames: bool = False) -> Tensor:
     """(B, C, h, w): the samples of a LATENT, with whatever else it carries looked at.
 
     :param latent: a dictionary with ``samples``; ``noise_mask`` and ``batch_index`` may stand beside them.
     :param name: what the user calls it; messages start with it.
+    :param frames: they have an axis of frames, (B, C, 1, h, w), as models that can also draw films want it.
     :raises ValueError: not a picture's latent, or not finite.
     """
     expected = "a LATENT with samples (B, C, h, w)"
@@ -25,10 +26,12 @@ def as_latents(latent: Any, name: str) -> Tensor:
         raise ValueError(f"{name}: found {found}, expected {expected}; look at the node that made it.")
     samples = latent.get("samples")
     check_tensor(samples, name, expected)
-    if samples.ndim != 4 or 0 in samples.shape or samples.dtype not in FLOATS:
+    axes = "(B, C, 1, h, w)" if frames else "(B, C, h, w)"
+    fits = samples.ndim == 4 + frames and (not frames or samples.shape[2] == 1)
+    if not fits or 0 in samples.shape or samples.dtype not in FLOATS:
         raise ValueError(
-            f"{name}: found {samples.dtype} of shape {tuple(samples.shape)}, expected a picture's latent, floats (B, "
-            "C, h, w); look at the node that made it."
+            f"{name}: found {samples.dtype} of shape {tuple(samples.shape)}, expected a picture's latent, floats "
+            f"{axes}; look at the node that made it."
         )
     check_finite(samples, name, "a picture's latent")
     if latent.get("noise_mask") is not None:

@@ -13,8 +13,9 @@ from torch import Tensor
 from ...diffusion.sampling import sample_ddim, scaled_ends
 from ...diffusion.schedule import ancestral_sigmas, sampling_sigmas
 from ...pipelines.published_sampler import PublishedSamplerSettings
+from .families.found import require_network
 from .fits import check_levels
-from .model import require_unet, sigma_table
+from .model import sigma_table
 from .sampling_checks import check_run
 
 
@@ -27,7 +28,7 @@ def published_sampling(model: Any, settings: PublishedSamplerSettings, node: str
 
     :raises ValueError: another family of models, or steps out of range.
     """
-    require_unet(model, node)
+    require_network(model, node)
     check_levels(model, settings.steps)
     table = sigma_table(model)
     if settings.sampler_name == "ddim":

@@ -29,8 +29,9 @@ def check_run(
         FlipSigmas noises a picture by them, and schedules that restart rise once.
     :raises ValueError: latents of another family or not finite, or levels that are none.
     """
+    frames = model.model.latent_format.latent_dimensions == 3
     for name, samples in (("latent", latent), ("noise", noise)):
-        as_latents({"samples": samples}, f"{node}: {name}")
+        as_latents({"samples": samples}, f"{node}: {name}", frames=frames)
         check_latent(samples, model, node, name)
     function = getattr(sampler, "sampler_function", None)
     stock = getattr(function, "__module__", "").startswith("comfy.")  # ComfyUI's own divide by each level but the last

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from ...attention.call import Edit
 from ...attention.capture import SHARE, Capture
 from ...attention.ending import Enough, ReadUpTo
+from ...attention.families import UNET, Family
 from ...attention.fused import sdpa
 from ...attention.layers import Layer, LayerInfo
 from ...color.batches import freed
@@ -37,6 +38,7 @@ class DiffusersHost:
     model: StandaloneModel
     on_step: StepCallback | None = None
     denoiser: UNetDenoiser = field(init=False)
+    family: ClassVar[Family] = UNET
 
     def __post_init__(self) -> None:
         self.denoiser = UNetDenoiser(self.model)

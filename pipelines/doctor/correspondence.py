@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...color import desaturate, luminance
 from ...memory.features import joined_keys, joined_queries
-from ..memory_features import UNetFeatures
+from ..memory_features import ModelFeatures
 from ..memory_settings import MemorySettings
 from .checks import Finding, Verdict
 from .subjects import Model
@@ -29,7 +29,7 @@ def matches(model: Model, pictures: Tensor, references: Tensor, side: int) -> tu
     :returns: (h · w,) int64, and the grid (h, w).
     """
     asking = MemorySettings.resolve({**model.recommended.get("memory", {}), "resolution": side})
-    network = UNetFeatures(model.host, asking.features)
+    network = ModelFeatures(model.host, asking.features)
     seen = network.features(torch.cat([pictures, references]))
     queries = joined_queries(
         seen.take(slice(0, 1)), asking.temperature_coarse, asking.temperature_fine, asking.features.context

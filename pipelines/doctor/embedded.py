@@ -18,7 +18,7 @@ from ..exemplar import colorize
 from ..exemplar_settings import ColorizeSettings
 from ..lcad import LCADSettings, describe
 from ..memory import color_by_memory, write_references
-from ..memory_features import UNetFeatures
+from ..memory_features import ModelFeatures
 from ..memory_settings import MemorySettings, WritingSettings
 from ..transfer import TransferSettings, transfer_colors
 from ..vct import TranslateSettings, learn, translate
@@ -142,7 +142,7 @@ class Embedded:
         gray, reference, truth = self.pictures.scene
         section = model.recommended.get("memory", {})
         asking, writing = MemorySettings.resolve(section), WritingSettings.resolve(section)
-        network = UNetFeatures(model.host, asking.features)
+        network = ModelFeatures(model.host, asking.features)
         memory = write_references(network, reference, writing)
         result = color_by_memory(network, gray, memory, asking, device=model.host.device).images.cpu()
         numbers = {"from the truth": float(ab_error(result, truth))}

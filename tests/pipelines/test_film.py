@@ -15,7 +15,7 @@ from comfyui_exemplar.pipelines.film_scores import ShotScores
 from comfyui_exemplar.pipelines.film_settings import FilmSettings, ShotSettings
 from comfyui_exemplar.pipelines.memory import write_references
 from comfyui_exemplar.pipelines.memory_answer import Answer
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 from comfyui_exemplar.pipelines.shots import Shot
 
@@ -32,7 +32,7 @@ SHARP = dataclasses.replace(SETTINGS, asking=dataclasses.replace(SETTINGS.asking
 
 @pytest.fixture
 def network(host):
-    return UNetFeatures(host, FEATURES)
+    return ModelFeatures(host, FEATURES)
 
 
 @pytest.fixture

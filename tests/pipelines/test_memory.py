@@ -17,7 +17,7 @@ from comfyui_exemplar.pipelines.memory import (
     write_references,
     write_strokes,
 )
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 from comfyui_exemplar.pipelines.recommended import SYSTEMS
 from comfyui_exemplar.settings import entries
@@ -31,7 +31,7 @@ ASKING = MemorySettings(FEATURES, coherence=0.0)
 
 @pytest.fixture
 def network(host):
-    return UNetFeatures(host, FEATURES)
+    return ModelFeatures(host, FEATURES)
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ class TestRefused:
             color_by_memory(network, picture(), foreign, ASKING)
 
     def test_the_message_names_both(self, host, network, memory):
-        named = UNetFeatures(host, FEATURES, "mine")
+        named = ModelFeatures(host, FEATURES, "mine")
         assert write_references(named, muted(), WRITING).made.name == "mine"
         foreign = dataclasses.replace(memory, made=dataclasses.replace(memory.made, fingerprint="abc", name="that"))
         with pytest.raises(ValueError, match=r"model that \(abc\), expected one of mine \(tiny"):
@@ -328,18 +328,18 @@ class TestRefused:
     def test_other_layers_level_or_context(self, host, memory):
         for other in (FeatureSettings("fine"), FeatureSettings(timestep=5), dataclasses.replace(FEATURES, context=0.0)):
             with pytest.raises(ValueError, match=r"found keys of .* expected .*write it again"):
-                color_by_memory(UNetFeatures(host, other), picture(), memory, MemorySettings(other))
+                color_by_memory(ModelFeatures(host, other), picture(), memory, MemorySettings(other))
 
     def test_a_timestep_that_the_model_lacks(self, host):
         short = dataclasses.replace(FEATURES, timestep=999)
-        UNetFeatures(host, short)
+        ModelFeatures(host, short)
         host = type("Short", (), {"sigma_table": torch.zeros(10), "layers": host.layers})
         with pytest.raises(ValueError, match="must be below 10"):
-            UNetFeatures(host, short)
+            ModelFeatures(host, short)
 
     def test_layers_that_there_are_not(self, host):
         with pytest.raises(ValueError, match="matches no attention layer"):
-            UNetFeatures(host, FeatureSettings("output.9"))
+            ModelFeatures(host, FeatureSettings("output.9"))
 
     def test_references_without_color(self, network, caplog):
         with pytest.raises(ValueError, match="no color in any of them"):

@@ -7,7 +7,7 @@ import torch
 
 from comfyui_exemplar.color import desaturate
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
-from comfyui_exemplar.pipelines.memory_features import ReadBeside, UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures, ReadBeside
 from comfyui_exemplar.pipelines.memory_settings import FeatureSettings, MemorySettings, WritingSettings
 
 from ..fixtures.exemplar import picture
@@ -19,7 +19,7 @@ ASKING = MemorySettings(FEATURES, coherence=0.0)
 
 @pytest.fixture
 def network(host):
-    return UNetFeatures(host, FEATURES)
+    return ModelFeatures(host, FEATURES)
 
 
 def test_a_picture_and_its_reference_are_one_call(network, counted):
@@ -74,15 +74,15 @@ def test_the_attention_of_the_network_is_what_it_was(network):
 def test_it_ends_with_the_last_layer_that_is_read(host, counted):
     """And gives what a call that goes on gives."""
     gray = desaturate(picture(2))
-    early = UNetFeatures(host, dataclasses.replace(FEATURES, layers="output.1-2")).features(gray)
-    late = UNetFeatures(host, dataclasses.replace(FEATURES, layers="output.1-3")).features(gray)
+    early = ModelFeatures(host, dataclasses.replace(FEATURES, layers="output.1-2")).features(gray)
+    late = ModelFeatures(host, dataclasses.replace(FEATURES, layers="output.1-3")).features(gray)
     assert counted.calls == 2 and counted.rows_out == 0
     for one, two in zip(early.queries + early.keys, late.queries[:2] + late.keys[:2], strict=True):
         assert torch.equal(one, two)
     last = []
     handle = host.model.unet.up_blocks[-1].attentions[-1].register_forward_pre_hook(lambda *_: last.append(1))
     try:
-        UNetFeatures(host, dataclasses.replace(FEATURES, layers="output.1-2")).features(gray)
+        ModelFeatures(host, dataclasses.replace(FEATURES, layers="output.1-2")).features(gray)
         assert not last
     finally:
         handle.remove()
@@ -91,5 +91,5 @@ def test_it_ends_with_the_last_layer_that_is_read(host, counted):
 def test_a_step_is_told_of(host):
     told = []
     host.on_step = told.append
-    UNetFeatures(host, FEATURES).features(desaturate(picture(2)))
+    ModelFeatures(host, FEATURES).features(desaturate(picture(2)))
     assert [len(each) for each in told] == [2] and bool(told[0].isfinite().all())

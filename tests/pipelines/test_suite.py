@@ -17,7 +17,7 @@ from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_references import References
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 
 PAIRS = Path(__file__).parent.parent / "data" / "suite_pairs.npz"
@@ -102,7 +102,7 @@ def test_a_memory_finds_what_the_thorough_method_finds(embedded, host, result, p
     """In one forward pass a picture: 15.2 where the thorough method has 15.5, when this was written."""
     chosen = embedded.recommended["memory"]
     asking, writing = MemorySettings.resolve(chosen), WritingSettings.resolve(chosen)
-    network = UNetFeatures(host, asking.features)
+    network = ModelFeatures(host, asking.features)
     images = [
         color_by_memory(network, gray[None], write_references(network, reference[None], writing), asking).images
         for gray, reference in zip(pairs["input"], pairs["reference"], strict=True)

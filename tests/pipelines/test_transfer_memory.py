@@ -13,7 +13,7 @@ from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines import transfer
 from comfyui_exemplar.pipelines.memory import write_references
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 from comfyui_exemplar.pipelines.transfer import TransferSettings, transfer_colors
 
@@ -25,7 +25,7 @@ def network():
     """The embedded model as what looks at pictures, and how it recommends to ask it."""
     model = load_standalone(model_path(), device=torch.device("cpu"), dtype=torch.float32)
     asking = MemorySettings.resolve(model.recommended["memory"])
-    return {"network": UNetFeatures(DiffusersHost(model), asking.features), "asking": asking}
+    return {"network": ModelFeatures(DiffusersHost(model), asking.features), "asking": asking}
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ def test_frames_that_are_measured_of_slow_ways(truth):
 def bench(truth, monkeypatch):
     from training import film_ways
 
-    monkeypatch.setattr(film_ways, "UNetFeatures", lambda host, settings: Lightness())
+    monkeypatch.setattr(film_ways, "ModelFeatures", lambda host, settings: Lightness())
     monkeypatch.setattr(film_ways, "colorize", lambda host, gray, *rest, **more: _thorough(gray))
     chosen = {"memory": {"context": 0.0, "coherence": 0.0, "resolution": SIZE}}
     return film_ways.Bench(SimpleNamespace(model=SimpleNamespace(recommended=chosen)), truth)

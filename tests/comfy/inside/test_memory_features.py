@@ -10,7 +10,7 @@ from comfyui_exemplar.color import desaturate
 from comfyui_exemplar.hosts.comfy.encoders import memory_recommended
 from comfyui_exemplar.hosts.comfy.host import ComfyHost
 from comfyui_exemplar.pipelines.memory import color_by_memory, write_references
-from comfyui_exemplar.pipelines.memory_features import UNetFeatures
+from comfyui_exemplar.pipelines.memory_features import ModelFeatures
 from comfyui_exemplar.pipelines.memory_settings import MemorySettings, WritingSettings
 from comfyui_exemplar.pipelines.recommended import read_recommended
 
@@ -30,7 +30,7 @@ def test_one_row_a_picture_and_the_model_stays_as_it_was(embedded, scene):
         lambda apply, args: rows.append(len(args["input"])) or apply(args["input"], args["timestep"], **args["c"])
     )
     asking, writing = settings()
-    network = UNetFeatures(ComfyHost(watched, empty, vae), asking.features)
+    network = ModelFeatures(ComfyHost(watched, empty, vae), asking.features)
     memory = write_references(network, scene[1], writing)
     result = color_by_memory(network, scene[0], memory, asking)
     assert rows == [1, 1]
@@ -41,7 +41,7 @@ def test_one_row_a_picture_and_the_model_stays_as_it_was(embedded, scene):
 def test_layers_level_and_each_picture_of_a_batch(embedded, scene):
     model, _, vae, empty = embedded
     asking, _ = settings()
-    network = UNetFeatures(ComfyHost(model, empty, vae), asking.features)
+    network = ModelFeatures(ComfyHost(model, empty, vae), asking.features)
     gray = desaturate(scene[1])
     found = network.features(gray)
     latent = network.host.encode(gray)
@@ -72,12 +72,12 @@ def test_the_unet_ends_with_the_last_layer_that_is_read(embedded, scene):
     chosen = dataclasses.replace(asking.features, layers="output.2-3")
     estimates = []
     host = ComfyHost(watched, empty, vae, on_step=estimates.append)
-    found = UNetFeatures(host, chosen).features(desaturate(scene[1]))
+    found = ModelFeatures(host, chosen).features(desaturate(scene[1]))
     blocks = [block for block in seen if block[0] == "output"]
     assert blocks == [("output", 0), ("output", 1), ("output", 2), ("output", 3)], "of six"
     assert seen[-1] == ((1, 4, 16, 16), True) and len(estimates) == 1
     # the same as of a call that goes on to the last layer
-    further = UNetFeatures(host, dataclasses.replace(chosen, layers="output.2-3, output.5")).features(
+    further = ModelFeatures(host, dataclasses.replace(chosen, layers="output.2-3, output.5")).features(
         desaturate(scene[1])
     )
     for one, two in zip(found.queries + found.keys, further.queries[:2] + further.keys[:2], strict=True):
