@@ -11,112 +11,34 @@ gray, which color cannot disturb; β holds on to the input's own structure. Laye
 ("shallow") and the others ("deep") have their own γ and β.
 
 The β term uses the *kept* q and k but the *running* v, as the published program does.
+
+In a transformer whose attention holds the prompt's tokens too, these stay in both softmaxes with the running picture's
+own logits, so the prompt keeps its say; their own rows are not the edit's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..color.batches import Batches, check_masks, freed
-from ..settings import Settings, setting, share
 from .bank import nearest_level, pick_rows
 from .call import CONDITIONAL, Attend, AttentionCall, faded, on_rows
 from .constants import Constants
 from .dual_banks import DualBanks, Role
-from .fused import blend_after_softmax, blend_before_softmax, sdpa, with_key_bias
+from .dual_settings import DualAttentionSettings
+from .fused import blend_after_softmax, blend_before_softmax, blend_beside, sdpa, with_key_bias
 from .layers import Layer
 from .levels_on_device import LevelReader
-
-Mix = Literal["before softmax", "after softmax"]
+from .token_masks import check_reference_mask, to_grid, tokens_in_mask
 
 #: Beside projections, the name of an output that is known before sampling.
 FIXED = "fixed"
 
 _MIXES = {"before softmax": blend_before_softmax, "after softmax": blend_after_softmax}
-
-
-@dataclass(frozen=True)
-class DualAttentionSettings(Settings):
-    """The paper's parameters, where the edit acts, and when and how strongly."""
-
-    gamma_shallow: float = share(
-        0.5,
-        "Fine layers. 0 trusts the match between the picture as it is being colored and the reference, 1 the match of "
-        "gray input to gray reference.",
-        advanced=True,
-        auto=True,
-    )
-    gamma_deep: float = share(
-        1.0,
-        "Coarse layers. 0 trusts the match between the picture as it is being colored and the reference, 1 the match "
-        "of gray input to gray reference. At 1 (with beta_deep 0) the running picture does not enter at all, and these "
-        "layers are computed once, before sampling.",
-        advanced=True,
-        auto=True,
-    )
-    beta_shallow: float = share(
-        0.5,
-        "Fine layers. 0 takes everything from the reference, 1 keeps the input's own attention and takes no color.",
-        advanced=True,
-        auto=True,
-    )
-    beta_deep: float = share(
-        0.0,
-        "Coarse layers. 0 takes everything from the reference, 1 keeps the input's own attention and takes no color.",
-        advanced=True,
-        auto=True,
-    )
-    mix: Mix = setting(
-        "before softmax",
-        "Where the two matches are mixed. before softmax mixes the scores and favors places on which both agree (the "
-        "paper's default); after softmax averages the two finished weightings.",
-        advanced=True,
-    )
-    layers: str = setting(
-        "color",
-        "Where the reference is looked at: a preset (color, fine, coarse, decoder, encoder, middle, all) or ranges "
-        "such as output.6-11. More and coarser layers move color in larger patches.",
-        advanced=True,
-    )
-    strength: float = share(1.0, "0 is the plain model, 1 the full injection.")
-    start: float = share(
-        0.0,
-        "Share of the kept steps after which the injection begins: 0 is at once, high values leave the first steps to "
-        "the model.",
-        advanced=True,
-        widget="start_percent",
-    )
-    end: float = share(
-        1.0,
-        "Share of the kept steps after which the injection stops: 1 is never, low values leave the last steps to the "
-        "model.",
-        advanced=True,
-        widget="end_percent",
-    )
-
-    @property
-    def acts(self) -> bool:
-        """Whether anything is changed at all."""
-        return self.strength > 0 and self.start < self.end
-
-    def weights(self, shallow: bool) -> tuple[float, float]:
-        """(γ, β) of a layer."""
-        return (self.gamma_shallow, self.beta_shallow) if shallow else (self.gamma_deep, self.beta_deep)
-
-    def needs(self, shallow: bool) -> dict[Role, str]:
-        """Projections that a layer must have kept, by role."""
-        gamma, beta = self.weights(shallow)
-        return {
-            "input": ("q" if gamma > 0 or beta > 0 else "") + ("k" if beta > 0 else ""),
-            "reference": ("k" if gamma < 1 else "") + "v",
-            "gray": "k" if gamma > 0 else "",
-        }
 
 
 class DualAttentionColor:
@@ -256,6 +178,8 @@ class DualAttentionColor:
 
         v = keys("reference", "v")
         attend = self._attend(call.attend, call.layer, call.q.device)
+        if call.beside is not None:
+            return self._joint(call, kept, keys, gamma, beta)
         if gamma == 0:
             o = attend(call.q, keys("reference", "k"), v, call.heads)
             if beta == 0:
@@ -270,6 +194,45 @@ class DualAttentionColor:
                 o = mix(q_input, k_gray, call.q, keys("reference", "k"), v, gamma, call.heads, attend)
         if beta > 0:
             o = torch.lerp(o, call.attend(q_input, kept("input", "k"), call.v, call.heads), beta)
+        return o
+
+    def _joint(
+        self,
+        call: AttentionCall,
+        kept: Callable[[Role, str], Tensor],
+        keys: Callable[[Role, str], Tensor],
+        gamma: float,
+        beta: float,
+    ) -> Tensor:
+        """The same where the prompt's tokens stand in the picture's attention: they keep their say.
+
+        The running queries attend to them beside whatever is attended to in the picture's place.
+        """
+        assert call.beside is not None
+        beside, heads, v = call.beside, call.heads, keys("reference", "v")
+        attend = self._attend(call.attend, call.layer, call.q.device, beside[0].shape[1])
+
+        def placed(k: Tensor) -> Tensor:
+            if call.rotation is None or self.settings.reference_positions == "shared":
+                return k
+            return call.rotation.shift(call.grid).turned(k, heads)
+
+        def blended(share: float) -> Tensor:
+            k_gray = placed(keys("gray", "k")) if share > 0 else None
+            k_reference = placed(keys("reference", "k")) if share < 1 else k_gray
+            q_input = kept("input", "q") if share > 0 else call.q
+            first = k_reference if k_gray is None else k_gray
+            assert first is not None and k_reference is not None
+            return blend_beside(q_input, first, call.q, k_reference, v, beside, share, heads, attend)
+
+        if self.settings.mix == "before softmax" or gamma in (0, 1):
+            o = blended(gamma)
+        else:
+            o = torch.lerp(blended(0.0), blended(1.0), gamma)
+        if beta > 0:
+            q_input, k_input = kept("input", "q"), kept("input", "k")
+            own = blend_beside(q_input, k_input, call.q, k_input, call.v, beside, 1.0, heads, call.attend)
+            o = torch.lerp(o, own, beta)
         return o
 
     def _fixed_output(
@@ -292,12 +255,16 @@ class DualAttentionColor:
         k, v = (self._in_mask(t.to(running), layer, pictures) for t in (k, v))
         return self._attend(attend, layer, running.device)(running, k, v, heads).to(q)
 
-    def _attend(self, attend: Attend, layer: Layer, device: torch.device) -> Attend:
-        """Attention to the references' tokens, each with the weight of its reference."""
+    def _attend(self, attend: Attend, layer: Layer, device: torch.device, beside: int = 0) -> Attend:
+        """Attention to the references' tokens, each with the weight of its reference.
+
+        :param beside: tokens before them that have none.
+        """
         bias = self.banks.bias
         if bias is None:
             return attend
-        return with_key_bias(attend, self._sent.on(device, lambda: bias[layer], "bias", layer))
+        sent = self._sent.on(device, lambda: F.pad(bias[layer], (beside, 0)), "bias", layer, beside)
+        return with_key_bias(attend, sent)
 
     def _needs(self) -> dict[Layer, dict[Role, str]]:
         """What the edit reads of the banks: of each layer whose outputs are not known, projections by role."""
@@ -349,23 +316,3 @@ class DualAttentionColor:
     def _uneven(self, layer: Layer, pictures: Sequence[int]) -> bool:
         """Whether masks leave these pictures different numbers of reference tokens."""
         return len({len(tokens) for tokens in self._tokens_of(layer, pictures)}) > 1
-
-
-def check_reference_mask(mask: Tensor) -> None:
-    """:raises ValueError: a mask, (B, H, W), that leaves nothing to look at."""
-    if not bool((mask > 0.5).any(dim=(1, 2)).all()):
-        raise ValueError(
-            "reference_mask: found a mask with nothing above one half, expected some place where color may come from; "
-            "paint one, or disconnect the mask."
-        )
-
-
-def tokens_in_mask(mask: Tensor, grid: tuple[int, int]) -> list[Tensor]:
-    """For each mask of (B, H, W), the tokens of which it covers at least one half."""
-    # a region smaller than a token still has one: the token that it covers best
-    return [torch.nonzero(row >= min(0.5, float(row.max()))).squeeze(1) for row in to_grid(mask, grid)]
-
-
-def to_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Share of each token that a mask covers: (B, H, W) -> (B, h·w)."""
-    return F.adaptive_avg_pool2d(mask.float().unsqueeze(1), grid).flatten(1)

@@ -120,6 +120,37 @@ def blend_after_softmax(
     return gamma * first + (1 - gamma) * second
 
 
+def blend_beside(
+    q1: Tensor,
+    k1: Tensor,
+    q2: Tensor,
+    k2: Tensor,
+    v: Tensor,
+    beside: tuple[Tensor, Tensor],
+    gamma: float,
+    heads: int,
+    attend: Attend,
+) -> Tensor:
+    """:func:`blend_before_softmax` where other tokens stand in the same attention, to which ``q2`` alone attends.
+
+    The prompt's tokens keep the say that they have: their logits are q₂·kᵀ/√d, whatever γ is.
+
+    :param beside: keys and values (B, T, H·d), which come first. The factor of the second pair stands on its keys,
+        since the queries serve both.
+    """
+    keys, values = beside
+    v = torch.cat([values, v], 1)
+    if gamma == 0:
+        return attend(q2, torch.cat([keys, k2], 1), v, heads)
+    k = _per_head(heads, k1, (k2.float() * (1 - gamma)).to(k2))
+    k = torch.cat([_per_head(heads, torch.zeros_like(keys), keys), k], 1)
+    if k.dtype not in HALVES:
+        # the fused call scales by (2d)^-1/2; √2 on the queries gives back d^-1/2
+        return attend(_per_head(heads, math.sqrt(2) * gamma * q1, math.sqrt(2) * q2), k, v, heads)
+    scale = 1 / math.sqrt(q2.shape[-1] // heads)
+    return attend(_per_head(heads, q1 if gamma == 1 else q1.float() * gamma, q2), k, v, heads, scale)
+
+
 def _per_head(heads: int, first: Tensor, second: Tensor) -> Tensor:
     """Concatenate features head by head: two (B, N, H·d) -> (B, N, H·2d), as precise as the more precise."""
     return torch.cat([t.unflatten(-1, (heads, -1)) for t in (first, second)], dim=-1).flatten(2)

@@ -22,8 +22,8 @@ from torch import Tensor
 from .bank import pick_rows
 from .call import CONDITIONAL, UNKNOWN, AttentionCall, faded
 from .constants import Constants
-from .dual import to_grid
 from .layers import Layer, LayerInfo, select_layers
+from .token_masks import to_grid
 
 STYLE, SEMANTICS = "style", "semantics"
 KINDS = (STYLE, SEMANTICS)

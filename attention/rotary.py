@@ -16,7 +16,7 @@ from torch import Tensor
 class Rotation:
     """How the tokens of a layer were turned.
 
-    :param matrices: (1 or rows, N, d / 2, 2, 2), one a token and pair of channels.
+    :param matrices: (1 or rows, N, d / 2, 2, 2), one a token and pair of channels; N is 1 where all turn alike.
     :param halves: a pair is channels i and i + d / 2 of a head; else 2 i and 2 i + 1.
     """
 
@@ -35,21 +35,23 @@ class Rotation:
         """Those of some rows."""
         return self if len(self.matrices) == 1 else replace(self, matrices=self.matrices[rows])
 
-    def shifted(self, grid: tuple[int, int]) -> Rotation:
-        """As though the picture stood to the right of itself: every token one width of the grid further.
+    def shift(self, grid: tuple[int, int]) -> Rotation:
+        """What puts tokens that are turned one width of the grid further right: beside the picture, not on it.
 
         Told from the matrices alone, since turning by two places one after the other is turning by their sum.
 
         :param grid: (height, width) of the N tokens, at least two wide.
+        :returns: for any number of tokens.
         """
         first = self.matrices[:, :1]
         step = self.matrices[:, 1:2] @ first.transpose(-1, -2)
         across = self.matrices[:, grid[1] - 1 : grid[1]] @ first.transpose(-1, -2)
-        return replace(self, matrices=step @ across @ self.matrices)
+        return replace(self, matrices=step @ across)
 
     def _applied(self, matrices: Tensor, tokens: Tensor, heads: int) -> Tensor:
         by_head = tokens.unflatten(-1, (heads, -1)).to(matrices.dtype)
         pairs = by_head.unflatten(-1, (2, -1)).transpose(-1, -2) if self.halves else by_head.unflatten(-1, (-1, 2))
-        turned = torch.einsum("bnpij,bnhpj->bnhpi", matrices.expand(len(tokens), -1, -1, -1, -1), pairs)
+        matrices = matrices.expand(*tokens.shape[:2], -1, -1, -1)
+        turned = torch.einsum("bnpij,bnhpj->bnhpi", matrices, pairs)
         turned = turned.transpose(-1, -2) if self.halves else turned
         return turned.flatten(-2).flatten(-2).to(tokens.dtype)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..diffusion.levels import same_levels
 from .bank import FeatureBank
-from .dual import tokens_in_mask
 from .dual_banks import NO_FEATURES, NothingKeptError
 from .layers import Layer
+from .token_masks import tokens_in_mask
 
 #: The chosen tokens of each reference; None is all of them.
 Chosen = tuple[Tensor | None, ...]

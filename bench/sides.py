@@ -9,8 +9,9 @@ import torch
 
 from comfyui_exemplar.attention.call import AttentionCall
 from comfyui_exemplar.attention.capture import StorageSettings
-from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual import DualAttentionColor
 from comfyui_exemplar.attention.dual_banks import DualBanks
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.attention.layers import is_shallow, select_layers
 from comfyui_exemplar.color import adain, desaturate, merge_luminance
 from comfyui_exemplar.diffusion.schedule import inversion_plan

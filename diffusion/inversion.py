@@ -140,6 +140,10 @@ class Inversion(Held):
         """(B, C, h, w): the start of the way back, at ``plan.sigmas[0]``."""
         return self.plan.to_sampling(self.trajectory[-1])
 
+    def given(self) -> Tensor:
+        """(B, C, h, w): the same as a sampler is given it that adds no noise."""
+        return self.plan.as_given(self.noised())
+
 
 def start_warnings(
     inversion: Inversion, latents: Tensor, adds_noise: bool, first_sigma: float | None = None
@@ -150,7 +154,7 @@ def start_warnings(
     :param adds_noise: whether noise is added.
     :param first_sigma: where the sampling begins; one that goes on where another stopped begins lower.
     """
-    noised, clean = inversion.noised(), inversion.trajectory[0]
+    noised, clean = inversion.given(), inversion.trajectory[0]
     way = _distance(noised, clean)
 
     def near(other: Tensor) -> bool:

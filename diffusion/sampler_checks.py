@@ -172,7 +172,7 @@ def latent_level(inversion: Inversion, latents: Tensor) -> float:
     :param latents: (a multiple of B, C, h, w), in the model's latent scale.
     """
     clean = inversion.trajectory[0].float()
-    noise = inversion.noised().float() - clean
+    noise = inversion.given().float() - clean
     rows = [i % len(clean) for i in range(len(latents))]
     clean, noise = clean[rows], noise[rows]
     share = ((latents.to(clean) - clean) * noise).sum() / noise.square().sum()

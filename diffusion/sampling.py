@@ -104,6 +104,7 @@ def invert_ddim(  # the head that all samplers have, and three options
     disable: bool | None = None,
     *,
     reads: tuple[float, ...] | None = None,
+    read_as: Callable[[Tensor, float, float], Tensor] = rescale,
     refinements: int = 0,
     visit: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
@@ -117,6 +118,8 @@ def invert_ddim(  # the head that all samplers have, and three options
     :param sigmas: ascending levels, the first may be 0.
     :param callback: called after every model call.
     :param reads: sigma at which the model is read in each step; default: the upper level.
+    :param read_as: latent, its level, the level it is read at -> what the model is asked about. Flow matching has the
+        same steps, with velocities in place of noise, and asks about the latent as it is.
     :param visit: called with the latent at every level, the first included.
     """
     extra_args = extra_args or {}
@@ -131,7 +134,7 @@ def invert_ddim(  # the head that all samplers have, and three options
         visit(x)
     for i in trange(len(levels) - 1, disable=disable):
         sigma, sigma_next, sigma_hat = levels[i], levels[i + 1], reads[i]
-        x_hat = rescale(x, sigma, sigma_hat)
+        x_hat = read_as(x, sigma, sigma_hat)
         denoised = model(x_hat, sigma_hat * ones, **extra_args)
         x_next = x + to_eps(x_hat, sigma_hat, denoised) * (sigma_next - sigma)
         for left in range(refinements, -1, -1):

@@ -20,6 +20,9 @@ from torch import Tensor
 
 Convention = Literal["consistent", "official", "diffusers"]
 
+#: Of a flow: beyond this time too little of the picture is in its latents to be found again in numbers.
+MOST_TIME = 0.999
+
 
 def ddim_timesteps(steps: int, train_timesteps: int = 1000) -> list[int]:
     """DDIM's uniform grid with offset 1, ascending: 1, 21, ..., 981 for 50 steps of 1000.
@@ -127,6 +130,8 @@ class InversionPlan:
     :param levels: (K+1,) ascending sigmas that the latent visits; the clean latent is put at ``levels[0]``.
     :param reads: (K,) sigma at which the network is read in each step.
     :param sigmas: (T+1,) descending sigmas of the way back, for any sampler.
+    :param flow: levels are times of flow matching, x = (1 - t) · x0 + t · noise: then latents of one level are nowhere
+        read as those of another.
     """
 
     convention: Convention
@@ -135,6 +140,7 @@ class InversionPlan:
     levels: tuple[float, ...]
     reads: tuple[float, ...]
     sigmas: tuple[float, ...]
+    flow: bool = False
 
     @property
     def is_ordered(self) -> bool:
@@ -151,7 +157,7 @@ class InversionPlan:
 
     def from_clean(self, latent: Tensor) -> Tensor:
         """Put a clean latent at the first level."""
-        return rescale(latent, 0.0, self.levels[0])
+        return self.read_as(latent, 0.0, self.levels[0])
 
     def to_sampling(self, x: Tensor) -> Tensor:
         """Hand the latent at the top of the climb to the way back.
@@ -159,15 +165,32 @@ class InversionPlan:
         Under the official convention this is the jump from the level that was reached to a lower one: the same
         variance-preserving numbers, read two grid steps lower.
         """
-        return rescale(x, self.levels[-1], self.sigmas[0])
+        return self.read_as(x, self.levels[-1], self.sigmas[0])
+
+    def read_as(self, x: Tensor, level: float, other: float) -> Tensor:
+        """A latent of one level as the model is asked about it at another, see :func:`rescale`."""
+        return x if self.flow else rescale(x, level, other)
+
+    def as_given(self, x: Tensor) -> Tensor:
+        """The start of the way back as samplers are given it that add no noise.
+
+        A flow's mix the latents that they are given with the noise that they add, also where that is none: they take
+        (1 - t) of them.
+        """
+        return x / (1 - self.sigmas[0]) if self.flow else x
 
     def to_clean(self, x: Tensor) -> Tensor:
         """The clean latent from what a sampler returns at the last level."""
-        return rescale(x, self.sigmas[-1], 0.0)
+        return self.read_as(x, self.sigmas[-1], 0.0)
 
 
 def inversion_plan(
-    sigma_table: Tensor, steps: int = 50, depth: int = 5, convention: Convention = "consistent"
+    sigma_table: Tensor,
+    steps: int = 50,
+    depth: int = 5,
+    convention: Convention = "consistent",
+    *,
+    flow: bool = False,
 ) -> InversionPlan:
     """The plan of a DDIM inversion over the lowest part of a ``steps``-step schedule.
 
@@ -183,10 +206,15 @@ def inversion_plan(
 
     :param sigma_table: (train timesteps,) ascending sigmas of the model.
     :param depth: number of steps on the way back.
+    :param flow: the sigmas are times of flow matching, for which there is the first convention only.
     :raises ValueError: steps, depth or convention out of range.
     """
     grid = ddim_timesteps(steps, len(sigma_table))
     _check_convention(convention)
+    if flow and convention != "consistent":
+        raise ValueError(
+            f"convention: found {convention}, expected consistent, the only one for models of flow matching; choose it."
+        )
     most = len(grid) - 1 if convention == "official" else len(grid)
     if most < 1:
         raise ValueError(f"An official inversion needs a schedule of at least 2 steps; this one has {steps}.")
@@ -200,7 +228,11 @@ def inversion_plan(
     if convention != "official":
         lowest = 0.0 if convention == "consistent" else table[0]
         levels = [lowest, *(table[t] for t in grid[:depth])]
-        return InversionPlan(convention, steps, depth, tuple(levels), tuple(levels[1:]), (*way_back, lowest))
+        if flow and levels[-1] > MOST_TIME:
+            raise ValueError(
+                f"depth is {depth} of {steps} steps, which leaves nothing of the picture, expected one below; lower it."
+            )
+        return InversionPlan(convention, steps, depth, tuple(levels), tuple(levels[1:]), (*way_back, lowest), flow)
     last = len(table) - 1
     pitch = len(table) // steps
     timesteps = grid[: depth + 1]

@@ -23,7 +23,7 @@ from ..attention.layers import BLOCKS, Layer, LayerInfo
 from ..attention.rows import compact
 from ..diffusion.inversion import Inversion
 from ..diffusion.schedule import Convention, InversionPlan
-from .fields import Fields, array, check_fields, integer, number, optional, string
+from .fields import Fields, array, boolean, check_fields, integer, number, optional, string
 from .headers import read_metadata, read_object
 from .output import whole
 from .owned import OwnPlace, Write, write_new
@@ -57,6 +57,7 @@ _INVERSION: Fields = {
     "levels": _LEVELS,
     "reads": _LEVELS,
     "sigmas": _LEVELS,
+    "flow": optional(boolean()),
     "chroma": optional(number(0, 1e8), null=True),
     "kept_at": array(number(0, 1e8), 0, _MOST_LEVELS),
     "kept": _LAYERS,
@@ -159,6 +160,7 @@ def _described(inversion: Inversion) -> dict[str, Any]:
         "levels": plan.levels,
         "reads": plan.reads,
         "sigmas": plan.sigmas,
+        "flow": plan.flow,
         "chroma": inversion.chroma,
         "kept_at": bank.levels,
         "kept": [layer.name for layer in kept],
@@ -241,7 +243,9 @@ def _assembled(
 
     :raises ValueError: something does not fit; :raises LookupError: a tensor is missing.
     """
-    plan = InversionPlan(*(said[name] for name in ("convention", "steps", "depth", "levels", "reads", "sigmas")))
+    plan = InversionPlan(
+        *(said[name] for name in ("convention", "steps", "depth", "levels", "reads", "sigmas")), said.get("flow", False)
+    )
     if len(plan.reads) != len(plan.levels) - 1 or len(plan.sigmas) != plan.depth + 1:
         raise ValueError(
             f"found {len(plan.levels)} levels, {len(plan.reads)} reads and {len(plan.sigmas)} sigmas of inversion {i}, "

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..attention.dual import DualAttentionSettings
+from ..attention.dual_settings import DualAttentionSettings
+from ..attention.families import EVERY
 from ..diffusion.sampling import GuidanceSettings
 from ..pipelines.color import StatisticsMatchSettings, match_latents
 from ..pipelines.exemplar_settings import PooledReferencesSettings, ReferencesSettings
@@ -116,7 +117,7 @@ class DualAttentionColorInjection(io.ComfyNode):
             "gray_inversion_2": gray_inversion_2,
         }
         expect(cls, model=model, **inversions)
-        require_network(model, title(cls))
+        require_network(model, title(cls), EVERY)
         for name, inversion in inversions.items():
             if inversion is not None:
                 check_inversion(inversion, model, title(cls), name)

@@ -90,12 +90,13 @@ def mask(node: type[io.ComfyNode], mask: Any, name: str) -> Tensor:
     return made
 
 
-def latent_samples(node: type[io.ComfyNode], latent: Any, name: str) -> Tensor:
+def latent_samples(node: type[io.ComfyNode], latent: Any, name: str, *, frames: bool = False) -> Tensor:
     """(B, C, h, w) of a LATENT, see ``hosts.comfy.latents.as_latents``.
 
+    :param frames: with an axis of frames.
     :raises ValueError: not a picture's latent, or not finite.
     """
-    return as_latents(latent, f"{title(node)}: {name}")
+    return as_latents(latent, f"{title(node)}: {name}", frames=frames)
 
 
 def without_mask(node: type[io.ComfyNode], latent: Mapping[str, Any], name: str, instead: str) -> None:

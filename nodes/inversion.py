@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..attention.capture import CaptureSettings
+from ..attention.families import EVERY
 from ..diffusion.inversion import InversionSettings
 from .common import (
     CATEGORY_STAGES,
@@ -44,7 +45,7 @@ class AttentionCapture(io.ComfyNode):
         from ..hosts.comfy.families.found import require_network
 
         expect(cls, model=model)
-        require_network(model, title(cls))
+        require_network(model, title(cls), EVERY)
         return io.NodeOutput(with_capture(model, resolved(cls, CaptureSettings, {}, values)))
 
 
@@ -107,13 +108,14 @@ class DDIMInversion(io.ComfyNode):
         from ..hosts.comfy.exemplar import invert
         from ..hosts.comfy.families.found import require_network
         from ..hosts.comfy.fits import check_latent
+        from ..hosts.comfy.host import reads_films
         from ..hosts.comfy.recommended import recommended
 
         expect(cls, model=model, clip=clip)
-        require_network(model, title(cls))
+        require_network(model, title(cls), EVERY)
         settings = resolved(cls, InversionSettings, recommended(model, "exemplar"), values)
         levels = inversion_levels(model, settings.steps, settings.depth, settings.convention)
-        samples = latent_samples(cls, latent, "latent")
+        samples = latent_samples(cls, latent, "latent", frames=reads_films(model))
         conditioning = need_prompt(conditioning, clip, model, title(cls))
         check_conditioning(conditioning, title(cls), model=model, levels=levels, pictures=len(samples))
         check_latent(samples, model, title(cls))

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.correspondence import confidence
-from ..attention.dual import tokens_in_mask
 from ..attention.layers import Layer, LayerInfo, select_layers
+from ..attention.token_masks import tokens_in_mask
 from ..attention.union import united
 from ..color import check_count, check_masks, chroma_of, desaturate, merge_chroma, resize
 from ..color.batches import Batches, freed

@@ -20,8 +20,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..attention.dual import DualAttentionColor, check_reference_mask
+from ..attention.dual import DualAttentionColor
 from ..attention.dual_banks import DualBanks
+from ..attention.token_masks import check_reference_mask
 from ..color import (
     adain,
     as_picture,

@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from ..attention.dual import tokens_in_mask
+from ..attention.token_masks import tokens_in_mask
 from ..attention.union import Union, check_numbers, check_union_masks, leaves_any, united
 from ..color import as_picture, check_masks, in_batches, rgb_to_lab
 from ..color.sizes import size_of

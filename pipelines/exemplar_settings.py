@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..attention.capture import StorageSettings
-from ..attention.dual import DualAttentionSettings
+from ..attention.dual_settings import DualAttentionSettings
 from ..settings import Settings, setting, share
 from .memory_settings import ShareSettings
 

@@ -32,10 +32,10 @@ class FeatureSettings(Settings):
 
     layers: str = setting(
         "match",
-        "Layers whose attention matches places. Of a UNet match is one coarse and two fine ones of the decoder; others "
-        "are presets (color, fine, coarse, decoder) or ranges such as output.8-10. Of a transformer it is three around "
-        "the middle; others are early, middle, late, or ranges such as double.8-10, single.3. Of a vision encoder it is "
-        "the last block but one; others are ranges such as block.18-20.",
+        "Layers whose attention matches places. match is, of a UNet, one coarse and two fine ones of the decoder, of a "
+        "transformer three around the middle, of a vision encoder the last block but one. Others are presets (color, "
+        "fine, coarse, decoder; early, middle, late) or ranges such as output.8-10, double.8-10, block.18. More layers "
+        "make a memory larger; coarser ones go more by meaning and less by place.",
         advanced=True,
     )
     timestep: int = setting(
@@ -66,9 +66,9 @@ class FeatureSettings(Settings):
     )
     positions: Literal["without", "with"] = setting(
         "without",
-        "Of transformers whose attention is turned by place (Flux, Qwen-Image, Z-Image, Anima). without matches by what "
-        "places look like; with also by where they are, which suits pictures of one scene in one pose. Other models "
-        "have no such places.",
+        "For transformers whose attention knows positions (Flux, Qwen-Image, Z-Image, Anima). without matches by what "
+        "places look like; with also by where they are, which suits pictures of one scene in one pose. Other models do "
+        "not feel it.",
         advanced=True,
         later=True,
     )

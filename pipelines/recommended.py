@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..attention.dual import DualAttentionSettings
+from ..attention.dual_settings import DualAttentionSettings
 from ..diffusion.inversion import InversionSettings
 from ..diffusion.sampling import GuidanceSettings
 from ..files import headers

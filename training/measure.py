@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from comfyui_exemplar.attention.dual import DualAttentionSettings
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.color import ab_error, psnr
 from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost

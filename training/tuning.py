@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from comfyui_exemplar.attention.dual import DualAttentionSettings
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.files.output import whole
 from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost

@@ -10,8 +10,8 @@ import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
-from ...attention.dual import check_reference_mask
 from ...attention.families import EVERY, UNET
+from ...attention.token_masks import check_reference_mask
 from ...attention.union import leaves_any
 from ...color import check_count, check_masks, desaturate
 from ...color.batches import part_of

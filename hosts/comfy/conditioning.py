@@ -19,6 +19,7 @@ from ...color import as_mask
 from ...color.held import is_list
 from ...color.tensors import FLOATS, LARGEST, check_finite, check_tensor
 from ...diffusion.schedule import Convention, inversion_plan
+from .families.found import is_transformer
 from .fits import check_levels
 from .model import context_width, sigma_table
 from .prompt_rows import rows_in_turn
@@ -113,7 +114,7 @@ def inversion_levels(model: Any, steps: int, depth: int, convention: Convention)
     :raises ValueError: steps or depth out of range, or more than the MODEL has noise levels.
     """
     check_levels(model, steps)
-    plan = inversion_plan(sigma_table(model), steps, depth, convention)
+    plan = inversion_plan(sigma_table(model), steps, depth, convention, flow=is_transformer(model))
     return (*plan.reads, *plan.kept_sigmas)
 
 

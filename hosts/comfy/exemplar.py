@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from ...attention.bank import FeatureBank, joined_banks
 from ...attention.call import CONDITIONAL
 from ...attention.capture import Capture, CaptureSettings, CaptureSpec, CaptureTarget
-from ...attention.dual import DualAttentionColor, DualAttentionSettings
+from ...attention.dual import DualAttentionColor
 from ...attention.dual_banks import DualBanks
+from ...attention.dual_settings import DualAttentionSettings
 from ...attention.layers import select_layers
 from ...attention.union import Union
 from ...color.batches import in_batches
@@ -32,8 +34,9 @@ from ...pipelines.exemplar_inversion import ReferencePair, color_layers, feature
 from ...pipelines.exemplar_references import References
 from . import edits
 from .attention import fused_attention
+from .families.found import is_transformer, network_of
 from .fits import foreign_levels
-from .host import ComfyHost
+from .host import ComfyHost, as_latent, from_latent
 from .memory import out_of_memory
 from .model import attention_layers, sigma_table
 from .prompt_rows import why_together
@@ -109,8 +112,9 @@ def invert(
     :raises torch.OutOfMemoryError: memory runs out on pictures that can't be told apart.
     :raises RuntimeError: it runs out on a single picture.
     """
-    plan = inversion_plan(sigma_table(model), settings.steps, settings.depth, settings.convention)
-    start = model.model.process_latent_in(samples)
+    flow = is_transformer(model)
+    plan = inversion_plan(sigma_table(model), settings.steps, settings.depth, settings.convention, flow=flow)
+    start = from_latent(model, samples)
     calls = len(plan.reads) * (1 + settings.refinements) + (settings.depth if settings.measure_round_trip else 0)
     bar = progress(calls)
     host = ComfyHost(model, conditioning, on_step=bar, name="Attention Capture")
@@ -150,7 +154,7 @@ def invert(
     inversion = Inversion(plan, trajectory, bank, host.fingerprint, host.layers, _chroma(model, start))
     error = round_trip_error(start, torch.cat(returned)) if settings.measure_round_trip else -1.0
     sigmas = torch.tensor(closer_levels(plan.sigmas, settings.closer_sigmas))
-    return Inverted(inversion, model.model.process_latent_out(inversion.noised()), sigmas, error)
+    return Inverted(inversion, as_latent(model, inversion.given()), sigmas, error)
 
 
 def _chroma(model: Any, latents: Tensor) -> float | None:
@@ -215,7 +219,11 @@ def with_color_injection(
         return model.clone()
     for text in role_warnings(source, reference, gray):
         say(f"{NAME}: {text}")
-    edit.precompute({info.layer: info.heads for info in infos}, fused_attention({}), model.load_device, out_of_memory)
+    known = network_of(model)
+    if known is None or not known.family.joint:  # else the prompt enters every layer
+        edit.precompute(
+            {info.layer: info.heads for info in infos}, fused_attention({}), model.load_device, out_of_memory
+        )
     placed = edits.PlacedEdit(
         NAME,
         edit,
@@ -224,7 +232,7 @@ def with_color_injection(
         branches=frozenset({CONDITIONAL}),
         whole_pictures=True,
         alike=edit.pictures == 1,
-        check=injection_check(edit, source, model.model.process_latent_in),
+        check=injection_check(edit, source, partial(from_latent, model)),
         release=edit.forget,
         holds=held_by(edit),
     )

@@ -48,8 +48,21 @@ def check_latent(samples: Tensor, model: Any, node: str, name: str = "latent") -
     :param samples: (B, C, h, w), with an axis of frames where the MODEL's latents have one.
     :raises ValueError: it has others.
     """
+    if model.model.latent_format.latent_dimensions != samples.ndim - 2:
+        raise ValueError(
+            f"{node}: {name}: found a latent of shape {tuple(samples.shape)}, which is none of this MODEL's "
+            f"({type(model.model).__name__}); encode the picture with the VAE that comes with the model."
+        )
+    check_channels(samples, model, node, name)
+
+
+def check_channels(samples: Tensor, model: Any, node: str, name: str = "latent") -> None:
+    """Whether latents of pictures, (B, C, ...), have the channels that a MODEL reads.
+
+    :raises ValueError: they have others.
+    """
     latents = model.model.latent_format
-    if latents.latent_dimensions != samples.ndim - 2 or samples.shape[1] != latents.latent_channels:
+    if samples.shape[1] != latents.latent_channels:
         raise ValueError(
             f"{node}: {name}: found a latent of {samples.shape[1]} channels, expected {latents.latent_channels} for "
             f"this MODEL ({type(model.model).__name__}); encode the picture with the VAE that comes with the model."
@@ -66,7 +79,7 @@ def check_inversion(inversion: Inversion, model: Any, node: str, name: str = "in
     except ValueError as error:
         raise ValueError(f"{node}: {name}: {error}") from None
     infos = attention_layers(model)
-    check_latent(inversion.trajectory[0], model, node, name)
+    check_channels(inversion.trajectory[0], model, node, name)
     if inversion.layers and inversion.layers != infos:
         raise ValueError(
             f"{node}: {name}: found features of {len(inversion.layers)} attention layers, expected those of this "

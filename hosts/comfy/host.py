@@ -66,6 +66,28 @@ def with_captured(model: Any, capture: Capture, name: str, held: int = 0, ends: 
     return edits.add_edit(model, placed)
 
 
+def reads_films(model: Any) -> bool:
+    """Whether a MODEL's latents have an axis of frames, which a picture has one of."""
+    return model.model.latent_format.latent_dimensions == 3
+
+
+def from_latent(model: Any, samples: Tensor) -> Tensor:
+    """Samples of a LATENT, with or without an axis of frames -> (B, C, h, w) in the model's own scale."""
+    return _framed(model.model.process_latent_in(_framed(samples, reads_films(model))), False)
+
+
+def as_latent(model: Any, latent: Tensor) -> Tensor:
+    """(B, C, h, w) in the model's own scale -> samples of a LATENT as the MODEL's samplers and VAE take them."""
+    return model.model.process_latent_out(_framed(latent, reads_films(model)))
+
+
+def _framed(latent: Tensor, framed: bool) -> Tensor:
+    """Latents of pictures with an axis of one frame, or without."""
+    if framed == (latent.ndim == 5):
+        return latent
+    return latent.unsqueeze(2) if framed else latent.squeeze(2)
+
+
 class ComfyHost:
     """One MODEL with its VAE and prompt.
 
@@ -108,12 +130,13 @@ class ComfyHost:
         pictures = [image[..., :3]]
         if getattr(self.vae, "latent_dim", 2) == 3:
             pictures = pictures[0].split(1)  # a batch would be the frames of one film
-        return self.model.model.process_latent_in(torch.cat([self.vae.encode(one) for one in pictures]))
+        return from_latent(self.model, torch.cat([self.vae.encode(one) for one in pictures]))
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, H, W, 3) in 0..1."""
         stop_if_canceled()
-        return self.vae.decode(self.model.model.process_latent_out(latent))
+        made = self.vae.decode(as_latent(self.model, latent))
+        return made.flatten(0, -4)  # of films one frame each
 
     def only(self, part: slice, pictures: int) -> ComfyHost:
         """The same host for some pictures of a batch.
@@ -147,13 +170,14 @@ class ComfyHost:
                 callback,
                 disable,
                 reads=plan.reads,
+                read_as=plan.read_as,
                 refinements=refinements,
-                visit=lambda latent: trajectory.append(latent.float()),
+                visit=lambda latent: trajectory.append(_framed(latent, False).float()),
             )
 
         # weight 1: one branch only, the conditional one
         guider = sampling.color_guider(model, self.conditioning, 1.0)
-        sampling.run_sampler(guider, latent, climb, torch.tensor(plan.levels), self.on_step)
+        sampling.run_sampler(guider, self._framed(latent), climb, torch.tensor(plan.levels), self.on_step)
         if capture is not None:
             capture.finish()
         # at the end: the device is not waited for on the way
@@ -172,7 +196,7 @@ class ComfyHost:
 
         guider = sampling.color_guider(model, self.conditioning, 1.0)
         # up from clean latents to the one level, as the first step of an inversion
-        sampling.run_sampler(guider, latent, once, torch.tensor([0.0, sigma]), self.on_step)
+        sampling.run_sampler(guider, self._framed(latent), once, torch.tensor([0.0, sigma]), self.on_step)
         capture.finish()
 
     def sample(
@@ -192,7 +216,11 @@ class ComfyHost:
             )
             model = edits.add_edit(model, placed)
         guider = sampling.color_guider(model, self.conditioning, weight)
-        return sampling.run_sampler(guider, x, sample_ddim, torch.tensor(plan.sigmas), self.on_step)
+        start = self._framed(plan.as_given(x))
+        return _framed(sampling.run_sampler(guider, start, sample_ddim, torch.tensor(plan.sigmas), self.on_step), False)
+
+    def _framed(self, latent: Tensor) -> Tensor:
+        return _framed(latent, reads_films(self.model))
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error says that memory ran out; if so, what can be freed is freed."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...diffusion.inversion import Inversion
 from ...files.inversions import Inversions
 from .fits import check_inversion
+from .host import as_latent
 from .memory import resting_place
 
 #: What stands where a file has nothing, or nothing was connected; ComfyUI tells it where something waits for one.
@@ -42,7 +43,7 @@ def _placed(inversion: Inversion) -> Inversion:
 
 def noised(inversion: Inversion, model: Any) -> dict[str, Tensor]:
     """The start of the way back, as DDIM Inversion gives it: a LATENT."""
-    return {"samples": model.model.process_latent_out(inversion.noised())}
+    return {"samples": as_latent(model, inversion.given())}
 
 
 def check_model(inversions: Inversions, model: Any, node: str, name: str) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,10 +38,13 @@ class DiffusersHost:
     model: StandaloneModel
     on_step: StepCallback | None = None
     denoiser: UNetDenoiser = field(init=False)
-    family: ClassVar[Family] = UNET
 
     def __post_init__(self) -> None:
         self.denoiser = UNetDenoiser(self.model)
+
+    @property
+    def family(self) -> Family:
+        return UNET
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:

@@ -3,8 +3,9 @@
 import torch
 
 from comfyui_exemplar.attention.call import AttentionCall
-from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual import DualAttentionColor
 from comfyui_exemplar.attention.dual_banks import DualBanks
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.attention.layers import Layer
 
 from . import naive

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from comfyui_exemplar.attention.dual import DualAttentionSettings
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.attention.fused import sdpa
 
 from . import naive

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.bank import FeatureBank
-from comfyui_exemplar.attention.dual import DualAttentionSettings
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 
 from . import naive
 from .dual_edit import FIXED, FULL, KEYS, LAYERS, TOKENS, banks, call, check, edited, formula, make

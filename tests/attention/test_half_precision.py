@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from comfyui_exemplar.attention import fused
 from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.attention.call import CROSS, AttentionCall, composed
-from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual import DualAttentionColor
 from comfyui_exemplar.attention.dual_banks import DualBanks
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.attention.fused import attend_with_bias, blend_after_softmax, blend_before_softmax, sdpa
 from comfyui_exemplar.attention.image_tokens import ImageTokens, KeysValues
 

@@ -10,8 +10,9 @@ import torch
 
 from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.attention.call import AttentionCall
-from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual import DualAttentionColor
 from comfyui_exemplar.attention.dual_banks import ROLES, DualBanks
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.attention.fused import sdpa
 from comfyui_exemplar.attention.levels_on_device import LevelReader
 from comfyui_exemplar.color.batches import let_go

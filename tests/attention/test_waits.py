@@ -10,8 +10,9 @@ from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.attention.call import CROSS, SELF, UNKNOWN, AttentionCall
 from comfyui_exemplar.attention.capture import Capture, CaptureSpec, CaptureTarget
 from comfyui_exemplar.attention.control import SOURCE, TARGET, ControlledAttention, PromptControl
-from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual import DualAttentionColor
 from comfyui_exemplar.attention.dual_banks import DualBanks
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.attention.image_tokens import ImageTokens, KeysValues
 from comfyui_exemplar.attention.instances import Instance, InstanceEdit, InstanceSettings
 from comfyui_exemplar.attention.logits import KeepLogits, LogitCache, ReuseLogits, StaleLogits

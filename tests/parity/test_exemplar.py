@@ -9,8 +9,9 @@ import torch
 from comfyui_exemplar.attention.bank import FeatureBank
 from comfyui_exemplar.attention.call import AttentionCall
 from comfyui_exemplar.attention.capture import Capture, CaptureTarget
-from comfyui_exemplar.attention.dual import DualAttentionColor, DualAttentionSettings
+from comfyui_exemplar.attention.dual import DualAttentionColor
 from comfyui_exemplar.attention.dual_banks import DualBanks
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.attention.fused import sdpa
 from comfyui_exemplar.attention.layers import Layer, LayerInfo, is_shallow
 from comfyui_exemplar.color import adain

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from comfyui_exemplar.attention.dual import DualAttentionSettings
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.color import rgb_to_lab
 from comfyui_exemplar.hosts.diffusers.host import DiffusersHost
 from comfyui_exemplar.pipelines.exemplar import check_colorize, colorize

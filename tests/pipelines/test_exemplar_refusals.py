@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from comfyui_exemplar.attention.dual import DualAttentionSettings
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.pipelines.exemplar import colorize
 
 from ..fixtures.exemplar import QUICK, picture, quick

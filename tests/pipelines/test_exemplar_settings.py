@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from comfyui_exemplar.attention.capture import StorageSettings
-from comfyui_exemplar.attention.dual import DualAttentionSettings
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
 from comfyui_exemplar.color import luminance, resize, rgb_to_lab
 from comfyui_exemplar.pipelines.exemplar import colorize
 from comfyui_exemplar.pipelines.exemplar_settings import ColorizeSettings

@@ -41,16 +41,14 @@ def require_network(model: Any, node: str, serves: Sequence[Family] = (UNET,)) -
         )
     known = network_of(model)
     if known is None or known.family not in serves:
-        kind = type(model.get_model_object("diffusion_model")).__name__
-        what = kind if known is None else known.family.name
-        *first, last = (family.name for family in serves)
-        names = f"{', '.join(first)} or {last}" if first else last
+        kind = type(model.get_model_object("diffusion_model")).__name__ if known is None else known.family.name
+        found = f"{node}: model: found {type(model.model).__name__} ({kind})"
         if tuple(serves) == (UNET,):
-            names += " UNet"
-        raise ValueError(
-            f"{node}: model: found {type(model.model).__name__} ({what}), expected a {names}; load one of those "
-            "checkpoints."
-        )
+            raise ValueError(
+                f"{found}, expected a Stable Diffusion 1.x, 2.x or SDXL UNet; load one of those checkpoints."
+            )
+        *first, last = (family.name for family in serves)
+        raise ValueError(f"{found}, expected one of {', '.join(first)} or {last}; load one of those checkpoints.")
     return known
 
 

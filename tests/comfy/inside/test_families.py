@@ -121,7 +121,7 @@ def test_the_prompts_rows_are_the_models(made):
 
 @contextmanager
 def hooked(made):
-    """Queries and keys of every layer before they are turned, from the network's own modules: (layer, letter) -> BNHD."""
+    """Queries and keys of every layer before they are turned, (B, N, heads, d), from the network's own modules."""
     network, found, handles = made.model.model.diffusion_model, {}, []
     known = network_of(made.model)
 

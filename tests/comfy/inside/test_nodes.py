@@ -144,7 +144,7 @@ class TestEmbeddedModel:
         """The same pictures through diffusers, with the same weights."""
         diffusers = pytest.importorskip("diffusers")
         assert diffusers
-        from comfyui_exemplar.attention.dual import DualAttentionSettings
+        from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
         from comfyui_exemplar.demo import model_path
         from comfyui_exemplar.hosts.diffusers.checkpoint import load_standalone
         from comfyui_exemplar.hosts.diffusers.host import DiffusersHost

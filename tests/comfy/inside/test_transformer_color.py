@@ -1,0 +1,186 @@
+"""Inversion, color injection and color memories on the transformer families."""
+
+import comfy.model_base
+import comfy.samplers
+import pytest
+import torch
+
+from comfyui_exemplar.attention.dual import DualAttentionColor
+from comfyui_exemplar.attention.dual_banks import DualBanks
+from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
+from comfyui_exemplar.hosts.comfy import edits
+from comfyui_exemplar.hosts.comfy.families.found import network_of
+
+from .transformers import FAMILIES, tiny
+
+DEPTH, STEPS = 3, 12
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def made(request):
+    with torch.inference_mode():
+        return tiny(request.param)
+
+
+@pytest.fixture(scope="module")
+def inverted(nodes, made):
+    """What DDIM Inversion gives of an input, a reference and a gray reference, everything kept."""
+    with torch.inference_mode():
+        (marked,) = nodes("ExemplarAttentionCapture", model=made.model, layers="all")
+        return [
+            nodes(
+                "ExemplarDDIMInversion",
+                model=marked,
+                conditioning=made.prompt(),
+                latent={"samples": made.latents(seed=seed)},
+                depth=DEPTH,
+                steps=STEPS,
+                refinements=6,
+            )
+            for seed in (1, 2, 3)
+        ]
+
+
+def back(made, model, noised, sigmas, cfg=1.0, count=1):
+    """What a sampler without noise makes of inverted latents."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(made.prompt(), made.prompt())
+    guider.set_cfg(cfg)
+    start = noised["samples"].expand(count, *noised["samples"].shape[1:])
+    sampler = comfy.samplers.sampler_object("euler")
+    return guider.sample(torch.zeros_like(start), start, sampler, sigmas, disable_pbar=True, seed=0)
+
+
+def test_what_is_inverted_comes_back_by_comfys_own_sampler(made, inverted):
+    _, noised, sigmas, error = inverted[0]
+    assert 0 <= error < 0.02
+    assert sigmas[0] < 1 and sigmas[-1] == 0 and len(sigmas) == DEPTH + 1
+    start = made.latents(seed=1)
+    found = back(made, made.model, noised, sigmas)
+    assert found.shape == start.shape
+    assert float((found - start).pow(2).mean().sqrt() / start.std()) == pytest.approx(error, abs=0.005)
+
+
+@pytest.mark.parametrize("convention", ["official", "diffusers"])
+def test_other_conventions_are_refused(nodes, made, convention):
+    with pytest.raises(ValueError, match=r"convention: found \w+, expected consistent"):
+        nodes(
+            "ExemplarDDIMInversion",
+            model=made.model,
+            conditioning=made.prompt(),
+            latent={"samples": made.latents()},
+            convention=convention,
+        )
+
+
+def injection(nodes, made, inverted, **values):
+    (model,) = nodes(
+        "ExemplarDualAttentionColor",
+        model=made.model,
+        input_inversion=inverted[0][0],
+        reference_inversion=inverted[1][0],
+        gray_inversion=inverted[2][0],
+        **values,
+    )
+    return model
+
+
+def test_strength_0_is_the_plain_model_bit_for_bit(nodes, made, inverted):
+    _, noised, sigmas, _ = inverted[0]
+    plain = back(made, made.model, noised, sigmas)
+    assert torch.equal(back(made, injection(nodes, made, inverted, strength=0.0), noised, sigmas), plain)
+    colored = back(made, injection(nodes, made, inverted), noised, sigmas)
+    assert bool(colored.isfinite().all()) and not torch.equal(colored, plain)
+    assert torch.equal(back(made, made.model, noised, sigmas), plain)
+
+
+def maps(q, k, heads):
+    """Logits of every head in double precision, (rows, heads, N, M)."""
+    q, k = (t.double().unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k))
+    return q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+
+
+def mixed(logits, v, heads):
+    v = v.double().unflatten(-1, (heads, -1)).transpose(1, 2)
+    return (torch.softmax(logits, -1) @ v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("mix", ["before softmax", "after softmax"])
+@pytest.mark.parametrize("gamma, beta", [(0.0, 0.0), (0.3, 0.5), (1.0, 0.0), (1.0, 0.4)])
+def test_the_fused_call_is_the_two_equations(made, inverted, gamma, beta, mix):
+    """Against maps that are built: the picture's rows and the prompt's keys apart, per family and layer."""
+    banks = [found[0].bank for found in inverted]
+    settings = DualAttentionSettings(
+        layers="all", gamma_shallow=gamma, gamma_deep=gamma, beta_shallow=beta, beta_deep=beta, mix=mix
+    )
+    layers = {info.layer: False for info in network_of(made.model).layers}
+    edit = DualAttentionColor(settings, layers, DualBanks(*banks))
+    seen = []
+
+    def check(call, earlier):
+        found = edit(call, earlier)
+        kept = [bank.nearest(call.sigma) for bank in banks]
+        q_in, k_in = (banks[0].get(kept[0], call.layer, letter) for letter in "qk")
+        k_ref, v_ref = (banks[1].get(kept[1], call.layer, letter) for letter in "kv")
+        k_gray = banks[2].get(kept[2], call.layer, "k")
+        text = [] if call.beside is None else [maps(call.q, call.beside[0], call.heads)]
+        values = [] if call.beside is None else [call.beside[1]]
+
+        def joined(logits, v):
+            return mixed(torch.cat([*text, logits], -1), torch.cat([*values, v], 1), call.heads)
+
+        one, other = maps(q_in, k_gray, call.heads), maps(call.q, k_ref, call.heads)
+        if mix == "before softmax":
+            o = joined(gamma * one + (1 - gamma) * other, v_ref)
+        else:
+            o = gamma * joined(one, v_ref) + (1 - gamma) * joined(other, v_ref)
+        o = torch.lerp(o, joined(maps(q_in, k_in, call.heads), call.v), beta)
+        assert float((found - o).abs().max()) < 1e-5 * max(1.0, float(o.abs().max())), call.layer
+        seen.append(call.layer)
+        return found
+
+    _, noised, sigmas, _ = inverted[0]
+    placed = edits.PlacedEdit("Test", check, edits.layer_widths(made.model, layers))
+    back(made, edits.add_edit(made.model, placed), noised, sigmas)
+    assert set(seen) == set(layers) and len(seen) == DEPTH * len(layers)
+
+
+def test_only_conditional_rows_are_colored(nodes, made, inverted):
+    """With guidance of weight 0 the conditional prediction does not count, so nothing of the reference does."""
+    _, noised, sigmas, _ = inverted[0]
+    plain = back(made, made.model, noised, sigmas, cfg=0.0)
+    found = back(made, injection(nodes, made, inverted), noised, sigmas, cfg=0.0)
+    torch.testing.assert_close(found, plain, rtol=0, atol=1e-5)
+
+
+def test_a_reference_that_stands_beside_the_input(nodes, made, inverted):
+    _, noised, sigmas, _ = inverted[0]
+    shared = back(made, injection(nodes, made, inverted), noised, sigmas)
+    shifted = back(made, injection(nodes, made, inverted, reference_positions="shifted"), noised, sigmas)
+    rotary = network_of(made.model).family.rotary and network_of(made.model).family.joint
+    assert torch.equal(shared, shifted) != rotary
+
+
+def test_several_references_serve_a_picture(nodes, made, inverted):
+    """Two references one after the other in a batch, the second with a weight that leaves nothing of it."""
+    _, noised, sigmas, _ = inverted[0]
+    (marked,) = nodes("ExemplarAttentionCapture", model=made.model, layers="all")
+    both = [
+        nodes(
+            "ExemplarDDIMInversion",
+            model=marked,
+            conditioning=made.prompt(),
+            latent={"samples": torch.cat([made.latents(seed=seed), made.latents(seed=seed + 5)])},
+            depth=DEPTH,
+            steps=STEPS,
+            refinements=6,
+        )
+        for seed in (2, 3)
+    ]
+    given = {"input_inversion": inverted[0][0], "reference_inversion": both[0][0], "gray_inversion": both[1][0]}
+    (one,) = nodes(
+        "ExemplarDualAttentionColor", model=made.model, references="all for each", weights="1, 0.000001", **given
+    )
+    found = back(made, one, noised, sigmas)
+    alone = back(made, injection(nodes, made, inverted), noised, sigmas)
+    torch.testing.assert_close(found, alone, rtol=0, atol=1e-3)
