@@ -333,7 +333,7 @@ class TestRefused:
     def test_a_timestep_that_the_model_lacks(self, host):
         short = dataclasses.replace(FEATURES, timestep=999)
         ModelFeatures(host, short)
-        host = type("Short", (), {"sigma_table": torch.zeros(10), "layers": host.layers})
+        host = type("Short", (), {"sigma_table": torch.zeros(10), "layers": host.layers, "family": host.family})
         with pytest.raises(ValueError, match="must be below 10"):
             ModelFeatures(host, short)
 

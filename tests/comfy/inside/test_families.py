@@ -216,3 +216,112 @@ def test_families_that_a_node_does_not_serve_are_named(made):
         ValueError, match=rf"Node: model: found .* \({network_of(made.model).family.name}\), expected a St"
     ):
         require_network(made.model, "Node")
+
+
+def colored(made, count=1):
+    """The MODEL under an edit that adds to the picture's attention, and what it makes alone."""
+
+    def edit(call, earlier):
+        return earlier(call) * 1.5
+
+    return edited(made, edit), edit
+
+
+def test_composes_with_a_lora(made):
+    """Weights that a LoRA changes are those that the edit sees, in either order."""
+    name, weight = next(
+        (f"diffusion_model.{name}", p)
+        for name, p in made.model.model.diffusion_model.named_parameters()
+        if p.ndim == 2 and min(p.shape) > 8
+    )
+    change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(5)) * 0.3
+    model, edit = colored(made)
+    first, second = model.clone(), made.model.clone()
+    for one in (first, second):
+        assert one.add_patches({name: (change,)}) == [name]
+    alone, both = sampled(made, second), sampled(made, first)
+    second = edits.add_edit(second, edits.PlacedEdit("Test", edit, edits.layer_widths(made.model)))
+    assert torch.equal(both, sampled(made, second))
+    assert not torch.equal(both, alone) and not torch.equal(both, sampled(made, model))
+    assert torch.equal(sampled(made, made.model.clone()), sampled(made))
+
+
+def test_composes_with_another_packs_patches(made):
+    """A patch of queries and keys before the edit, of what comes out after it, and an override of attention."""
+    model, edit = colored(made)
+    seen = []
+
+    def patch(q, k, v, pe=None, attn_mask=None, extra_options=None):
+        seen.append(extra_options["block_index"])
+        return {"q": q * 0.5}
+
+    def override(function, *args, **named):
+        return function(*args, **named) * 1.25
+
+    patched = made.model.clone()
+    patched.set_model_attn1_patch(patch)
+    patched.model_options["transformer_options"]["optimized_attention_override"] = override
+    alone = sampled(made, patched)
+    expected = bool(seen)  # families without such patches do not call them
+    both = sampled(made, edits.add_edit(patched, edits.PlacedEdit("Test", edit, edits.layer_widths(made.model))))
+    assert not torch.equal(both, alone) and not torch.equal(both, sampled(made, model))
+    assert expected == (made.name not in ("Lumina 2", "Z-Image", "Stable Diffusion 3", "Stable Diffusion 3.5"))
+    later = model.clone()
+    later.set_model_attn1_patch(patch)
+    later.model_options["transformer_options"]["optimized_attention_override"] = override
+    assert torch.equal(sampled(made, later), both)
+
+
+class Control:
+    """What a ControlNet adds to the blocks' outputs, without a network."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def residuals(self, x):
+        known = network_of(self.made.model)
+        number = known.layers[0].tokens(x.shape)
+        add = torch.randn(1, number, known.layers[0].channels, generator=torch.Generator().manual_seed(6)) * 0.5
+        return {"input": [add, None], "output": [add, None]}
+
+
+@pytest.mark.parametrize("edit_first", [True, False])
+def test_composes_with_a_controlnet(made, edit_first):
+    """What a ControlNet adds stands in the picture's tokens, whose attention the edit changes."""
+    if made.name in ("Lumina 2", "Z-Image", "Anima"):
+        pytest.skip("the family takes no ControlNet")
+    model, edit = colored(made)
+    control = Control(made)
+
+    def controlled(apply_model, asked):
+        more = {**asked["c"], "control": control.residuals(asked["input"])}
+        return apply_model(asked["input"], asked["timestep"], **more)
+
+    alone = made.model.clone()
+    alone.set_model_unet_function_wrapper(controlled)
+    if edit_first:
+        both = model.clone()
+        both.set_model_unet_function_wrapper(controlled)
+    else:
+        both = edits.add_edit(alone, edits.PlacedEdit("Test", edit, edits.layer_widths(made.model)))
+    found = sampled(made, both)
+    assert not torch.equal(found, sampled(made, alone)) and not torch.equal(found, sampled(made, model))
+    assert bool(found.isfinite().all())
+
+
+def test_a_call_with_another_number_of_tokens_is_left_alone(made, caplog):
+    """Where another node changes what a layer gets, the edit steps aside with one warning and the rest runs."""
+    if made.name not in ("Flux.1", "Flux.2", "Chroma", "Qwen-Image"):
+        pytest.skip("the family has no patch that could")
+    model, _ = colored(made)
+
+    def fewer(q, k, v, pe=None, attn_mask=None, extra_options=None):
+        return {"q": q, "k": k[:, :, :-3], "v": v[:, :, :-3]}
+
+    model.set_model_attn1_patch(fewer)
+    try:
+        found = sampled(made, model)
+    except RuntimeError:
+        pytest.skip("the family's own code needs as many keys as queries")
+    assert bool(found.isfinite().all())
+    assert sum("Test steps aside" in record.getMessage() for record in caplog.records) == 1

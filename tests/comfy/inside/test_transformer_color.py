@@ -8,10 +8,11 @@ import torch
 from comfyui_exemplar.attention.dual import DualAttentionColor
 from comfyui_exemplar.attention.dual_banks import DualBanks
 from comfyui_exemplar.attention.dual_settings import DualAttentionSettings
+from comfyui_exemplar.color import ab_error, desaturate
 from comfyui_exemplar.hosts.comfy import edits
 from comfyui_exemplar.hosts.comfy.families.found import network_of
 
-from .transformers import FAMILIES, tiny
+from .transformers import FAMILIES, TinyVAE, tied, tiny
 
 DEPTH, STEPS = 3, 12
 
@@ -179,8 +180,46 @@ def test_several_references_serve_a_picture(nodes, made, inverted):
     ]
     given = {"input_inversion": inverted[0][0], "reference_inversion": both[0][0], "gray_inversion": both[1][0]}
     (one,) = nodes(
-        "ExemplarDualAttentionColor", model=made.model, references="all for each", weights="1, 0.000001", **given
+        "ExemplarDualAttentionColor", model=made.model, references="all for every image", weights="1, 0.000001", **given
     )
     found = back(made, one, noised, sigmas)
     alone = back(made, injection(nodes, made, inverted), noised, sigmas)
     torch.testing.assert_close(found, alone, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("positions", ["without", "with"])
+def test_a_memory_gives_a_picture_its_own_colors(nodes, made, positions):
+    """Written and asked through the nodes, in one model call each, of a model whose queries are its keys: random ones
+    have nothing in common.
+    """
+    made = tied(tiny(made.name))
+    vae, known = TinyVAE(made), network_of(made.model)
+    reference = patches(vae.factor * known.multiple)
+    looks = {"model": made.model, "vae": vae, "conditioning": made.prompt(), "resolution": 0}
+    looks |= {"layers": known.layers[0].layer.name}  # deeper ones of random weights tell places apart less and less
+    memory = nodes("ExemplarColorMemory", references=reference, context=0.0, positions=positions, **looks)[0]
+    assert {space.turned for space in memory.made.spaces} == {
+        positions == "with" and network_of(made.model).family.rotary
+    }
+    asked = {"image": desaturate(reference), "memory": memory, "temperature_coarse": 0.05, "coherence": 0.0}
+    del looks["layers"]  # the memory knows
+    found, *_ = nodes("ExemplarMemoryColorize", **asked, **looks)
+    # each token its own color would leave 9.76 of 25.1: a pattern's chroma is not quite that of its square
+    assert float(ab_error(found, reference)) < 10.5 < 0.45 * float(ab_error(desaturate(reference), reference))
+
+
+def test_a_memory_needs_a_prompt(nodes, made):
+    with pytest.raises(ValueError, match="conditioning: found nothing, and no CLIP"):
+        nodes("ExemplarColorMemory", references=torch.rand(1, 64, 64, 3), model=made.model, vae=TinyVAE(made))
+
+
+def patches(side, squares=4, tokens=3):
+    """(1, S, S, 3): squares of several tokens, each of a color and of a pattern of its own, as gray pictures have them.
+
+    Flat ones would not do: a norm leaves nothing of how bright they are.
+    """
+    generator = torch.Generator().manual_seed(4)
+    colors = torch.rand(squares, 1, squares, 1, 3, generator=generator) * 0.4 + 0.3
+    pattern = torch.rand(squares, side, squares, side, 1, generator=generator) * 0.6 - 0.3
+    pattern = pattern.repeat(1, tokens, 1, tokens, 1)
+    return (colors + pattern).flatten(2, 3).flatten(0, 1)[None]

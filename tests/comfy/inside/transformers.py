@@ -7,6 +7,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
 import torch
+import torch.nn.functional as F
 
 _FLUX = {
     "in_channels": 16,
@@ -180,7 +181,7 @@ def tiny(name, dtype=torch.float32, seed=0):
             made = torch.randn(parameter.shape, generator=generator) * spread
             if parameter.ndim > 1:
                 made = made / max(1.0, parameter.shape[-1] ** 0.5 * spread)
-            if "norm" in key and parameter.ndim == 1:
+            if ("norm" in key or ".ln_" in key) and parameter.ndim == 1:
                 made = made + 1
             if key in ("final_layer.linear.weight", "proj_out.weight"):
                 made = made * 0.1  # small at its end, so that inversion converges
@@ -189,3 +190,43 @@ def tiny(name, dtype=torch.float32, seed=0):
     device = torch.device("cpu")
     model = comfy.model_patcher.ModelPatcher(base, load_device=device, offload_device=device)
     return Tiny(name, model, base.latent_format.latent_channels)
+
+
+def tied(made):
+    """The same MODEL, its keys made as its queries are: so that what looks alike matches, without any training."""
+    network = made.model.model.diffusion_model
+    parameters = dict(network.named_parameters())
+    pairs = {"to_q.": "to_k.", "q_proj.": "k_proj.", "query_norm": "key_norm", "norm_q": "norm_k"}
+    pairs |= {"q_norm": "k_norm", "ln_q": "ln_k"}
+    with torch.inference_mode(False), torch.no_grad():
+        for name, parameter in parameters.items():
+            if ".qkv." in name or "linear1." in name:
+                width = made.model.model.diffusion_model.hidden_size if "linear1." in name else len(parameter) // 3
+                parameter[width : 2 * width] = parameter[:width]
+            for query, key in pairs.items():
+                if query in name and "cross_attn" not in name:
+                    parameters[name.replace(query, key)].copy_(parameter)
+    return made
+
+
+class TinyVAE:
+    """An autoencoder of one linear map of patches, with what ComfyUI's says of itself."""
+
+    first_stage_model = "one linear map"
+
+    def __init__(self, made):
+        latents = made.model.model.latent_format
+        self.latent_channels, self.latent_dim = latents.latent_channels, latents.latent_dimensions
+        self.factor = latents.spacial_downscale_ratio
+        generator = torch.Generator().manual_seed(3)
+        self.weight = torch.randn(self.latent_channels, 3 * self.factor**2, generator=generator) / self.factor
+
+    def spacial_compression_encode(self):
+        return self.factor
+
+    def encode(self, pictures):
+        """(B, H, W, 3) -> (B, C, h, w), or as frames of one film, (1, C, B, h, w)."""
+        patches = F.unfold(pictures.movedim(-1, 1) * 2 - 1, self.factor, stride=self.factor)
+        height, width = (side // self.factor for side in pictures.shape[1:3])
+        latents = (self.weight @ patches).unflatten(2, (height, width))
+        return latents.movedim(0, 1)[None] if self.latent_dim == 3 else latents
