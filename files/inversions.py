@@ -244,7 +244,8 @@ def _assembled(
     :raises ValueError: something does not fit; :raises LookupError: a tensor is missing.
     """
     plan = InversionPlan(
-        *(said[name] for name in ("convention", "steps", "depth", "levels", "reads", "sigmas")), said.get("flow", False)
+        *(said[name] for name in ("convention", "steps", "depth", "levels", "reads", "sigmas")),
+        flow=said.get("flow", False),
     )
     if len(plan.reads) != len(plan.levels) - 1 or len(plan.sigmas) != plan.depth + 1:
         raise ValueError(

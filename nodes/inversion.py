@@ -68,7 +68,11 @@ class DDIMInversion(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.x, 2.x or SDXL model, or the embedded model."),
+                io.Model.Input(
+                    "model",
+                    tooltip="Stable Diffusion 1.x, 2.x, SDXL or 3, Flux.1, Flux.2, Chroma, Qwen-Image, Z-Image, Lumina "
+                    "2, Anima, or the embedded model.",
+                ),
                 conditioning_input("Usually the empty prompt. Sample with the same one."),
                 io.Latent.Input("latent", tooltip="The encoded picture. A batch is inverted together."),
                 *widgets(InversionSettings, "depth", "steps", "convention", "refinements", "measure_round_trip"),

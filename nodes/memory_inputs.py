@@ -16,8 +16,8 @@ def network_input(*, optional: bool = False, about: str = "") -> io.MultiType.In
     :param about: what it does for a node that works without one, too.
     """
     looks = (
-        "What looks at pictures: the UNet of Stable Diffusion 1.x, 2.x or SDXL, the embedded model, or a CLIP_VISION "
-        "(DINOv2, DINOv3, SigLIP, CLIP)."
+        "What looks at pictures: Stable Diffusion 1.x, 2.x, SDXL or 3, the embedded model, another transformer (Flux, "
+        "Chroma, Qwen-Image, Z-Image, Lumina 2, Anima), or a CLIP_VISION (DINOv2, DINOv3, SigLIP, CLIP)."
     )
     return io.MultiType.Input(
         "model",
