@@ -29,6 +29,11 @@ def main() -> int:
     unet.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     unet.add_argument("--start", type=Path, help="without a checkpoint: an exported model to go on from")
     unet.add_argument("--step", type=int, default=0, help="the step of --start")
+    dit = command("dit", _dit, "train the small transformer of flow matching; resumes")
+    dit.add_argument("--embedded", type=Path, default=Path("demo/model.safetensors"), help="whose words and VAE it has")
+    dit.add_argument("--seed", type=int, default=1)
+    dit.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    dit.add_argument("--minutes", type=float, default=0.0, help="stop after so many; 0 trains to the end of the plan")
     made = command("export", _export, "write the model's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/model.safetensors"))
     made.add_argument(
@@ -172,6 +177,12 @@ def _unet(options: argparse.Namespace) -> None:
         threads=options.threads,
         start=start,
     )
+
+
+def _dit(options: argparse.Namespace) -> None:
+    from .dit_train import train
+
+    train(options.folder, options.embedded, seed=options.seed, threads=options.threads, minutes=options.minutes)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -94,8 +94,8 @@ def training_loss(
     def chance(share: float) -> bool:
         return float(uniform(1)) < share
 
-    color_a, gray_a = _encode(autoencoder, pairs.a.pictures)
-    color_b, gray_b = _encode(autoencoder, pairs.b.pictures)
+    color_a, gray_a = encoded(autoencoder, pairs.a.pictures)
+    color_b, gray_b = encoded(autoencoder, pairs.b.pictures)
     words = words_to_predict(autoencoder, levels, singles, generator) if singles else None
 
     early = uniform(n) < 0.85  # the method works at low noise
@@ -127,7 +127,7 @@ def training_loss(
     plain = [(found - target).square().mean() for found, target in zip(streams_out[:3], targets, strict=True)]
     weight = torch.minimum(a, 4 * (1 - a))  # at hardly any noise the target explodes
     colored = (weight * (streams_out[3] - target_x).square()).mean()
-    warp, match = _matching_loss(lesson.maps, pairs, color_a[:, 1:3], color_b[:, 1:3], size // autoencoder.factor)
+    warp, match = matching_loss(lesson.maps, pairs, color_a[:, 1:3], color_b[:, 1:3], size // autoencoder.factor)
     lesson.maps = []
     total = (plain[0] + 0.5 * plain[1] + plain[2]) / 2.5 + 2 * colored
     total = total + WARP_WEIGHT * warp + MATCH_WEIGHT * match
@@ -144,7 +144,8 @@ def gray(pictures: Tensor) -> Tensor:
     return torch.einsum("c,nchw->nhw", luma, pictures)[:, None].expand_as(pictures)
 
 
-def _encode(autoencoder: LinearAutoencoder, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def encoded(autoencoder: LinearAutoencoder, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents of pictures (n, 3, H, W) in 0..1, as they are and gray."""
     return autoencoder.encode(pictures * 2 - 1), autoencoder.encode(gray(pictures) * 2 - 1)
 
 
@@ -160,7 +161,9 @@ def _partly_colored(gray_a: Tensor, color_a: Tensor, color_b: Tensor, uniform) -
     return torch.where(keep, latent, matched)
 
 
-def _matching_loss(maps: list[Tensor], pairs: Pairs, chroma_a: Tensor, chroma_b: Tensor, side: int):
+def matching_loss(
+    maps: list[Tensor], pairs: Pairs, chroma_a: Tensor, chroma_b: Tensor, side: int
+) -> tuple[Tensor, Tensor]:
     """(warp, match), averaged over the injected layers.
 
     warp: attention carries B's chroma to A, and it must be A's. match: -log of the attention that falls where it
