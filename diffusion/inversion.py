@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from ..color.held import Held
 from ..color.tensors import FLOATS, check_finite, check_tensor
-from ..settings import Settings, setting
+from ..settings import Settings, setting, share
 from .schedule import Convention, InversionPlan
 
 if TYPE_CHECKING:  # a sibling layer, named for the type only
@@ -73,8 +73,29 @@ class InversionSettings(Settings):
         later=True,
     )
 
+    method: Literal["euler", "heun", "controlled"] = setting(
+        "euler",
+        "How a step climbs. euler is plain inversion, which refinements bring closer to exact; heun is of second "
+        "order, for the sampler heun, at two model calls a step. controlled is for models of flow matching: it is drawn "
+        "toward ordinary noise, so that the model draws more freely from there.",
+        advanced=True,
+        later=True,
+    )
+    control: float = share(
+        0.5,
+        "With method controlled, how far it is drawn. 0 is the model's own way, which keeps the picture; 1 ends in "
+        "noise that knows nothing of it.",
+        advanced=True,
+        later=True,
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.method != "euler" and (self.refinements or self.convention != "consistent"):
+            raise ValueError(
+                f"method is {self.method}, expected euler with refinements or another convention than consistent; set "
+                "refinements to 0 and convention to consistent, or method to euler."
+            )
         if self.refinements and self.convention == "official":
             raise ValueError("Refinements need the consistent convention; the official one reads other levels.")
 

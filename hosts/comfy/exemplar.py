@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+import comfy.k_diffusion.sampling
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from ...attention.dual_settings import DualAttentionSettings
 from ...attention.layers import select_layers
 from ...attention.union import Union
 from ...color.batches import in_batches
+from ...diffusion.flow import invert_controlled, invert_heun
 from ...diffusion.inversion import (
     Inversion,
     InversionSettings,
@@ -29,6 +31,7 @@ from ...diffusion.inversion import (
     start_warnings,
 )
 from ...diffusion.sampler_checks import latent_level
+from ...diffusion.sampling import sample_ddim
 from ...diffusion.schedule import closer_levels, inversion_plan
 from ...pipelines.exemplar_inversion import ReferencePair, color_layers, features_at_rest
 from ...pipelines.exemplar_references import References
@@ -115,7 +118,10 @@ def invert(
     flow = is_transformer(model)
     plan = inversion_plan(sigma_table(model), settings.steps, settings.depth, settings.convention, flow=flow)
     start = from_latent(model, samples)
-    calls = len(plan.reads) * (1 + settings.refinements) + (settings.depth if settings.measure_round_trip else 0)
+    way = way_up(settings, flow)
+    each = 2 if settings.method == "heun" else 1 + settings.refinements
+    steps_back = 2 * settings.depth - 1 if settings.method == "heun" else settings.depth
+    calls = len(plan.reads) * each + (steps_back if settings.measure_round_trip else 0)
     bar = progress(calls)
     host = ComfyHost(model, conditioning, on_step=bar, name="Attention Capture")
     spec = model.get_attachment(_CAPTURE)
@@ -124,14 +130,16 @@ def invert(
         target = CaptureTarget(spec) if spec is not None else None
         capture = Capture([target], plan.kept_sigmas) if target is not None else None
         some = host if part == slice(0, len(start)) else host.only(part, len(start))
-        trajectory = some.invert(start[part], plan, capture, settings.refinements)
+        trajectory = some.invert(start[part], plan, capture, settings.refinements, way)
         bank = FeatureBank()
         if capture is not None and target is not None:
             capture.check(len(start[part]))
             bank, capture, target = features_at_rest(target.bank, trajectory.device), None, None
         returned = start[part]
         if settings.measure_round_trip:
-            returned = plan.to_clean(some.sample(plan.to_sampling(trajectory[-1]), plan, None, (), 1.0))
+            # by steps of the same order
+            back = comfy.k_diffusion.sampling.sample_heun if settings.method == "heun" else sample_ddim
+            returned = plan.to_clean(some.sample(plan.to_sampling(trajectory[-1]), plan, None, (), 1.0, back))
         return trajectory, bank, returned
 
     def splits(error: Exception) -> bool:
@@ -155,6 +163,27 @@ def invert(
     error = round_trip_error(start, torch.cat(returned)) if settings.measure_round_trip else -1.0
     sigmas = torch.tensor(closer_levels(plan.sigmas, settings.closer_sigmas))
     return Inverted(inversion, as_latent(model, inversion.given()), sigmas, error)
+
+
+def way_up(settings: InversionSettings, flow: bool) -> Callable[..., Tensor] | None:
+    """The way up that was chosen; None for DDIM's.
+
+    :param flow: the model is one of flow matching.
+    :raises ValueError: a way that the model does not have.
+    """
+    if settings.method == "euler":
+        return None
+    if settings.method == "heun":
+        return invert_heun
+    if not flow:
+        raise ValueError("method: found controlled, expected euler or heun for a UNet; choose one of them.")
+
+    def controlled(model: Any, x: Tensor, *rest: Any, **more: Any) -> Tensor:
+        # the same noise whenever a picture is inverted, and for each of a batch its own
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        return invert_controlled(model, x, *rest, control=settings.control, noise=noise, **more)
+
+    return controlled
 
 
 def _chroma(model: Any, latents: Tensor) -> float | None:

@@ -149,11 +149,18 @@ class ComfyHost:
         return host
 
     def invert(
-        self, latent: Tensor, plan: InversionPlan, capture: Capture | None = None, refinements: int = 0
+        self,
+        latent: Tensor,
+        plan: InversionPlan,
+        capture: Capture | None = None,
+        refinements: int = 0,
+        way: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """Climb; returns the trajectory, (K+1, B, C, h, w), where ComfyUI keeps intermediates.
 
         Features stay on the device if there is room for all of them, else they go to main memory a level at a time.
+
+        :param way: another one up than DDIM's, with the same head and ``visit``.
         """
         model = self.model
         if capture is not None:
@@ -162,9 +169,15 @@ class ComfyHost:
         trajectory: list[Tensor] = []
 
         def climb(denoiser, x, sigmas, extra_args=None, callback=None, disable=None):
+            def visit(latent: Tensor) -> None:
+                trajectory.append(_framed(latent, False).float())
+
+            start = plan.from_clean(x)
+            if way is not None:
+                return way(denoiser, start, sigmas, extra_args, callback, disable, visit=visit)
             return invert_ddim(
                 denoiser,
-                plan.from_clean(x),
+                start,
                 sigmas,
                 extra_args,
                 callback,
@@ -172,7 +185,7 @@ class ComfyHost:
                 reads=plan.reads,
                 read_as=plan.read_as,
                 refinements=refinements,
-                visit=lambda latent: trajectory.append(_framed(latent, False).float()),
+                visit=visit,
             )
 
         # weight 1: one branch only, the conditional one
@@ -200,9 +213,18 @@ class ComfyHost:
         capture.finish()
 
     def sample(
-        self, x: Tensor, plan: InversionPlan, edit: Edit | None, layers: Sequence[Layer], weight: float
+        self,
+        x: Tensor,
+        plan: InversionPlan,
+        edit: Edit | None,
+        layers: Sequence[Layer],
+        weight: float,
+        back: Callable[..., Tensor] = sample_ddim,
     ) -> Tensor:
-        """Come back under colorization guidance; returns the latent at the last level."""
+        """Come back under colorization guidance; returns the latent at the last level.
+
+        :param back: the sampler.
+        """
         model = self.model
         if edit is not None:
             placed = edits.PlacedEdit(
@@ -217,7 +239,7 @@ class ComfyHost:
             model = edits.add_edit(model, placed)
         guider = sampling.color_guider(model, self.conditioning, weight)
         start = self._framed(plan.as_given(x))
-        return _framed(sampling.run_sampler(guider, start, sample_ddim, torch.tensor(plan.sigmas), self.on_step), False)
+        return _framed(sampling.run_sampler(guider, start, back, torch.tensor(plan.sigmas), self.on_step), False)
 
     def _framed(self, latent: Tensor) -> Tensor:
         return _framed(latent, reads_films(self.model))

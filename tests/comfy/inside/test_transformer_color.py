@@ -42,14 +42,14 @@ def inverted(nodes, made):
         ]
 
 
-def back(made, model, noised, sigmas, cfg=1.0, count=1):
+def back(made, model, noised, sigmas, cfg=1.0, count=1, sampler="euler"):
     """What a sampler without noise makes of inverted latents."""
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(made.prompt(), made.prompt())
     guider.set_cfg(cfg)
     start = noised["samples"].expand(count, *noised["samples"].shape[1:])
-    sampler = comfy.samplers.sampler_object("euler")
-    return guider.sample(torch.zeros_like(start), start, sampler, sigmas, disable_pbar=True, seed=0)
+    way = comfy.samplers.sampler_object(sampler)
+    return guider.sample(torch.zeros_like(start), start, way, sigmas, disable_pbar=True, seed=0)
 
 
 def test_what_is_inverted_comes_back_by_comfys_own_sampler(made, inverted):
@@ -60,6 +60,35 @@ def test_what_is_inverted_comes_back_by_comfys_own_sampler(made, inverted):
     found = back(made, made.model, noised, sigmas)
     assert found.shape == start.shape
     assert float((found - start).pow(2).mean().sqrt() / start.std()) == pytest.approx(error, abs=0.005)
+
+
+def test_other_ways_up(nodes, made):
+    """A step of second order comes back better than one of Euler's; drawn toward noise, the end is nearer to noise."""
+
+    def climbed(**values):
+        return nodes(
+            "ExemplarDDIMInversion",
+            model=made.model,
+            conditioning=made.prompt(),
+            latent={"samples": made.latents(seed=1)},
+            depth=6,
+            steps=8,
+            **values,
+        )
+
+    plain, heun = climbed(), climbed(method="heun")
+    start, apart = made.latents(seed=1), []
+    for _, noised, sigmas, _ in (plain, heun):
+        found = back(made, made.model, noised, sigmas, sampler="heun")
+        apart.append(float((found - start).pow(2).mean().sqrt() / start.std()))
+    assert apart[1] < apart[0] and apart[1] == pytest.approx(heun[3], abs=0.002)
+    ends = [climbed(method="controlled", control=share)[0].noised() for share in (0.0, 0.5, 1.0)]
+    torch.testing.assert_close(ends[0], plain[0].noised())
+    noise = torch.randn(ends[0].shape, generator=torch.Generator().manual_seed(0))
+    apart = [float((end - noise).abs().mean()) for end in ends]
+    assert apart == sorted(apart, reverse=True)
+    with pytest.raises(ValueError, match="method is heun, expected euler with refinements"):
+        climbed(method="heun", refinements=2)
 
 
 @pytest.mark.parametrize("convention", ["official", "diffusers"])
