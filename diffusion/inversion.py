@@ -76,8 +76,8 @@ class InversionSettings(Settings):
     method: Literal["euler", "heun", "controlled"] = setting(
         "euler",
         "How a step climbs. euler is plain inversion, which refinements bring closer to exact; heun is of second "
-        "order, for the sampler heun, at two model calls a step. controlled is for models of flow matching: it is drawn "
-        "toward ordinary noise, so that the model draws more freely from there.",
+        "order, for the sampler heun, at two model calls a step. controlled is for models of flow matching: it is "
+        "drawn toward ordinary noise, so that the model draws more freely from there.",
         advanced=True,
         later=True,
     )
