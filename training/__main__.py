@@ -33,6 +33,12 @@ def main() -> int:
     dit.add_argument("--embedded", type=Path, default=Path("demo/model.safetensors"), help="whose words and VAE it has")
     dit.add_argument("--seed", type=int, default=1)
     dit.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    seen = command("evaluate-dit", _evaluate_dit, "how the small transformer matches, and what its memories color like")
+    seen.add_argument(
+        "--embedded", type=Path, default=Path("demo/model.safetensors"), help="beside which it is measured"
+    )
+    seen.add_argument("--split", choices=("dev", "test"), default="dev")
+    seen.add_argument("--output", type=Path, default=Path("out/evaluate"))
     dit.add_argument("--minutes", type=float, default=0.0, help="stop after so many; 0 trains to the end of the plan")
     made = command("export", _export, "write the model's one file")
     made.add_argument("--output", type=Path, default=Path("out/training/model.safetensors"))
@@ -183,6 +189,12 @@ def _dit(options: argparse.Namespace) -> None:
     from .dit_train import train
 
     train(options.folder, options.embedded, seed=options.seed, threads=options.threads, minutes=options.minutes)
+
+
+def _evaluate_dit(options: argparse.Namespace) -> None:
+    from .dit_evaluate import evaluate_dit
+
+    evaluate_dit(options.folder, options.embedded, options.output, options.split)
 
 
 def _export(options: argparse.Namespace) -> None:

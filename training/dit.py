@@ -131,7 +131,8 @@ class DiT(nn.Module):
             nn.init.zeros_(layer.bias)
         for block in self.single_blocks:  # gates that begin a little open, so that all blocks learn from the start
             nn.init.constant_(block.modulation.lin.bias[2 * hidden :], 0.5)
-        nn.init.zeros_(self.final_layer.linear.weight)
+        for value in self.final_layer.linear.parameters():
+            nn.init.zeros_(value)
 
     def forward(self, latents: Tensor, times: Tensor, context: Tensor, seen: Seen | None = None) -> Tensor:
         """Velocities noise - clean, (B, 4, h, w).

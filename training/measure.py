@@ -114,22 +114,22 @@ def matching(host: DiffusersHost, pairs: EvaluationPairs, settings: ColorizeSett
             q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
             weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1).mean(1)
             grid = asked.grid(layer)
-            here, there = (_tokens(things, grid) for things in (part.things, part.reference_things))
+            here, there = (things_at(things, grid) for things in (part.things, part.reference_things))
             best = weights.masked_fill((there < 0)[:, None], -1).argmax(-1)
             right = torch.gather(there, 1, best) == here
-            hits.setdefault(f"{layer.name} ({grid[0]} x {grid[1]})", []).extend(_shares(right, here))
+            hits.setdefault(f"{layer.name} ({grid[0]} x {grid[1]})", []).extend(right_shares(right, here))
     texture = []
     for i in range(len(two.names)):
         here, there = two.things[i].flatten(), two.reference_things[i].flatten()
         wanted, known = texture_features(two.gray[i], two.reference[i])
         candidates = torch.nonzero(there >= 0)[:, 0]
         best = candidates[torch.cdist(wanted, known[candidates]).argmin(1)]
-        texture += _shares((there[best] == here)[None], here[None])
+        texture += right_shares((there[best] == here)[None], here[None])
     hits["luminance and texture"] = texture
     return {name: float(np.mean(values)) for name, values in hits.items()}
 
 
-def _shares(right: Tensor, things: Tensor) -> list[float]:
+def right_shares(right: Tensor, things: Tensor) -> list[float]:
     """Of every thing of every picture, the share of its tokens that are right; (n, N) each."""
     return [
         float(row[inside].float().mean())
@@ -139,7 +139,7 @@ def _shares(right: Tensor, things: Tensor) -> list[float]:
     ]
 
 
-def _tokens(things: Tensor, grid: tuple[int, int]) -> Tensor:
+def things_at(things: Tensor, grid: tuple[int, int]) -> Tensor:
     """Things (n, H, W) at the centers of tokens -> (n, N)."""
     steps = [size // count for size, count in zip(things.shape[1:], grid, strict=True)]
     return things[:, steps[0] // 2 :: steps[0], steps[1] // 2 :: steps[1]].flatten(1)

@@ -129,10 +129,10 @@ def test_what_the_table_says_of_a_scale(name):
 @pytest.mark.parametrize("page", ["attention-kernels.md", "attention-kernels/zh.md", "attention-kernels/ja.md"])
 def test_the_help_page_says_what_the_table_does(page):
     text = (Path(attention.__file__).parents[2] / "web" / "docs" / page).read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:3] == "| `"]
-    assert {row[0].strip("`") for row in rows} == set(KERNELS)
-    for name, _, width, scales, _ in rows:
-        kernel = KERNELS[name.strip("`")]
+    rows = re.findall(r"- \*\*`(\w+)`\*\*\\\n.*\\\n *[^:：]+[:：](.*)\\\n *[^:：]+[:：](.*)", text)
+    assert {name for name, *_ in rows} == set(KERNELS)
+    for name, width, scales in rows:
+        kernel, scales = KERNELS[name], scales.strip()
         # a range of widths stands there by its end, two widths stand there both
         widths = [] if kernel.widths is None else [max(kernel.widths)] if len(kernel.widths) > 9 else kernel.widths
         assert [int(number) for number in re.findall(r"[0-9]+", width)] == list(widths), name
