@@ -72,7 +72,7 @@ class TestFamilies:
                 {"conditioning": [], "latent": {"samples": torch.zeros(1, 16, 8, 8)}, "depth": 5, "steps": 50},
             ),
         ):
-            with pytest.raises(ValueError, match=r"found Flux .*expected a Stable Diffusion 1\.x, 2\.x or SDXL"):
+            with pytest.raises(ValueError, match=r"found Flux \(Identity\), expected one of Stable Diffusion 1\.x"):
                 nodes(node, model=Patcher(), **inputs)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
