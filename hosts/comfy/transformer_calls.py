@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ...attention.call import SELF, AttentionCall
+from ...attention.families import LUMINA_2, Z_IMAGE
 from ...attention.layers import Layer
 from ...attention.rotary import Rotation
 from ...attention.rows import taken
@@ -120,7 +121,7 @@ class _Looking:
         kinds = {"attn1_patch": self._before_attention}
         if self._apart:
             kinds["attn2_patch"] = self._before_prompt
-        if self.network.family.name in ("Z-Image", "Lumina 2"):
+        if self.network.family in (Z_IMAGE, LUMINA_2):
             kinds = {"noise_refiner": self._after_refining}
         return {**patches, **{kind: [*patches.get(kind, ()), look] for kind, look in kinds.items()}}
 
