@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
+from .levels import TOLERANCE
 from .sampling import Denoiser, to_eps
 
 #: Called after every model call with what k-diffusion's callbacks get.
@@ -39,7 +40,8 @@ def invert_heun(
     Every call is at the upper level of its step, so that features are those of the levels; two calls a step. The first
     step begins at 0, where a clean estimate says nothing of the velocity, and takes that of its end.
 
-    :param x: (B, C, ...) at ``sigmas[0]``; returned at ``sigmas[-1]``.
+    :param x: (B, C, ...) at ``sigmas[0]``; returned at ``sigmas[-1]``. Best in float32, as hosts hand it over: the next
+        step uses the velocity at the first level, (x - x0) / t, where a small t makes much of what was rounded.
     :param sigmas: ascending levels, the first may be 0.
     :param callback: called after every model call.
     :param visit: called with the latent at every level, the first included.
@@ -83,7 +85,7 @@ def invert_controlled(
     :param x: (B, C, ...) at ``sigmas[0]``; returned at ``sigmas[-1]``, which is below 1.
     :param sigmas: ascending times, the first may be 0.
     :param control: gamma, 0 (the model's own way) to 1 (straight to the noise).
-    :param noise: like ``x``, of unit variance.
+    :param noise: like ``x``, of unit variance, or one for all.
     :param visit: called with the latent at every level, the first included.
     :raises ValueError: a time of 1, where no way is left.
     """
@@ -111,3 +113,19 @@ def drawn_to(denoised: Tensor, picture: Tensor, control: float) -> Tensor:
     :param control: eta, 0 (the model's own) to 1 (the picture).
     """
     return torch.lerp(denoised, picture.to(denoised).expand_as(denoised), control)
+
+
+def drawn(model: Denoiser, picture: Tensor, control: float, until: float = 0.0) -> Denoiser:
+    """A model whose way back is controlled at high times and its own below (RF-Inversion: eta up to a stop time).
+
+    :param picture: (B, C, ...) clean latents, or one for all.
+    :param control: eta, see :func:`drawn_to`; 0 is the model itself.
+    :param until: the time below which the model is left alone; that time itself is still controlled.
+    """
+
+    def controlled(x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
+        denoised = model(x, sigma, **extra_args)
+        weight = control * (sigma >= until * (1 - TOLERANCE)).to(denoised).view(-1, *[1] * (x.ndim - 1))
+        return torch.lerp(denoised, picture.to(denoised).expand_as(denoised), weight)
+
+    return controlled

@@ -175,5 +175,10 @@ def latent_level(inversion: Inversion, latents: Tensor) -> float:
     noise = inversion.given().float() - clean
     rows = [i % len(clean) for i in range(len(latents))]
     clean, noise = clean[rows], noise[rows]
-    share = ((latents.to(clean) - clean) * noise).sum() / noise.square().sum()
-    return float(share) * inversion.plan.sigmas[0]
+    share = float(((latents.to(clean) - clean) * noise).sum() / noise.square().sum())
+    top = inversion.plan.sigmas[0]
+    if not inversion.plan.flow:
+        return share * top
+    # as given, latents at time t are x0 + t / (1 - t) · noise
+    spread = max(share, 0.0) * top / (1 - top)
+    return spread / (1 + spread)

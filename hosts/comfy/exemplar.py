@@ -179,8 +179,8 @@ def way_up(settings: InversionSettings, flow: bool) -> Callable[..., Tensor] | N
         raise ValueError("method: found controlled, expected euler or heun for a UNet; choose one of them.")
 
     def controlled(model: Any, x: Tensor, *rest: Any, **more: Any) -> Tensor:
-        # the same noise whenever a picture is inverted, and for each of a batch its own
-        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        # the same noise whenever a picture is inverted: alone, in a batch, or in half of one where memory ran out
+        noise = torch.randn(x[:1].shape, generator=torch.Generator().manual_seed(0)).to(x)
         return invert_controlled(model, x, *rest, control=settings.control, noise=noise, **more)
 
     return controlled

@@ -1,11 +1,13 @@
 """Inversions of flow matching, against the exact flow of a Gaussian."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from comfyui_exemplar.diffusion.flow import drawn_to, invert_controlled, invert_heun
+from comfyui_exemplar.diffusion.flow import drawn, drawn_to, invert_controlled, invert_heun
+from comfyui_exemplar.diffusion.inversion import round_trip_error
 from comfyui_exemplar.diffusion.sampling import invert_ddim, sample_ddim
 from comfyui_exemplar.diffusion.schedule import inversion_plan
 
@@ -79,6 +81,26 @@ def test_any_shape_and_precision(shape, dtype):
         assert found.shape == x.shape and found.dtype == dtype and bool(found.isfinite().all())
 
 
+def test_the_fixed_point_comes_back_closer_than_euler():
+    """Refined, a climb retraces Euler's way down: each iteration brings the round trip closer."""
+    apart = []
+    for refinements in (0, 1, 2, 6):
+        x, top, _ = climbed(euler, 8, refinements=refinements)
+        back = sample_ddim(exact, top, torch.linspace(0.8, 0, 9).double(), disable=True)
+        apart.append(round_trip_error(x, back))
+    assert apart == sorted(apart, reverse=True) and apart[1] < 0.5 * apart[0] and apart[-1] < 1e-3 * apart[0]
+
+
+@pytest.mark.parametrize(
+    "way", [euler, invert_heun, partial(invert_controlled, control=0.4, noise=torch.full((1, 4, 3, 3), 0.3).double())]
+)
+def test_pictures_of_a_batch_do_not_meet(way):
+    x = torch.randn(3, 4, 3, 3, generator=torch.Generator().manual_seed(5)).double()
+    sigmas = torch.linspace(0, 0.7, 6).double()
+    alone = [way(exact, one, sigmas, disable=True) for one in x.split(1)]
+    torch.testing.assert_close(way(exact, x, sigmas, disable=True), torch.cat(alone))
+
+
 def test_visits_every_level():
     seen = []
     x = torch.zeros(1, 1, 2, 2)
@@ -109,6 +131,21 @@ def test_control_leads_back_to_the_picture():
         back = sample_ddim(controlled, start, torch.linspace(0.9, 0, 20).double(), disable=True)
         apart.append(float((back - picture).abs().mean()))
     assert apart == sorted(apart, reverse=True) and apart[-1] < 1e-9
+
+
+def test_control_stops_at_a_time():
+    """Above it and at it the picture draws, below it the model is left alone; eta 0 is the model bit for bit."""
+    x, picture = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(6)), torch.full((1, 2, 3, 3), 0.5)
+    times = torch.tensor([0.9, 0.5, 0.49, 0.1])
+    plain, found = exact(x, times), drawn(exact, picture, 0.6, until=0.5)(x, times)
+    torch.testing.assert_close(found[:2], drawn_to(plain[:2], picture, 0.6))
+    assert torch.equal(found[2:], plain[2:]) and torch.equal(drawn(exact, picture, 0.0)(x, times), plain)
+    start, levels = torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(7)), torch.linspace(0.9, 0, 19)
+    apart = []
+    for until in (1.0, 0.8, 0.4, 0.0):
+        back = sample_ddim(drawn(exact, picture, 0.6, until), start, levels, disable=True)
+        apart.append(float((back - picture).abs().mean()))
+    assert apart == sorted(apart, reverse=True) and apart[-1] < 0.2 * apart[0]
 
 
 def test_no_way_is_left_at_1():

@@ -125,6 +125,16 @@ class TestLatentLevel:
         for level, latents in zip(self.plan.levels, inverted.trajectory, strict=True):
             assert latent_level(inverted, latents) == pytest.approx(level, abs=1e-5)
 
+    def test_of_a_flow(self):
+        """As samplers give them: divided by 1 - t, so that another can go on from there."""
+        plan = inversion_plan(torch.linspace(0.001, 1, 1000), 20, 18, flow=True)
+        generator = torch.Generator().manual_seed(0)
+        clean, noise = torch.randn(2, 2, 4, 16, 16, generator=generator)
+        times = torch.tensor(plan.levels).view(-1, 1, 1, 1, 1)
+        inverted = Inversion(plan, (1 - times) * clean + times * noise, FeatureBank(), "m", ())
+        for time, latents in zip(plan.levels, inverted.trajectory, strict=True):
+            assert latent_level(inverted, latents / (1 - time)) == pytest.approx(time, abs=1e-5)
+
     def test_of_a_multiple_of_the_pictures(self, inverted):
         latents = inverted.trajectory[2].repeat(3, 1, 1, 1)
         assert latent_level(inverted, latents) == pytest.approx(self.plan.levels[2], abs=1e-5)

@@ -91,6 +91,43 @@ def test_other_ways_up(nodes, made):
         climbed(method="heun", refinements=2)
 
 
+def test_the_stock_samplers_come_back(nodes, made, inverted):
+    """KSampler (Advanced) with ddim_uniform and no noise, and SamplerCustom with the node's sigmas, give the same."""
+    from comfy_extras.nodes_custom_sampler import SamplerCustom
+
+    import nodes as stock
+
+    _, noised, sigmas, error = inverted[0]
+    start, prompt = made.latents(seed=1), made.prompt()
+    grid = comfy.samplers.calculate_sigmas(made.model.get_model_object("model_sampling"), "ddim_uniform", STEPS)
+    last = len(grid) - 1
+    args = (made.model, "disable", 0, STEPS, 1.0, "euler", "ddim_uniform", prompt, prompt, noised)
+    (found,) = stock.KSamplerAdvanced().sample(*args, last - DEPTH, last, "disable")
+    euler = comfy.samplers.sampler_object("euler")
+    custom = SamplerCustom.execute(made.model, False, 0, 1.0, prompt, prompt, euler, sigmas, noised)
+    for back in (found, custom.result[0]):
+        assert float((back["samples"] - start).pow(2).mean().sqrt() / start.std()) == pytest.approx(error, abs=0.005)
+
+
+def test_control_does_not_know_the_batch(nodes, made):
+    """A picture is drawn the same way alone, in a batch, and in half of one where memory ran out."""
+
+    def climbed(latents):
+        return nodes(
+            "ExemplarDDIMInversion",
+            model=made.model,
+            conditioning=made.prompt(),
+            latent={"samples": latents},
+            depth=2,
+            steps=4,
+            method="controlled",
+            measure_round_trip=False,
+        )[0].trajectory
+
+    one, other = made.latents(seed=1), made.latents(seed=2)
+    torch.testing.assert_close(climbed(torch.cat([one, other]))[:, 1:], climbed(other), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("convention", ["official", "diffusers"])
 def test_other_conventions_are_refused(nodes, made, convention):
     with pytest.raises(ValueError, match=r"convention: found \w+, expected consistent"):
