@@ -36,7 +36,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-BLOCKS = ("input", "middle", "output", "double", "single", "block")
+UNET_BLOCKS = ("input", "middle", "output")
+
+BLOCKS = (*UNET_BLOCKS, "double", "single", "block")
 
 
 @dataclass(frozen=True, order=True)
@@ -99,7 +101,7 @@ def select_layers(expression: str, infos: Sequence[LayerInfo]) -> tuple[LayerInf
     :param infos: the model's layers.
     :raises ValueError: an unknown word, or a term that matches no layer; the message lists the layers there are.
     """
-    presets = _PRESETS if any(info.layer.block == "output" for info in infos) else _TRANSFORMER_PRESETS
+    presets = _PRESETS if any(info.layer.block in UNET_BLOCKS for info in infos) else _TRANSFORMER_PRESETS
     chosen: set[Layer] = set()
     block = None
     terms = [term for term in re.split(r"[,\s]+", expression.strip().lower()) if term]
@@ -156,7 +158,7 @@ def _last_of_stacks(infos: Sequence[LayerInfo]) -> list[LayerInfo]:
 
 def _semantic(infos: Sequence[LayerInfo]) -> list[LayerInfo]:
     chosen = []
-    for block in BLOCKS:
+    for block in UNET_BLOCKS:
         members = [info for info in infos if info.layer.block == block]
         coarsest = [info for info in members if info.downscale == max(other.downscale for other in members)]
         last = max((info.layer.index for info in coarsest), default=None) if block == "output" else None

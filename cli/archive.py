@@ -299,12 +299,14 @@ class Archive:
         remove_receipts(self.journal.folder)
 
     def _pool(self, writing: Writing) -> Pool:
+        from ..color.devices import KINDS
         from ..pipelines.archive_cluster import Cluster
         from ..pipelines.archive_pools import InProcess, Processes
 
         workers = self.options.workers
         if self.options.address is not None:
-            on_gpu = "cuda" in self.options.arguments
+            named = (word.rpartition("=")[2].partition(":")[0] for word in self.options.arguments)
+            on_gpu = any(word in KINDS for word in named)
             return Cluster(self.options.address, workers or 0, self.build, writing, gpus=on_gpu)
         if workers is None or workers == 1:
             return InProcess(self.build, writing)

@@ -139,12 +139,12 @@ def _attention(host: DiffusersHost, settings: Any) -> tuple[_Work, dict[str, Any
 def _memory(host: DiffusersHost, recommended: Mapping[str, Mapping[str, Any]]) -> tuple[_Work, dict[str, Any]]:
     """A color memory of the one reference, and what its results depend on."""
     from ..pipelines.memory import color_in_batches, write_references
-    from ..pipelines.memory_features import UNetFeatures
+    from ..pipelines.memory_features import ModelFeatures
     from ..pipelines.memory_settings import MemorySettings, WritingSettings
 
     asking = MemorySettings.resolve(recommended.get("memory", {}), batch=1)
     writing = WritingSettings.resolve(recommended.get("memory", {}), features=asking.features)
-    network = UNetFeatures(host, asking.features)
+    network = ModelFeatures(host, asking.features)
 
     def work(image: Tensor, reference: Tensor) -> Tensor:
         memory = write_references(network, reference, writing)
