@@ -88,14 +88,21 @@ def run_unet(
 ) -> Tensor:
     """The wrapper around a MODEL's UNet: what its edits do around a call, and in it. Names are ComfyUI's."""
     options = {} if transformer_options is None else transformer_options
-    own = options.get(KEY, {})
-    made: Callable[[UNetCall], Tensor] = partial(_edited, executor)
+    return around_call(partial(_edited, executor), UNetCall(x, timesteps, context, y, control, options, kw))
+
+
+def around_call(made: Callable[[UNetCall], Tensor], call: UNetCall) -> Tensor:
+    """A call of a MODEL with what its edits do around it.
+
+    :param made: the call itself, with what they do in it.
+    """
+    own = call.options.get(KEY, {})
     for placed in own.get(EDITS, ()):
         if placed.around is not None:
             made = partial(placed.around, made)
     if RUN in own:
         own[RUN].asked = True
-    return made(UNetCall(x, timesteps, context, y, control, options, kw))
+    return made(call)
 
 
 def _edited(executor: Callable, call: UNetCall) -> Tensor:

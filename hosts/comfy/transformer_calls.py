@@ -24,10 +24,10 @@ from ...attention.layers import Layer
 from ...attention.rotary import Rotation
 from ...attention.rows import taken
 from .attention import OVERRIDE, fused_attention
-from .calls import UNetCall, acting, step_aside
+from .calls import UNetCall, acting, around_call, step_aside
 from .families.found import known_network
 from .families.network import Network
-from .model import EDITS, KEY, RUN
+from .model import EDITS, KEY
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -63,14 +63,8 @@ def run_transformer(
 ) -> Tensor:
     """The wrapper around a MODEL: what its edits do around a call, and in it. Names are ComfyUI's."""
     options = {} if transformer_options is None else transformer_options
-    own = options.get(KEY, {})
-    made: Callable[[UNetCall], Tensor] = partial(_edited, executor)
-    for placed in own.get(EDITS, ()):
-        if placed.around is not None:
-            made = partial(placed.around, made)
-    if RUN in own:
-        own[RUN].asked = True
-    return made(ModelCall(x, t, c_crossattn, None, control, options, {"c_concat": c_concat, **kw}))
+    call = ModelCall(x, t, c_crossattn, None, control, options, {"c_concat": c_concat, **kw})
+    return around_call(partial(_edited, executor), call)
 
 
 def _edited(executor: Callable, call: UNetCall) -> Tensor:
