@@ -1,7 +1,7 @@
 """A small transformer of flow matching to train, in the layout of Flux's blocks that prompt and picture share.
 
 Its weights have ComfyUI's names for Flux, so that ComfyUI's own class runs them: queries and keys are normalized and
-turned by place (RoPE), time enters by modulation. Written from the papers: S. Black Forest Labs' Flux.1 has no paper of
+turned by place (RoPE), time enters by modulation. Written from the papers: Flux.1 (Black Forest Labs) has none of
 its own; its blocks are those of Dehghani et al. 2023 (arXiv 2302.05442) with modulation (Peebles and Xie 2023, arXiv
 2212.09748), positions by Su et al. 2021 (arXiv 2104.09864), training by Liu et al. 2023 (arXiv 2209.03003).
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,9 +114,8 @@ def looking(network: Any, vae: Any, conditioning: list | None, node: str, clip: 
     if vae is None:
         raise ValueError("vae: found nothing, expected the VAE of the MODEL; connect it from the same loader.")
     check_vae(vae, network, node)
-    if known.family is not UNET:
-        conditioning = need_prompt(conditioning, clip, network, node)
-    conditioning = prompt_or_empty(conditioning, clip, network)
+    asked = prompt_or_empty if known.family is UNET else partial(need_prompt, node=node)
+    conditioning = asked(conditioning, clip, network)
     if conditioning is None:
         width = context_width(network) or 1
         conditioning = [[torch.zeros(1, 77, width), {"pooled_output": torch.zeros(1, 1280)}]]
